@@ -1,0 +1,35 @@
+# Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
+.PHONY: demo test setup lint unit system bench clean
+.DEFAULT_GOAL := demo
+
+PYTHON ?=
+ARGS ?=
+
+setup:
+	@PYTHON="$(PYTHON)" tools/setup.sh
+
+demo: setup
+	@.venv/bin/proofbeat demo $(ARGS)
+
+test: lint unit system
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+unit: setup
+	.venv/bin/pytest tests/unit $(ARGS)
+
+# Real processes, real Envoys, this kernel.
+system: setup
+	.venv/bin/pytest tests/system $(ARGS)
+
+bench: setup
+	.venv/bin/proofbeat bench round $(ARGS)
+	.venv/bin/proofbeat bench violation $(ARGS)
+	.venv/bin/proofbeat bench start $(ARGS)
+
+clean:
+	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,166 @@
+"""The words between a sidecar and its measurer: one JSON datagram each over a SOCK_SEQPACKET socketpair.
+
+JSON, because the measurer has nothing but the standard library. What is large (a layer's body) travels as a
+sealed memfd beside its message, so that a fact never queues behind a manifest; what must not be looked up again
+(Envoy's process) travels as a pidfd.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from attestation.coverage import Coverage
+from attestation.errors import InvalidInput
+from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, ProcessFact
+from attestation.instance import InstanceId
+from attestation.layers import Layer
+from attestation.observation import Observation
+from attestation.plain import build, plain
+
+MOST_BYTES = 64 * 1024
+
+
+# Sidecar to measurer.
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """First message: whom to measure. pid is resolved once, to a pidfd, and never again.
+
+    include: absolute paths as the workload sees them (files or folders). volatile: glob patterns below them whose
+    content is not measured. cgroup: path of the workload's cgroup; empty to follow the tree below pid.
+    deadman: seconds of silence after which the guardian acts.
+    """
+
+    pid: int
+    include: tuple[str, ...]
+    volatile: tuple[str, ...] = ()
+    cgroup: str = ""
+    deadman: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Measure these layers again; the observation must have begun at or after not_before (CLOCK_BOOTTIME)."""
+
+    layers: tuple[Layer, ...]
+    not_before: float
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """With a pidfd: this is the Envoy whose connections end when the sidecar does. Replaces an earlier one."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """End every open mesh connection of the guarded Envoy, and again until none is left that was open before."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillEnvoy:
+    """The last rung: SIGKILL through the pidfd."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The sidecar is alive and its event loop turns. Sent several times a dead-man period."""
+
+    number: int
+
+
+# Measurer to sidecar.
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """Answer to Scope: the instance. started: CLOCK_BOOTTIME seconds of its first process."""
+
+    instance: InstanceId
+    boot_id: str
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """What is watched, whenever that changes."""
+
+    coverage: Coverage
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A layer was measured. With a sealed memfd of the body, unless has_body is False: the digest is as before."""
+
+    observation: Observation
+    has_body: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Answer to Sweep and KillEnvoy. left: connections seen open in the first dump that are still there."""
+
+    number: int
+    destroyed: int
+    left: int
+    passes: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The measurer cannot go on. Its process ends right after; the sidecar closes."""
+
+    what: str
+    where: str
+    mend: str
+
+
+Message = (
+    Scope
+    | Measure
+    | Guard
+    | Sweep
+    | KillEnvoy
+    | Beat
+    | Pinned
+    | Covered
+    | Observed
+    | Swept
+    | Fault
+    | FileFact
+    | ExecutionFact
+    | ProcessFact
+    | CollectorFact
+    | InstanceFact
+)
+
+_SHAPES: dict[str, type[Any]] = {shape.__name__: shape for shape in Message.__args__}
+
+
+def encode(message: Message) -> bytes:
+    """One datagram. Raises InvalidInput when it would not fit."""
+    datagram = json.dumps({"is": type(message).__name__, **plain(message)}, separators=(",", ":")).encode()
+    if len(datagram) > MOST_BYTES:
+        raise InvalidInput(f"a {type(message).__name__} of {len(datagram)} bytes", where="measurer channel")
+    return datagram
+
+
+def decode(datagram: bytes) -> Message:
+    """`encode` reversed. Raises InvalidInput for unknown kinds, unknown or mistyped fields."""
+    try:
+        fields = json.loads(datagram)
+        shape = _SHAPES[fields.pop("is")]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidInput("a datagram that is no message", where="measurer channel") from error
+    message: Message = build(shape, fields, where=shape.__name__)
+    return message

@@ -1,0 +1,42 @@
+"""What an attester says of its instance in one round. Volatile values never enter a layer's digest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attestation.coverage import Coverage
+from attestation.digests import Digest
+from attestation.instance import InstanceId
+from attestation.layers import Layer, Method
+
+
+@dataclass(frozen=True, slots=True)
+class LayerClaim:
+    """One layer's digest with the age of its measurement in whole milliseconds, at signing."""
+
+    layer: Layer
+    digest: Digest
+    method: Method
+    age_ms: int
+    full_age_ms: int
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The signed statement.
+
+    sequence: from the nonce; one evidence a sequence. generation: bumped by every violation. revocation: the
+    version of the revocation data that Envoy acknowledged. leaf_key: DER SubjectPublicKeyInfo of the key that
+    the certificate shall carry. boot_id: the kernel's.
+    """
+
+    instance: InstanceId
+    sequence: int
+    generation: int
+    policy_epoch: int
+    revocation: int
+    leaf_key: bytes
+    boot_id: str
+    layers: tuple[LayerClaim, ...]
+    coverage: Coverage

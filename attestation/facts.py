@@ -1,0 +1,111 @@
+"""What collectors saw. Facts carry no judgement: policies/ alone says whether one is a violation.
+
+`at` is always CLOCK_BOOTTIME in seconds, read when the kernel's event was taken off its descriptor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from attestation.digests import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """The process behind an act, as far as it could still be looked at."""
+
+    pid: int
+    executable: str = ""
+
+
+class FileChange(StrEnum):
+    ADDED = "added"
+    MODIFIED = "modified"
+    REMOVED = "removed"
+    ATTRIBUTES = "attributes"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class FileFact:
+    """A measured path is not what it was. digest is empty for REMOVED and UNREADABLE."""
+
+    at: float
+    path: str
+    change: FileChange
+    digest: Digest = ""
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    actor: Actor | None = None
+
+
+class Sighting(StrEnum):
+    """How an execution came to be known: by a kernel event, or by looking at the process table."""
+
+    EVENT = "event"
+    POLL = "poll"
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionFact:
+    """A process of the workload runs this executable. digest is empty when the file could not be read any more."""
+
+    at: float
+    path: str
+    digest: Digest
+    process: Actor
+    sighting: Sighting
+    deleted: bool = False
+    """No name leads to the file: deleted, or a memfd."""
+
+
+class ProcessAspect(StrEnum):
+    CAPABILITIES = "capabilities"
+    SECCOMP = "seccomp"
+    NO_NEW_PRIVILEGES = "no-new-privileges"
+    NAMESPACES = "namespaces"
+    USER = "user"
+    TRACER = "tracer"
+    SCOPE = "scope"
+    """The process left the measured cgroup or tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFact:
+    """A running process changed what it is allowed to do, or who watches it."""
+
+    at: float
+    process: Actor
+    aspect: ProcessAspect
+    before: str
+    after: str
+
+
+class CollectorState(StrEnum):
+    RUNNING = "running"
+    OVERFLOWED = "overflowed"
+    """The kernel dropped events; everything is measured again."""
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorFact:
+    """A collector is not, or again, what coverage promises."""
+
+    at: float
+    collector: str
+    state: CollectorState
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFact:
+    """The workload's first process ended: the instance is over."""
+
+    at: float
+    detail: str = ""
+
+
+Fact = FileFact | ExecutionFact | ProcessFact | CollectorFact | InstanceFact

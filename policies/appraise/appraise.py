@@ -1,0 +1,149 @@
+"""The verifier's judgement of one set of claims, in numbered steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attestation import manifest, processes
+from attestation.claims import Claims, LayerClaim
+from attestation.coverage import Coverage, Cutting, Grade
+from attestation.digests import Digest
+from attestation.layers import Layer
+from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
+from attestation.violation import ViolationClass
+from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file
+from policies.appraise.reasons import Finding, Verdict
+from policies.model.policy import AttestationPolicy, Demand
+from policies.model.references import ReferenceValues
+
+APPROVED = int(Tier.AFFIRMING)
+STALE = int(Tier.WARNING)
+CONTRAINDICATED = int(Tier.CONTRAINDICATED)
+
+JUDGED = (Layer.FILES, Layer.PROCESSES)
+"""The layers for which checks exist. A policy that requires another one cannot be met, and says so."""
+
+
+def appraise(
+    claims: Claims, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: ReferenceValues
+) -> Verdict:
+    """Judges claims whose signature, nonce and binding already hold.
+
+    bodies: layer digest -> packed layer, for every layer claimed. A body that does not parse is contraindicated.
+    """
+    # 1. Is every layer that policy requires there, watched, and young enough?
+    standing = {layer: _standing(layer, claims, policy) for layer in Layer}
+    # 2. Does each layer's content agree with the reference values?
+    files = _files(_claim(claims, Layer.FILES), bodies, policy, references)
+    executables = _processes(_claim(claims, Layer.PROCESSES), bodies, policy, references)
+    # 3. Are the watchers themselves what policy asks for?
+    watchers = _coverage(claims.coverage, policy)
+    # 4. One vector; every reason named.
+    vector = TrustVector(
+        instance_identity=APPROVED,
+        configuration=_configuration(watchers, standing),
+        file_system=_value(files, standing[Layer.FILES], policy.spec.demand(Layer.FILES)),
+        executables=_value(executables, standing[Layer.PROCESSES], policy.spec.demand(Layer.PROCESSES)),
+    )
+    late = [finding for found in standing.values() for finding in found]
+    return Verdict(vector, (*files[:MOST_FINDINGS], *executables[:MOST_FINDINGS], *late, *watchers))
+
+
+def _claim(claims: Claims, layer: Layer) -> LayerClaim | None:
+    return next((claim for claim in claims.layers if claim.layer is layer), None)
+
+
+def _standing(layer: Layer, claims: Claims, policy: AttestationPolicy) -> list[Finding]:
+    """What is wrong with the measurement itself, whatever it shows."""
+    demand = policy.spec.layers.get(layer)
+    if demand is None or demand.demand is not Demand.REQUIRED:
+        return []
+    claim, rule = _claim(claims, layer), f"{policy.metadata.name}: layers.{layer}"
+    if claim is None or layer not in JUDGED:
+        return [_unmeasured(layer, "layer-absent", "the layer is required", "nothing measures it", rule)]
+    if not claims.coverage.weakest.get(layer, False):
+        return [_unmeasured(layer, "collector-dead", "its collectors must run", "one does not run", rule)]
+    found = []
+    if claim.age_ms > demand.max_age * 1000:
+        found.append(
+            _unmeasured(layer, "layer-old", f"at most {demand.max_age:g} s is allowed", f"{claim.age_ms} ms old", rule)
+        )
+    if claim.full_age_ms > demand.full_max_age * 1000:
+        found.append(
+            _unmeasured(
+                layer,
+                "layer-old",
+                f"at most {demand.full_max_age:g} s since a full reading is allowed",
+                f"last read in full {claim.full_age_ms} ms ago",
+                rule,
+            )
+        )
+    return found
+
+
+def _unmeasured(layer: Layer, kind: str, expected: str, found: str, rule: str) -> Finding:
+    mend = "`proofbeat doctor` names what this machine lacks."
+    return Finding(kind, ViolationClass.DRIFT, layer, f"layer {layer}", expected, found, rule, mend)
+
+
+def _files(
+    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: ReferenceValues
+) -> list[Finding]:
+    if claim is None or policy.spec.demand(Layer.FILES) is Demand.OFF:
+        return []
+    findings, seen = [], set()
+    for entry in manifest.unpack(bodies[claim.digest]):
+        seen.add(entry.path)
+        if finding := check_file(entry, policy, references):
+            findings.append(finding)
+    absent = sorted(references.spec.files.keys() - seen)
+    return findings + [finding for path in absent if (finding := missing_file(path, policy))]
+
+
+def _processes(
+    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: ReferenceValues
+) -> list[Finding]:
+    if claim is None or policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
+        return []
+    kinds = processes.unpack(bodies[claim.digest])
+    return [finding for kind in kinds for finding in check_process(kind, policy, references)]
+
+
+def _coverage(coverage: Coverage, policy: AttestationPolicy) -> list[Finding]:
+    asked, rule = policy.spec.coverage, f"{policy.metadata.name}: coverage"
+    found = []
+    if list(Grade).index(coverage.grade) > list(Grade).index(asked.grade):
+        found.append(_weak("grade", asked.grade, coverage.grade, rule))
+    if list(Cutting).index(coverage.cutting) > list(Cutting).index(asked.cutting):
+        found.append(_weak("cutting", asked.cutting, coverage.cutting, rule))
+    return found
+
+
+def _weak(name: str, expected: str, found: str, rule: str) -> Finding:
+    return Finding(
+        "coverage-weak",
+        ViolationClass.DRIFT,
+        Layer.ATTESTER,
+        f"coverage.{name}",
+        f"{expected} is the least",
+        found,
+        rule,
+        "Give the measurer the capabilities that `proofbeat doctor` names, or lower the policy's demand.",
+    )
+
+
+def _value(findings: list[Finding], standing: list[Finding], demand: Demand) -> int:
+    if demand is Demand.OFF:
+        return NO_CLAIM
+    if findings:
+        return CONTRAINDICATED
+    if any(finding.kind != "layer-old" for finding in standing):
+        return UNKNOWN
+    return STALE if standing else APPROVED
+
+
+def _configuration(watchers: list[Finding], standing: dict[Layer, list[Finding]]) -> int:
+    if watchers:
+        return STALE
+    unjudged = any(found for layer, found in standing.items() if layer not in JUDGED)
+    return UNKNOWN if unjudged else APPROVED

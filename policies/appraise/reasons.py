@@ -1,0 +1,47 @@
+"""Why an appraisal came out as it did: one reason a finding, each naming the claim, the reference and the rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attestation.layers import Layer
+from attestation.trust import Tier, TrustVector
+from attestation.violation import ViolationClass
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a layer that policy or references do not allow.
+
+    kind: stable word. expected, found: what the reference says and what is there. rule: `hardened: files`.
+    """
+
+    kind: str
+    finding_class: ViolationClass
+    layer: Layer
+    subject: str
+    expected: str
+    found: str
+    rule: str
+    mend: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{self.subject}: {self.found}, where {self.expected}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome of an appraisal. Opens traffic only where the tier is AFFIRMING."""
+
+    vector: TrustVector
+    reasons: tuple[Finding, ...]
+
+    @property
+    def tier(self) -> Tier:
+        return self.vector.tier
+
+    @property
+    def tamper(self) -> bool:
+        """At least one reason leaves no clean state behind: the instance is to be quarantined for good."""
+        return any(reason.finding_class is ViolationClass.TAMPER for reason in self.reasons)

@@ -1,0 +1,116 @@
+"""The sidecar's judgement of one fact, through the same checks as the verifier's judgement of a layer."""
+
+from __future__ import annotations
+
+from attestation.facts import (
+    CollectorFact,
+    CollectorState,
+    ExecutionFact,
+    Fact,
+    FileChange,
+    FileFact,
+    ProcessAspect,
+    ProcessFact,
+)
+from attestation.layers import Layer
+from attestation.manifest import FILE, NO_DIGEST, Entry
+from attestation.violation import Violation, ViolationClass
+from policies.appraise.layers import check_executable, check_file, exceeds, missing_file
+from policies.appraise.reasons import Finding
+from policies.model.policy import AttestationPolicy, Demand
+from policies.model.references import ReferenceValues
+
+
+def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
+    """The violation that this fact is under this policy, or None. Never reads anything but its arguments."""
+    if isinstance(fact, FileFact):
+        return _file(fact, policy, references)
+    if isinstance(fact, ExecutionFact):
+        return _execution(fact, policy, references)
+    if isinstance(fact, ProcessFact):
+        return _process(fact, policy)
+    if isinstance(fact, CollectorFact):
+        return _collector(fact, policy)
+    return None
+
+
+def _file(fact: FileFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
+    if policy.spec.demand(Layer.FILES) is Demand.OFF:
+        return None
+    if fact.change is FileChange.REMOVED:
+        if fact.path not in references.spec.files:
+            return None
+        finding = missing_file(fact.path, policy)
+    else:
+        digest = fact.digest or NO_DIGEST
+        finding = check_file(Entry(fact.path, FILE, fact.mode, fact.uid, fact.gid, 0, digest), policy, references)
+    by = f", by {fact.actor.executable or 'pid'} ({fact.actor.pid})" if fact.actor else ""
+    return _violation(finding, fact.at, by) if finding else None
+
+
+def _execution(fact: ExecutionFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
+    if policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
+        return None
+    finding = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
+    return _violation(finding, fact.at, f", as pid {fact.process.pid}") if finding else None
+
+
+def _violation(finding: Finding, at: float, by: str) -> Violation:
+    return Violation(
+        finding.kind,
+        finding.finding_class,
+        finding.layer,
+        finding.subject,
+        finding.text + by,
+        at,
+        finding.rule,
+        finding.mend,
+    )
+
+
+def _process(fact: ProcessFact, policy: AttestationPolicy) -> Violation | None:
+    if policy.spec.demand(Layer.PROCESSES) is Demand.OFF or not _worse(fact):
+        return None
+    return Violation(
+        f"process-{fact.aspect}",
+        ViolationClass.TAMPER,
+        Layer.PROCESSES,
+        fact.process.executable,
+        f"{fact.process.executable} ({fact.process.pid}): {fact.aspect} went from {fact.before} to {fact.after}",
+        fact.at,
+        f"{policy.metadata.name}: processes",
+        "Start a new instance.",
+    )
+
+
+def _worse(fact: ProcessFact) -> bool:
+    """Dropping privileges is what careful programs do; gaining any, or being watched, is not."""
+    match fact.aspect:
+        case ProcessAspect.CAPABILITIES:
+            return exceeds(fact.after, fact.before)
+        case ProcessAspect.USER:
+            return fact.after.split(":")[0] == "0"
+        case ProcessAspect.TRACER:
+            return fact.after not in ("", "0")
+        case ProcessAspect.SECCOMP | ProcessAspect.NO_NEW_PRIVILEGES:
+            return fact.after < fact.before
+        case ProcessAspect.NAMESPACES | ProcessAspect.SCOPE:
+            return True
+
+
+def _collector(fact: CollectorFact, policy: AttestationPolicy) -> Violation | None:
+    """A collector that lost events or died may have missed anything: as bad as the worst drift."""
+    layer = next((each for each in Layer if fact.collector.startswith(each)), Layer.ATTESTER)
+    judged = layer is Layer.ATTESTER or policy.spec.demand(layer) is Demand.REQUIRED
+    if fact.state is CollectorState.RUNNING or not judged:
+        return None
+    return Violation(
+        f"collector-{fact.state}",
+        ViolationClass.DRIFT,
+        layer,
+        fact.collector,
+        f"the collector {fact.collector} is {fact.state}{': ' + fact.detail if fact.detail else ''}",
+        fact.at,
+        f"{policy.metadata.name}: layers.{layer}",
+        "A full measurement taken from now on shows what was missed.",
+    )

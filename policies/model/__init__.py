@@ -1,0 +1,1 @@
+"""The three kinds of document, and how they are read."""

@@ -1,0 +1,163 @@
+"""The one YAML dialect of policies and settings: camelCase keys, durations as `10s`, nothing unknown, nothing twice.
+
+Every error names file, line and column, and an unknown key the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic.alias_generators import to_camel
+
+from attestation.errors import InvalidConfiguration, InvalidInput
+from attestation.quantities import duration, seconds
+
+_MOST_BYTES = 16 * 1024 * 1024
+
+
+class Strict(BaseModel):
+    """Base of every document and setting: frozen, camelCase outside, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+def _duration(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("a duration has a unit: 250ms, 10s, 5m")
+    try:
+        return seconds(value)
+    except InvalidInput as error:
+        raise ValueError(error.sentence) from error
+
+
+Duration = Annotated[float, BeforeValidator(_duration), PlainSerializer(duration)]
+"""Seconds; written as `10s`."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, and leaves time stamps as text."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_text(path: Path) -> str:
+    """Raises InvalidConfiguration when the file cannot be read, is no text or is larger than 16 MiB."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"the file cannot be read: {error.strerror}", where=str(path), mend="Check the path and its permissions."
+        ) from error
+    if len(raw) > _MOST_BYTES:
+        raise InvalidConfiguration(f"{len(raw)} bytes are too many", where=str(path), mend="Keep it within 16 MiB.")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidConfiguration("the file is not UTF-8 text", where=str(path)) from error
+
+
+def read(path: Path, model: type[Model], overrides: Mapping[str, Any] | None = None) -> Model:
+    """The single document in `path`. overrides: top-level keys that replace what the file says."""
+    documents = list(parse(read_text(path), str(path)))
+    if len(documents) != 1:
+        raise InvalidConfiguration(f"{len(documents)} documents where one belongs", where=str(path))
+    value, node = documents[0]
+    if overrides and isinstance(value, dict):
+        value = {**value, **overrides}
+    return validate(value, node, model, str(path))
+
+
+def parse(text: str, origin: str) -> Iterator[tuple[Any, yaml.Node]]:
+    """Each YAML document as a plain value with its node, which knows lines and columns."""
+    loader = _Loader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            if node is not None:
+                yield loader.construct_document(node), node
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise InvalidConfiguration(error.problem or "this is not YAML", where=_place(origin, mark)) from error
+    except yaml.YAMLError as error:
+        raise InvalidConfiguration(f"this is not YAML: {error}", where=origin) from error
+    finally:
+        loader.dispose()
+
+
+def validate(value: Any, node: yaml.Node, model: type[Model], origin: str) -> Model:
+    """The value as a model. Raises InvalidConfiguration naming the first fault's place."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        path = list(fault["loc"])
+        where = _place(origin, _mark(node, path))
+        if fault["type"] == "extra_forbidden":
+            raise _unknown_key(str(path[-1]), _keys_at(model, path[:-1]), where) from error
+        dotted = ".".join(str(step) for step in path) or "the document"
+        said = fault["msg"].removeprefix("Value error, ")
+        raise InvalidConfiguration(f"{dotted}: {said[0].lower() + said[1:]}", where=where) from error
+
+
+def _unknown_key(key: str, known: list[str], where: str) -> InvalidConfiguration:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    mend = f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(sorted(known))}."
+    return InvalidConfiguration(f"unknown key {key!r}", where=where, mend=mend)
+
+
+def _keys_at(model: type[BaseModel], path: list[str | int]) -> list[str]:
+    """The keys a document may use at this place; empty where the model's type does not tell."""
+    current: Any = model
+    for step in path:
+        names = {field.alias or name: field.annotation for name, field in current.model_fields.items()}
+        current = next(_models_in(names.get(str(step))), None)
+        if not (isinstance(current, type) and issubclass(current, BaseModel)):
+            return []
+    return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _models_in(argument)
+
+
+def _mark(node: yaml.Node, path: list[str | int]) -> yaml.Mark:
+    for step in path:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == str(step)), None)
+            if found is None:
+                break
+            node = found[1] if step != path[-1] else found[0]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+        else:
+            break
+    return node.start_mark
+
+
+def _place(origin: str, mark: yaml.Mark | None) -> str:
+    return f"{origin}:{mark.line + 1}:{mark.column + 1}" if mark else origin

@@ -1,0 +1,44 @@
+"""ReferenceValues: what a workload's files and executables may be."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from attestation.digests import well_formed
+from policies.model.dialect import Strict
+from policies.model.policy import API_VERSION, Metadata
+
+
+def _digest(value: object) -> object:
+    text = value.removeprefix("sha256:") if isinstance(value, str) else ""
+    if not well_formed(text):
+        raise ValueError("a digest is 64 lower-case hexadecimal digits, as sha256sum prints them")
+    return text
+
+
+ReferenceDigest = Annotated[str, BeforeValidator(_digest)]
+
+
+class FileReference(Strict):
+    """digests: any of them will do. mode: permission bits, where they matter; None leaves them unjudged."""
+
+    digests: tuple[ReferenceDigest, ...] = Field(min_length=1)
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+
+
+class ReferenceSpec(Strict):
+    """files: path -> what it may be. executables: path -> digests that may run, loaders included."""
+
+    files: dict[str, FileReference] = Field(default_factory=dict)
+    executables: dict[str, tuple[ReferenceDigest, ...]] = Field(default_factory=dict)
+
+
+class ReferenceValues(Strict):
+    api_version: Literal["proofbeat.dev/v1alpha1"] = API_VERSION
+    kind: Literal["ReferenceValues"] = "ReferenceValues"
+    metadata: Metadata
+    spec: ReferenceSpec = ReferenceSpec()

@@ -1,0 +1,161 @@
+"""Claims as a compact CBOR map with small integer keys. Durations in whole micro- or milliseconds: no floats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from attestation import digests
+from attestation.claims import Claims, LayerClaim
+from attestation.coverage import CollectorCoverage, Coverage, Cutting, Grade, Isolation, Mechanism
+from attestation.errors import InvalidInput, MalformedEvidence
+from attestation.instance import InstanceId
+from attestation.layers import Layer, Method
+
+# The numbers on the wire: a word's place in its table. Append; never reorder.
+_LAYERS = (
+    Layer.FILES,
+    Layer.PROCESSES,
+    Layer.SYSCALLS,
+    Layer.MEMORY,
+    Layer.IMAGE,
+    Layer.ORCHESTRATOR,
+    Layer.HARDWARE,
+    Layer.PROXY,
+    Layer.ATTESTER,
+)
+_METHODS = (Method.FULL, Method.INCREMENTAL, Method.EVENT)
+_MECHANISMS = (Mechanism.FANOTIFY, Mechanism.INOTIFY, Mechanism.PROC_CONNECTOR, Mechanism.POLL)
+_CUTTINGS = (Cutting.DESTROY, Cutting.KILL, Cutting.CAPPED)
+_GRADES = (Grade.CLOSED_BY_GUARDIAN, Grade.BOUNDED_NEW_CONNECTIONS_ONLY)
+
+_SHAPE: dict[int, type] = {1: bytes, 2: int, 3: int, 4: int, 5: int, 6: bytes, 7: str, 8: list, 9: list}
+_LAYER_SHAPE = (int, bytes, int, int, int, int)
+_COLLECTOR_SHAPE = (str, int, int, int, bool, int, str)
+_COVERAGE_SHAPE = (list, list, int, int, list)
+_MOST_LAYERS = len(_LAYERS)
+_MOST_COLLECTORS = 64
+
+Word = TypeVar("Word", bound=StrEnum)
+
+
+def encode(claims: Claims) -> dict[int, Any]:
+    """The map, ready for `cbor.dumps`."""
+    return {
+        1: bytes.fromhex(claims.instance.value[2:]),
+        2: claims.sequence,
+        3: claims.generation,
+        4: claims.policy_epoch,
+        5: claims.revocation,
+        6: claims.leaf_key,
+        7: claims.boot_id,
+        8: [_encode_layer(each) for each in claims.layers],
+        9: _encode_coverage(claims.coverage),
+    }
+
+
+def decode(value: Any) -> Claims:
+    """`encode` reversed. Raises MalformedEvidence for a missing, unknown or mistyped claim, or a word not known."""
+    if not isinstance(value, dict) or value.keys() != _SHAPE.keys():
+        raise MalformedEvidence("claims are missing, or there are unknown ones", where="claims")
+    for number, kind in _SHAPE.items():
+        if type(value[number]) is not kind:
+            raise MalformedEvidence(f"claim {number} is not of its type", where="claims")
+    if len(value[1]) != 16 or len(value[8]) > _MOST_LAYERS:
+        raise MalformedEvidence("an instance of another length, or a layer more than exist", where="claims")
+    return Claims(
+        instance=InstanceId("i-" + value[1].hex()),
+        sequence=value[2],
+        generation=value[3],
+        policy_epoch=value[4],
+        revocation=value[5],
+        leaf_key=value[6],
+        boot_id=value[7],
+        layers=tuple(_decode_layer(each) for each in value[8]),
+        coverage=_decode_coverage(value[9]),
+    )
+
+
+def _encode_layer(claim: LayerClaim) -> list[Any]:
+    return [
+        _LAYERS.index(claim.layer),
+        _digest_bytes(claim.digest),
+        _METHODS.index(claim.method),
+        claim.age_ms,
+        claim.full_age_ms,
+        claim.items,
+    ]
+
+
+def _digest_bytes(digest: str) -> bytes:
+    if not digests.well_formed(digest):
+        raise InvalidInput(f"{digest!r} is not a digest", where="claims")
+    return bytes.fromhex(digest)
+
+
+def _decode_layer(row: Any) -> LayerClaim:
+    layer, digest, method, age_ms, full_age_ms, items = _row(row, _LAYER_SHAPE, "layer")
+    if len(digest) != 32:
+        raise MalformedEvidence("a digest that is not 32 bytes long", where="layer")
+    return LayerClaim(_word(_LAYERS, layer), digest.hex(), _word(_METHODS, method), age_ms, full_age_ms, items)
+
+
+def _encode_coverage(coverage: Coverage) -> list[Any]:
+    isolation = coverage.isolation
+    return [
+        [_encode_collector(each) for each in coverage.collectors],
+        [_LAYERS.index(layer) for layer in coverage.absent],
+        _CUTTINGS.index(coverage.cutting),
+        _GRADES.index(coverage.grade),
+        [
+            isolation.non_dumpable,
+            isolation.distinct_user,
+            isolation.workload_can_trace,
+            isolation.shared_pid_namespace,
+        ],
+    ]
+
+
+def _encode_collector(each: CollectorCoverage) -> list[Any]:
+    return [
+        each.name,
+        _LAYERS.index(each.layer),
+        _MECHANISMS.index(each.mechanism),
+        round(each.latency_ms * 1000),
+        each.running,
+        each.lost,
+        each.detail,
+    ]
+
+
+def _decode_coverage(row: Any) -> Coverage:
+    collectors, absent, cutting, grade, isolation = _row(row, _COVERAGE_SHAPE, "coverage")
+    if len(collectors) > _MOST_COLLECTORS or len(absent) > _MOST_LAYERS:
+        raise MalformedEvidence("more collectors or layers than can be", where="coverage")
+    return Coverage(
+        collectors=tuple(_decode_collector(each) for each in collectors),
+        absent=tuple(_word(_LAYERS, number) for number in absent),
+        cutting=_word(_CUTTINGS, cutting),
+        grade=_word(_GRADES, grade),
+        isolation=Isolation(*_row(isolation, (bool, bool, bool, bool), "isolation")),
+    )
+
+
+def _decode_collector(row: Any) -> CollectorCoverage:
+    name, layer, mechanism, latency_us, running, lost, detail = _row(row, _COLLECTOR_SHAPE, "collector")
+    return CollectorCoverage(
+        name, _word(_LAYERS, layer), _word(_MECHANISMS, mechanism), latency_us / 1000, running, lost, detail
+    )
+
+
+def _row(row: Any, shape: Sequence[type], where: str) -> list[Any]:
+    if not isinstance(row, list) or [type(each) for each in row] != list(shape):
+        raise MalformedEvidence("a row that is not of its shape", where=where)
+    return row
+
+
+def _word(table: tuple[Word, ...], number: Any) -> Word:
+    if type(number) is not int or not 0 <= number < len(table):
+        raise MalformedEvidence(f"{number!r} is no {type(table[0]).__name__}", where="claims")
+    return table[number]

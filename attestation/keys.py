@@ -1,0 +1,60 @@
+"""P-256 public keys as bytes, and the short name by which a key is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from attestation import digests
+from attestation.digests import Digest
+from attestation.errors import InvalidInput, MalformedEvidence
+
+_COSE_EC2, _COSE_P256 = 2, 1
+_KTY, _CRV, _X, _Y = 1, -1, -2, -3
+
+
+def public_der(key: ec.EllipticCurvePublicKey) -> bytes:
+    """DER SubjectPublicKeyInfo."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def from_der(der: bytes) -> ec.EllipticCurvePublicKey:
+    """Raises InvalidInput for anything but the one DER SubjectPublicKeyInfo of a point on P-256."""
+    try:
+        key = serialization.load_der_public_key(der)
+    except (ValueError, TypeError) as error:
+        raise InvalidInput("bytes that are no public key", where="public key") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise InvalidInput("a public key that is not on P-256", where="public key", mend="Use ec.SECP256R1.")
+    if public_der(key) != der:
+        raise InvalidInput("a public key not in its canonical form", where="public key")
+    return key
+
+
+def thumbprint(key: ec.EllipticCurvePublicKey) -> Digest:
+    """The name of a key: a digest of its DER SubjectPublicKeyInfo."""
+    return digests.tagged("key", public_der(key))
+
+
+def to_cose(key: ec.EllipticCurvePublicKey) -> dict[int, int | bytes]:
+    """COSE_Key of kind EC2 (RFC 9053 section 7.1.1), uncompressed."""
+    numbers = key.public_numbers()
+    return {_KTY: _COSE_EC2, _CRV: _COSE_P256, _X: numbers.x.to_bytes(32, "big"), _Y: numbers.y.to_bytes(32, "big")}
+
+
+def from_cose(value: Any) -> ec.EllipticCurvePublicKey:
+    """Raises MalformedEvidence for anything `to_cose` cannot have made, points off the curve included."""
+    where = "COSE_Key"
+    if not isinstance(value, dict) or value.keys() != {_KTY, _CRV, _X, _Y}:
+        raise MalformedEvidence("a key with parameters other than kty, crv, x and y", where=where)
+    x, y = value[_X], value[_Y]
+    if (value[_KTY], value[_CRV]) != (_COSE_EC2, _COSE_P256) or type(x) is not bytes or type(y) is not bytes:
+        raise MalformedEvidence("a key that is not EC2 on P-256", where=where)
+    if len(x) != 32 or len(y) != 32:
+        raise MalformedEvidence("coordinates that are not 32 bytes long", where=where)
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + x + y)
+    except ValueError as error:
+        raise MalformedEvidence("a point that is not on P-256", where=where) from error

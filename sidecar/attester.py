@@ -1,0 +1,241 @@
+"""One round: nonce, measure, attest, deliver's input. A story from top to bottom; it decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from attestation import evidence, results
+from attestation.claims import Claims
+from attestation.coverage import Coverage
+from attestation.errors import MalformedResult
+from attestation.instance import InstanceId
+from attestation.keys import from_der, public_der
+from attestation.layers import Layer
+from attestation.results import Result
+from attestation.spiffe import SpiffeId
+from attestation.trust import Tier
+from attestation.violation import Violation, ViolationClass
+from sidecar import clock
+from sidecar.delivery.resources import Identity
+from sidecar.freshness import Appraised, Lease
+from sidecar.observations import Measured, Observations
+from telemetry.recorder import RoundRecord
+from wire.messages import Answer, Enrolment, Nonce
+from wire.session import AuthorityClient
+
+REQUEST_SECONDS = 10.0
+"""How long one exchange with the authority, or one measurement, may take before the round is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldNonce:
+    """A nonce with CLOCK_BOOTTIME at which the request that brought it was sent: a lease's earliest beginning."""
+
+    nonce: Nonce
+    sent: float
+
+    def usable(self, now: float) -> bool:
+        """Not so old that the authority would refuse it; half of its validity is left for the round itself."""
+        return (now - self.sent) * 1000 < self.nonce.valid_ms / 2
+
+
+@dataclass(frozen=True, slots=True)
+class LeafKey:
+    """The certificate's key, replaced at half of a lease. made: CLOCK_BOOTTIME seconds."""
+
+    key: ec.EllipticCurvePrivateKey
+    made: float
+
+    @classmethod
+    def make(cls, now: float) -> LeafKey:
+        return cls(ec.generate_private_key(ec.SECP256R1()), now)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a round came to. identity: None where the answer carried no certificate."""
+
+    event: Appraised
+    identity: Identity | None
+    result: Result
+    policy_epoch: int
+    record: RoundRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Standpoint:
+    """What the round signs besides the measurement, as it was when the evidence was made."""
+
+    generation: int
+    policy_epoch: int
+    revocation: int
+    coverage: Coverage
+    layers: tuple[Layer, ...]
+    required: tuple[Layer, ...]
+    freshness: float
+
+
+class Attester:
+    """Runs rounds for one enrolled instance, one at a time.
+
+    standpoint: read just before signing, so that a violation during the measurement makes this very round void.
+    """
+
+    def __init__(
+        self,
+        client: AuthorityClient,
+        enrolment: Enrolment,
+        instance: InstanceId,
+        boot_id: str,
+        evidence_key: ec.EllipticCurvePrivateKey,
+        observations: Observations,
+        standpoint: Callable[[], Standpoint],
+        enrolment_sent: float,
+    ) -> None:
+        self._client = client
+        self._instance = instance
+        self._boot_id = boot_id
+        self._evidence_key = evidence_key
+        self._observations = observations
+        self._standpoint = standpoint
+        self._spiffe_id = SpiffeId.parse(enrolment.spiffe_id)
+        self._bundle = enrolment.bundle.encode()
+        self._result_key = from_der(enrolment.result_key)
+        self._nonce: HeldNonce | None = HeldNonce(enrolment.nonce, enrolment_sent)
+        self._leaf: LeafKey | None = None
+
+    async def round(self, *, full: bool) -> Outcome:
+        """Raises Unavailable (try again), Refused (the authority said no) and MalformedResult (it lied)."""
+        record = RoundRecord(began=clock.now().boot)
+        # 1. A nonce, with the time it was asked for.
+        held = await self._take_nonce()
+        record.full = full or held.nonce.full
+        record.nonce = clock.now().boot
+        # 2. A measurement that began after this round did.
+        layers = self._standpoint().layers
+        measured = await self._observations.measured(layers, record.began, full=record.full, timeout=REQUEST_SECONDS)
+        record.measured = clock.now().boot
+        # 3. Claims about it, signed over the nonce. From here on the bytes are frozen.
+        standpoint, leaf = self._standpoint(), self._current_leaf()
+        signed = evidence.sign(
+            self._claims(held.nonce, standpoint, measured, leaf),
+            held.nonce.value,
+            self._evidence_key,
+            issued_at=clock.now().wall,
+        )
+        record.signed = sent = clock.now().boot
+        # 4. The authority's answer, with the next nonce.
+        answer = await self._client.attest(signed, measured.bodies.__getitem__)
+        self._nonce = HeldNonce(answer.nonce, sent)
+        record.answered = clock.now().boot
+        # 5. What it comes to, believed only after it is checked.
+        return self._outcome(held, answer, standpoint, measured, leaf, record)
+
+    async def _take_nonce(self) -> HeldNonce:
+        """The prefetched nonce, once; a fresh one where there is none or it grew old."""
+        held, self._nonce = self._nonce, None
+        if held is not None and held.usable(clock.now().boot):
+            return held
+        sent = clock.now().boot
+        return HeldNonce(await self._client.challenge(), sent)
+
+    def _current_leaf(self) -> LeafKey:
+        now = clock.now().boot
+        if self._leaf is None or now - self._leaf.made > self._standpoint().freshness / 2:
+            self._leaf = LeafKey.make(now)
+        return self._leaf
+
+    def _claims(self, nonce: Nonce, standpoint: Standpoint, measured: Measured, leaf: LeafKey) -> Claims:
+        return Claims(
+            instance=self._instance,
+            sequence=nonce.sequence,
+            generation=standpoint.generation,
+            policy_epoch=standpoint.policy_epoch,
+            revocation=standpoint.revocation,
+            leaf_key=public_der(leaf.key.public_key()),
+            boot_id=self._boot_id,
+            layers=measured.claims(clock.now().boot),
+            coverage=standpoint.coverage,
+        )
+
+    def _outcome(
+        self,
+        held: HeldNonce,
+        answer: Answer,
+        standpoint: Standpoint,
+        measured: Measured,
+        leaf: LeafKey,
+        record: RoundRecord,
+    ) -> Outcome:
+        result = results.parse(answer.ear, self._result_key, now=clock.now().wall)
+        self._check_result(result, held, standpoint)
+        identity = self._identity(answer, leaf) if answer.chain else None
+        lease = Lease(
+            number=held.nonce.sequence,
+            boot_end=held.sent + answer.lease_ms / 1000,
+            wall_end=(answer.issued_ms + answer.lease_ms) / 1000,
+            affirmed=result.status is Tier.AFFIRMING,
+        )
+        event = Appraised(
+            tier=result.status,
+            generation=result.generation,
+            sequence=held.nonce.sequence,
+            measured_from=min(
+                (each.full_began for each in measured.observations if each.layer in standpoint.required),
+                default=measured.full_began,
+            ),
+            lease=lease if identity is not None else None,
+            cause=_contraindication(result, record.began) if result.status is Tier.CONTRAINDICATED else None,
+        )
+        return Outcome(event, identity, result, answer.policy_epoch, record)
+
+    def _check_result(self, result: Result, held: HeldNonce, standpoint: Standpoint) -> None:
+        """The result answers this evidence, of this instance, under this identity, and nothing else."""
+        wrong = [
+            name
+            for name, found, expected in (
+                ("nonce", result.nonce, held.nonce.value),
+                ("instance", result.instance, self._instance),
+                ("SPIFFE ID", result.spiffe_id, self._spiffe_id),
+                ("generation", result.generation, standpoint.generation),
+            )
+            if found != expected
+        ]
+        if wrong:
+            raise MalformedResult(
+                f"the result is for another {', another '.join(wrong)}",
+                where="attestation result",
+                mend="The authority, or something in between, mixed up its answers: nothing was opened.",
+            )
+
+    def _identity(self, answer: Answer, leaf: LeafKey) -> Identity:
+        chain = answer.chain.encode()
+        certificate = x509.load_pem_x509_certificate(chain)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        identities = names.get_values_for_type(x509.UniformResourceIdentifier)
+        if certificate.public_key() != leaf.key.public_key() or identities != [str(self._spiffe_id)]:
+            raise MalformedResult(
+                "the certificate is for another key or identity", where="attestation answer", mend="Nothing was opened."
+            )
+        key = leaf.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return Identity(chain, key, self._bundle)
+
+
+def _contraindication(result: Result, at: float) -> Violation:
+    """A verdict against us, as a cause. What it rests on may have been there before we watched: drift, not an event."""
+    text = result.reasons[0] if result.reasons else "the authority gave no reason"
+    return Violation(
+        "contraindicated",
+        ViolationClass.DRIFT,
+        Layer.ATTESTER,
+        text.partition(":")[0],
+        text,
+        at,
+        rule=f"policy epoch {result.policy_epoch}",
+        mend="Repair what the reason names; the next full measurement shows it.",
+    )

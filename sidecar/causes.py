@@ -1,0 +1,117 @@
+"""The sticky causes of this instance: their names at the authority, their latch, and the releases that heal them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from attestation import release
+from attestation.errors import InvalidConfiguration
+from attestation.instance import InstanceId
+from attestation.layers import Layer
+from attestation.violation import Violation, ViolationClass
+from sidecar.freshness import Now, Phase, State, Sticky
+from sidecar.latch import Latch, Latched
+from wire.messages import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """id: as the authority computes it too. at_ms: Unix milliseconds of the fact."""
+
+    id: str
+    at_ms: int
+
+
+class Causes:
+    """Knows each cause by generation. failed: told when the latch cannot be written; the closing goes on."""
+
+    def __init__(self, latch: Latch, failed: Callable[[str], None]) -> None:
+        self._latch = latch
+        self._failed = failed
+        self._instance: InstanceId | None = None
+        self._named: dict[int, Named] = {}
+        self._ordered: dict[Violation, str] = {}
+        self._unsynced = False
+
+    def recalled(self, instance: InstanceId, state: State) -> State:
+        """The state with what earlier runs latched for this instance. Raises InvalidConfiguration."""
+        self._instance = instance
+        latched = self._latch.open(instance)
+        if not latched:
+            return state
+        for entry in latched:
+            self._named[entry.cause.generation] = Named(entry.cause_id, 0)
+        sticky = tuple(entry.cause for entry in latched)
+        return replace(
+            state,
+            phase=Phase.QUARANTINED,
+            generation=max(cause.generation for cause in sticky),
+            sticky=sticky,
+            causes=tuple(cause.violation for cause in sticky),
+            contradicted_at=max(cause.violation.at for cause in sticky),
+        )
+
+    def latch(self, cause: Sticky, now: Now) -> None:
+        """Appends it to the latch file before the closing. A full disk does not keep anything open."""
+        named = self.named(cause.generation, cause.violation, now)
+        try:
+            self._latch.write(Latched(self._known_instance, named.id, cause))
+            self._unsynced = True
+        except (OSError, InvalidConfiguration) as error:
+            self._failed(f"the latch was not written: {error}")
+
+    def sync(self) -> None:
+        """After the closing."""
+        if self._unsynced:
+            self._unsynced = False
+            try:
+                self._latch.sync()
+            except OSError as error:
+                self._failed(f"the latch was not synced: {error}")
+
+    def named(self, generation: int, violation: Violation, now: Now) -> Named:
+        """The name of the cause that began this generation; the same each time."""
+        found = self._named.get(generation)
+        if found is None:
+            at_ms = int((now.wall - (now.boot - violation.at)) * 1000)
+            identity = self._ordered.pop(violation, "") or release.cause_id(
+                self._known_instance, generation=generation, kind="tamper", text=violation.text, at_ms=at_ms
+            )
+            found = self._named[generation] = Named(identity, at_ms)
+        return found
+
+    def known(self, identity: str) -> bool:
+        """Did we name, or were we told of, this cause before?"""
+        return any(named.id == identity for named in self._named.values())
+
+    def ordered(self, cause: Cause, now: Now) -> Violation:
+        """A cause that the authority found, as one of ours that keeps the authority's name."""
+        violation = Violation(
+            f"quarantined-{cause.kind}",
+            ViolationClass.TAMPER,
+            Layer.ATTESTER,
+            "instance",
+            cause.text,
+            now.boot,
+            "quarantine by the authority",
+            "Start a new instance, or have an operator release this one.",
+        )
+        self._ordered[violation] = cause.id
+        return violation
+
+    def released(self, token: str, key: ec.EllipticCurvePublicKey, state: State) -> frozenset[int]:
+        """The generations that a release heals: all, or none where a cause is not named. Raises MalformedResult."""
+        order = release.parse(token, key)
+        generations = frozenset(cause.generation for cause in state.sticky)
+        names = [self._named[generation].id for generation in generations if generation in self._named]
+        complete = len(names) == len(generations) and order.covers(self._known_instance, names)
+        return generations if complete else frozenset()
+
+    @property
+    def _known_instance(self) -> InstanceId:
+        if self._instance is None:
+            raise InvalidConfiguration("no instance is pinned yet", where="latch")
+        return self._instance

@@ -1,0 +1,98 @@
+"""The sidecar's settings: YAML, `PROOFBEAT_*` overrides, secrets by file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from attestation.errors import InvalidInput
+from attestation.spiffe import SpiffeId
+from policies.model import dialect
+from policies.model.dialect import Strict
+
+
+class AuthoritySettings(Strict):
+    """url: https only. bundle: PEM file of the roots that the authority's certificate must chain to."""
+
+    url: str
+    bundle: Path
+
+    @field_validator("url")
+    @classmethod
+    def _https(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme != "https" or not parts.hostname:
+            raise ValueError("an https:// address is needed: evidence and certificates never travel in the clear")
+        return url.rstrip("/")
+
+
+class EnrolmentSettings(Strict):
+    join_token_file: Path
+
+
+class FileSettings(Strict):
+    """Widens what the signed policy measures; it can never narrow it."""
+
+    include: tuple[str, ...] = ()
+
+
+class WorkloadSettings(Strict):
+    """pid: the workload's first process, looked up once at start. cgroup: its cgroup; empty for the process tree."""
+
+    pid: int = Field(gt=0)
+    cgroup: str = ""
+    files: FileSettings = FileSettings()
+
+
+class MeasurerSettings(Strict):
+    placement: Literal["pod"] = "pod"
+
+
+class AllowSettings(Strict):
+    """uids: users whose process may fetch the key; empty means the sidecar's own."""
+
+    uids: tuple[int, ...] = ()
+
+
+class DeliverySettings(Strict):
+    """before_first_lease: refuse serves poison at once (Envoy live and refusing); silent keeps Envoy initialising."""
+
+    mode: Literal["sds"] = "sds"
+    socket: Path
+    socket_mode: int = 0o600
+    allow: AllowSettings = AllowSettings()
+    before_first_lease: Literal["silent", "refuse"] = "refuse"
+    certificate: str = "default"
+    validation: str = "ROOTCA"
+    http_filters: tuple[str, ...] = ("rbac-inbound-http", "rbac-outbound-http")
+    tcp_filters: tuple[str, ...] = ("rbac-inbound-tcp", "rbac-outbound-tcp")
+
+
+class SidecarConfig(Strict):
+    """state: folder of the sidecar's own, for the re-entry ticket and the tamper latch."""
+
+    trust_domain: str
+    authority: AuthoritySettings
+    enrolment: EnrolmentSettings
+    workload: WorkloadSettings
+    measurer: MeasurerSettings = MeasurerSettings()
+    delivery: DeliverySettings
+    state: Path
+
+    @model_validator(mode="after")
+    def _known_trust_domain(self) -> Self:
+        try:
+            SpiffeId(self.trust_domain)
+        except InvalidInput as error:
+            raise ValueError(error.sentence) from error
+        return self
+
+
+def load(path: Path, environment: Mapping[str, str] | None = None) -> SidecarConfig:
+    """Raises InvalidConfiguration naming file, line and the nearest known key."""
+    return dialect.read(path, SidecarConfig, os.environ if environment is None else environment)

@@ -1,0 +1,1 @@
+"""Turns leases and closings into what Envoy serves. Executes closings; freshness decides them."""

@@ -1,0 +1,170 @@
+"""Serving a lease and closing, both synchronous: when they return, Envoy has the bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from attestation.channel import KillEnvoy, Message, Swept
+from attestation.channel import Sweep as SweepOrder
+from sidecar.delivery import ladder
+from sidecar.delivery.ladder import Bounded, Closed, Closing, Kill, Sweep, Wait
+from sidecar.delivery.poison import Poison
+from sidecar.delivery.resources import Catalogue, Identity
+from xds.acks import Publication, Settlement
+from xds.acks import Verdict as Answer
+from xds.server import Server
+from xds.snapshot import Snapshot
+
+
+class Happening(StrEnum):
+    """What delivery tells its owner, each with a detail for the log."""
+
+    CLOSED = "closed"
+    BOUNDED = "closed-bounded"
+    OPENED = "opened"
+    ESCALATED = "escalated"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    happening: Happening
+    detail: str
+    destroyed: int = 0
+
+
+class Delivery:
+    """One Envoy's identity.
+
+    order: hands a message to the measurer, at once. tell: called with each Happening. escalate_after: seconds a
+    closing may take before Envoy is killed.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        catalogue: Catalogue,
+        poison: Poison,
+        *,
+        order: Callable[[Message], None],
+        tell: Callable[[Told], None],
+        escalate_after: float,
+        silent: bool,
+    ) -> None:
+        self._server = server
+        self._catalogue = catalogue
+        self._poison = poison
+        self._order = order
+        self._tell = tell
+        self._escalate_after = escalate_after
+        self._silent = silent
+        self._open = False
+        self._sweeps = 0
+        self._closing: Closing | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def start(self) -> None:
+        """Poison before the first lease, unless Envoy is to stay initialising until then."""
+        if not self._silent:
+            self._server.publish(self._catalogue.closed(self._poison, "no-lease-yet"))
+
+    def retime(self, catalogue: Catalogue, escalate_after: float) -> None:
+        """Other times from the next publication on."""
+        self._catalogue = catalogue
+        self._escalate_after = escalate_after
+
+    def serve(self, identity: Identity) -> None:
+        """Brings Envoy to this identity. Coming from closed, requests pass only once the identity is acknowledged."""
+        self._abandon_closing()
+        opened = self._catalogue.opened(identity)
+        if self._open:
+            self._published(opened)
+            return
+        self._open = True
+        publication = self._published(self._catalogue.opening(identity, "opening"))
+        publication.on_settled(lambda settlement: self._let_pass(settlement, opened, publication))
+
+    def close(self, reason: str) -> None:
+        """Poison and denial into every stream, then the order to cut what is open; the rest climbs the ladder."""
+        publication = self._server.publish(self._catalogue.closed(self._poison, reason))
+        self._sweeps += 1
+        self._order(SweepOrder(self._sweeps))
+        # Nothing above this line waits; everything below is bookkeeping.
+        self._abandon_closing()
+        self._open = False
+        self._closing = Closing(reason, first_sweep=self._sweeps)
+        self._later(self._escalate_after, ladder.Late())
+        publication.on_rejected(lambda answer: self._climb(ladder.Rejected(answer.reason)))
+        publication.on_settled(lambda settlement: self._settled(settlement))
+
+    def heartbeat(self) -> None:
+        """Renews what Envoy would drop by itself. Only for a caller who is healthy."""
+        self._server.heartbeat()
+
+    def swept(self, done: Swept) -> None:
+        """The measurer's answer to a sweep or a kill."""
+        self._climb(ladder.SweepDone(done.number, done.destroyed, done.left))
+
+    def stop(self) -> None:
+        self._abandon_closing()
+
+    def _published(self, snapshot: Snapshot) -> Publication:
+        publication = self._server.publish(snapshot)
+        publication.on_rejected(self._rejected)
+        return publication
+
+    def _rejected(self, answer: Answer) -> None:
+        self._tell(Told(Happening.REJECTED, f"Envoy rejected {', '.join(answer.resources)}: {answer.reason}"))
+
+    def _let_pass(self, settlement: Settlement, opened: Snapshot, opening: Publication) -> None:
+        overtaken = self._closing is not None or not self._open
+        if overtaken or not settlement.in_force:
+            return
+        self._published(opened).on_settled(lambda _: self._tell(Told(Happening.OPENED, f"after {opening.sequence}")))
+
+    def _settled(self, settlement: Settlement) -> None:
+        """Only a running Envoy's own acknowledgement counts: one that lost its stream still serves the old identity."""
+        unreached = self._server.client is not None and self._server.streams == 0
+        if settlement.in_force and not settlement.gone and not unreached:
+            self._climb(ladder.Acknowledged())
+
+    def _climb(self, event: ladder.Event) -> None:
+        if self._closing is None:
+            return
+        outcome = ladder.climb(self._closing, event)
+        self._closing = outcome.closing
+        for command in outcome.commands:
+            self._carry_out(command)
+
+    def _carry_out(self, command: ladder.Command) -> None:
+        match command:
+            case Sweep(number):
+                self._sweeps = number
+                self._order(SweepOrder(number))
+            case Kill(number, reason):
+                self._sweeps = number
+                self._order(KillEnvoy(number))
+                self._tell(Told(Happening.ESCALATED, reason))
+            case Wait(seconds):
+                self._later(seconds, ladder.Settled())
+            case Closed(destroyed, killed):
+                self._finish(Told(Happening.CLOSED, "Envoy was killed" if killed else "verified", destroyed))
+            case Bounded(left):
+                self._finish(Told(Happening.BOUNDED, f"{left} connections end by their duration cap"))
+
+    def _later(self, seconds: float, event: ladder.Event) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers.append(loop.call_later(seconds, self._climb, event))
+
+    def _finish(self, told: Told) -> None:
+        self._abandon_closing()
+        self._tell(told)
+
+    def _abandon_closing(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._closing = None

@@ -1,0 +1,407 @@
+"""The pure machine that decides whether traffic may flow.
+
+The invariant it holds: traffic flows under an instance's mesh identity at time t only if
+
+  (a) an appraisal affirmed, in `enforce`, evidence whose nonce was issued at t0,
+  (b) t < t0 + freshness, and
+  (c) nothing observed since then contradicts it.
+
+Whatever is late, lost, malformed, unknown or crashed closes traffic and never opens it.
+
+Phases            traffic  entered by
+  UNATTESTED      closed   start
+  FRESH           open     an affirming result of the current generation
+  STALE           closed   lease end, clock anomaly, a stall; an affirming result opens again
+  QUARANTINED     closed   violation, contraindicated result, revocation, the measurer lost
+  ENDED           closed   the workload's end; final
+
+A violation bumps the generation, which evidence signs: a result for an older generation is dropped. DRIFT is
+healed by an affirming full measurement that began after the cause. TAMPER is healed by a new instance, or by a
+signed release that names the instance and the causes, and that came after the last of them.
+
+In `observe` and `audit` no sequence of events closes traffic: each closing is recorded as a would-have.
+
+No I/O and no clocks: events and `Now` in, a new state and commands out. The commands of one step are to be carried
+out in order; their order is part of the decision (a latch before the closing, the closing before the report).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import inf
+
+from attestation.trust import Tier
+from attestation.violation import Violation
+from policies.model.policy import Mode, Recovery
+
+MOST_CAUSES = 32
+"""Causes kept for the reader; the newest one's time is kept apart, so that forgetting the oldest opens nothing."""
+
+MOST_STICKY = 64
+"""Sticky causes kept. Beyond it the newest takes the last place, so that no earlier release covers it."""
+
+
+class Phase(StrEnum):
+    UNATTESTED = "unattested"
+    FRESH = "fresh"
+    STALE = "stale"
+    QUARANTINED = "quarantined"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """boot: CLOCK_BOOTTIME seconds, which counts through a suspend. wall: CLOCK_REALTIME seconds, which can be set."""
+
+    boot: float
+    wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The period of one result. It ends at the earlier of its two ends; skew was subtracted, never added.
+
+    affirmed: False for what audit hands out although the appraisal did not affirm.
+    """
+
+    number: int
+    boot_end: float
+    wall_end: float
+    affirmed: bool = True
+
+    def over(self, now: Now) -> bool:
+        return now.boot >= self.boot_end or now.wall >= self.wall_end
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What policy says about closing and recovering."""
+
+    mode: Mode = Mode.ENFORCE
+    drift: Recovery = Recovery.AUTO
+    tamper: Recovery = Recovery.REPLACE
+
+
+@dataclass(frozen=True, slots=True)
+class Sticky:
+    """A cause that no measurement heals, with the generation it began: the pair names it to the authority."""
+
+    generation: int
+    violation: Violation
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """causes: the latest violations since the last opening. contradicted_at: when the newest of them all happened
+    (CLOCK_BOOTTIME). sticky: those that only a release heals.
+    """
+
+    rules: Rules
+    phase: Phase = Phase.UNATTESTED
+    generation: int = 0
+    sequence: int = -1
+    lease: Lease | None = None
+    causes: tuple[Violation, ...] = ()
+    contradicted_at: float = -inf
+    sticky: tuple[Sticky, ...] = ()
+
+    @property
+    def open(self) -> bool:
+        """May traffic flow under this identity?"""
+        return self.phase is Phase.FRESH
+
+
+# Events.
+
+
+@dataclass(frozen=True, slots=True)
+class Violated:
+    """A fact contradicts policy."""
+
+    violation: Violation
+
+
+@dataclass(frozen=True, slots=True)
+class Appraised:
+    """The authority's answer to one round.
+
+    generation, sequence: as the evidence signed them. measured_from: CLOCK_BOOTTIME when the *oldest* full
+    measurement of a required layer began. lease: None where the result gave no identity.
+    """
+
+    tier: Tier
+    generation: int
+    sequence: int
+    measured_from: float
+    lease: Lease | None
+    cause: Violation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """The authority quarantined this instance."""
+
+    cause: Violation
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A verified release order. generations: those of the sticky causes that it names; others stay."""
+
+    generations: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """Time passed that nobody vouches for: a clock step, a restored machine, a loop that stood still, a fired guard."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurerLost:
+    """The measurer's process or channel ended: nobody watches the workload."""
+
+    cause: Violation
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Nothing but time passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadEnded:
+    """The instance's first process is gone."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RulesChanged:
+    """A newer policy."""
+
+    rules: Rules
+
+
+Event = Violated | Appraised | Revoked | Released | Stalled | MeasurerLost | Ticked | WorkloadEnded | RulesChanged
+
+# Commands.
+
+
+@dataclass(frozen=True, slots=True)
+class Latch:
+    """Write this cause where kill -9 does not wash it off."""
+
+    cause: Sticky
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Refuse new connections, deny requests, cut open ones. reason is what Envoy tells those it refuses."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Hand this lease's identity to Envoy."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tell the authority. generation: the one this violation began."""
+
+    generation: int
+    violation: Violation
+
+
+@dataclass(frozen=True, slots=True)
+class Reattest:
+    """A round now. full: with everything read anew."""
+
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WouldHave:
+    """What enforce would have closed for; kept for the operators of observe and audit."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """An answer that came too late or out of order was not used."""
+
+    reason: str
+
+
+Command = Latch | Close | Serve | Report | Reattest | WouldHave | Drop
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    state: State
+    commands: tuple[Command, ...] = ()
+
+
+def step(state: State, event: Event, now: Now) -> Step:
+    """The next state and what to do, in order. Total: every event is legal in every state."""
+    if state.phase is Phase.ENDED:
+        return Step(state)
+    late = _end_of_lease(state, now)
+    decided = _decide(late.state, event, now)
+    return Step(decided.state, late.commands + decided.commands)
+
+
+def _end_of_lease(state: State, now: Now) -> Step:
+    if state.lease is None or not state.open or not state.lease.over(now):
+        return Step(state)
+    return _leave(state, Phase.STALE, "lease-ended", Reattest(full=False))
+
+
+def _decide(state: State, event: Event, now: Now) -> Step:
+    match event:
+        case Violated(violation):
+            return _violated(state, violation, report=True)
+        case Revoked(cause):
+            return _violated(state, cause, report=False)
+        case MeasurerLost(cause):
+            return _violated(state, cause, report=True)
+        case Appraised():
+            return _appraised(state, event, now)
+        case Released(generations):
+            return _released(state, generations)
+        case Stalled(reason):
+            return _stalled(state, reason)
+        case WorkloadEnded(reason):
+            return _ended(state, reason)
+        case RulesChanged(rules):
+            return _rules_changed(state, rules)
+        case Ticked():
+            return Step(state)
+
+
+def _violated(state: State, violation: Violation, *, report: bool) -> Step:
+    """Latch, close, report, re-attest: in this order.
+
+    While quarantined, only what is graver than before closes again: ten thousand files removed at once are one
+    closing, and no more than MOST_CAUSES reports.
+    """
+    generation, sticky = state.generation + 1, _is_sticky(state.rules, violation)
+    marked = replace(
+        state,
+        generation=generation,
+        causes=(*state.causes, violation)[-MOST_CAUSES:],
+        contradicted_at=max(state.contradicted_at, violation.at),
+        sticky=(*state.sticky[: MOST_STICKY - 1], Sticky(generation, violation)) if sticky else state.sticky,
+    )
+    latch = (Latch(marked.sticky[-1]),) if sticky else ()
+    known = state.phase is Phase.QUARANTINED and (not sticky or bool(state.sticky))
+    closing = Step(marked) if known else _leave(marked, Phase.QUARANTINED, f"{violation.kind}: {violation.subject}")
+    told = report and (sticky or len(state.causes) < MOST_CAUSES)
+    after: tuple[Command, ...] = (Report(generation, violation),) if told else ()
+    again: tuple[Command, ...] = () if marked.sticky else (Reattest(full=True),)
+    return Step(closing.state, latch + closing.commands + after + again)
+
+
+def _is_sticky(rules: Rules, violation: Violation) -> bool:
+    recovery = rules.tamper if violation.tamper else rules.drift
+    return rules.mode is Mode.ENFORCE and recovery is Recovery.REPLACE
+
+
+def _leave(state: State, phase: Phase, reason: str, *after: Command) -> Step:
+    """Close, also where another phase was closed already. Never where policy does not enforce."""
+    if state.rules.mode is not Mode.ENFORCE:
+        return Step(state, (WouldHave(reason), *after))
+    # A quarantine is not softened by a lease that ends meanwhile.
+    settled = state.phase if state.phase is Phase.QUARANTINED and phase is Phase.STALE else phase
+    return Step(replace(state, phase=settled, lease=None), (Close(reason), *after))
+
+
+def _appraised(state: State, result: Appraised, now: Now) -> Step:
+    if result.sequence <= state.sequence:
+        return Step(state, (Drop(f"result {result.sequence} is not newer than {state.sequence}"),))
+    seen = replace(state, sequence=result.sequence)
+    if result.generation != state.generation:
+        return Step(seen, (Drop(f"result for generation {result.generation}, now {state.generation}"),))
+    if result.tier is Tier.CONTRAINDICATED and state.rules.mode is not Mode.AUDIT:
+        return _contraindicated(seen, result.cause)
+    if result.lease is None or not _identity_given(state.rules, result.tier):
+        return Step(seen, (Drop(f"a result of tier {result.tier.label} gives no identity"),))
+    return _affirmed(seen, result, result.lease, now)
+
+
+def _identity_given(rules: Rules, tier: Tier) -> bool:
+    return tier is Tier.AFFIRMING or rules.mode is Mode.AUDIT
+
+
+def _contraindicated(state: State, cause: Violation | None) -> Step:
+    """The authority has recorded it itself. A cause it has told us before closes nothing twice."""
+    if cause is None:
+        return _leave(replace(state, generation=state.generation + 1), Phase.QUARANTINED, "contraindicated")
+    if any((known.kind, known.subject) == (cause.kind, cause.subject) for known in state.causes):
+        return Step(state, (Drop(f"still contraindicated: {cause.kind}: {cause.subject}"),))
+    return _violated(state, cause, report=False)
+
+
+def _affirmed(state: State, result: Appraised, lease: Lease, now: Now) -> Step:
+    enforcing = state.rules.mode is Mode.ENFORCE
+    if lease.over(now):
+        return Step(state, (Drop("the lease was over when it arrived"),))
+    if enforcing and state.sticky:
+        return Step(state, (Drop("tampered with: only a new instance or a release opens this one"),))
+    if enforcing and state.causes and result.measured_from <= state.contradicted_at:
+        return Step(state, (Drop("measured before the cause"), Reattest(full=True)))
+    opened = replace(state, phase=Phase.FRESH, lease=lease, causes=(), contradicted_at=-inf)
+    if lease.affirmed:
+        return Step(opened, (Serve(lease),))
+    kept = replace(opened, causes=state.causes, contradicted_at=state.contradicted_at)
+    return Step(kept, (Serve(lease), WouldHave(f"appraised {result.tier.label}")))
+
+
+def _rules_changed(state: State, rules: Rules) -> Step:
+    """Going over to enforce closes what enforce would not have opened, and latches what it would have latched."""
+    ruled = replace(state, rules=rules)
+    if rules.mode is not Mode.ENFORCE or state.rules.mode is Mode.ENFORCE:
+        return Step(ruled)
+    sticky = tuple(Sticky(state.generation, cause) for cause in state.causes if _is_sticky(rules, cause))
+    ruled = replace(ruled, sticky=sticky)
+    latches = tuple(Latch(cause) for cause in sticky)
+    if state.causes:
+        closing = _leave(ruled, Phase.QUARANTINED, f"{state.causes[-1].kind}: {state.causes[-1].subject}")
+    elif state.lease is not None and not state.lease.affirmed:
+        closing = _leave(ruled, Phase.STALE, "not-affirmed")
+    else:
+        return Step(ruled)
+    return Step(closing.state, latches + closing.commands + (() if sticky else (Reattest(full=True),)))
+
+
+def _released(state: State, generations: frozenset[int]) -> Step:
+    """A release heals what it names and nothing later; traffic opens by a full measurement, as after any drift."""
+    left = tuple(each for each in state.sticky if each.generation not in generations)
+    if len(left) == len(state.sticky):
+        return Step(state, (Drop("the release names no cause of this instance"),))
+    freed = replace(state, sticky=left, generation=state.generation + 1)
+    return Step(freed, () if left else (Reattest(full=True),))
+
+
+def _stalled(state: State, reason: str) -> Step:
+    """What was measured before the gap says nothing about it: a new generation, so that no earlier result opens."""
+    if state.rules.mode is not Mode.ENFORCE:
+        return Step(state, (WouldHave(reason), Reattest(full=True)))
+    bumped = replace(state, generation=state.generation + 1)
+    if not state.open:
+        return Step(bumped, (Reattest(full=True),))
+    return _leave(bumped, Phase.STALE, reason, Reattest(full=True))
+
+
+def _ended(state: State, reason: str) -> Step:
+    over = replace(state, phase=Phase.ENDED, lease=None)
+    if state.rules.mode is not Mode.ENFORCE:
+        return Step(over, (WouldHave(reason),))
+    return Step(over, (Close(reason),))

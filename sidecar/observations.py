@@ -1,0 +1,95 @@
+"""The latest measurement of each layer, and waiting for a newer one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from attestation.channel import Measure
+from attestation.claims import LayerClaim
+from attestation.digests import Digest
+from attestation.errors import Unavailable
+from attestation.layers import Layer
+from attestation.observation import Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One consistent set of layers, frozen for a round: what is signed is what is sent when asked for."""
+
+    observations: tuple[Observation, ...]
+    bodies: dict[Digest, bytes]
+
+    def claims(self, now: float) -> tuple[LayerClaim, ...]:
+        """now: CLOCK_BOOTTIME seconds; ages are rounded up, never down."""
+        return tuple(
+            LayerClaim(
+                each.layer,
+                each.digest,
+                each.method,
+                _age_ms(now, each.began),
+                _age_ms(now, each.full_began),
+                each.items,
+            )
+            for each in self.observations
+        )
+
+    @property
+    def full_began(self) -> float:
+        """When the oldest full measurement among the layers began."""
+        return min((each.full_began for each in self.observations), default=float("-inf"))
+
+
+def _age_ms(now: float, began: float) -> int:
+    return max(0, int((now - began) * 1000) + 1)
+
+
+class Observations:
+    """order: hands a Measure to the measurer, at once."""
+
+    def __init__(self, order: Callable[[Measure], None]) -> None:
+        self._order = order
+        self._latest: dict[Layer, Observation] = {}
+        self._bodies: dict[Layer, tuple[Digest, bytes]] = {}
+        self._changed: asyncio.Future[None] | None = None
+
+    def observed(self, observation: Observation, body: bytes | None) -> bool:
+        """Keeps it; True when the layer's content differs from before. A body that is owed and missing is refused."""
+        before = self._bodies.get(observation.layer)
+        if body is not None:
+            self._bodies[observation.layer] = (observation.digest, body)
+        elif before is None or before[0] != observation.digest:
+            raise Unavailable(f"the body of layer {observation.layer} did not come", where="measurer channel")
+        self._latest[observation.layer] = observation
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+        return before is None or before[0] != observation.digest
+
+    async def measured(self, layers: tuple[Layer, ...], not_before: float, *, full: bool, timeout: float) -> Measured:
+        """Every layer, measured at or after not_before (CLOCK_BOOTTIME). Raises Unavailable when time runs out."""
+        self._order(Measure(layers, not_before, full))
+        try:
+            async with asyncio.timeout(timeout):
+                while not all(self._recent(layer, not_before, full) for layer in layers):
+                    self._changed = asyncio.get_running_loop().create_future()
+                    await self._changed
+        except TimeoutError as error:
+            late = [str(layer) for layer in layers if not self._recent(layer, not_before, full)]
+            raise Unavailable(
+                f"no measurement of {', '.join(late)} within {timeout:g} s",
+                where="measurer",
+                mend="A large or slow file tree needs a longer interval; `files.include` says what is read.",
+            ) from error
+        return self.frozen(layers)
+
+    def frozen(self, layers: tuple[Layer, ...]) -> Measured:
+        """The latest of each layer."""
+        bodies = dict(self._bodies[layer] for layer in layers)
+        return Measured(tuple(self._latest[layer] for layer in layers), bodies)
+
+    def _recent(self, layer: Layer, not_before: float, full: bool) -> bool:
+        found = self._latest.get(layer)
+        if found is None:
+            return False
+        return (found.full_began if full else found.began) >= not_before

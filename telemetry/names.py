@@ -1,0 +1,30 @@
+"""Every event name a program logs. One file, so that a reader of logs and a writer of them cannot drift apart."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Event(StrEnum):
+    """The `event` key of a log line."""
+
+    STARTED = "started"
+    ENROLLED = "enrolled"
+    ENROLMENT_REFUSED = "enrolment-refused"
+    ENVOY_ADMITTED = "envoy-admitted"
+    ENVOY_REFUSED = "envoy-refused"
+    ENVOY_REJECTED = "envoy-rejected"
+    PHASE = "phase"
+    ROUND = "round"
+    ROUND_FAILED = "round-failed"
+    RESULT_DROPPED = "result-dropped"
+    VIOLATION = "violation"
+    WOULD_HAVE = "would-have"
+    CLOSED = "closed"
+    OPENED = "opened"
+    ESCALATED = "escalated"
+    REPORTED = "reported"
+    COVERAGE = "coverage"
+    MEASURER_LOST = "measurer-lost"
+    LISTENING = "listening"
+    STOPPED = "stopped"

@@ -1,0 +1,248 @@
+"""Real Envoys around our server: start, ask, call, and clean up, all bounded in time."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from ssl import SSLContext
+
+from xds.acks import Verdict
+from xds.admission import Admission, Refusal
+from xds.bootstrap import Bootstrap, HostPort, Identities, Inbound, Upstream, envoy_command, write_bootstrap
+from xds.listening import Endpoint
+from xds.peer import Peer
+from xds.server import Server
+
+ENVOY = Path(sys.executable).with_name("envoy")
+PATIENCE = 15.0
+LOCALHOST = "127.0.0.1"
+SPIFFE_ID = "spiffe://example.org/app"
+WORKLOADS = Identities(exact=(SPIFFE_ID,))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOCALHOST, 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Events:
+    """What the server reported, to be awaited by predicate."""
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    refusals: list[tuple[Peer | None, Refusal]] = field(default_factory=list)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def verdict(self, verdict: Verdict) -> None:
+        self.verdicts.append(verdict)
+        self._changed.set()
+
+    def refused(self, peer: Peer | None, refusal: Refusal) -> None:
+        self.refusals.append((peer, refusal))
+        self._changed.set()
+
+    async def until(self, happened: Callable[[Events], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not happened(self):
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def accepted(self, *names: str) -> None:
+        """Every named resource has been acknowledged at least once."""
+        await self.until(lambda events: set(names) <= {n for v in events.verdicts if v.accepted for n in v.resources})
+
+
+def make_server(path: Path, events: Events) -> Server:
+    rules = Admission(frozenset({os.getuid()}), on_refused=events.refused)
+    return Server(Endpoint(path), rules, on_verdict=events.verdict)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """For what no event tells."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@dataclass
+class Answer:
+    status: int
+    body: bytes
+
+
+class Caller:
+    """An HTTP/1.1 client that keeps its connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def connect(cls, port: int, tls: SSLContext | None = None) -> Caller:
+        return cls(*await asyncio.open_connection(LOCALHOST, port, ssl=tls))
+
+    async def get(self) -> Answer:
+        self._writer.write(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            status, *fields = head.decode().split("\r\n")
+            headers = dict(line.lower().split(": ", 1) for line in fields if line)
+            body = await self._reader.readexactly(int(headers.get("content-length", "0")))
+        return Answer(int(status.split()[1]), body)
+
+    async def close(self) -> None:
+        self._writer.close()
+
+
+async def call_once(port: int, tls: SSLContext | None = None) -> Answer:
+    """A new connection and one request. Raises OSError or IncompleteReadError when it is refused."""
+    caller = await Caller.connect(port, tls)
+    try:
+        return await caller.get()
+    finally:
+        await caller.close()
+
+
+@asynccontextmanager
+async def application() -> AsyncIterator[int]:
+    """A small HTTP application; gives its port."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    server = await asyncio.start_server(serve, LOCALHOST, 0)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+
+
+@dataclass(frozen=True)
+class Envoy:
+    """A running Envoy with one inbound port, and one upstream port that leads to its own inbound port."""
+
+    process: asyncio.subprocess.Process
+    description: Bootstrap
+    log: Path
+
+    @property
+    def inbound(self) -> int:
+        return self.description.inbound[0].listen.port
+
+    @property
+    def outbound(self) -> int:
+        return self.description.upstreams[0].listen.port
+
+    async def admin(self, path: str) -> tuple[int, bytes]:
+        return await asyncio.to_thread(_get_over_unix, self.description.admin_socket, path)
+
+    async def stat(self, name: str) -> int:
+        _, body = await self.admin(f"/stats?format=json&filter=^{name}$")
+        stats = [s for s in json.loads(body)["stats"] if "name" in s]
+        return int(stats[0]["value"]) if stats else 0
+
+    async def until_ready(self) -> None:
+        await self._until_state({200}, "it never became ready")
+
+    async def until_answering(self) -> None:
+        """Its admin answers, ready or not."""
+        await self._until_state({200, 503}, "its admin never answered")
+
+    async def _until_state(self, codes: set[int], complaint: str) -> None:
+        async def reached() -> bool:
+            try:
+                return (await self.admin("/ready"))[0] in codes
+            except OSError:
+                return False
+
+        await self._poll(reached, complaint)
+
+    async def until_logged(self, found: Callable[[dict[str, object]], bool]) -> dict[str, object]:
+        """The first access log entry that satisfies `found`. Envoy flushes its log at most once a second."""
+        entries: list[dict[str, object]] = []
+
+        async def logged() -> bool:
+            log = self.description.access_log
+            lines = log.read_text().splitlines() if log.exists() else []
+            entries[:] = [entry for entry in map(json.loads, lines) if found(entry)]
+            return bool(entries)
+
+        await self._poll(logged, "nothing of the kind was logged")
+        return entries[0]
+
+    async def _poll(self, condition: Callable[[], Awaitable[bool]], complaint: str) -> None:
+        """Envoy has no event to wait for here, so it is asked again and again."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not await condition():
+                    if self.process.returncode is not None:
+                        break
+                    await asyncio.sleep(0.02)
+                else:
+                    return
+        except TimeoutError:
+            pass
+        raise AssertionError(f"Envoy: {complaint}\n{self.log.read_text()[-4000:]}")
+
+
+def _get_over_unix(path: Path, target: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("admin", timeout=PATIENCE)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    try:
+        connection.sock.connect(os.fspath(path))
+        connection.request("GET", target)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def describe(
+    folder: Path,
+    app: int,
+    *,
+    connection_per_request: bool = False,
+    deny_reason: str = "no-fresh-attestation",
+) -> Bootstrap:
+    """One HTTP port in, and one out which leads back to it."""
+    inbound = HostPort(LOCALHOST, free_port())
+    outbound = HostPort(LOCALHOST, free_port())
+    return Bootstrap(
+        node_id="test",
+        node_cluster="test",
+        xds_socket=folder / "xds.sock",
+        admin_socket=folder / "admin.sock",
+        access_log=folder / "access.log",
+        inbound=(Inbound(inbound, HostPort(LOCALHOST, app), "http", WORKLOADS),),
+        upstreams=(Upstream("peer", outbound, inbound, "http", WORKLOADS, connection_per_request),),
+        deny_reason=deny_reason,
+    )
+
+
+@asynccontextmanager
+async def envoy(description: Bootstrap, folder: Path) -> AsyncIterator[Envoy]:
+    config, log = folder / "envoy.json", folder / "envoy.log"
+    write_bootstrap(description, config)
+    with log.open("w") as output:
+        process = await asyncio.create_subprocess_exec(
+            *envoy_command(ENVOY, config, concurrency=1, log_level="info"), stdout=output, stderr=output
+        )
+    try:
+        yield Envoy(process, description, log)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()

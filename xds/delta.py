@@ -1,0 +1,94 @@
+"""The incremental protocol for one resource type on one stream: requests in, responses out, no I/O.
+
+xDS protocol, "incremental xDS": a client subscribes and unsubscribes by difference, a nonce answers a response, and
+after a reconnect the client declares what it already holds.
+"""
+
+from __future__ import annotations
+
+from xds.ledger import Answer, Edition, Ledger, Response
+from xds.messages import DeltaRequest
+from xds.subscription import FULL_STATE_TYPES, Subscription
+from xds.ttl import expiring
+
+
+class DeltaStream:
+    """State of one type on one incremental stream."""
+
+    def __init__(self, type_url: str) -> None:
+        self.type_url = type_url
+        self.ledger = Ledger()
+        self._subscription = Subscription(type_url)
+        self._opened = False
+        self._answer_owed = False
+        self._brought_to: Edition | None = None
+
+    def receive(self, request: DeltaRequest) -> Answer | None:
+        """Take a request; returns the answer it carries to an earlier response, if any."""
+        if not self._opened:
+            self._open(request)
+        elif request.subscribe or request.unsubscribe:
+            self._change(request)
+        if not request.nonce:
+            return None
+        return self.ledger.answered(request.nonce, request.rejection)
+
+    def due(self, edition: Edition) -> bool:
+        """Whether `respond` has something to say."""
+        if edition is self._brought_to:
+            return False
+        table = edition.snapshot.table(self.type_url)
+        subscription = self._subscription
+        owed = self._answer_owed and edition.sequence > 0
+        return owed or bool(subscription.changed(table) or subscription.vanished(table))
+
+    def respond(self, edition: Edition, nonce: str, *, removals: bool = True) -> Response | None:
+        """The response that brings the client to `edition`, or None when it is there.
+
+        With `removals` false only additions and changes are told, so that a caller can order several types.
+        """
+        if edition is self._brought_to:
+            return None
+        table = edition.snapshot.table(self.type_url)
+        changed = self._subscription.changed(table)
+        removed = self._subscription.vanished(table) if removals else ()
+        if removals:
+            self._brought_to = edition
+        if not (changed or removed or (self._answer_owed and edition.sequence > 0)):
+            return None
+        self._answer_owed = False
+        self._subscription.sent(changed, removed)
+        version = edition.snapshot.version(self.type_url)
+        response = Response(self.type_url, version, nonce, edition.sequence, changed, removed)
+        self.ledger.sent(response)
+        return response
+
+    def heartbeat(self, edition: Edition, nonce: str) -> Response | None:
+        """Every resource with a lifetime that the client holds as it is now, in full; None when there is none."""
+        resources = expiring(edition.snapshot.table(self.type_url), self._subscription.known)
+        if not resources:
+            return None
+        version = edition.snapshot.version(self.type_url)
+        response = Response(self.type_url, version, nonce, edition.sequence, resources, heartbeat=True)
+        self.ledger.sent(response)
+        return response
+
+    def _open(self, request: DeltaRequest) -> None:
+        self._opened = True
+        subscription = self._subscription
+        subscription.subscribe(request.subscribe)
+        if not request.subscribe and self.type_url in FULL_STATE_TYPES:
+            subscription.wildcard = True
+        # Who asks for everything must learn that there is nothing, or it waits for its time-out.
+        self._answer_owed = subscription.wildcard
+        declared = request.initial_versions or {}
+        subscription.known = {name: held for name, held in declared.items() if subscription.wants(name)}
+        subscription.unsubscribe(request.unsubscribe)
+
+    def _change(self, request: DeltaRequest) -> None:
+        self._brought_to = None
+        # A client that subscribes again may have dropped the content: it must be sent again.
+        for name in request.subscribe:
+            self._subscription.known.pop(name, None)
+        self._subscription.subscribe(request.subscribe)
+        self._subscription.unsubscribe(request.unsubscribe)

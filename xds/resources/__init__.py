@@ -1,0 +1,1 @@
+"""Builders of Envoy resources: typed arguments in, serialised resources out."""

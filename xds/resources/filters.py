@@ -1,0 +1,113 @@
+"""Filter chains for HTTP and TCP: an RBAC filter that is delivered, then the proxy itself (as JSON)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from xds.messages import HTTP_RBAC, TCP_RBAC, TYPE_PREFIX
+from xds.resources.rbac import http_rules, tcp_rules
+from xds.resources.transport import Json
+
+_HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_ROUTER = "envoy.extensions.filters.http.router.v3.Router"
+_TCP_PROXY = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+_FILE_LOG = "envoy.extensions.access_loggers.file.v3.FileAccessLog"
+
+_LOG_FIELDS = {
+    "start": "%START_TIME%",
+    "listener": "",
+    "event": "",
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(:PATH)%",
+    "code": "%RESPONSE_CODE%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
+    "termination": "%CONNECTION_TERMINATION_DETAILS%",
+    "peer": "%DOWNSTREAM_PEER_URI_SAN%",
+    "peer_serial": "%DOWNSTREAM_PEER_SERIAL%",
+    "downstream_failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+    "upstream_peer": "%UPSTREAM_PEER_URI_SAN%",
+    "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    "duration_ms": "%DURATION%",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What both kinds of filter chain need. `max_connection` is a duration as Envoy writes it, or None."""
+
+    name: str
+    cluster: str
+    filter_name: str
+    source: Json
+    access_log: Path
+    deny_reason: str
+    max_connection: str | None
+
+
+def http_filters(chain: Chain) -> list[Json]:
+    """A connection manager that asks the delivered RBAC filter before it routes to the cluster."""
+    manager: Json = {
+        "@type": TYPE_PREFIX + _HCM,
+        "stat_prefix": chain.name,
+        "codec_type": "AUTO",
+        "forward_client_cert_details": "SANITIZE_SET",
+        "set_current_client_cert_details": {"uri": True},
+        "access_log": [file_log(chain.access_log, chain.name, "request")],
+        "http_filters": [
+            delivered(chain, {"@type": TYPE_PREFIX + HTTP_RBAC, **http_rules("DENY", chain.deny_reason)}),
+            {"name": "envoy.filters.http.router", "typed_config": {"@type": TYPE_PREFIX + _ROUTER}},
+        ],
+        "route_config": _everything_to(chain.cluster),
+    }
+    if chain.max_connection is not None:
+        manager["common_http_protocol_options"] = {"max_connection_duration": chain.max_connection}
+    return [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+
+
+def tcp_filters(chain: Chain) -> list[Json]:
+    """The delivered RBAC filter, then a proxy of bytes to the cluster."""
+    proxy: Json = {
+        "@type": TYPE_PREFIX + _TCP_PROXY,
+        "stat_prefix": chain.name,
+        "cluster": chain.cluster,
+        "access_log": [file_log(chain.access_log, chain.name, "stream")],
+    }
+    if chain.max_connection is not None:
+        proxy["max_downstream_connection_duration"] = chain.max_connection
+    return [
+        delivered(chain, {"@type": TYPE_PREFIX + TCP_RBAC, **tcp_rules("DENY", chain.deny_reason)}),
+        {"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy},
+    ]
+
+
+def delivered(chain: Chain, default: Json) -> Json:
+    """A filter by extension config discovery. Until it is delivered, and after its lifetime, `default` is in force."""
+    return {
+        "name": chain.filter_name,
+        "config_discovery": {
+            "config_source": chain.source,
+            "type_urls": [default["@type"]],
+            "default_config": default,
+            "apply_default_config_without_warming": True,
+        },
+    }
+
+
+def file_log(path: Path, listener: str, event: str) -> Json:
+    """One JSON object a line. A listener's own log tells of handshakes that failed, which no other log sees."""
+    fields = {**_LOG_FIELDS, "listener": listener, "event": event}
+    return {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": TYPE_PREFIX + _FILE_LOG,
+            "path": str(path),
+            "log_format": {"json_format": fields},
+        },
+    }
+
+
+def _everything_to(cluster: str) -> Json:
+    route = {"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}}
+    return {"name": cluster, "virtual_hosts": [{"name": cluster, "domains": ["*"], "routes": [route]}]}

@@ -1,0 +1,158 @@
+"""The discovery services: which gRPC method speaks which protocol for which resource type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from xds.delta import DeltaStream
+from xds.errors import GrpcStatus, StreamError
+from xds.framing import frame
+from xds.ledger import Answer, Edition, Ledger, Response
+from xds.messages import (
+    SECRET,
+    TYPE_PREFIX,
+    TYPED_EXTENSION_CONFIG,
+    DeltaRequest,
+    SotwRequest,
+    decode_delta,
+    decode_sotw,
+    encode_discovery,
+)
+from xds.sotw import SotwStream
+
+MAX_TYPES: Final = 64
+"""Resource types one aggregated stream may ask for."""
+
+_ORDER: Final = {
+    TYPE_PREFIX + name: rank
+    for rank, name in enumerate(
+        (
+            "envoy.config.cluster.v3.Cluster",
+            "envoy.config.endpoint.v3.ClusterLoadAssignment",
+            "envoy.config.listener.v3.Listener",
+            "envoy.config.route.v3.RouteConfiguration",
+        ),
+        start=1,
+    )
+}
+
+
+class TypeStream(Protocol):
+    """One resource type on one stream, whichever protocol it speaks."""
+
+    type_url: str
+    ledger: Ledger
+
+    def due(self, edition: Edition) -> bool: ...
+    def respond(self, edition: Edition, nonce: str, *, removals: bool = True) -> Response | None: ...
+    def heartbeat(self, edition: Edition, nonce: str) -> Response | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A gRPC method: incremental or not, and its resource type; None: any type, aggregated."""
+
+    delta: bool
+    type_url: str | None
+
+
+_SERVICES: Final = {
+    "envoy.service.secret.v3.SecretDiscoveryService": ("Secrets", TYPE_PREFIX + SECRET),
+    "envoy.service.extension.v3.ExtensionConfigDiscoveryService": (
+        "ExtensionConfigs",
+        TYPE_PREFIX + TYPED_EXTENSION_CONFIG,
+    ),
+    "envoy.service.discovery.v3.AggregatedDiscoveryService": ("AggregatedResources", None),
+}
+METHODS: Final = {
+    f"/{service}/{prefix}{what}": Method(delta, type_url)
+    for service, (what, type_url) in _SERVICES.items()
+    for prefix, delta in (("Stream", False), ("Delta", True))
+}
+
+
+def method(path: str) -> Method:
+    """The method at `path`; raises StreamError(UNIMPLEMENTED)."""
+    found = METHODS.get(path)
+    if found is None:
+        raise StreamError(GrpcStatus.UNIMPLEMENTED, f"no method {path}; served are {', '.join(METHODS)}")
+    return found
+
+
+@dataclass(slots=True)
+class Discovery:
+    """All the types of one stream. Requests go in by `receive`, responses come out by `respond`."""
+
+    method: Method
+    types: dict[str, TypeStream] = field(default_factory=dict)
+    _delta: dict[str, DeltaStream] = field(default_factory=dict)
+    _sotw: dict[str, SotwStream] = field(default_factory=dict)
+
+    def receive(self, message: bytes) -> Answer | None:
+        """Take a request; returns the answer it carries. Raises StreamError on a broken one."""
+        if self.method.delta:
+            request = decode_delta(message)
+            return self._delta_stream(request).receive(request)
+        request_sotw = decode_sotw(message)
+        return self._sotw_stream(request_sotw).receive(request_sotw)
+
+    def respond(self, edition: Edition, nonce: str) -> Response | None:
+        """The next response: additions in Envoy's order (clusters, endpoints, listeners, routes; what they refer
+        to before them), then removals in the opposite order. None when the client has everything."""
+        if len(self.types) == 1:
+            (only,) = self.types.values()
+            return only.respond(edition, nonce)
+        ordered = sorted(self.types.values(), key=lambda stream: _ORDER.get(stream.type_url, 0))
+        for stream in ordered:
+            if response := stream.respond(edition, nonce, removals=False):
+                return response
+        for stream in reversed(ordered):
+            if response := stream.respond(edition, nonce):
+                return response
+        return None
+
+    def _delta_stream(self, request: DeltaRequest) -> DeltaStream:
+        url = self._type_of(request.type_url)
+        if url not in self._delta:
+            self._delta[url] = DeltaStream(url)
+            self.types[url] = self._delta[url]
+        return self._delta[url]
+
+    def _sotw_stream(self, request: SotwRequest) -> SotwStream:
+        url = self._type_of(request.type_url)
+        if url not in self._sotw:
+            self._sotw[url] = SotwStream(url)
+            self.types[url] = self._sotw[url]
+        return self._sotw[url]
+
+    def _type_of(self, asked: str) -> str:
+        own = self.method.type_url
+        if own is not None and asked not in ("", own):
+            raise StreamError(GrpcStatus.INVALID_ARGUMENT, f"this service serves {own}, not {asked}")
+        url = own or asked
+        if not url:
+            raise StreamError(GrpcStatus.INVALID_ARGUMENT, "an aggregated request needs a type_url")
+        if url not in self.types and len(self.types) >= MAX_TYPES:
+            raise StreamError(GrpcStatus.RESOURCE_EXHAUSTED, f"more than {MAX_TYPES} types on one stream")
+        return url
+
+
+def encode_response(response: Response, *, delta: bool) -> bytes:
+    """A framed response message; resources are not serialised again, only joined."""
+    if delta:
+        head = encode_discovery(
+            "DeltaDiscoveryResponse",
+            system_version_info=response.version,
+            type_url=response.type_url,
+            nonce=response.nonce,
+            removed_resources=response.removed,
+        )
+        return frame(head + b"".join(resource.delta_entry for resource in response.resources))
+    head = encode_discovery(
+        "DiscoveryResponse",
+        version_info=response.version,
+        type_url=response.type_url,
+        nonce=response.nonce,
+    )
+    return frame(head + b"".join(resource.sotw_entry for resource in response.resources))

@@ -1,0 +1,107 @@
+"""The state-of-the-world protocol for one resource type on one stream: requests in, responses out, no I/O.
+
+xDS protocol, "basic protocol overview" and "ACK/NACK and resource type instance version": each request repeats the
+names wanted; version and nonce say which response was accepted.
+"""
+
+from __future__ import annotations
+
+from xds.errors import GrpcStatus, StreamError
+from xds.ledger import Answer, Edition, Ledger, Response
+from xds.messages import SotwRequest
+from xds.snapshot import Resource
+from xds.subscription import FULL_STATE_TYPES, WILDCARD, Subscription
+
+
+class SotwStream:
+    """State of one type on one state-of-the-world stream."""
+
+    def __init__(self, type_url: str) -> None:
+        self.type_url = type_url
+        self.ledger = Ledger()
+        self._subscription = Subscription(type_url)
+        self._full_state = type_url in FULL_STATE_TYPES
+        self._sent: Response | None = None
+        self._names: tuple[str, ...] | None = None
+        self._named = False
+        self._brought_to: Edition | None = None
+        self._answer_owed = False
+
+    def receive(self, request: SotwRequest) -> Answer | None:
+        """Take a request; returns the answer it carries to the last response, if any."""
+        sent = self._sent
+        if sent is not None and request.nonce not in ("", sent.nonce):
+            return None  # written before the client saw our last response: its answer to that will say it all
+        if request.names != self._names:
+            self._want(request.names)
+        if sent is None or request.nonce != sent.nonce:
+            return None
+        # A changed list of names repeats the last nonce: only the version sent, or an error, answers.
+        if request.rejection is None and request.version != sent.version:
+            return None
+        return self.ledger.answered(request.nonce, request.rejection)
+
+    def due(self, edition: Edition) -> bool:
+        """Whether `respond` has something to say."""
+        if edition is self._brought_to:
+            return False
+        table = edition.snapshot.table(self.type_url)
+        owed = self._answer_owed and edition.sequence > 0
+        gone = self._full_state and bool(self._subscription.vanished(table))
+        return owed or gone or bool(self._subscription.changed(table))
+
+    def respond(self, edition: Edition, nonce: str, *, removals: bool = True) -> Response | None:
+        """The response that brings the client to `edition`, or None when it is there.
+
+        Listeners and clusters are always told in full, since their absence removes; of other types only what
+        changed. Raises StreamError for a resource with a lifetime: this protocol cannot prolong it in Envoy, and
+        serving it without one would let it outlive its source.
+        """
+        if edition is self._brought_to:
+            return None
+        if removals:
+            self._brought_to = edition
+        table = edition.snapshot.table(self.type_url)
+        changed = self._subscription.changed(table)
+        gone = self._subscription.vanished(table)
+        owed = self._answer_owed and edition.sequence > 0
+        if not (changed or owed or (gone and self._full_state and removals)):
+            if not self._full_state:
+                self._subscription.sent((), gone)
+            return None
+        resources = self._everything(edition) if self._full_state else changed
+        self._refuse_lifetimes(resources)
+        self._answer_owed = False
+        self._subscription.sent(changed, gone)
+        version = edition.snapshot.version(self.type_url)
+        response = Response(self.type_url, version, nonce, edition.sequence, resources)
+        self._sent = response
+        self.ledger.sent(response)
+        return response
+
+    def heartbeat(self, edition: Edition, nonce: str) -> Response | None:
+        """Nothing: no resource with a lifetime is served by this protocol."""
+        return None
+
+    def _want(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._brought_to = None
+        if names:
+            self._named = True
+        everything = WILDCARD in names or (not self._named and self._full_state)
+        # Who asks for everything must learn that there is nothing, or it waits for its time-out.
+        self._answer_owed = self._answer_owed or (everything and not self._subscription.wildcard)
+        self._subscription.replace(names, wildcard=everything)
+
+    def _everything(self, edition: Edition) -> tuple[Resource, ...]:
+        table = edition.snapshot.table(self.type_url)
+        return tuple(resource for name, resource in table.items() if self._subscription.wants(name))
+
+    def _refuse_lifetimes(self, resources: tuple[Resource, ...]) -> None:
+        for resource in resources:
+            if resource.ttl is not None:
+                raise StreamError(
+                    GrpcStatus.FAILED_PRECONDITION,
+                    f"{resource.name!r} has a lifetime, which only incremental discovery can prolong; "
+                    "use api_type DELTA_GRPC",
+                )

@@ -1,0 +1,93 @@
+"""What a stream wants and what it has been sent, for one resource type.
+
+Wildcards (xDS protocol, "how the client specifies what resources to return"): for listeners and clusters an empty
+first request subscribes to everything (legacy); the name `*` does so explicitly, for any type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from xds.errors import GrpcStatus, StreamError
+from xds.messages import TYPE_PREFIX
+from xds.snapshot import Resource
+
+WILDCARD: Final = "*"
+FULL_STATE_TYPES: Final = frozenset(
+    TYPE_PREFIX + name for name in ("envoy.config.listener.v3.Listener", "envoy.config.cluster.v3.Cluster")
+)
+"""Types with a legacy wildcard, whose state-of-the-world responses always hold every resource."""
+
+MAX_NAMES: Final = 100_000
+"""Names one stream may subscribe to, so that no client makes us hold more."""
+
+
+@dataclass(slots=True)
+class Subscription:
+    """The names wanted on one stream, and the version last sent of each (or last declared by the client)."""
+
+    type_url: str
+    names: dict[str, None] = field(default_factory=dict)
+    wildcard: bool = False
+    known: dict[str, str] = field(default_factory=dict)
+
+    def subscribe(self, names: Iterable[str]) -> None:
+        """Add names; `*` turns the wildcard on. Raises StreamError beyond MAX_NAMES."""
+        for name in names:
+            if name == WILDCARD:
+                self.wildcard = True
+            else:
+                self.names[name] = None
+        if len(self.names) > MAX_NAMES:
+            raise StreamError(
+                GrpcStatus.RESOURCE_EXHAUSTED,
+                f"{self.type_url}: more than {MAX_NAMES} names on one stream; subscribe to fewer",
+            )
+
+    def unsubscribe(self, names: Iterable[str]) -> None:
+        """Drop names, and what was known of them: who asks again may have thrown the content away.
+
+        Under a wildcard the name may still be wanted; forgetting it has it sent again, as the protocol demands.
+        """
+        for name in names:
+            if name == WILDCARD:
+                self.wildcard = False
+            else:
+                self.names.pop(name, None)
+                self.known.pop(name, None)
+        self._forget_unwanted()
+
+    def replace(self, names: Iterable[str], *, wildcard: bool) -> None:
+        """Want exactly these names. Raises StreamError beyond MAX_NAMES."""
+        self.names.clear()
+        self.wildcard = wildcard
+        self.subscribe(names)
+        self._forget_unwanted()
+
+    def wants(self, name: str) -> bool:
+        """Whether a resource of this name belongs on the stream."""
+        return self.wildcard or name in self.names
+
+    def changed(self, table: Mapping[str, Resource]) -> tuple[Resource, ...]:
+        """The wanted resources whose version the client has not been sent. A missing name withholds nothing."""
+        known = self.known
+        wanted = table.values() if self.wildcard else [table[name] for name in self.names if name in table]
+        return tuple(resource for resource in wanted if known.get(resource.name) != resource.version)
+
+    def vanished(self, table: Mapping[str, Resource]) -> tuple[str, ...]:
+        """The names the client holds that no longer exist."""
+        return tuple(name for name in self.known if name not in table)
+
+    def sent(self, resources: Iterable[Resource], removed: Iterable[str] = ()) -> None:
+        """Remember what the client is told by a response."""
+        for name in removed:
+            self.known.pop(name, None)
+        for resource in resources:
+            self.known[resource.name] = resource.version
+
+    def _forget_unwanted(self) -> None:
+        if not self.wildcard:
+            for name in self.known.keys() - self.names.keys():
+                del self.known[name]

@@ -186,14 +186,14 @@ class Sidecar:
             self._rounds.want(full=True)
 
     def _step(self, event: freshness.Event) -> None:
-        before = self._state
-        decided = freshness.step(before, event, clock.now())
+        before, now = self._state, clock.now()
+        decided = freshness.step(before, event, now)
         self._state = decided.state
         # 1. What closes or opens traffic, in the machine's order and without a pause.
         for command in decided.commands:
             match command:
                 case freshness.Latch(cause):
-                    self._causes.latch(cause, clock.now())
+                    self._causes.latch(cause, now)
                 case freshness.Close(reason):
                     self._delivering.close(reason)
                 case freshness.Serve(lease):
@@ -204,7 +204,7 @@ class Sidecar:
         self._causes.sync()
         for command in decided.commands:
             self._follow_up(command)
-        self._tell_phase(before)
+        self._tell_phase(before, now)
         if self._state.phase is Phase.ENDED:
             self._end(WorkloadGone("the workload ended", where=f"pid {self._config.workload.pid}"))
 
@@ -237,10 +237,9 @@ class Sidecar:
             case _:
                 pass
 
-    def _tell_phase(self, before: State) -> None:
+    def _tell_phase(self, before: State, now: Now) -> None:
         if (before.phase, before.generation) != (self._state.phase, self._state.generation):
-            at = clock.now().boot
-            self._log.info(Event.PHASE, phase=self._state.phase, generation=self._state.generation, at=at)
+            self._log.info(Event.PHASE, phase=self._state.phase, generation=self._state.generation, at=now.boot)
 
     # Rounds.
 

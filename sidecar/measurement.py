@@ -46,7 +46,7 @@ class Measurer:
         with theirs:
             descriptor = str(theirs.fileno())
             self._process = subprocess.Popen(
-                [*(command or (sys.executable, "-m", "measurer")), "--channel", descriptor],
+                [*(command or (sys.executable, "-P", "-m", "measurer")), "--channel", descriptor],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,

@@ -78,15 +78,30 @@ def read_text(path: Path) -> str:
         raise InvalidConfiguration("the file is not UTF-8 text", where=str(path)) from error
 
 
-def read(path: Path, model: type[Model], overrides: Mapping[str, Any] | None = None) -> Model:
-    """The single document in `path`. overrides: top-level keys that replace what the file says."""
+def read(path: Path, model: type[Model], environment: Mapping[str, str] | None = None) -> Model:
+    """The single document in `path`, with `PROOFBEAT_AUTHORITY_URL`-style overrides from the environment."""
     documents = list(parse(read_text(path), str(path)))
     if len(documents) != 1:
         raise InvalidConfiguration(f"{len(documents)} documents where one belongs", where=str(path))
     value, node = documents[0]
-    if overrides and isinstance(value, dict):
-        value = {**value, **overrides}
+    if isinstance(value, dict):
+        value = _overridden(value, model, "PROOFBEAT", environment or {})
     return validate(value, node, model, str(path))
+
+
+def _overridden(value: dict[str, Any], model: type[BaseModel], prefix: str, env: Mapping[str, str]) -> dict[str, Any]:
+    """The value with each scalar replaced for which a variable is set: prefix and keys in capitals, joined by `_`."""
+    result = dict(value)
+    for name, field in model.model_fields.items():
+        key, variable = field.alias or name, f"{prefix}_{name.upper()}"
+        inner = next(_models_in(field.annotation), None)
+        if inner is not None and isinstance(result.get(key, {}), dict):
+            below = _overridden(result.get(key, {}), inner, variable, env)
+            if below:
+                result[key] = below
+        elif variable in env:
+            result[key] = yaml.safe_load(env[variable])
+    return result
 
 
 def parse(text: str, origin: str) -> Iterator[tuple[Any, yaml.Node]]:
@@ -111,7 +126,8 @@ def validate(value: Any, node: yaml.Node, model: type[Model], origin: str) -> Mo
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
+        # A mistyped key is missing under its right name as well: the key that stands there is what to tell.
+        fault = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
         path = list(fault["loc"])
         where = _place(origin, _mark(node, path))
         if fault["type"] == "extra_forbidden":

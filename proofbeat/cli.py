@@ -1,0 +1,168 @@
+"""The command line. Imports are lazy: `--help` costs nobody an event loop, a database or an Envoy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="proofbeat",
+    help="Mesh identity that exists only while attestation of its workload is fresh.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+token = typer.Typer(help="Join tokens.", no_args_is_help=True)
+references = typer.Typer(help="Reference values.", no_args_is_help=True)
+policy = typer.Typer(help="Policy documents.", no_args_is_help=True)
+app.add_typer(token, name="token")
+app.add_typer(references, name="references")
+app.add_typer(policy, name="policy")
+
+ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="Settings, YAML.")]
+AdminSocket = Annotated[Path, typer.Option("--admin", help="The authority's admin socket.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+@app.command()
+def demo(
+    as_json: Json = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it all running until Ctrl-C.")] = False,
+) -> None:
+    """The whole thing on this machine, with real Envoys: about a minute."""
+    from proofbeat.demo.play import play
+
+    _exit_with(lambda: play(as_json=as_json, keep=keep))
+
+
+@app.command()
+def authority(config: ConfigFile) -> None:
+    """Appraises evidence and issues leases."""
+    from authority.app import Authority, Listening
+
+    from authority import config as settings
+    from proofbeat import process
+    from telemetry import logs
+    from telemetry.names import Event
+
+    logs.configure("authority")
+    log = logs.logger()
+
+    async def program() -> None:
+        await Authority(settings.load(config)).run(_listening)
+
+    def _listening(where: Listening) -> None:
+        log.info(Event.LISTENING, url=where.url, admin=str(where.admin))
+
+    sys.exit(process.run(program))
+
+
+@app.command()
+def sidecar(config: ConfigFile) -> None:
+    """Attests one workload and serves its identity to Envoy. Starts its measurer itself."""
+    from proofbeat import process
+    from sidecar import config as settings
+    from sidecar.app import Sidecar
+    from telemetry import logs
+
+    logs.configure("sidecar")
+
+    async def program() -> None:
+        process.harden()
+        await Sidecar(settings.load(config), logs.logger()).run(lambda: None)
+
+    sys.exit(process.run(program))
+
+
+@app.command()
+def status(admin: AdminSocket, as_json: Json = False) -> None:
+    """Who is fresh, and why not."""
+    from proofbeat.operate import status as run
+
+    _exit_with(lambda: run(admin, as_json=as_json))
+
+
+@app.command()
+def quarantine(
+    admin: AdminSocket,
+    instance: Annotated[str, typer.Argument(help="As `proofbeat status` shows it.")],
+    reason: Annotated[str, typer.Option("--reason", help="For the record, and for whoever asks why.")],
+) -> None:
+    """Take an instance's identity away, until it is released or replaced."""
+    from proofbeat.operate import quarantine as run
+
+    _exit_with(lambda: run(admin, instance, reason))
+
+
+@app.command()
+def release(admin: AdminSocket, instance: str) -> None:
+    """End an instance's quarantine, for the causes known now."""
+    from proofbeat.operate import release as run
+
+    _exit_with(lambda: run(admin, instance))
+
+
+@token.command("create")
+def token_create(
+    admin: AdminSocket,
+    registration: Annotated[str, typer.Argument(help="Name of a WorkloadRegistration.")],
+    lifetime: Annotated[str, typer.Option(help="How long it may be used, once: 10m, 1h.")] = "1h",
+) -> None:
+    """A token that enrols one instance of a registration."""
+    from proofbeat.operate import token as run
+
+    _exit_with(lambda: run(admin, registration, lifetime))
+
+
+@references.command("build")
+def references_build(
+    name: str,
+    pid: Annotated[int, typer.Option("--pid", help="The workload's first process, as it should be.")],
+    include: Annotated[list[str], typer.Option("--include", help="Absolute path to measure; repeat it.")],
+    volatile: Annotated[list[str] | None, typer.Option("--volatile", help="Glob pattern not to judge.")] = None,
+) -> None:
+    """Reference values of a running workload, as YAML."""
+    from proofbeat.operate import build_references as run
+
+    _exit_with(lambda: run(name, pid, tuple(include), tuple(volatile or ())))
+
+
+@policy.command("check")
+def policy_check(paths: list[Path]) -> None:
+    """Read policy documents as the authority would; the first fault is named with file, line and column."""
+    from proofbeat.operate import check_policies as run
+
+    _exit_with(lambda: run(paths))
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="round, violation or start; `list` names them.")],
+    as_json: Json = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Under 30 seconds, fewer samples.")] = False,
+) -> None:
+    """One benchmark, with its budgets."""
+    from proofbeat.bench.run import run
+
+    _exit_with(lambda: run(name, as_json=as_json, quick=quick))
+
+
+def _exit_with(program: Any) -> None:
+    """Exit code 1 when the program's answer is no."""
+    from proofbeat import process
+
+    answer: list[bool] = []
+
+    async def asked() -> None:
+        answer.append(await program())
+
+    code = process.run(asked)
+    sys.exit(code if code or answer == [True] else process.NO)

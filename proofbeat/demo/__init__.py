@@ -1,0 +1,1 @@
+"""The main job on this machine: real services, real Envoys, real attacks, told while it happens."""

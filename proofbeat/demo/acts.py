@@ -1,0 +1,269 @@
+"""The acts: something is done to the mesh, and the load's own records say what that did to traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from proofbeat.demo.layout import DEADMAN, FRESH, FROM_WEB, INTERVAL, INTO_WEB, NEW_STREAMS, STREAMS
+from proofbeat.demo.ledger import Closure
+from proofbeat.demo.load import now
+from proofbeat.demo.scene import Scene, Standing
+from proofbeat.demo.watch import in_phase
+from sidecar.freshness import Phase
+from telemetry.names import Event
+
+WITHIN_SECONDS = 15.0
+ALL_FLOWS = (*INTO_WEB, *FROM_WEB)
+GUARDIAN_GRACE = 0.1
+"""Seconds beyond the dead-man time within which the guardian has closed everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What came of one act. Milliseconds from the act; None where it does not apply.
+
+    own_envoy_refused_ms: the workload's own Envoy refused new connections to it. peer_refused_ms: so did what the
+    workload asked of its peer. open_connections_cut_ms: both long streams ended. recovered_ms: from the repair.
+    """
+
+    name: str
+    ok: bool
+    observed_ms: float | None = None
+    own_envoy_refused_ms: float | None = None
+    open_connections_cut_ms: float | None = None
+    peer_refused_ms: float | None = None
+    recovered_ms: float | None = None
+
+
+Say = Callable[[str], None]
+Play = Callable[[Scene, Say], Awaitable[Act]]
+
+
+async def identity(scene: Scene, say: Say) -> Act:
+    """Both sidecars attest, both Envoys get an identity, traffic flows both ways."""
+    began = now()
+    for standing in scene.standings:
+        await scene.start_envoy(standing)
+        await scene.start_sidecar(standing, enrol=True)
+    await scene.run_load()
+    open_by = [
+        await standing.watch.until(Event.PHASE, began, within=WITHIN_SECONDS, matching=in_phase(Phase.FRESH))
+        for standing in scene.standings
+    ]
+    served = await _served(scene, ALL_FLOWS, began)
+    for standing in scene.standings:
+        say(f"{standing.side.spiffe_id} attested; its certificate lives as long as that is fresh")
+    return Act("identity", ok=None not in open_by and served is not None, recovered_ms=served)
+
+
+async def steady(scene: Scene, say: Say) -> Act:
+    """Nothing happens, over and over: rounds pass, traffic does not notice."""
+    began = now()
+    await asyncio.sleep(4 * INTERVAL)
+    until = now()
+    rounds = [line for line in scene.web.watch.lines if line.get("event") == Event.ROUND and line["heard"] >= began]
+    quiet = scene.ledger.quiet(ALL_FLOWS, began, until)
+    say(f"{len(rounds)} rounds of evidence for web in {until - began:.0f} s, each with a new lease; no request noticed")
+    return Act("steady", ok=quiet and len(rounds) >= 3)
+
+
+async def drift(scene: Scene, say: Say) -> Act:
+    """A file is modified, and put right again."""
+    page = scene.web.side.page
+    original = page.read_bytes()
+    act = now()
+    page.write_bytes(original + b"<script src=//evil.example></script>\n")
+    say("a page of web was modified on disk")
+    closing = await _closing(scene, scene.web, act)
+    say(_told(closing))
+    await asyncio.sleep(1.5)
+    repair = now()
+    page.write_bytes(original)
+    say("the page is put back as it was")
+    opened = await _opened(scene, scene.web, repair, closing)
+    say(_recovered(opened))
+    return closing.act("drift", opened)
+
+
+async def tamper(scene: Scene, say: Say) -> Act:
+    """A foreign executable runs inside web. Nothing but a new instance opens it again."""
+    foreign = scene.layout.folder / "tmp-payload"
+    shutil.copy(shutil.which("true") or "/bin/true", foreign)
+    act = now()
+    scene.attack(scene.web, str(foreign))
+    say("web was made to run a program that nobody allowed")
+    closing = await _closing(scene, scene.web, act)
+    say(_told(closing))
+    # 1. Kill -9 and re-enrolment do not wash it off.
+    _send(scene.web, signal.SIGKILL)
+    again = now()
+    await asyncio.sleep(0.2)
+    await scene.start_sidecar(scene.web, enrol=False)
+    enrolled = await scene.web.watch.until(Event.ENROLLED, again, within=WITHIN_SECONDS)
+    say("its sidecar was killed with -9 and came back, enrolled by its ticket: still closed")
+    await asyncio.sleep(2 * INTERVAL)
+    stayed = scene.web.watch.first(Event.PHASE, again, in_phase(Phase.FRESH)) is None
+    # 2. A new instance is clean.
+    await _end_workload(scene.web)
+    repair = now()
+    await scene.start_workload(scene.web)
+    await scene.start_sidecar(scene.web, enrol=True)
+    say("web was started anew: a new instance, a new join token")
+    opened = await _opened(scene, scene.web, repair, closing)
+    say(_recovered(opened))
+    return closing.act("tamper", opened, also=enrolled is not None and stayed)
+
+
+async def stopped(scene: Scene, say: Say) -> Act:
+    """The sidecar is frozen: the guardian closes in its place."""
+    return await _deadman(scene, say, "sidecar-stopped", signal.SIGSTOP)
+
+
+async def killed(scene: Scene, say: Say) -> Act:
+    """The sidecar is killed: the guardian closes in its place."""
+    return await _deadman(scene, say, "sidecar-killed", signal.SIGKILL)
+
+
+async def authority_away(scene: Scene, say: Say) -> Act:
+    """The authority is gone for a while that is shorter than a lease."""
+    began = now()
+    await scene.stop_authority()
+    say("the authority is stopped")
+    await asyncio.sleep(3.0)
+    await scene.start_authority()
+    back = now()
+    say(f"the authority is back after {back - began:.1f} s")
+    rounds = [await standing.watch.until(Event.ROUND, back, within=WITHIN_SECONDS) for standing in scene.standings]
+    quiet = scene.ledger.quiet(ALL_FLOWS, began, now())
+    say("nobody noticed: leases outlive it, rounds go on" if quiet else "traffic noticed, and should not have")
+    return Act("authority-away", ok=quiet and None not in rounds)
+
+
+ACTS: tuple[Play, ...] = (identity, steady, drift, tamper, stopped, killed, authority_away)
+
+
+@dataclass(frozen=True, slots=True)
+class _Closing:
+    """One closing as the load saw it."""
+
+    began: float
+    reported: float | None
+    observed_ms: float | None
+    own_ms: float | None
+    cut_ms: float | None
+    peer_ms: float | None
+
+    @property
+    def complete(self) -> bool:
+        return None not in (self.reported, self.own_ms, self.cut_ms, self.peer_ms)
+
+    def act(self, name: str, recovered: float | None, *, also: bool = True) -> Act:
+        return Act(
+            name,
+            ok=self.complete and recovered is not None and also,
+            observed_ms=_rounded(self.observed_ms),
+            own_envoy_refused_ms=_rounded(self.own_ms),
+            open_connections_cut_ms=_rounded(self.cut_ms),
+            peer_refused_ms=_rounded(self.peer_ms),
+            recovered_ms=_rounded(recovered),
+        )
+
+
+async def _closing(scene: Scene, standing: Standing, act: float) -> _Closing:
+    """Waits until the sidecar reports itself closed and every flow has been refused."""
+    violation = await standing.watch.until(Event.VIOLATION, act, within=WITHIN_SECONDS)
+    closed = await standing.watch.until(Event.CLOSED, act, within=WITHIN_SECONDS)
+    observed = (float(violation["at"]) - act) * 1000 if violation else None
+    return await _as_seen(scene, act, float(closed["at"]) if closed else None, observed)
+
+
+async def _as_seen(scene: Scene, act: float, reported: float | None, observed: float | None) -> _Closing:
+    await _until(scene, lambda: scene.ledger.refused_after(ALL_FLOWS, act) is not None)
+    ledger = scene.ledger
+    return _Closing(
+        act,
+        reported,
+        observed,
+        own_ms=ledger.refused_after(set(INTO_WEB) & {*FRESH, *NEW_STREAMS}, act),
+        cut_ms=ledger.refused_after(STREAMS, act),
+        peer_ms=ledger.refused_after(set(FROM_WEB) & {*FRESH, *NEW_STREAMS}, act),
+    )
+
+
+async def _opened(scene: Scene, standing: Standing, repair: float, closing: _Closing) -> float | None:
+    """Waits until traffic flows again, and notes the closure that ended there."""
+    fresh = await standing.watch.until(Event.PHASE, repair, within=WITHIN_SECONDS, matching=in_phase(Phase.FRESH))
+    if closing.reported is not None:
+        scene.ledger.closures.append(Closure(closing.reported, float(fresh["at"]) if fresh else now()))
+    return await _served(scene, ALL_FLOWS, repair)
+
+
+async def _deadman(scene: Scene, say: Say, name: str, number: signal.Signals) -> Act:
+    act = now()
+    _send(scene.web, number)
+    say(f"web's sidecar got {number.name}")
+    # Nobody can report a closing whose reporter is gone: it counts from the time that is promised.
+    closing = await _as_seen(scene, act, act + DEADMAN + GUARDIAN_GRACE, None)
+    say(f"its guardian cut everything after {closing.cut_ms or 0:.0f} ms (dead-man time {DEADMAN:g} s)")
+    in_time = closing.cut_ms is not None and closing.cut_ms <= (DEADMAN + GUARDIAN_GRACE) * 1000
+    await asyncio.sleep(0.5)
+    repair = now()
+    if number is signal.SIGSTOP:
+        _send(scene.web, signal.SIGCONT)
+    else:
+        await scene.start_sidecar(scene.web, enrol=False)
+    say("the sidecar runs again")
+    opened = await _opened(scene, scene.web, repair, closing)
+    say(_recovered(opened))
+    return closing.act(name, opened, also=in_time)
+
+
+def _send(standing: Standing, number: signal.Signals) -> None:
+    if standing.sidecar is not None:
+        standing.sidecar.send_signal(number)
+
+
+async def _end_workload(standing: Standing) -> None:
+    """The old instance ends, and its sidecar with it."""
+    if standing.workload is not None:
+        await standing.workload.end()
+    if standing.sidecar is not None:
+        await standing.sidecar.process.wait()
+
+
+async def _served(scene: Scene, flows: tuple[int, ...], since: float) -> float | None:
+    await _until(scene, lambda: scene.ledger.recovered_after(flows, since) is not None)
+    return scene.ledger.recovered_after(flows, since)
+
+
+async def _until(scene: Scene, condition: Callable[[], bool]) -> None:
+    """Looks again whenever the load told something new, until that shows it or time is up."""
+    try:
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while not condition():
+                await scene.news()
+    except TimeoutError:
+        return
+
+
+def _told(closing: _Closing) -> str:
+    if not closing.complete:
+        return "web was NOT closed in both directions"
+    return (
+        f"seen after {closing.observed_ms or 0:.1f} ms, new connections refused after {closing.own_ms or 0:.1f} ms, "
+        f"open streams cut after {closing.cut_ms or 0:.1f} ms"
+    )
+
+
+def _recovered(milliseconds: float | None) -> str:
+    return (
+        f"traffic flows again, {milliseconds:.0f} ms later" if milliseconds is not None else "traffic did NOT recover"
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)

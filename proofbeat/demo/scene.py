@@ -1,0 +1,179 @@
+"""Everything that runs in the demo, and the few things that can be done to it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+
+from attestation.errors import Unavailable
+from proofbeat import admin, references
+from proofbeat.demo import authority as demo_authority
+from proofbeat.demo import layout as layouts
+from proofbeat.demo.children import Child, Children
+from proofbeat.demo.layout import Layout, Side
+from proofbeat.demo.ledger import Ledger
+from proofbeat.demo.load import RECORD, dump, now, unpack
+from proofbeat.demo.watch import Watch
+from telemetry.names import Event
+from xds.bootstrap import envoy_command
+
+START_SECONDS = 15.0
+
+
+@dataclass(slots=True)
+class Standing:
+    """What runs for one side at the moment."""
+
+    side: Side
+    watch: Watch
+    workload: Child | None = None
+    sidecar: Child | None = None
+    envoy: Child | None = None
+    envoy_restarts: int = 0
+
+
+class Scene:
+    """One run's processes. Use within a task group that outlives it; `end` stops all of them."""
+
+    def __init__(self, layout: Layout, tasks: asyncio.TaskGroup) -> None:
+        self.layout = layout
+        self.ledger = Ledger()
+        self.web = Standing(layout.web, Watch())
+        self.db = Standing(layout.db, Watch())
+        self.authority_watch = Watch()
+        self._authority: Child | None = None
+        self._children = Children(layout.folder, tasks)
+        self._tasks = tasks
+        self._ending = False
+        self._news: asyncio.Future[None] | None = None
+
+    @property
+    def standings(self) -> tuple[Standing, Standing]:
+        return self.web, self.db
+
+    async def set_up(self) -> None:
+        """Workloads, references taken from them, policy, the authority."""
+        layouts.write_apps(self.layout)
+        for standing in self.standings:
+            await self.start_workload(standing)
+        taken = {}
+        for standing in self.standings:
+            child = _running(standing.workload)
+            taken[standing.side.name] = await references.build(standing.side.name, child.pid, (str(standing.side.app),))
+        layouts.write_policies(self.layout, taken)
+        layouts.write_authority(self.layout, demo_authority.CA_NAME, demo_authority.CA_SECONDS)
+        await self.start_authority()
+
+    async def start_workload(self, standing: Standing) -> None:
+        side = standing.side
+        standing.workload = await self._children.start(
+            f"{side.name}-service",
+            layouts.service_command(side),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=side.app,
+        )
+        stdout = standing.workload.process.stdout
+        if stdout is None or not await stdout.readline():
+            raise Unavailable(f"the service {side.name} did not start", where=str(side.folder.parent))
+
+    async def start_authority(self) -> None:
+        began = now()
+        self._authority = await self._children.start(
+            "authority",
+            [sys.executable, "-P", "-m", "proofbeat.demo.authority", str(self.layout.authority_config)],
+            heard=self.authority_watch.hear,
+        )
+        if await self.authority_watch.until(Event.LISTENING, began, within=START_SECONDS) is None:
+            raise Unavailable("the authority did not start", where=str(self.layout.folder / "authority.log"))
+
+    async def stop_authority(self) -> None:
+        await _running(self._authority).end()
+
+    async def start_sidecar(self, standing: Standing, *, enrol: bool) -> None:
+        """enrol: with settings for the running workload and a new token; else as it was."""
+        side = standing.side
+        if enrol:
+            token = await admin.create_token(self.layout.authority_admin, side.name)
+            layouts.write_sidecar(self.layout, side, _running(standing.workload).pid, token)
+        standing.sidecar = await self._children.start(
+            f"{side.name}-sidecar",
+            [sys.executable, "-P", "-m", "proofbeat", "sidecar", "-c", str(side.config)],
+            heard=standing.watch.hear,
+        )
+
+    async def start_envoy(self, standing: Standing) -> None:
+        """Kept running as a supervisor would: one that dies is started again."""
+        layouts.write_envoy(self.layout, standing.side)
+        self._tasks.create_task(self._keep_envoy(standing), name=f"envoy of {standing.side.name}")
+
+    async def run_load(self) -> None:
+        """Traffic from now to the end of the scene."""
+        load = await self._children.start(
+            "load",
+            [sys.executable, "-P", "-m", "proofbeat.demo.load"],
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        stdin = load.process.stdin
+        if stdin is None:
+            raise Unavailable("the load has no input", where="demo")
+        stdin.write(dump(layouts.flows(self.layout)))
+        await stdin.drain()
+        self._tasks.create_task(self._collect(load), name="load")
+
+    def attack(self, standing: Standing, command: str) -> None:
+        """Makes the workload run a program, as whoever broke into it would."""
+        stdin = _running(standing.workload).process.stdin
+        if stdin is not None:
+            stdin.write(command.encode() + b"\n")
+
+    async def end(self) -> None:
+        self._ending = True
+        await self._children.end()
+
+    async def _keep_envoy(self, standing: Standing) -> None:
+        binary = layouts.envoy_binary()
+        while not self._ending:
+            child = await self._children.start(
+                f"{standing.side.name}-envoy", envoy_command(binary, standing.side.bootstrap, concurrency=1)
+            )
+            standing.envoy = child
+            await child.process.wait()
+            standing.envoy_restarts += 1
+            await asyncio.sleep(0.1)
+
+    async def _collect(self, load: Child) -> None:
+        stdout = load.process.stdout
+        if stdout is None:
+            return
+        pending = b""
+        while chunk := await stdout.read(1 << 16):
+            pending += chunk
+            whole = len(pending) - len(pending) % RECORD.size
+            self.ledger.add(unpack(raw) for raw in _split(pending[:whole]))
+            pending = pending[whole:]
+            self._tell_news()
+        if not self._ending:
+            raise Unavailable("the load ended early", where=str(self.layout.folder / "load.log"))
+
+    async def news(self) -> None:
+        """Waits until the load has told something new."""
+        self._news = self._news or asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._news)
+
+    def _tell_news(self) -> None:
+        news, self._news = self._news, None
+        if news is not None:
+            news.set_result(None)
+
+
+def _split(raw: bytes) -> list[bytes]:
+    return [raw[at : at + RECORD.size] for at in range(0, len(raw), RECORD.size)]
+
+
+def _running(child: Child | None) -> Child:
+    if child is None:
+        raise Unavailable("it was not started", where="demo")
+    return child

@@ -1,0 +1,76 @@
+"""The edge of every program: one event loop, one task for the program, signals, and exit codes.
+
+0 done, 1 the answer is no or the program could not go on, 2 usage or bad input. Whatever goes wrong is one line on
+stderr that says what, where and how to mend it; only a fault of our own shows a traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from attestation.errors import InvalidInput, ProofbeatError
+
+DONE, NO, USAGE = 0, 1, 2
+
+_PR_SET_DUMPABLE = 4
+
+
+def run(program: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Runs the program until it returns, fails, or SIGINT or SIGTERM asks it to end. Returns the exit code."""
+    try:
+        asyncio.run(_until_signalled(program))
+    except BaseExceptionGroup as group:
+        return _explain(next(_causes(group)))
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the process edge: everything ends here, explained
+        return _explain(error)
+    return DONE
+
+
+def harden() -> None:
+    """No core dump and no tracer of our own user: keys live in this process (prctl(2), PR_SET_DUMPABLE)."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+async def _until_signalled(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    loop, ending = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ending.set)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(program(), name="program")
+        watching = tasks.create_task(_cancel_when(ending, running), name="signals")
+        running.add_done_callback(lambda _: watching.cancel())
+
+
+async def _cancel_when(ending: asyncio.Event, running: asyncio.Task[None]) -> None:
+    await ending.wait()
+    running.cancel()
+
+
+def _causes(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """What failed, errors we raised on purpose first: the rest are often only their consequences."""
+    flat = list(_flatten(group))
+    yield from sorted(flat, key=lambda error: not isinstance(error, ProofbeatError))
+
+
+def _flatten(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _flatten(inner)
+    else:
+        yield error
+
+
+def _explain(error: BaseException) -> int:
+    if isinstance(error, ProofbeatError):
+        print(f"proofbeat: {error.sentence}", file=sys.stderr)
+        return USAGE if isinstance(error, InvalidInput) else NO
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    traceback.print_exception(error, file=sys.stderr)
+    return NO

@@ -1,0 +1,201 @@
+"""What the verifier makes of claims, and that the sidecar makes the same of the facts."""
+
+from __future__ import annotations
+
+import pytest
+
+from attestation.coverage import Coverage, Grade
+from attestation.facts import (
+    Actor,
+    CollectorFact,
+    CollectorState,
+    ExecutionFact,
+    FileChange,
+    FileFact,
+    ProcessAspect,
+    ProcessFact,
+    Sighting,
+)
+from attestation.layers import Layer
+from attestation.manifest import LINK, Entry
+from attestation.processes import ProcessKind
+from attestation.trust import Tier
+from attestation.violation import ViolationClass
+from policies.appraise.appraise import appraise
+from policies.appraise.reasons import Verdict
+from policies.appraise.violation import violates
+from policies.model.policy import AttestationPolicy, PolicySpec
+from tests.unit.policies.world import (
+    BAD,
+    GOOD,
+    MAIN,
+    PAGE,
+    POLICY,
+    PYTHON,
+    REFERENCES,
+    claimed,
+    coverage,
+    entry,
+    process,
+)
+
+BOTH = (entry(MAIN), entry(PAGE))
+
+
+def judged(
+    entries: tuple[Entry, ...] = BOTH,
+    kinds: tuple[ProcessKind, ...] = (process(),),
+    *,
+    age_ms: int = 10,
+    watchers: Coverage | None = None,
+    policy: AttestationPolicy = POLICY,
+) -> Verdict:
+    claims, bodies = claimed(entries, kinds, age_ms=age_ms, watchers=watchers)
+    return appraise(claims, bodies, policy, REFERENCES)
+
+
+def ruled(**changes: object) -> AttestationPolicy:
+    spec = POLICY.spec.model_dump(by_alias=True, mode="json") | changes
+    return POLICY.model_copy(update={"spec": PolicySpec.model_validate(spec)})
+
+
+def test_a_workload_as_referenced_is_affirmed_without_a_reason_against_it() -> None:
+    verdict = judged()
+    assert verdict.tier is Tier.AFFIRMING
+    assert verdict.reasons == ()
+
+
+FILE_CASES = {
+    "file-modified": (entry(MAIN, BAD), entry(PAGE)),
+    "file-unreferenced": (*BOTH, entry("/srv/app/extra.py")),
+    "file-missing": (entry(MAIN),),
+    "file-attributes": (entry(MAIN, mode=0o4755), entry(PAGE)),
+}
+
+
+@pytest.mark.parametrize("kind", FILE_CASES)
+def test_a_file_that_is_not_as_referenced_is_contraindicated_as_drift(kind: str) -> None:
+    verdict = judged(FILE_CASES[kind])
+    assert verdict.tier is Tier.CONTRAINDICATED
+    assert [reason.kind for reason in verdict.reasons] == [kind]
+    assert not verdict.tamper
+
+
+def test_a_link_put_in_the_place_of_a_file_is_judged_by_its_target_text() -> None:
+    assert judged((entry(MAIN, BAD, kind=LINK), entry(PAGE))).tier is Tier.CONTRAINDICATED
+
+
+@pytest.mark.parametrize("path", ["/srv/app/server.log", "/srv/app/cache/deep/thing", "/etc/passwd"])
+def test_volatile_paths_and_paths_outside_the_policy_are_not_judged(path: str) -> None:
+    assert judged((*BOTH, entry(path, BAD))).tier is Tier.AFFIRMING
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [process("/tmp/payload"), process(PYTHON, BAD), process(PYTHON, deleted=True)],
+    ids=["foreign", "modified", "deleted"],
+)
+def test_a_process_that_no_reference_allows_is_tamper(kind: ProcessKind) -> None:
+    verdict = judged(kinds=(process(), kind))
+    assert verdict.tier is Tier.CONTRAINDICATED
+    assert verdict.tamper
+
+
+def test_capabilities_beyond_the_policys_most_are_tamper() -> None:
+    policy = ruled(processes={"mostCapabilities": "ff"})
+    assert judged(kinds=(process(caps="0f"),), policy=policy).tier is Tier.AFFIRMING
+    assert judged(kinds=(process(caps="1ff"),), policy=policy).tamper
+
+
+def test_an_old_measurement_is_a_warning_and_opens_nothing() -> None:
+    assert judged(age_ms=61_000).tier is Tier.WARNING
+
+
+def test_a_required_layer_whose_collector_is_dead_gives_no_tier_at_all() -> None:
+    assert judged(watchers=coverage(running=False)).tier is Tier.NONE
+
+
+def test_a_policy_that_requires_a_layer_nobody_measures_cannot_be_met() -> None:
+    policy = ruled(layers={"files": {}, "processes": {}, "syscalls": {}})
+    verdict = judged(policy=policy)
+    assert verdict.tier is Tier.NONE
+    assert [reason.subject for reason in verdict.reasons] == ["layer syscalls"]
+
+
+def test_watchers_weaker_than_the_policy_asks_are_a_warning() -> None:
+    policy = ruled(coverage={"grade": "closed-by-guardian"})
+    assert judged(policy=policy).tier is Tier.AFFIRMING
+    assert judged(policy=policy, watchers=coverage(grade=Grade.BOUNDED_NEW_CONNECTIONS_ONLY)).tier is Tier.WARNING
+
+
+@pytest.mark.parametrize("kind", ["file-modified", "file-unreferenced", "file-attributes"])
+def test_the_sidecar_sees_in_a_fact_what_the_verifier_sees_in_the_layer(kind: str) -> None:
+    changed = next(each for each in FILE_CASES[kind] if each not in BOTH)
+    fact = FileFact(1.0, changed.path, FileChange.MODIFIED, changed.digest, changed.mode, actor=Actor(9, "/bin/sh"))
+    found = violates(fact, POLICY, REFERENCES)
+    assert found is not None
+    assert (found.kind, found.violation_class) == (kind, ViolationClass.DRIFT)
+    assert "/bin/sh (9)" in found.text
+
+
+def test_the_repair_of_a_file_is_no_violation() -> None:
+    assert violates(FileFact(1.0, MAIN, FileChange.MODIFIED, GOOD[MAIN], 0o644), POLICY, REFERENCES) is None
+
+
+def test_a_referenced_file_removed_is_a_violation_and_another_one_is_not() -> None:
+    gone = violates(FileFact(1.0, MAIN, FileChange.REMOVED), POLICY, REFERENCES)
+    assert gone is not None
+    assert gone.kind == "file-missing"
+    assert violates(FileFact(1.0, "/srv/app/extra", FileChange.REMOVED), POLICY, REFERENCES) is None
+
+
+def test_an_unreadable_file_is_a_violation() -> None:
+    found = violates(FileFact(1.0, MAIN, FileChange.UNREADABLE), POLICY, REFERENCES)
+    assert found is not None
+    assert found.kind == "file-unreadable"
+
+
+@pytest.mark.parametrize(("path", "digest"), [("/tmp/x", BAD), (PYTHON, BAD), (PYTHON, "")])
+def test_an_execution_that_no_reference_allows_is_tamper(path: str, digest: str) -> None:
+    found = violates(ExecutionFact(1.0, path, digest, Actor(9), Sighting.EVENT), POLICY, REFERENCES)
+    assert found is not None
+    assert found.tamper
+
+
+def test_a_referenced_execution_is_no_violation() -> None:
+    fact = ExecutionFact(1.0, PYTHON, GOOD[PYTHON], Actor(9), Sighting.EVENT)
+    assert violates(fact, POLICY, REFERENCES) is None
+
+
+@pytest.mark.parametrize(
+    ("aspect", "before", "after", "bad"),
+    [
+        (ProcessAspect.CAPABILITIES, "ff", "0f", False),
+        (ProcessAspect.CAPABILITIES, "0f", "ff", True),
+        (ProcessAspect.USER, "0", "1000", False),
+        (ProcessAspect.USER, "1000", "0", True),
+        (ProcessAspect.TRACER, "0", "77", True),
+        (ProcessAspect.TRACER, "77", "0", False),
+        (ProcessAspect.NAMESPACES, "mnt:1", "mnt:2", True),
+        (ProcessAspect.SECCOMP, "0", "2", False),
+        (ProcessAspect.SCOPE, "inside", "outside", True),
+    ],
+)
+def test_gaining_privileges_is_tamper_and_dropping_them_is_not(
+    aspect: ProcessAspect, before: str, after: str, bad: bool
+) -> None:
+    found = violates(ProcessFact(1.0, Actor(9, PYTHON), aspect, before, after), POLICY, REFERENCES)
+    assert (found is not None) is bad
+
+
+@pytest.mark.parametrize("state", [CollectorState.DEAD, CollectorState.OVERFLOWED])
+def test_a_required_collector_that_lost_anything_is_drift(state: CollectorState) -> None:
+    found = violates(CollectorFact(1.0, "files-fanotify", state), POLICY, REFERENCES)
+    assert found is not None
+    assert found.layer is Layer.FILES
+    assert not found.tamper
+
+
+def test_a_collector_of_a_layer_that_policy_leaves_off_violates_nothing() -> None:
+    policy = ruled(layers={"processes": {}})
+    assert violates(CollectorFact(1.0, "files-fanotify", CollectorState.DEAD), policy, REFERENCES) is None

@@ -1,0 +1,105 @@
+"""Policy documents: what is read, and what a reader of the error learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attestation.errors import InvalidConfiguration
+from policies.model.load import load
+from policies.model.policy import Mode
+
+POLICY = """\
+apiVersion: proofbeat.dev/v1alpha1
+kind: AttestationPolicy
+metadata: {name: hardened}
+spec:
+  mode: enforce
+  interval: 10s
+  freshness: 60s
+  files: {include: [/srv/app]}
+"""
+REFERENCES = """\
+apiVersion: proofbeat.dev/v1alpha1
+kind: ReferenceValues
+metadata: {name: web}
+spec:
+  files: {/srv/app/main.py: {digests: [sha256:%s]}}
+""" % ("a" * 64)
+REGISTRATION = """\
+apiVersion: proofbeat.dev/v1alpha1
+kind: WorkloadRegistration
+metadata: {name: web}
+spec: {spiffeId: spiffe://example.org/web, policy: hardened, references: web}
+"""
+
+
+def written(folder: Path, *documents: str) -> Path:
+    file = folder / "web.yaml"
+    file.write_text("---\n".join(documents))
+    return file
+
+
+def fault(folder: Path, *documents: str) -> str:
+    with pytest.raises(InvalidConfiguration) as raised:
+        load([written(folder, *documents)])
+    return raised.value.sentence
+
+
+def test_a_registration_is_resolved_to_its_policy_and_references(tmp_path: Path) -> None:
+    governing = load([written(tmp_path, POLICY, REFERENCES, REGISTRATION)]).governing["web"]
+    assert governing.policy.spec.mode is Mode.ENFORCE
+    assert governing.policy.spec.freshness == 60.0
+    assert governing.references.spec.files["/srv/app/main.py"].digests == ("a" * 64,)
+
+
+def test_the_digest_changes_with_any_document(tmp_path: Path) -> None:
+    one = load([written(tmp_path, POLICY, REFERENCES, REGISTRATION)]).governing["web"].digest
+    other = load([written(tmp_path, POLICY.replace("60s", "61s"), REFERENCES, REGISTRATION)]).governing["web"].digest
+    assert one != other
+
+
+def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known_one(tmp_path: Path) -> None:
+    said = fault(tmp_path, POLICY.replace("freshness: 60s", "freshnes: 60s"))
+    assert "web.yaml:7:3" in said
+    assert "'freshness'" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("10s", "10"), "a duration has a unit"),
+        (("10s", "40s"), "at least twice the interval"),
+        (("[/srv/app]", "[srv/app]"), "absolute paths"),
+        (("enforce", "strict"), "mode"),
+        (("name: hardened", "name: Hardened"), "name"),
+        (("kind: AttestationPolicy", "kind: Policy"), "Known kinds"),
+        (("mode: enforce", "mode: enforce\n  mode: audit"), "stands twice"),
+        (("spec:", "spec: ["), "web.yaml"),
+    ],
+)
+def test_each_mistake_has_a_message_of_its_own(tmp_path: Path, change: tuple[str, str], words: str) -> None:
+    assert words in fault(tmp_path, POLICY.replace(*change))
+
+
+@pytest.mark.parametrize(
+    "identity",
+    ["spiffe://example.org", "spiffe://example.org/proofbeat/authority", "https://example.org/web", "spiffe://UP/web"],
+)
+def test_an_identity_that_cannot_be_registered_is_refused(tmp_path: Path, identity: str) -> None:
+    said = fault(tmp_path, POLICY, REFERENCES, REGISTRATION.replace("spiffe://example.org/web", identity))
+    assert "spiffeId" in said
+
+
+def test_a_registration_that_names_a_missing_policy_says_which(tmp_path: Path) -> None:
+    assert "'hardened', which does not exist" in fault(tmp_path, REFERENCES, REGISTRATION)
+
+
+def test_two_documents_of_one_name_are_refused(tmp_path: Path) -> None:
+    assert "exists already" in fault(tmp_path, POLICY, POLICY)
+
+
+def test_a_reference_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfiguration, match=r"absent\.yaml: the file cannot be read"):
+        load([tmp_path / "absent.yaml"])

@@ -1,0 +1,103 @@
+"""The guardian's own thread: it waits for the sidecar's death or silence, and acts even if all else here hangs.
+
+The main thread opens files that the workload may have put on a slow or hanging file system. While it is stuck it
+hears no beats, so this thread takes the silence for the sidecar's and closes traffic: the right side to err on.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from measurer.clock import monotonic
+from measurer.envoy import Envoy
+from measurer.guardian import Duty, Guardian
+from measurer.sockets import Cut
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """The guardian cut Envoy off because of the sidecar's silence. error: what failed of it, empty when nothing."""
+
+    cut: Cut
+    error: str = ""
+
+
+class Deadman:
+    """sidecar: its pidfd. over: called in the thread, last of all, once the sidecar is dead and Envoy is dealt with."""
+
+    def __init__(self, guardian: Guardian, sidecar: int, over: Callable[[], None]) -> None:
+        self._guardian, self._sidecar, self._over = guardian, sidecar, over
+        self._envoy: Envoy | None = None
+        self._hung_up = False
+        self._lock = threading.Lock()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.reports: deque[Fired] = deque()
+        self.reported = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread = threading.Thread(target=self._run, name="guardian", daemon=True)
+
+    @property
+    def duty(self) -> Duty:
+        return self._guardian.duty
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def beat(self) -> None:
+        with self._lock:
+            self._guardian.beat(monotonic())
+
+    def guard(self, envoy: Envoy) -> None:
+        """This Envoy from now on, instead of an earlier one."""
+        with self._lock:
+            before, self._envoy = self._envoy, envoy
+            self._guardian.guard(monotonic())
+        if before is not None:
+            before.close()
+        os.eventfd_write(self._wake, 1)
+
+    def hang_up(self) -> None:
+        """The channel is closed: as good as dead."""
+        self._hung_up = True
+        os.eventfd_write(self._wake, 1)
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._sidecar, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        while True:
+            with self._lock:
+                patience = self._guardian.patience(monotonic())
+            ready = {descriptor for descriptor, _ in poll.poll(None if patience is None else patience * 1000 + 1)}
+            if self._wake in ready:
+                os.eventfd_read(self._wake)
+            if self._sidecar in ready or self._hung_up:
+                self._last_act()
+                return
+            with self._lock:
+                fires, envoy = self._guardian.tick(monotonic()), self._envoy
+            if fires and envoy is not None:
+                self.reports.append(_cut_off(envoy))
+                os.eventfd_write(self.reported, 1)
+
+    def _last_act(self) -> None:
+        with self._lock:
+            acts, envoy = self._guardian.died(), self._envoy
+        if acts and envoy is not None:
+            _cut_off(envoy)
+        self._over()
+
+
+def _cut_off(envoy: Envoy) -> Fired:
+    try:
+        return Fired(envoy.cut_off())
+    except OSError as error:
+        envoy.kill()
+        return Fired(Cut(0, 0, 0), error.strerror or "")

@@ -1,0 +1,113 @@
+"""The guarded Envoy: held by pidfd, cut off from its peers, killed."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from pathlib import Path
+
+from attestation.coverage import Cutting
+from attestation.errors import InvalidInput
+from measurer.scope import alive
+from measurer.sockets import Cut, Cutter
+
+_NOTHING = Cut(0, 0, 0)
+_DIES_WITHIN_MS = 500
+_MEND = "Send Guard with a pidfd of the running Envoy."
+
+
+class Envoy:
+    """One process. Its methods may be called from both threads; sweeps run one after the other.
+
+    Raises InvalidInput when pidfd and pid are not the same living process.
+    """
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        try:
+            self._proc = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InvalidInput("this Envoy does not run", where=f"process {pid}", mend=_MEND) from error
+        if _pid_of(pidfd) != pid or not alive(pidfd):
+            os.close(self._proc)
+            raise InvalidInput("the pidfd is not that process", where=f"process {pid}", mend=_MEND)
+        self.pid, self.pidfd = pid, pidfd
+        self._lock = threading.Lock()
+        self._cutter = Cutter(self._proc, pidfd)
+        self._closed = False
+
+    @property
+    def cutting(self) -> Cutting:
+        """The strongest way we have, tried and not guessed."""
+        if self._cutter.may_destroy:
+            return Cutting.DESTROY
+        return Cutting.KILL if self._may_kill() else Cutting.CAPPED
+
+    @property
+    def refusal(self) -> str:
+        """Why sockets cannot be destroyed; empty when they can."""
+        return os.strerror(self._cutter.refusal) if self._cutter.refusal else ""
+
+    def sweep(self) -> Cut:
+        """End its open connections."""
+        with self._lock:
+            return _NOTHING if self._closed else self._cutter.sweep()
+
+    def cut_off(self) -> Cut:
+        """End its connections, then the process, then what the process may have opened in between."""
+        with self._lock:
+            if self._closed:
+                return _NOTHING
+            first = self._cutter.sweep()
+            self._kill()
+            poll = select.poll()
+            poll.register(self.pidfd, select.POLLIN)
+            poll.poll(_DIES_WITHIN_MS if self._may_kill() else 0)
+            last = self._cutter.sweep(goes_on=True)
+            return Cut(max(first.destroyed, last.destroyed), last.left, first.passes + last.passes)
+
+    def kill(self) -> Cut:
+        """The process at once; the kernel closes its connections."""
+        with self._lock:
+            if not self._closed:
+                self._kill()
+            return _NOTHING
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._cutter.close()
+            os.close(self._proc)
+            os.close(self.pidfd)
+
+    def _kill(self) -> bool:
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return True
+
+    def _may_kill(self) -> bool:
+        try:
+            signal.pidfd_send_signal(self.pidfd, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return True
+
+
+def _pid_of(pidfd: int) -> int:
+    """The `Pid:` line of a pidfd's fdinfo (pidfd_open(2)); -1 for a process that is gone or another descriptor."""
+    try:
+        text = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    except OSError:
+        return -1
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name == "Pid":
+            return int(value)
+    return -1

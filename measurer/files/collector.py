@@ -1,0 +1,236 @@
+"""The collector of the files layer: events in, file facts and observations out."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from attestation.channel import Observed
+from attestation.coverage import CollectorCoverage, Mechanism
+from attestation.digests import Digest
+from attestation.facts import Actor, CollectorFact, CollectorState, FileChange, FileFact
+from attestation.layers import Layer, Method
+from attestation.manifest import digest as layer_digest
+from attestation.observation import Observation
+from measurer.channel import Channel, sealed
+from measurer.clock import boottime, monotonic
+from measurer.files.events import FileEvent, Watch
+from measurer.files.fanotify import Fanotify
+from measurer.files.inotify import Inotify
+from measurer.files.manifest import FILE, HEAD, NO_DIGEST, Folder, Record, Tree
+from measurer.files.patterns import Volatile
+from measurer.files.scan import Change, Scanner
+from measurer.loop import Loop
+
+NAME = "files"
+LATENCY_MS = 5.0
+_SHARE = 4
+"""Observations that follow events take at most one part in so many of the thread's time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    not_before: float
+    full: bool
+
+
+class Files:
+    """Watches, scans and reports.
+
+    who: names the executable of a pid that may be gone already. covered: our coverage changed.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        channel: Channel,
+        root: int,
+        include: tuple[str, ...],
+        volatile: tuple[str, ...],
+        who: Callable[[int], str],
+        covered: Callable[[], None],
+    ) -> None:
+        self._loop, self._channel = loop, channel
+        self._who, self._covered = who, covered
+        self._patterns = Volatile(volatile)
+        self._tree = Tree([os.fsencode(each) for each in include])
+        self._watch, self._refusal = _best_watch()
+        self._scanner = Scanner(root, self._tree, self._patterns, self._add, self._drop, self._changed, loop.begin)
+        self._requests: list[Request] = []
+        self._measuring = False
+        self._running, self._lost, self._events = True, 0, 0
+        self._event_began = self._full_began = self._lost_at = 0.0
+        self._dirty, self._untold = True, False
+        self._digest: Digest = ""
+        self._sent: Digest = ""
+        self._items, self._rest_until = 0, 0.0
+        loop.watch(self._watch.descriptor, self.read_events)
+
+    @property
+    def coverage(self) -> CollectorCoverage:
+        return CollectorCoverage(
+            NAME, Layer.FILES, self._watch.mechanism, LATENCY_MS, self._running, self._lost, self._refusal
+        )
+
+    def watch_mounts(self, mountinfo: int) -> None:
+        """Measure again whenever the workload's mounts change (mountinfo in proc(5) has EPOLLPRI then)."""
+        self._loop.watch(mountinfo, lambda: self._mounts_changed(mountinfo), select.EPOLLPRI)
+
+    def measure(self, not_before: float, full: bool) -> None:
+        """Send an observation that begins at or after `not_before`."""
+        self._requests.append(Request(not_before, full))
+        self._next()
+
+    def read_events(self) -> None:
+        """Take what the kernel has, tell the facts, then have a fresh observation sent."""
+        began = boottime()
+        try:
+            for event in self._watch.read():
+                self._handle(event)
+        except OSError as error:
+            self._die(error)
+            return
+        self._event_began = began
+        self._say_refused()
+        self._observe_soon()
+
+    def _handle(self, event: FileEvent) -> None:
+        if event.lost:
+            self._lost += 1
+            self._lost_at = boottime()
+            self._tell_state(CollectorState.OVERFLOWED, "the kernel's event queue ran over; everything is read again")
+            self.measure(self._lost_at, full=True)
+        elif event.name:
+            self._scanner.touch(event.folder, event.name, self._actor(event.pid))
+        elif event.folder in self._tree.folders and self._tree.folders[event.folder].only is not None:
+            self.measure(boottime(), full=False)  # a folder on the way to an included path went or moved
+
+    def _mounts_changed(self, mountinfo: int) -> None:
+        os.pread(mountinfo, 1, 0)
+        self.measure(boottime(), full=False)
+
+    def _actor(self, pid: int) -> Actor | None:
+        return Actor(pid, self._who(pid)) if pid else None
+
+    def _next(self) -> None:
+        if self._measuring or not self._requests:
+            return
+        due = max(each.not_before for each in self._requests)
+        wait = due - boottime()
+        if wait > 0:
+            self._loop.after("files measurement", wait, self._next)
+            return
+        full = any(each.full for each in self._requests) or not self._scanner.has_baseline
+        self._requests.clear()
+        self._measuring = True
+        began = boottime()
+        self._scanner.read_all(full, lambda: self._measured(began, full))
+
+    def _measured(self, began: float, full: bool) -> None:
+        self._measuring = False
+        if full:
+            self._full_began = began
+        self._event_began = max(self._event_began, began)
+        self._say_refused()
+        self._observe(Method.FULL if full else Method.INCREMENTAL, began)
+        self._next()
+
+    def _observe_soon(self) -> None:
+        if self._untold and self._scanner.has_baseline:
+            self._loop.after("files observation", max(0.0, self._rest_until - monotonic()), self._observe_events)
+
+    def _observe_events(self) -> None:
+        if not self._untold or self._full_began < self._lost_at:
+            return  # told meanwhile, or events were lost and only the full reading under way can say what is there
+        if not self._scanner.settled:
+            self._loop.after("files observation", 0.001, self._observe_events)
+            return
+        begun = monotonic()
+        self._observe(Method.EVENT, self._event_began)
+        self._rest_until = monotonic() + (monotonic() - begun) * _SHARE
+
+    def _observe(self, method: Method, began: float) -> None:
+        body = b""
+        self._untold = False
+        if self._dirty:
+            body = b"".join(self._tree.pieces())
+            self._digest, self._items, self._dirty = layer_digest(body), self._tree.entries, False
+        has_body = self._digest != self._sent
+        self._sent = self._digest
+        observation = Observation(Layer.FILES, self._digest, method, began, self._full_began, self._items, self._events)
+        self._channel.send(Observed(observation, has_body), sealed("files layer", [body]) if has_body else None)
+
+    def _changed(self, change: Change) -> None:
+        self._dirty = self._untold = True
+        self._events += 1
+        self._channel.send(fact_of(change, boottime()))
+
+    def _say_refused(self) -> None:
+        missed, self._channel.refused_file_facts = self._channel.refused_file_facts, 0
+        if missed:
+            self._lost += missed
+            self._tell_state(
+                CollectorState.OVERFLOWED, f"the sidecar read too slowly: {missed} changes are in the next observation"
+            )
+
+    def _add(self, descriptor: int, folder: Folder) -> None:
+        try:
+            self._watch.add(descriptor, folder)
+        except OSError as error:
+            self._fall_back(error)
+
+    def _drop(self, folder: Folder) -> None:
+        self._watch.drop(folder)
+
+    def _fall_back(self, error: OSError) -> None:
+        """fanotify does not take this folder: start again with inotify, which then has to take them all."""
+        if self._watch.mechanism is Mechanism.INOTIFY:
+            self._die(error)
+            return
+        self._loop.forget(self._watch.descriptor)
+        self._watch.close()
+        self._watch, self._refusal = Inotify(), f"fanotify: {error.strerror}; writers are not known"
+        self._loop.watch(self._watch.descriptor, self.read_events)
+        self._covered()
+        self.measure(boottime(), full=False)
+
+    def _die(self, error: OSError) -> None:
+        if self._running:
+            self._running, self._refusal = False, f"{self._watch.mechanism}: {error.strerror}"
+            self._loop.forget(self._watch.descriptor)
+            self._tell_state(CollectorState.DEAD, self._refusal)
+
+    def _tell_state(self, state: CollectorState, detail: str) -> None:
+        self._channel.send(CollectorFact(boottime(), NAME, state, detail))
+        self._covered()
+
+
+def fact_of(change: Change, at: float) -> FileFact:
+    """A difference between two records as a fact."""
+    path = os.fsdecode(change.path)
+    if change.after is None:
+        return FileFact(at, path, FileChange.REMOVED, actor=change.actor)
+    _, kind, mode, uid, gid, _, content = HEAD.unpack(change.after)
+    digest = content.hex()
+    what = FileChange.MODIFIED
+    if kind == FILE and digest == NO_DIGEST:
+        what, digest = FileChange.UNREADABLE, ""
+    elif change.before is None:
+        what = FileChange.ADDED
+    elif _content_of(change.before) == _content_of(change.after):
+        what = FileChange.ATTRIBUTES
+    return FileFact(at, path, what, digest, mode, uid, gid, change.actor)
+
+
+def _content_of(record: Record) -> tuple[bytes, int, bytes]:
+    _, kind, _, _, _, size, digest = HEAD.unpack(record)
+    return kind, size, digest
+
+
+def _best_watch() -> tuple[Watch, str]:
+    try:
+        return Fanotify(), ""
+    except OSError as error:
+        return Inotify(), f"fanotify: {error.strerror}; writers are not known"

@@ -1,0 +1,388 @@
+"""Reading the tree: whole, again where the kernel's stamps differ, or one path that an event named.
+
+Nothing is opened through a symbolic link: folders by openat2(2) below the workload's root, files relative to their
+folder with O_NOFOLLOW. A file counts as read when its stamp is the same before and after. Long work is a generator
+that yields every few hundred microseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+from attestation.facts import Actor
+from measurer import kernel
+from measurer.files.manifest import DIRECTORY, FILE, HEAD, LINK, STAMP, Folder, Record, Tree, kind_of, split
+from measurer.files.patterns import Volatile
+
+_CHUNK = 1 << 18
+_NAMES_A_STEP = 128
+_TRIES = 3
+_NOTHING = bytes(32)
+INLINE = 1 << 20
+"""Bytes up to which a file that an event names is hashed at once; a larger one is hashed in slices."""
+
+_RESOLVE = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A path that is no longer what the tree held: before and after, None where it does not exist."""
+
+    path: bytes
+    before: Record | None
+    after: Record | None
+    actor: Actor | None = None
+
+
+class _Walk:
+    """An errand: these folders and all below them, then `done`."""
+
+    __slots__ = ("done", "full", "waiting")
+
+    def __init__(self, waiting: list[bytes], full: bool, done: Callable[[], None]) -> None:
+        self.waiting, self.full, self.done = waiting, full, done
+
+
+class Scanner:
+    """Keeps a Tree equal to what lies below the workload's root.
+
+    watch: called with an open folder before it is listed. unwatch: with one that left the tree. changed: told every
+    difference once the first whole reading is done. begin: takes up long work.
+    """
+
+    def __init__(
+        self,
+        root: int,
+        tree: Tree,
+        volatile: Volatile,
+        watch: Callable[[int, Folder], None],
+        unwatch: Callable[[Folder], None],
+        changed: Callable[[Change], None],
+        begin: Callable[[Iterator[None]], None],
+    ) -> None:
+        self._root, self._tree, self._volatile = root, tree, volatile
+        self._watch, self._unwatch = watch, unwatch
+        self._changed, self._begin = changed, begin
+        self._visiting: bytes | None = None
+        self._touched: dict[bytes, Actor | None] = {}
+        self._walks: deque[_Walk] = deque()
+        self._walking = False
+        self.has_baseline = False
+
+    @property
+    def settled(self) -> bool:
+        """No folder is half read: the tree is as the events so far say."""
+        return self._visiting is None
+
+    def read_all(self, full: bool, done: Callable[[], None]) -> None:
+        """Read the whole tree and call `done`. full: hash everything; else what has another stamp than before."""
+
+        def finished() -> None:
+            self.has_baseline = True
+            done()
+
+        self._walks.appendleft(_Walk([b""], full, finished))
+        self._start()
+
+    def touch(self, path: bytes, name: bytes, actor: Actor | None) -> None:
+        """Something happened to this name in this folder: see what it is now."""
+        folder = self._tree.folders.get(path)
+        if folder is None or not self._measures(folder, name):
+            return
+        if self._visiting == path:
+            self._touched[name] = actor
+            return
+        try:
+            descriptor = self._open(path)
+        except OSError:
+            return  # the folder went too: its parent has an event for that
+        try:
+            self._examine(folder, descriptor, name, actor)
+        finally:
+            os.close(descriptor)
+
+    def _examine(self, folder: Folder, descriptor: int, name: bytes, actor: Actor | None) -> None:
+        try:
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            self._remove(folder, name, actor)
+            return
+        known = folder.get(name)
+        if known is not None and known[1] == _stamp(status):
+            return
+        if kind_of(status.st_mode) == FILE and status.st_size > INLINE:
+            self._begin(self._examine_slowly(folder.path, name, actor))
+            return
+        try:
+            read = _finish(self._record(descriptor, folder.path + b"/" + name, status))
+        except FileNotFoundError:
+            return  # gone again: the next event says so
+        self._settle(folder, name, read, actor)
+
+    def _examine_slowly(self, path: bytes, name: bytes, actor: Actor | None) -> Iterator[None]:
+        try:
+            descriptor = self._open(path)
+        except OSError:
+            return
+        try:
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            read = yield from self._record(descriptor, path + b"/" + name, status)
+        except FileNotFoundError:
+            return
+        finally:
+            os.close(descriptor)
+        folder = self._tree.folders.get(path)
+        if self._visiting == path:
+            self._touched[name] = actor
+        elif folder is not None:
+            self._settle(folder, name, read, actor)
+
+    def _settle(self, folder: Folder, name: bytes, read: tuple[Record, bytes], actor: Actor | None) -> None:
+        """Put what was read into the tree, tell the difference, and walk into what is a new folder."""
+        record, stamp = read
+        known = folder.get(name)
+        before = known[0] if known else None
+        path = folder.path + b"/" + name
+        if known is not None and known[1][:8] != stamp[:8]:
+            self._remove_below(path, actor)  # another inode of this name: what was below the old one is gone
+        folder.put(name, record, stamp)
+        self._tell(path, before, record, actor)
+        if _kind(record) == DIRECTORY and path not in self._tree.folders:
+            self._tree.add(path)
+            self._walks.append(_Walk([path], False, _nothing))
+            self._start()
+
+    def _start(self) -> None:
+        if not self._walking:
+            self._walking = True
+            self._begin(self._walk())
+
+    def _walk(self) -> Iterator[None]:
+        """Folder after folder, the newest errand first, one folder at a time."""
+        while self._walks:
+            errand = self._walks[-1]
+            if not errand.waiting:
+                self._walks.remove(errand)
+                errand.done()
+                continue
+            folder = self._tree.folders.get(errand.waiting.pop())
+            if folder is not None:
+                yield from self._visit(folder, errand.full)
+                errand.waiting += [child.path for child in folder.children.values()]
+        self._walking = False
+
+    def _visit(self, folder: Folder, full: bool) -> Iterator[None]:
+        try:
+            descriptor = self._open(folder.path)
+        except OSError:
+            self._empty(folder)
+            return
+        self._visiting = folder.path
+        try:
+            self._watch(descriptor, folder)  # before the listing: what appears later has an event
+            yield from self._compare(folder, descriptor, full)
+        finally:
+            self._visiting = None
+            touched, self._touched = self._touched, {}
+            for name, actor in touched.items():
+                self._examine(folder, descriptor, name, actor)
+            os.close(descriptor)
+
+    def _compare(self, folder: Folder, descriptor: int, full: bool) -> Iterator[None]:
+        status = os.fstat(descriptor)
+        identity = (status.st_dev, status.st_ino)
+        names, states, stamps = yield from self._list(folder, descriptor)
+        if not full and identity == folder.identity and stamps == folder.stamps and b"\0".join(names) == folder.names:
+            return
+        folder.identity = identity
+        gone = set(folder.listing()).difference(names)
+        for name in sorted(gone):
+            self._remove(folder, name, None)
+        yield from self._refresh(folder, descriptor, names, states, full)
+
+    def _list(
+        self, folder: Folder, descriptor: int
+    ) -> Generator[None, None, tuple[list[bytes], list[os.stat_result], bytes]]:
+        """Names in byte order, their states and stamps. What vanishes meanwhile is left out."""
+        present = os.listdir(descriptor)
+        names = sorted(os.fsencode("\0".join(present)).split(b"\0")) if present else []
+        if folder.only is not None or self._volatile:
+            names = [name for name in names if self._measures(folder, name)]
+        states: list[os.stat_result] = []
+        for start in range(0, len(names), _NAMES_A_STEP):
+            states += _states(descriptor, names[start : start + _NAMES_A_STEP])
+            yield
+        if len(states) != len(names):
+            names, states = _still_there(descriptor, names)
+        pack = STAMP.pack
+        return names, states, b"".join([pack(each.st_ino, each.st_ctime_ns, each.st_size) for each in states])
+
+    def _refresh(
+        self, folder: Folder, descriptor: int, names: list[bytes], states: list[os.stat_result], full: bool
+    ) -> Iterator[None]:
+        known = _parsed(folder)
+        kept: list[bytes] = []
+        records: list[Record] = []
+        stamps: list[bytes] = []
+        for name, status in zip(names, states, strict=True):
+            before, earlier = known.get(name, (None, b""))
+            record, stamp = before, earlier
+            path = folder.path + b"/" + name
+            if full or record is None or stamp != _stamp(status):
+                try:
+                    record, stamp = yield from self._record(descriptor, path, status)
+                except FileNotFoundError:
+                    self._forget(path, before, None)
+                    continue
+                if earlier[:8] != stamp[:8]:
+                    self._remove_below(path, None)
+                self._tell(path, before, record, None)
+            if _kind(record) == DIRECTORY:
+                self._tree.add(path)
+            kept.append(name)
+            records.append(record)
+            stamps.append(stamp)
+        folder.fill(kept, records, b"".join(stamps))
+
+    def _record(
+        self, descriptor: int, path: bytes, status: os.stat_result
+    ) -> Generator[None, None, tuple[Record, bytes]]:
+        """Record and stamp of one entry. Raises FileNotFoundError when it is gone by now."""
+        name, kind, digest = split(path)[1], kind_of(status.st_mode), _NOTHING
+        if kind == FILE:
+            status, digest = yield from _content(descriptor, name, status)
+            kind = kind_of(status.st_mode)
+        elif kind == LINK:
+            digest = hashlib.sha256(os.readlink(name, dir_fd=descriptor)).digest()
+        size = status.st_size if kind in (FILE, LINK) else 0
+        mode = status.st_mode & 0o7777
+        return HEAD.pack(len(path), kind, mode, status.st_uid, status.st_gid, size, digest), _stamp(status)
+
+    def _remove(self, folder: Folder, name: bytes, actor: Actor | None) -> None:
+        known = folder.get(name)
+        if known is not None:
+            folder.drop(name)
+            self._forget(folder.path + b"/" + name, known[0], actor)
+
+    def _empty(self, folder: Folder) -> None:
+        """The folder itself cannot be opened any more: nothing measured is left in it."""
+        for name in folder.listing():
+            self._remove(folder, name, None)
+
+    def _forget(self, path: bytes, before: Record | None, actor: Actor | None) -> None:
+        if before is not None:
+            self._tell(path, before, None, actor)
+        self._remove_below(path, actor)
+
+    def _remove_below(self, path: bytes, actor: Actor | None) -> None:
+        for gone in self._tree.remove(path):
+            self._unwatch(gone)
+            for name, (record, _) in _parsed(gone).items():
+                self._tell(gone.path + b"/" + name, record, None, actor)
+
+    def _tell(self, path: bytes, before: Record | None, after: Record | None, actor: Actor | None) -> None:
+        if self.has_baseline and before != after:
+            self._changed(Change(path, before, after, actor))
+
+    def _measures(self, folder: Folder, name: bytes) -> bool:
+        if folder.only is not None and name not in folder.only:
+            return False
+        return not self._volatile.covers(folder.path + b"/" + name)
+
+    def _open(self, path: bytes) -> int:
+        return kernel.open_below(self._root, path or b"/", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, _RESOLVE)
+
+
+def _content(
+    descriptor: int, name: bytes, status: os.stat_result
+) -> Generator[None, None, tuple[os.stat_result, bytes]]:
+    """Digest of a file, and its state while it was read. Zeros when it may not be read, as the manifest has it."""
+    for _ in range(_TRIES):
+        try:
+            file = os.open(name, _FILE_FLAGS, dir_fd=descriptor)
+        except FileNotFoundError:
+            raise
+        except OSError:  # no permission, a link or a device by now, an I/O error
+            return os.stat(name, dir_fd=descriptor, follow_symlinks=False), _NOTHING
+        try:
+            status = os.fstat(file)
+            digest = yield from _hash(file, status)
+            if _stamp(os.fstat(file)) == _stamp(status):
+                break
+        finally:
+            os.close(file)
+    else:
+        digest = _NOTHING  # it never held still; its writer will close it, and that is an event
+    return status, digest
+
+
+def _hash(file: int, status: os.stat_result) -> Generator[None, None, bytes]:
+    if kind_of(status.st_mode) != FILE:
+        return _NOTHING
+    try:
+        first = os.read(file, _CHUNK)
+        state = hashlib.sha256(first)
+        if len(first) < _CHUNK and len(first) >= status.st_size:
+            yield
+            return state.digest()
+        while chunk := os.read(file, _CHUNK):
+            state.update(chunk)
+            yield
+    except OSError:
+        return _NOTHING
+    return state.digest()
+
+
+def _states(descriptor: int, names: list[bytes]) -> list[os.stat_result]:
+    try:
+        return [os.stat(name, dir_fd=descriptor, follow_symlinks=False) for name in names]
+    except FileNotFoundError:
+        return _still_there(descriptor, names)[1]
+
+
+def _still_there(descriptor: int, names: list[bytes]) -> tuple[list[bytes], list[os.stat_result]]:
+    kept, states = [], []
+    for name in names:
+        try:
+            states.append(os.stat(name, dir_fd=descriptor, follow_symlinks=False))
+        except FileNotFoundError:
+            continue
+        kept.append(name)
+    return kept, states
+
+
+def _parsed(folder: Folder) -> dict[bytes, tuple[Record, bytes]]:
+    """All entries of a folder: name -> record and stamp."""
+    entries, start, between = {}, 0, len(folder.path) + 1
+    for index, name in enumerate(folder.listing()):
+        stamp = folder.stamps[index * STAMP.size : (index + 1) * STAMP.size]
+        entries[name] = (folder.block[start : start + HEAD.size], stamp)
+        start += HEAD.size + between + len(name)
+    return entries
+
+
+def _finish(work: Generator[None, None, tuple[Record, bytes]]) -> tuple[Record, bytes]:
+    """Run a reading to its end at once. Raises FileNotFoundError."""
+    try:
+        while True:
+            next(work)
+    except StopIteration as end:
+        read: tuple[Record, bytes] = end.value
+        return read
+
+
+def _stamp(status: os.stat_result) -> bytes:
+    return STAMP.pack(status.st_ino, status.st_ctime_ns, status.st_size)
+
+
+def _kind(record: Record) -> bytes:
+    return record[2:3]
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,177 @@
+"""Numbers of the kernel's interface that Python has no names for, and the calls libc has no wrapper for in Python.
+
+Each group names its header. Every call raises OSError with the kernel's errno.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+# linux/fanotify.h
+FAN_MODIFY = 0x00000002
+FAN_ATTRIB = 0x00000004
+FAN_CLOSE_WRITE = 0x00000008
+FAN_MOVED_FROM = 0x00000040
+FAN_MOVED_TO = 0x00000080
+FAN_CREATE = 0x00000100
+FAN_DELETE = 0x00000200
+FAN_DELETE_SELF = 0x00000400
+FAN_MOVE_SELF = 0x00000800
+FAN_OPEN_EXEC = 0x00001000
+FAN_Q_OVERFLOW = 0x00004000
+FAN_EVENT_ON_CHILD = 0x08000000
+FAN_ONDIR = 0x40000000
+FAN_CLOEXEC = 0x1
+FAN_NONBLOCK = 0x2
+FAN_UNLIMITED_MARKS = 0x20
+FAN_REPORT_DFID_NAME = 0xC00
+FAN_MARK_ADD = 0x1
+FAN_MARK_IGNORED_MASK = 0x20
+FAN_MARK_IGNORED_SURV_MODIFY = 0x40
+FAN_MARK_FILESYSTEM = 0x100
+FAN_EVENT_INFO_TYPE_DFID_NAME = 2
+FAN_EVENT_INFO_TYPE_DFID = 3
+
+# linux/inotify.h
+IN_MODIFY = 0x002
+IN_ATTRIB = 0x004
+IN_CLOSE_WRITE = 0x008
+IN_MOVED_FROM = 0x040
+IN_MOVED_TO = 0x080
+IN_CREATE = 0x100
+IN_DELETE = 0x200
+IN_DELETE_SELF = 0x400
+IN_MOVE_SELF = 0x800
+IN_Q_OVERFLOW = 0x4000
+IN_IGNORED = 0x8000
+IN_ONLYDIR = 0x01000000
+IN_DONT_FOLLOW = 0x02000000
+IN_EXCL_UNLINK = 0x04000000
+IN_NONBLOCK = os.O_NONBLOCK
+IN_CLOEXEC = os.O_CLOEXEC
+
+# linux/openat2.h, asm-generic/unistd.h
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_IN_ROOT = 0x10
+_SYS_OPENAT2 = 437
+
+# linux/netlink.h, linux/connector.h, linux/cn_proc.h
+NETLINK_SOCK_DIAG = 4
+NETLINK_CONNECTOR = 11
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+NLM_F_REQUEST = 0x1
+NLM_F_ACK = 0x4
+NLM_F_DUMP = 0x300
+CN_IDX_PROC = 1
+CN_VAL_PROC = 1
+PROC_CN_MCAST_LISTEN = 1
+PROC_EVENT_NONE = 0x0
+PROC_EVENT_FORK = 0x1
+PROC_EVENT_EXEC = 0x2
+PROC_EVENT_UID = 0x4
+PROC_EVENT_GID = 0x40
+PROC_EVENT_PTRACE = 0x100
+PROC_EVENT_EXIT = 0x80000000
+
+# linux/sock_diag.h, linux/inet_diag.h
+SOCK_DIAG_BY_FAMILY = 20
+SOCK_DESTROY = 21
+
+# linux/prctl.h
+PR_GET_DUMPABLE = 3
+PR_SET_DUMPABLE = 4
+
+# linux/sched.h
+CLONE_NEWNET = 0x40000000
+
+# linux/capability.h
+CAP_SYS_PTRACE = 19
+
+# asm-generic/socket.h
+SO_RCVBUFFORCE = 33
+SO_PEERPIDFD = 77
+SOL_NETLINK = 270
+NETLINK_NO_ENOBUFS = 5
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_HANDLE_FID = 0x200
+MOST_HANDLE_BYTES = 128
+
+_HANDLE_HEAD = struct.Struct("=Ii")
+
+_libc: ctypes.CDLL | None = None
+
+
+def _call(name: str, *arguments: object) -> int:
+    global _libc
+    if _libc is None:
+        _libc = ctypes.CDLL(None, use_errno=True)
+    result = int(getattr(_libc, name)(*arguments))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), name)
+    return result
+
+
+def fanotify_init(flags: int) -> int:
+    """fanotify_init(2); event descriptors are opened read-only, close-on-exec and without touching access times."""
+    return _call("fanotify_init", ctypes.c_uint(flags), ctypes.c_uint(os.O_RDONLY | os.O_CLOEXEC | os.O_LARGEFILE))
+
+
+def fanotify_mark(group: int, flags: int, mask: int, directory: int, path: bytes | None) -> None:
+    """fanotify_mark(2). path None marks what `directory` itself is open on."""
+    _call("fanotify_mark", group, ctypes.c_uint(flags), ctypes.c_uint64(mask), directory, path)
+
+
+def inotify_init() -> int:
+    """inotify_init1(2), non-blocking and close-on-exec."""
+    return _call("inotify_init1", IN_NONBLOCK | IN_CLOEXEC)
+
+
+def inotify_add_watch(group: int, path: bytes, mask: int) -> int:
+    """inotify_add_watch(2): the watch descriptor, the same one again for the same inode."""
+    return _call("inotify_add_watch", group, path, ctypes.c_uint32(mask))
+
+
+def inotify_rm_watch(group: int, watch: int) -> None:
+    """inotify_rm_watch(2)."""
+    _call("inotify_rm_watch", group, watch)
+
+
+def file_handle(descriptor: int) -> bytes:
+    """name_to_handle_at(2) on an open file: type and opaque bytes, as fanotify reports them after the fsid."""
+    buffer = ctypes.create_string_buffer(_HANDLE_HEAD.size + MOST_HANDLE_BYTES)
+    mount = ctypes.c_int()
+    for flags in (AT_EMPTY_PATH | AT_HANDLE_FID, AT_EMPTY_PATH):
+        _HANDLE_HEAD.pack_into(buffer, 0, MOST_HANDLE_BYTES, 0)
+        try:
+            _call("name_to_handle_at", descriptor, b"", buffer, ctypes.byref(mount), flags)
+        except OSError:
+            if flags == AT_EMPTY_PATH:
+                raise
+        else:
+            break
+    size, _ = _HANDLE_HEAD.unpack_from(buffer)
+    return buffer.raw[: _HANDLE_HEAD.size + size]
+
+
+def open_below(root: int, path: bytes, flags: int, resolve: int = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS) -> int:
+    """openat2(2): open `path` as a process whose root is `root` would, and never outside of it."""
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
+    return _call("syscall", ctypes.c_long(_SYS_OPENAT2), root, path, ctypes.c_char_p(how), ctypes.c_size_t(len(how)))
+
+
+def enter_network(namespace: int) -> None:
+    """setns(2) of the calling thread into the network namespace of a pidfd or of an open ns/net link."""
+    _call("setns", namespace, CLONE_NEWNET)
+
+
+def forbid_tracing() -> bool:
+    """PR_SET_DUMPABLE 0 (prctl(2)): no core dumps, no attaching without CAP_SYS_PTRACE. True when it holds."""
+    _call("prctl", PR_SET_DUMPABLE, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+    return _call("prctl", PR_GET_DUMPABLE, *(ctypes.c_ulong(0),) * 4) == 0

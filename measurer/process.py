@@ -1,0 +1,219 @@
+"""The measurer's life: one scope, two collectors, one guardian, until the sidecar ends."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from attestation.channel import Beat, Covered, Fault, Guard, KillEnvoy, Measure, Message, Pinned, Scope, Sweep, Swept
+from attestation.coverage import Coverage, Cutting
+from attestation.errors import InvalidInput, ProofbeatError
+from attestation.facts import CollectorFact, CollectorState, InstanceFact
+from attestation.layers import Layer
+from measurer import coverage, kernel, scope
+from measurer.channel import Channel, Hangup
+from measurer.clock import boottime
+from measurer.deadman import Deadman
+from measurer.envoy import Envoy
+from measurer.files.collector import Files
+from measurer.guardian import Duty, Guardian
+from measurer.loop import Loop
+from measurer.processes.collector import Processes
+from measurer.sockets import Cut, can_destroy
+
+GUARDIAN = "guardian"
+
+
+class Measurer:
+    """Built by `run` once the scope is known."""
+
+    def __init__(self, loop: Loop, channel: Channel, wanted: Scope, non_dumpable: bool, deadman: Deadman) -> None:
+        self._loop, self._channel, self._non_dumpable, self._deadman = loop, channel, non_dumpable, deadman
+        self._pinned = scope.pin(wanted)
+        for path in wanted.include:
+            scope.check_include(self._pinned.root, path)
+        self._envoy: Envoy | None = None
+        self._told: Coverage | None = None
+        self._can_destroy = can_destroy() == 0
+        self._mountinfo = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._pinned.proc)
+        self._processes = Processes(loop, channel, self._pinned, self.cover)
+        self._files = Files(
+            loop,
+            channel,
+            self._pinned.root,
+            wanted.include,
+            wanted.volatile,
+            self._processes.executions.who,
+            self.cover,
+        )
+
+    def start(self) -> None:
+        """Answer the scope, begin to watch, and take the first measurement of both layers unasked."""
+        pinned = self._pinned
+        self._processes.start(pinned.root, self._mountinfo)
+        self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
+        self.cover()
+        self._loop.watch(pinned.pidfd, self._workload_ended)
+        self._loop.watch(self._mountinfo, self._mounts_changed, select.EPOLLPRI)
+        self._loop.watch(self._deadman.reported, self._guardian_fired)
+        self._processes.measure(0.0, full=True)
+        self._files.measure(0.0, full=True)
+
+    def cover(self) -> None:
+        """Tell the coverage if it is not what was told last."""
+        now = coverage.coverage(
+            (self._files.coverage, *self._processes.coverage),
+            self._cutting(),
+            self._deadman.duty is Duty.GUARDING,
+            coverage.isolation(self._non_dumpable, self._processes.pids),
+        )
+        if now != self._told:
+            self._told = now
+            self._channel.send(Covered(now))
+
+    def handle(self, message: Message, descriptors: list[int]) -> None:
+        """One message of the sidecar. Raises InvalidInput for one that does not belong here."""
+        match message:
+            case Beat():
+                self._deadman.beat()
+            case Measure(layers, not_before, full):
+                self._measure(layers, not_before, full)
+            case Guard(pid):
+                self._guard(pid, descriptors)
+            case Sweep(number):
+                self._answer(number, self._envoy.sweep() if self._envoy else Cut(0, 0, 0))
+            case KillEnvoy(number):
+                self._answer(number, self._envoy.kill() if self._envoy else Cut(0, 0, 0))
+            case _:
+                raise InvalidInput(f"an unexpected {type(message).__name__}", where="measurer channel")
+
+    def _measure(self, layers: tuple[Layer, ...], not_before: float, full: bool) -> None:
+        if Layer.FILES in layers:
+            self._files.measure(not_before, full)
+        if Layer.PROCESSES in layers:
+            self._processes.measure(not_before, full)
+            self.cover()  # isolation follows what the workload's processes may do by now
+
+    def _guard(self, pid: int, descriptors: list[int]) -> None:
+        if len(descriptors) != 1:
+            raise InvalidInput("Guard came without a pidfd", where="measurer channel", mend="Send one beside it.")
+        was = self._deadman.duty
+        try:
+            envoy = Envoy(pid, descriptors[0])
+        except InvalidInput as error:  # it has died since: the sidecar learns that nothing new is guarded
+            os.close(descriptors[0])
+            self._channel.send(CollectorFact(boottime(), GUARDIAN, CollectorState.DEAD, error.sentence))
+            return
+        self._deadman.guard(envoy)
+        self._envoy = envoy
+        if was is Duty.FIRED:
+            self._channel.send(CollectorFact(boottime(), GUARDIAN, CollectorState.RUNNING, "guards again"))
+        self.cover()
+
+    def _answer(self, number: int, cut: Cut) -> None:
+        self._channel.send(Swept(number, cut.destroyed, cut.left, cut.passes, boottime()))
+
+    def _cutting(self) -> Cutting:
+        if self._envoy is not None:
+            return self._envoy.cutting
+        return Cutting.DESTROY if self._can_destroy else Cutting.CAPPED
+
+    def _workload_ended(self) -> None:
+        self._channel.send(InstanceFact(boottime(), "the workload's first process ended"))
+        self._loop.forget(self._pinned.pidfd)
+
+    def _mounts_changed(self) -> None:
+        self._processes.executions.mounts_changed()
+        self._files.measure(boottime(), full=False)
+
+    def _guardian_fired(self) -> None:
+        os.eventfd_read(self._deadman.reported)
+        while self._deadman.reports:
+            fired = self._deadman.reports.popleft()
+            detail = f"no beat in time: {fired.cut.destroyed} connections destroyed, {fired.cut.left} left"
+            state = CollectorState.DEAD
+            self._channel.send(CollectorFact(boottime(), GUARDIAN, state, f"{detail}. {fired.error}".rstrip(". ")))
+        self.cover()
+
+
+def run(descriptor: int) -> int:
+    """Serve one sidecar over an inherited SOCK_SEQPACKET descriptor. Returns the exit status.
+
+    However it ends, a guarded Envoy is cut off first: a measurer that crashes must not leave traffic open.
+    """
+    non_dumpable = kernel.forbid_tracing()
+    loop = Loop()
+    channel = Channel(descriptor, lambda: loop.change(descriptor, select.EPOLLIN | select.EPOLLOUT))
+    deadman: Deadman | None = None
+    status = 0
+    try:
+        wanted = _scope(channel)
+        deadman = Deadman(Guardian(wanted.deadman), _sidecar(channel), lambda: os._exit(0))
+        deadman.start()
+        measurer = Measurer(loop, channel, wanted, non_dumpable, deadman)
+        loop.watch(descriptor, lambda: _read(loop, channel, measurer))
+        measurer.start()
+        loop.run()
+    except Hangup:
+        pass
+    except ProofbeatError as error:
+        status = _fault(channel, Fault(error.what, error.where, error.mend))
+    except Exception as error:  # noqa: BLE001 - the process edge: whatever broke, the sidecar is told and traffic ends
+        status = _fault(channel, Fault(f"{type(error).__name__}: {error}", _place(error), "Report this as a defect."))
+    if deadman is not None:
+        deadman.hang_up()
+        deadman.join()
+    return status
+
+
+def _read(loop: Loop, channel: Channel, measurer: Measurer) -> None:
+    if channel.waits and channel.flush():
+        loop.change(channel.descriptor, select.EPOLLIN)
+    while (received := channel.receive()) is not None:
+        measurer.handle(*received)
+
+
+def _scope(channel: Channel) -> Scope:
+    """The first message. Raises Hangup, InvalidInput."""
+    poll = select.poll()
+    poll.register(channel.descriptor, select.POLLIN)
+    while (received := channel.receive()) is None:
+        poll.poll()
+    message, descriptors = received
+    for each in descriptors:
+        os.close(each)
+    if not isinstance(message, Scope):
+        raise InvalidInput(f"{type(message).__name__} came before Scope", where="measurer channel")
+    return message
+
+
+def _sidecar(channel: Channel) -> int:
+    """A pidfd of the process at the other end. Raises Hangup when it is gone."""
+    try:
+        return channel.socket.getsockopt(socket.SOL_SOCKET, kernel.SO_PEERPIDFD)
+    except OSError:
+        parent = os.getppid()
+    try:
+        pidfd = os.pidfd_open(parent)
+    except ProcessLookupError as error:
+        raise Hangup from error
+    if os.getppid() != parent:  # it died, and the pidfd may be of whoever came after
+        raise Hangup
+    return pidfd
+
+
+def _fault(channel: Channel, fault: Fault) -> int:
+    with suppress(Hangup, ProofbeatError, OSError):
+        channel.send(fault)
+    return 1
+
+
+def _place(error: BaseException) -> str:
+    """File and line that raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""

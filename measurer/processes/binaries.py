@@ -1,0 +1,177 @@
+"""Executable files: digest, loader, and the path by which the workload knows them, read once a content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import struct
+from dataclasses import dataclass
+
+from attestation.digests import Digest
+from measurer import kernel
+
+_CHUNK = 1 << 20
+_DELETED = " (deleted)"
+_PT_INTERP = 3
+_ELF = b"\x7fELF"
+_MOST_CACHED = 2048
+
+Stamp = tuple[int, int, int, int]
+"""Device, inode, size, change time in ns: what the kernel says about a content that has not been touched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """An executable file's bytes. interpreter: the ELF loader it asks for (PT_INTERP), empty when static."""
+
+    digest: Digest
+    interpreter: str
+    elf: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """What a process runs. Empty texts where the kernel did not let us look."""
+
+    path: str
+    digest: Digest
+    loader: str = ""
+    loader_digest: Digest = ""
+    deleted: bool = False
+    stamp: Stamp = (0, 0, 0, 0)
+    elf: bool = True
+
+
+UNKNOWN = Binary("", "", deleted=True)
+"""An execution whose process was gone before we could look, and of which no event told the file."""
+
+
+class Binaries:
+    """Digests of executables, cached by stamp. `root`: the workload's root, where loaders are looked up."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._contents: dict[Stamp, Content] = {}
+        self._prefix = _own_view(root)
+
+    def forget(self) -> None:
+        """Read everything again from now on."""
+        self._contents.clear()
+
+    def of_process(self, folder: int) -> Binary:
+        """What the process behind a /proc/PID descriptor runs. Raises OSError when it is gone."""
+        try:
+            descriptor = os.open("exe", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+        except PermissionError:
+            return Binary("", "")
+        try:
+            return self.of_open(descriptor, os.readlink("exe", dir_fd=folder))
+        finally:
+            os.close(descriptor)
+
+    def of_open(self, descriptor: int, link: str) -> Binary:
+        """The executable behind an open file. link: what the kernel calls it (readlink of a /proc link)."""
+        status = os.fstat(descriptor)
+        content = self._content(descriptor, status)
+        loader = self._loader(content.interpreter)
+        return Binary(
+            path=self.path_of(link),
+            digest=content.digest,
+            loader=content.interpreter,
+            loader_digest=loader.digest if loader else "",
+            deleted=status.st_nlink == 0,
+            stamp=stamp_of(status),
+            elf=content.elf,
+        )
+
+    def path_of(self, link: str) -> str:
+        """The path below the workload's root for a path below ours."""
+        path = link.removesuffix(_DELETED)
+        return path[len(self._prefix) :] if self._prefix and path.startswith(self._prefix + "/") else path
+
+    def loader_stamp(self, interpreter: str) -> Stamp | None:
+        """The stamp of the file that this PT_INTERP leads to now."""
+        try:
+            descriptor = kernel.open_below(self._root, os.fsencode(interpreter), os.O_PATH)
+        except (OSError, ValueError):
+            return None
+        try:
+            return stamp_of(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+
+    def _loader(self, interpreter: str) -> Content | None:
+        if not interpreter:
+            return None
+        try:
+            descriptor = kernel.open_below(self._root, os.fsencode(interpreter), os.O_RDONLY | os.O_NONBLOCK)
+        except (OSError, ValueError):
+            return None
+        try:
+            return self._content(descriptor, os.fstat(descriptor))
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+
+    def _content(self, descriptor: int, status: os.stat_result) -> Content:
+        stamp = stamp_of(status)
+        known = self._contents.get(stamp)
+        if known is not None:
+            return known
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("not a regular file")
+        content = Content(_digest(descriptor), interpreter_of(descriptor), os.pread(descriptor, 4, 0) == _ELF)
+        if stamp_of(os.fstat(descriptor)) == stamp:
+            if len(self._contents) >= _MOST_CACHED:
+                self._contents.clear()
+            self._contents[stamp] = content
+        return content
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
+
+
+def interpreter_of(descriptor: int) -> str:
+    """PT_INTERP of an ELF file (elf(5)), empty for anything else, static or malformed."""
+    head = os.pread(descriptor, 64, 0)
+    if len(head) < 52 or head[:4] != _ELF or head[5] not in (1, 2):
+        return ""
+    order = "<" if head[5] == 1 else ">"
+    try:
+        if head[4] == 2:
+            (table,), (size, count) = (
+                struct.unpack_from(order + "Q", head, 32),
+                struct.unpack_from(order + "HH", head, 54),
+            )
+        else:
+            (table,), (size, count) = (
+                struct.unpack_from(order + "I", head, 28),
+                struct.unpack_from(order + "HH", head, 42),
+            )
+        layout = struct.Struct(order + ("IIQQQQ" if head[4] == 2 else "IIIII"))
+        headers = os.pread(descriptor, min(size * count, 1 << 16), table)
+        for position in range(0, len(headers) - layout.size + 1, max(size, layout.size)):
+            fields = layout.unpack_from(headers, position)
+            if fields[0] == _PT_INTERP:
+                offset, length = (fields[2], fields[5]) if head[4] == 2 else (fields[1], fields[4])
+                return os.fsdecode(os.pread(descriptor, min(length, 4096), offset).rstrip(b"\0"))
+    except (struct.error, OSError, OverflowError, ValueError):
+        return ""
+    return ""
+
+
+def _digest(descriptor: int) -> Digest:
+    state, position = hashlib.sha256(), 0
+    while chunk := os.pread(descriptor, _CHUNK, position):
+        state.update(chunk)
+        position += len(chunk)
+    return state.hexdigest()
+
+
+def _own_view(root: int) -> str:
+    """How our own root sees the workload's root folder; empty when they are the same."""
+    path = os.readlink(f"/proc/self/fd/{root}")  # noqa: PTH115 - a path object would say nothing more
+    return "" if path == "/" else path

@@ -1,0 +1,121 @@
+"""The process events connector (linux/cn_proc.h): every fork, exec, exit, change of user and attachment on the host.
+
+Needs CAP_NET_ADMIN, and that we live in the initial user, pid and network namespaces. Membership of the workload's
+tree is exact with it, because the kernel reports a child before that child has run a single instruction.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from measurer import kernel as k
+from measurer.clock import monotonic
+
+_NLMSG = struct.Struct("=IHHII")
+_CONNECTOR = struct.Struct("=IIIIHH")
+_EVENT = struct.Struct("=IIQ")
+_OPERATION = struct.Struct("=I")
+_PIDS = struct.Struct("=IIII")
+_ACKNOWLEDGED_WITHIN = 0.5
+_RECEIVE_BUFFER = 4 << 20
+_MOST_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEvent:
+    """what: one of the PROC_EVENT_ numbers. pid and thread: whose event it is. other: the child's process after a fork,
+
+    the tracer after an attachment; other_thread likewise.
+    """
+
+    what: int
+    pid: int
+    thread: int
+    other: int = 0
+    other_thread: int = 0
+
+
+class Lost(Exception):
+    """The socket's buffer ran over: events are missing."""
+
+
+class Connector:
+    """Subscribed from construction on. Raises OSError where the kernel refuses."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, k.NETLINK_CONNECTOR
+        )
+        try:
+            self._subscribe()
+        except OSError:
+            self._socket.close()
+            raise
+
+    @property
+    def descriptor(self) -> int:
+        return self._socket.fileno()
+
+    def read(self) -> Iterator[ProcessEvent]:
+        """The events there are, without waiting. Raises Lost, OSError."""
+        while True:
+            try:
+                datagram, sender = self._socket.recvfrom(_MOST_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    raise Lost from error
+                raise
+            if sender[0] == 0:  # from the kernel, not from some process that writes to our port
+                yield from parse(datagram)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _subscribe(self) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, k.SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        self._socket.bind((0, k.CN_IDX_PROC))
+        body = _OPERATION.pack(k.PROC_CN_MCAST_LISTEN)
+        message = _CONNECTOR.pack(k.CN_IDX_PROC, k.CN_VAL_PROC, 0, 0, len(body), 0) + body
+        self._socket.send(_NLMSG.pack(_NLMSG.size + len(message), k.NLMSG_DONE, 0, 0, 0) + message)
+        self._await_acknowledgement()
+
+    def _await_acknowledgement(self) -> None:
+        """Outside the initial namespaces the kernel says nothing at all, so silence is a refusal."""
+        poll, end = select.poll(), monotonic() + _ACKNOWLEDGED_WITHIN
+        poll.register(self._socket, select.POLLIN)
+        while (left := end - monotonic()) > 0:
+            if not poll.poll(left * 1000):
+                break
+            for event in self.read():
+                if event.what == k.PROC_EVENT_NONE:
+                    if event.pid:
+                        raise OSError(event.pid, os.strerror(event.pid))
+                    return
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def parse(datagram: bytes) -> Iterator[ProcessEvent]:
+    """The events in one datagram. An acknowledgement is PROC_EVENT_NONE with the errno as pid."""
+    start = _NLMSG.size + _CONNECTOR.size
+    if len(datagram) < start + _EVENT.size:
+        return
+    index, value, *_ = _CONNECTOR.unpack_from(datagram, _NLMSG.size)
+    if (index, value) != (k.CN_IDX_PROC, k.CN_VAL_PROC):
+        return
+    what, _, _ = _EVENT.unpack_from(datagram, start)
+    numbers = datagram[start + _EVENT.size :][: _PIDS.size].ljust(_PIDS.size, b"\0")
+    first, second, third, fourth = _PIDS.unpack(numbers)
+    if what == k.PROC_EVENT_NONE:
+        yield ProcessEvent(what, first, 0)
+    elif what in (k.PROC_EVENT_FORK, k.PROC_EVENT_PTRACE):
+        yield ProcessEvent(what, second, first, fourth, third)
+    elif what in (k.PROC_EVENT_EXEC, k.PROC_EVENT_UID, k.PROC_EVENT_GID, k.PROC_EVENT_EXIT):
+        yield ProcessEvent(what, second, first)

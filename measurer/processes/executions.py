@@ -1,0 +1,248 @@
+"""The collector of executions: every program that a process of the workload starts, scripts and memfds included.
+
+Two kernel sources together. The connector says who belongs to the workload and that an exec took place; fanotify
+holds the file of every execution open, so that a program which has run and ended is still hashed. The connector is
+always read first: a fork is queued before its child can open anything, an exit is applied after all else, so
+membership is right for every file. An exec whose file fanotify did not show (a memfd, a file system that takes no
+mark) is looked up in /proc, and when the process is gone by then reported without a name and a digest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from attestation.coverage import CollectorCoverage, Mechanism
+from attestation.facts import Actor, CollectorFact, CollectorState, ExecutionFact, Sighting
+from attestation.layers import Layer
+from measurer import kernel as k
+from measurer.channel import Channel
+from measurer.clock import boottime
+from measurer.loop import Loop
+from measurer.processes.binaries import UNKNOWN, Binaries, Binary, Stamp
+from measurer.processes.connector import Connector, Lost, ProcessEvent
+from measurer.processes.drift import Drift
+from measurer.processes.openexec import ExecFiles, OpenExec
+from measurer.processes.polling import Polling
+from measurer.processes.proc import executable_of, open_process
+from measurer.processes.tree import Members
+
+NAME = "executions"
+EVENT_LATENCY_MS = 5.0
+_MOST_STAMPS, _MOST_NAMES = 32, 1024
+
+
+class _Chain:
+    """What one process has opened to execute since it was first heard of.
+
+    last: the file whose interpreter or loader may be opened next. seen: stamps reported. due: executions of which
+    the file is known but the kernel's confirmation is not.
+    """
+
+    __slots__ = ("due", "last", "seen")
+
+    def __init__(self) -> None:
+        self.last: Binary | None = None
+        self.seen: dict[Stamp, None] = {}
+        self.due = 0
+
+
+class Executions:
+    """covered: our coverage changed."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        channel: Channel,
+        members: Members,
+        binaries: Binaries,
+        drift: Drift,
+        covered: Callable[[], None],
+    ) -> None:
+        self._loop, self._channel, self._covered = loop, channel, covered
+        self._members, self._binaries, self._drift = members, binaries, drift
+        self._connector: Connector | None = None
+        self._files: ExecFiles | None = None
+        self._polling: Polling | None = None
+        self._refusals: list[str] = []
+        self._running, self._lost = True, 0
+        self._chains: dict[int, _Chain] = {}
+        self._names: dict[int, str] = {}
+        self.loaders: set[str] = set()
+        self.events = 0
+
+    def start(self, root: int, mountinfo: int) -> None:
+        """Subscribe to what the kernel lets us, then look at the table once; poll it where that is not enough."""
+        try:
+            self._connector = Connector()
+            self._loop.watch(self._connector.descriptor, self.read_events)
+        except OSError as error:
+            self._refusals.append(f"process connector: {error.strerror}")
+        try:
+            self._files = ExecFiles(root, mountinfo)
+            self._loop.watch(self._files.descriptor, self.read_events)
+        except OSError as error:
+            self._refusals.append(f"fanotify: {error.strerror}")
+        self._members.refresh()
+        if self._connector is None:
+            self._polling = Polling(self._members, self._binaries)
+            self._polling.first_look()
+            self._loop.after(NAME, self._polling.interval, self._poll)
+
+    @property
+    def by_events(self) -> bool:
+        return self._connector is not None
+
+    @property
+    def coverage(self) -> CollectorCoverage:
+        mechanism, latency = Mechanism.PROC_CONNECTOR, EVENT_LATENCY_MS
+        details = list(self._refusals)
+        if self._polling is not None:
+            mechanism = Mechanism.FANOTIFY if self._files else Mechanism.POLL
+            latency = EVENT_LATENCY_MS if self._files else self._polling.interval * 1000
+            details.append("a process that ends between two looks is not seen, nor what it leaves behind orphaned")
+        if self._files is not None and self._files.unmarked:
+            details.append(f"not marked: {', '.join(self._files.unmarked)}")
+        return CollectorCoverage(
+            NAME, Layer.PROCESSES, mechanism, latency, self._running, self._lost, "; ".join(details)
+        )
+
+    def mounts_changed(self) -> None:
+        """The workload has other mounts now: mark them too."""
+        if self._files is not None:
+            before = self._files.unmarked
+            self._files.mark_mounts()
+            if self._files.unmarked != before:
+                self._covered()
+
+    def who(self, pid: int) -> str:
+        """The executable of a pid, from memory when it is gone."""
+        return executable_of(pid) or self._names.get(pid, "")
+
+    def read_events(self) -> None:
+        """Forks, then files, then confirmations, then ends: see the module's own words."""
+        executed: dict[int, None] = {}
+        ended: list[int] = []
+        try:
+            if self._connector is not None:
+                for event in self._connector.read():
+                    self._take(event, executed, ended)
+            if self._files is not None:
+                for opened in self._files.read():
+                    self._open(opened)
+        except Lost:
+            self._overflow("the connector's buffer ran over; the process table is read again")
+        except OSError as error:
+            self._die(error)
+        for pid in executed:
+            self._confirm(pid)
+        for pid in ended:
+            self._members.ended(pid)
+            if pid not in self._members:
+                self._chains.pop(pid, None)
+                self._drift.forget(pid)
+
+    def _take(self, event: ProcessEvent, executed: dict[int, None], ended: list[int]) -> None:
+        if event.what == k.PROC_EVENT_FORK:
+            if event.other == event.other_thread and self._members.forked(event.pid, event.other):
+                self._name(event.other, self._names.get(event.pid, ""))
+        elif event.what == k.PROC_EVENT_EXIT:
+            if event.pid == event.thread and event.pid in self._members:
+                ended.append(event.pid)
+        elif event.what == k.PROC_EVENT_EXEC:
+            if self._members.executed(event.pid):
+                executed[event.pid] = None
+        elif event.pid in self._members:
+            if event.what == k.PROC_EVENT_PTRACE and event.other:
+                self._drift.traced(event.pid, event.other)
+            else:
+                self._drift.look(event.pid)
+
+    def _open(self, opened: OpenExec) -> None:
+        if opened.lost:
+            self._overflow("fanotify's queue ran over; the process table is read again")
+            return
+        try:
+            if self._members.executed(opened.pid) or (self._connector is None and self._members.descends(opened.pid)):
+                link = os.readlink(f"/proc/self/fd/{opened.descriptor}")  # noqa: PTH115 - on the way of a fact
+                self._opened(opened.pid, self._binaries.of_open(opened.descriptor, link))
+        finally:
+            os.close(opened.descriptor)
+
+    def _opened(self, pid: int, binary: Binary) -> None:
+        chain = self._chains.setdefault(pid, _Chain())
+        last, chain.last = chain.last, binary
+        if last is not None and last.elf and binary.stamp == self._binaries.loader_stamp(last.loader):
+            chain.last = None
+            if binary.digest in self.loaders:
+                return  # the processes layer names it beside its program already
+            self.loaders.add(binary.digest)
+        elif last is None or last.elf:
+            chain.due += 1
+        chain.seen[binary.stamp] = None
+        if len(chain.seen) > _MOST_STAMPS:
+            chain.seen.pop(next(iter(chain.seen)))
+        self._tell(pid, binary, Sighting.EVENT)
+
+    def _confirm(self, pid: int) -> None:
+        """The kernel says that an execution took place: was its file among those opened?"""
+        chain = self._chains.setdefault(pid, _Chain())
+        due, chain.due = chain.due, 0
+        running = self._running_in(pid)
+        if running is None:
+            chain.due = max(0, due - 1)
+            if due == 0:
+                self._tell(pid, UNKNOWN, Sighting.EVENT)
+            return
+        self._name(pid, running.path)
+        if running.stamp not in chain.seen:
+            self._tell(pid, running, Sighting.EVENT)
+        self._drift.look(pid)
+
+    def _running_in(self, pid: int) -> Binary | None:
+        try:
+            folder = open_process(pid)
+        except OSError:
+            return None
+        try:
+            return self._binaries.of_process(folder)
+        except OSError:
+            return None
+        finally:
+            os.close(folder)
+
+    def _poll(self) -> None:
+        if self._polling is None:
+            return
+        for pid, binary in self._polling.look():
+            self._tell(pid, binary, Sighting.POLL)
+        self._loop.after(NAME, self._polling.interval, self._poll)
+
+    def _tell(self, pid: int, binary: Binary, sighting: Sighting) -> None:
+        self.events += 1
+        actor = Actor(pid, self.who(pid))
+        self._channel.send(ExecutionFact(boottime(), binary.path, binary.digest, actor, sighting, binary.deleted))
+        if binary.path:
+            self._name(pid, binary.path)
+
+    def _name(self, pid: int, path: str) -> None:
+        self._names.pop(pid, None)
+        self._names[pid] = path
+        if len(self._names) > _MOST_NAMES:
+            self._names.pop(next(iter(self._names)))
+
+    def _overflow(self, detail: str) -> None:
+        self._lost += 1
+        self._channel.send(CollectorFact(boottime(), NAME, CollectorState.OVERFLOWED, detail))
+        self._members.refresh()
+        self._covered()
+
+    def _die(self, error: OSError) -> None:
+        if self._running:
+            self._running = False
+            for source in (self._connector, self._files):
+                if source is not None:
+                    self._loop.forget(source.descriptor)
+            self._refusals.append(f"stopped: {error.strerror}")
+            self._channel.send(CollectorFact(boottime(), NAME, CollectorState.DEAD, self._refusals[-1]))
+            self._covered()

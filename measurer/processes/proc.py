@@ -1,0 +1,179 @@
+"""One process, read from /proc (proc(5)) through a descriptor of its folder, so that pid reuse cannot mix two."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from attestation.errors import InvalidInput
+from attestation.processes import ProcessKind
+from measurer.processes.binaries import Binaries, Binary
+
+NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+_STAT_BYTES, _STATUS_BYTES = 4096, 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The fields of /proc/PID/stat that we use. start_ticks: clock ticks since boot."""
+
+    state: str
+    parent: int
+    session: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a process may do and who watches it: the part that can drift while it runs."""
+
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
+    capabilities: str
+    no_new_privileges: bool
+    seccomp: int
+    tracer: int
+    namespaces: tuple[str, ...]
+
+    def watched_by(self, tracer: int) -> Rights:
+        return replace(self, tracer=tracer)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One process, looked at once."""
+
+    pid: int
+    start_ticks: int
+    rights: Rights
+    binary: Binary
+
+    @property
+    def kind(self) -> ProcessKind:
+        return ProcessKind(
+            executable=self.binary.path,
+            digest=self.binary.digest,
+            loader=self.binary.loader,
+            loader_digest=self.binary.loader_digest,
+            uid=self.rights.uids[1],
+            gid=self.rights.gids[1],
+            capabilities=self.rights.capabilities,
+            no_new_privileges=self.rights.no_new_privileges,
+            seccomp=self.rights.seccomp,
+            namespaces=self.rights.namespaces,
+            deleted=self.binary.deleted,
+        )
+
+
+def parse_stat(text: bytes) -> Stat:
+    """Raises InvalidInput. The command name may hold blanks and brackets, so fields count from its last ')'."""
+    _, closing, rest = text.rpartition(b")")
+    fields = rest.split()
+    try:
+        if not closing:
+            raise ValueError("no command name")
+        return Stat(fields[0].decode("ascii"), int(fields[1]), int(fields[3]), int(fields[19]))
+    except (ValueError, IndexError) as error:
+        raise InvalidInput("a process state that does not parse", where="/proc/PID/stat") from error
+
+
+def parse_status(text: bytes, namespaces: tuple[str, ...] = ()) -> Rights:
+    """The rights in /proc/PID/status. Raises InvalidInput when a field is missing or malformed."""
+    fields = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(b":")
+        fields[name] = value.split()
+    try:
+        return Rights(
+            uids=tuple(int(each) for each in fields[b"Uid"]),
+            gids=tuple(int(each) for each in fields[b"Gid"]),
+            capabilities=f"{int(fields[b'CapEff'][0], 16):016x}",
+            no_new_privileges=fields[b"NoNewPrivs"][0] == b"1",
+            seccomp=int(fields[b"Seccomp"][0]) if b"Seccomp" in fields else 0,
+            tracer=int(fields[b"TracerPid"][0]),
+            namespaces=namespaces,
+        )
+    except (KeyError, ValueError, IndexError) as error:
+        raise InvalidInput("a process status that does not parse", where="/proc/PID/status") from error
+
+
+def listing(folder: str) -> list[str]:
+    """The names in a folder of /proc. Raises OSError."""
+    return os.listdir(folder)  # noqa: PTH208 - read fifty times a second where polling is all we have
+
+
+def open_process(pid: int) -> int:
+    """A descriptor of /proc/PID. Raises OSError when there is no such process."""
+    return os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def stat_of(pid: int) -> Stat | None:
+    """State, parent, session and start time; None when the process is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return parse_stat(file.read(_STAT_BYTES) or b"")
+    except (OSError, InvalidInput):
+        return None
+
+
+def read_rights(pid: int) -> tuple[int, Rights] | None:
+    """Start time and rights of a process; None when it is gone or a zombie."""
+    try:
+        folder = open_process(pid)
+    except OSError:
+        return None
+    try:
+        stat = parse_stat(_read(folder, "stat", _STAT_BYTES))
+        return None if stat.state in "ZXx" else (stat.start_ticks, _rights_of(folder))
+    except (OSError, InvalidInput):
+        return None
+    finally:
+        os.close(folder)
+
+
+def look(pid: int, binaries: Binaries) -> Look | None:
+    """Everything about one process; None when it is gone, or a zombie that runs no more."""
+    try:
+        folder = open_process(pid)
+    except OSError:
+        return None
+    try:
+        stat = parse_stat(_read(folder, "stat", _STAT_BYTES))
+        if stat.state in "ZXx":
+            return None
+        return Look(pid, stat.start_ticks, _rights_of(folder), binaries.of_process(folder))
+    except (OSError, InvalidInput):
+        return None
+    finally:
+        os.close(folder)
+
+
+def executable_of(pid: int) -> str:
+    """The path of what a process runs, as it sees it; empty when it is gone or hidden from us."""
+    try:
+        link = os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - called for every event, a path object costs more
+        return link.removesuffix(" (deleted)")
+    except OSError:
+        return ""
+
+
+def _rights_of(folder: int) -> Rights:
+    return parse_status(_read(folder, "status", _STATUS_BYTES), _namespaces(folder))
+
+
+def _read(folder: int, name: str, size: int) -> bytes:
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        return os.read(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def _namespaces(folder: int) -> tuple[str, ...]:
+    links = []
+    for name in NAMESPACES:
+        try:
+            links.append(os.readlink(f"ns/{name}", dir_fd=folder))
+        except OSError:
+            links.append(f"{name}:unreadable")
+    return tuple(links)

@@ -1,0 +1,200 @@
+"""Whom we measure: one run of a workload, pinned once by descriptors, so that no later step resolves a pid again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from attestation.channel import Scope
+from attestation.errors import InvalidConfiguration, InvalidInput, WorkloadGone
+from attestation.instance import InstanceId
+from measurer import kernel
+from measurer.processes.proc import parse_stat
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroup:
+    """A control group. hierarchy: its number in /proc/PID/cgroup, 0 for version 2. path: as that file writes it."""
+
+    hierarchy: int
+    path: str
+    folder: Path
+    inode: int
+
+    def holds(self, membership: str) -> bool:
+        """Does a process with this /proc/PID/cgroup text live in the group or below it?"""
+        where = cgroup_paths(membership).get(self.hierarchy)
+        return where is not None and (where == self.path or where.startswith(self.path.rstrip("/") + "/"))
+
+    def pids(self) -> Iterator[int]:
+        """Every process in the group and below it."""
+        for folder, _, _ in os.walk(self.folder):
+            try:
+                text = Path(folder, "cgroup.procs").read_text()
+            except OSError:
+                continue
+            yield from (int(each) for each in text.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """The workload's first process, held.
+
+    pidfd: readable once it has ended. proc: /proc/PID, opened while it lived; it answers for no other process.
+    root: its root folder (O_PATH). start_ticks: field 22 of its stat, in clock ticks since boot.
+    """
+
+    pid: int
+    pidfd: int
+    proc: int
+    root: int
+    start_ticks: int
+    parent: int
+    session: int
+    instance: InstanceId
+    boot_id: str
+    cgroup: Cgroup | None
+
+    @property
+    def started(self) -> float:
+        """CLOCK_BOOTTIME seconds."""
+        return self.start_ticks / os.sysconf("SC_CLK_TCK")
+
+
+def pin(scope: Scope) -> Pinned:
+    """Resolve the pid once. Raises WorkloadGone, InvalidConfiguration."""
+    where = f"process {scope.pid}"
+    try:
+        pidfd = os.pidfd_open(scope.pid)
+        proc = os.open(f"/proc/{scope.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stat = parse_stat(read_at(proc, "stat"))
+        membership = read_at(proc, "cgroup").decode(errors="surrogateescape")
+    except (OSError, InvalidInput) as error:
+        raise WorkloadGone(
+            "the workload ended before it could be pinned", where=where, mend="Start it again, then measure that run."
+        ) from error
+    try:
+        root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
+    except OSError as error:
+        raise _no_access(error, where) from error
+    if not alive(pidfd):  # the descriptors above belong to the pidfd's process only if that still lives now
+        raise WorkloadGone(
+            "the workload ended before it could be pinned", where=where, mend="Start it again, then measure that run."
+        )
+    cgroup = find_cgroup(scope.cgroup, membership) if scope.cgroup else None
+    boot_id = _BOOT_ID.read_text().strip()
+    instance = InstanceId.of_run(
+        boot_id=boot_id, cgroup=cgroup.inode if cgroup else 0, pid=scope.pid, start_ticks=stat.start_ticks
+    )
+    return Pinned(scope.pid, pidfd, proc, root, stat.start_ticks, stat.parent, stat.session, instance, boot_id, cgroup)
+
+
+def alive(pidfd: int) -> bool:
+    """Is the process behind a pidfd still there? Signal 0 asks nothing of it (pidfd_send_signal(2))."""
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def read_at(directory: int, name: str) -> bytes:
+    """A whole small file below a /proc/PID descriptor. Raises OSError, ESRCH once the process is gone."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        parts = []
+        while part := os.read(descriptor, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def cgroup_paths(membership: str) -> dict[int, str]:
+    """/proc/PID/cgroup (cgroups(7)) as hierarchy number -> path."""
+    paths = {}
+    for line in membership.splitlines():
+        number, _, rest = line.partition(":")
+        _, _, path = rest.partition(":")
+        if number.isdigit():
+            paths[int(number)] = path
+    return paths
+
+
+def find_cgroup(wanted: str, membership: str) -> Cgroup:
+    """The group of that path (as in /proc/PID/cgroup, or as a folder) that the workload lives in.
+
+    Looks through version 2 first and then every version 1 hierarchy, because a hybrid system keeps the workload's
+    group in one of those. Raises InvalidConfiguration when the workload is in no such group.
+    """
+    for hierarchy, mount in _cgroup_mounts():
+        path = "/" + wanted.removeprefix(str(mount)).strip("/")
+        folder = mount / path.lstrip("/")
+        candidate = Cgroup(hierarchy, path, folder, 0)
+        if candidate.holds(membership) and (folder / "cgroup.procs").exists():
+            return Cgroup(hierarchy, path, folder, folder.stat().st_ino)
+    raise InvalidConfiguration(
+        "the workload is not in this cgroup", where=f"cgroup {wanted}", mend="Give one of its /proc/PID/cgroup paths."
+    )
+
+
+def _cgroup_mounts() -> list[tuple[int, Path]]:
+    numbers: dict[str, int] = {}
+    for number, controllers in _own_hierarchies():
+        for controller in controllers.split(","):
+            numbers[controller] = number
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        point, kind, options = Path(before.split()[4]), after.split()[0], after.split()[2]
+        if kind == "cgroup2":
+            found.append((0, point))
+        elif kind == "cgroup":
+            found += [(numbers[option], point) for option in options.split(",") if option in numbers]
+    return sorted(found)
+
+
+def _own_hierarchies() -> Iterator[tuple[int, str]]:
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        number, controllers, _ = line.split(":", 2)
+        if controllers:
+            yield int(number), controllers
+
+
+def _no_access(error: OSError, where: str) -> InvalidConfiguration:
+    return InvalidConfiguration(
+        f"the workload's root folder cannot be opened ({os.strerror(error.errno or 0)})",
+        where=where,
+        mend="Run the measurer as the workload's user, or give it CAP_SYS_PTRACE.",
+    )
+
+
+def check_include(root: int, path: str) -> None:
+    """Raises InvalidConfiguration unless `path` is absolute, exists for the workload, and is no symbolic link."""
+    where = f"workload.files.include {path}"
+    if not path.startswith("/") or "\0" in path or os.path.normpath(path) != path:
+        raise InvalidConfiguration(
+            "not an absolute path in its shortest form", where=where, mend="Write it like /srv/app."
+        )
+    try:
+        descriptor = kernel.open_below(root, os.fsencode(path), os.O_PATH | os.O_NOFOLLOW)
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"cannot be read as the workload sees it ({os.strerror(error.errno or 0)})",
+            where=where,
+            mend="Name a file or folder that exists in the workload's root and that the measurer may read.",
+        ) from error
+    try:
+        mode = os.fstat(descriptor).st_mode
+        target = os.readlink("", dir_fd=descriptor) if (mode & 0o170000) == 0o120000 else ""
+    finally:
+        os.close(descriptor)
+    if target:
+        raise InvalidConfiguration(f"a symbolic link to {target}", where=where, mend="Name what it points to.")

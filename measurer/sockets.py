@@ -1,0 +1,278 @@
+"""Ending one process's TCP connections through sock_diag(7): SOCK_DESTROY resets them, whatever they are doing.
+
+A network namespace is often shared, so a socket counts as Envoy's only when its inode is among Envoy's descriptors,
+or when it has no inode (nobody has accepted it yet, or its owner has closed it) and its local port is one that
+Envoy listens on. Needs CAP_NET_ADMIN in the namespace's user namespace and CONFIG_INET_DIAG_DESTROY.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from measurer import kernel as k
+
+_NLMSG = struct.Struct("=IHHII")
+_REQUEST = struct.Struct("=BBBBI48s")
+_ANSWER = struct.Struct("=BBBB48sIIIII")
+_ERROR = struct.Struct("=i")
+_PORT = struct.Struct(">H")
+_TCP_LISTEN, _TCP_TIME_WAIT, _TCP_CLOSE = 10, 6, 7
+_OPEN_STATES = 0xFFFF & ~(1 << _TCP_LISTEN | 1 << _TCP_TIME_WAIT | 1 << _TCP_CLOSE | 1)
+"""A bit a state of linux/tcp_states.h: all that can still carry data."""
+_ANY = bytes(40) + b"\xff" * 8
+_BUFFER = 1 << 16
+_MOST_PASSES = 20
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """One TCP socket. identity: the kernel's inet_diag_sockid, which ends with a cookie that is never used again."""
+
+    family: int
+    state: int
+    identity: bytes
+    inode: int
+
+    @property
+    def cookie(self) -> bytes:
+        return self.identity[40:48]
+
+    @property
+    def port(self) -> int:
+        """Local port."""
+        return int.from_bytes(self.identity[:2], "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a sweep did. left: connections of the dumps before the last one that were still in it."""
+
+    destroyed: int
+    left: int
+    passes: int
+
+
+class Diagnosis:
+    """A netlink socket in one network namespace: our own, or that of a pidfd."""
+
+    def __init__(self, pidfd: int | None = None) -> None:
+        self._socket = _netlink() if pidfd is None else _netlink_of(pidfd)
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def dump(self, states: int) -> Iterator[Socket]:
+        """All TCP sockets of the namespace in these states, IPv4 and IPv6. Raises OSError."""
+        for family in (socket.AF_INET, socket.AF_INET6):
+            self._sequence += 1
+            request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, states, _ANY)
+            flags = k.NLM_F_REQUEST | k.NLM_F_DUMP
+            head = _NLMSG.pack(_NLMSG.size + len(request), k.SOCK_DIAG_BY_FAMILY, flags, self._sequence, 0)
+            self._socket.send(head + request)
+            yield from self._answers()
+
+    def destroy(self, victims: list[Socket]) -> None:
+        """Reset these. One that is gone already, or was changing hands, is left to the next dump."""
+        for start in range(0, len(victims), _BATCH):
+            batch = victims[start : start + _BATCH]
+            self._socket.send(b"".join([self._order(victim, k.NLM_F_REQUEST) for victim in batch]))
+        self._forget_refusals()
+
+    def try_destroy(self, victim: Socket) -> int:
+        """Reset one and return the kernel's errno, 0 when it did."""
+        self._socket.send(self._order(victim, k.NLM_F_REQUEST | k.NLM_F_ACK))
+        for kind, body in messages(self._socket.recv(_BUFFER)):
+            if kind == k.NLMSG_ERROR:
+                return -int(_ERROR.unpack_from(body)[0])
+        return errno.EPROTO
+
+    def _order(self, victim: Socket, flags: int) -> bytes:
+        request = _REQUEST.pack(victim.family, socket.IPPROTO_TCP, 0, 0, 1 << victim.state, victim.identity)
+        return _NLMSG.pack(_NLMSG.size + len(request), k.SOCK_DESTROY, flags, 0, 0) + request
+
+    def _answers(self) -> Iterator[Socket]:
+        while True:
+            for kind, body in messages(self._socket.recv(_BUFFER)):
+                if kind == k.NLMSG_DONE:
+                    return
+                if kind == k.NLMSG_ERROR:
+                    code = -int(_ERROR.unpack_from(body)[0])
+                    raise OSError(code, os.strerror(code), "sock_diag")
+                found = parse(body)
+                if found is not None:
+                    yield found
+
+    def _forget_refusals(self) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                self._socket.recv(_BUFFER, socket.MSG_DONTWAIT)
+
+
+class Cutter:
+    """The connections of one process. proc: its /proc folder, open; pidfd: its network namespace is used.
+
+    may_destroy: whether the kernel lets us, found out by trying.
+    """
+
+    def __init__(self, proc: int, pidfd: int) -> None:
+        elsewhere = None if _in_our_network(proc) else pidfd
+        self._proc = proc
+        self.refusal = can_destroy(elsewhere)
+        self._diagnosis = Diagnosis(elsewhere)
+        self._seen: set[bytes] = set()
+
+    @property
+    def may_destroy(self) -> bool:
+        return self.refusal == 0
+
+    def close(self) -> None:
+        self._diagnosis.close()
+
+    def sweep(self, *, goes_on: bool = False) -> Cut:
+        """Destroy all, dump, and again until nothing is left that an earlier dump had seen. Raises OSError.
+
+        A connection that appears while we sweep is destroyed too if another pass is needed; one that was in no dump
+        but the last may remain, because its handshake happens under the new state. goes_on: what the sweep before
+        had seen counts as seen, even if the process is gone and its descriptors with it.
+        """
+        if not goes_on:
+            self._seen = set()
+        left: list[Socket] = []
+        for passes in range(1, _MOST_PASSES + 1):
+            mine = self._mine()
+            left = [each for each in mine if each.cookie in self._seen]
+            if not mine or (self._seen and not left):
+                return Cut(len(self._seen), 0, passes)
+            self._seen.update(each.cookie for each in mine)
+            if not self.may_destroy:
+                return Cut(0, len(mine), passes)
+            self._diagnosis.destroy(mine)
+        return Cut(len(self._seen) - len(left), len(left), _MOST_PASSES)
+
+    def _mine(self) -> list[Socket]:
+        everything = list(self._diagnosis.dump(_OPEN_STATES | 1 << _TCP_LISTEN))
+        inodes = self._inodes({each.inode for each in everything})
+        ports = {each.port for each in everything if each.state == _TCP_LISTEN and each.inode in inodes}
+        return [
+            each
+            for each in everything
+            if each.state != _TCP_LISTEN
+            and (each.inode in inodes or (not each.inode and each.port in ports) or each.cookie in self._seen)
+        ]
+
+    def _inodes(self, wanted: set[int]) -> set[int]:
+        """Which of these socket inodes the process holds; none once it is gone."""
+        wanted.discard(0)
+        found: set[int] = set()
+        if not wanted:
+            return found
+        try:
+            folder = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._proc)
+        except OSError:
+            return found
+        try:
+            for name in os.listdir(folder):  # noqa: PTH208 - a descriptor, not a path
+                with suppress(OSError):
+                    link = os.readlink(name, dir_fd=folder)
+                    if link.startswith("socket:["):
+                        found.add(int(link[8:-1]))
+        except OSError:
+            return found & wanted
+        finally:
+            os.close(folder)
+        return found & wanted
+
+
+def can_destroy(pidfd: int | None = None) -> int:
+    """0 when this kernel lets us destroy sockets there, else its errno: tried on a listening socket of our own."""
+    try:
+        diagnosis = Diagnosis(pidfd)
+    except OSError as error:
+        return error.errno or errno.EPERM
+    try:
+        with _listener(pidfd) as bait:
+            port, inode = bait.getsockname()[1], os.fstat(bait.fileno()).st_ino
+            for each in list(diagnosis.dump(1 << _TCP_LISTEN)):  # read to its end, or the next answer is the dump's
+                if each.inode == inode and each.port == port:
+                    return diagnosis.try_destroy(each)
+    except OSError as error:
+        return error.errno or errno.EPERM
+    finally:
+        diagnosis.close()
+    return errno.ENOENT
+
+
+def messages(buffer: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and body of each netlink message in a buffer (netlink(7)). What is cut short is left out."""
+    position = 0
+    while position + _NLMSG.size <= len(buffer):
+        length, kind, _, _, _ = _NLMSG.unpack_from(buffer, position)
+        if length < _NLMSG.size or position + length > len(buffer):
+            return
+        yield kind, buffer[position + _NLMSG.size : position + length]
+        position += (length + 3) & ~3
+
+
+def parse(body: bytes) -> Socket | None:
+    """One inet_diag_msg (linux/inet_diag.h); None when it is too short."""
+    if len(body) < _ANSWER.size:
+        return None
+    family, state, _, _, identity, _, _, _, _, inode = _ANSWER.unpack_from(body)
+    return Socket(family, state, identity, inode)
+
+
+def _in_our_network(proc: int) -> bool:
+    try:
+        return os.readlink("ns/net", dir_fd=proc) == os.readlink("/proc/self/ns/net")  # noqa: PTH115 - as the left side
+    except OSError:
+        return True
+
+
+def _netlink() -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, k.NETLINK_SOCK_DIAG)
+
+
+def _listener(pidfd: int | None) -> socket.socket:
+    def listen() -> socket.socket:
+        bait = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        bait.bind(("127.0.0.1", 0))
+        bait.listen(1)
+        return bait
+
+    return listen() if pidfd is None else _inside(pidfd, listen)
+
+
+def _netlink_of(pidfd: int) -> socket.socket:
+    return _inside(pidfd, _netlink)
+
+
+def _inside(pidfd: int, make: Callable[[], socket.socket]) -> socket.socket:
+    """Make a socket in the network namespace of a pidfd's process. Raises OSError.
+
+    A socket stays in the namespace it was made in, and only a thread that ends right after has to enter it.
+    """
+    made: list[socket.socket] = []
+    failed: list[OSError] = []
+
+    def enter() -> None:
+        try:
+            k.enter_network(pidfd)
+            made.append(make())
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return made[0]

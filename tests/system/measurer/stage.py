@@ -1,0 +1,171 @@
+"""A stand-in sidecar that spawns the real measurer, and small real workloads for it to measure."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from attestation import channel as words
+from attestation.channel import Beat, Covered, Fault, Guard, Measure, Message, Observed, Pinned, Scope, Sweep, Swept
+from attestation.layers import Layer
+
+M = TypeVar("M", bound=Message)
+ROOT = Path(__file__).resolve().parents[3]
+PATIENCE = 10.0
+
+SERVER = """
+import os, subprocess, sys
+for line in sys.stdin:
+    exec(line)
+    print("done", flush=True)
+"""
+"""A workload that does what it is told, a line of Python at a time."""
+
+
+class Workload:
+    """A process whose acts the test dictates. first: command put before the interpreter, e.g. setpriv."""
+
+    def __init__(self, first: Sequence[str] = ()) -> None:
+        self.process = subprocess.Popen(
+            [*first, sys.executable, "-c", SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            start_new_session=True,
+        )
+        self.do("pass")
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def begin(self, line: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def do(self, line: str) -> None:
+        """Have a line executed and wait until it is."""
+        self.begin(line)
+        assert self.process.stdout
+        assert self.process.stdout.readline() == "done\n"
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                pipe.close()
+
+
+@dataclass
+class Sidecar:
+    """Our end of the channel and the measurer at the other."""
+
+    scope: Scope
+    first: Sequence[str] = ()
+    inbox: list[tuple[Message, bytes | None]] = field(default_factory=list)
+
+    def __enter__(self) -> Sidecar:
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.process = subprocess.Popen(
+            [*self.first, sys.executable, "-m", "measurer", "--channel", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        theirs.close()
+        self.send(self.scope)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.socket.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def send(self, message: Message, descriptor: int | None = None) -> None:
+        if descriptor is None:
+            self.socket.send(words.encode(message))
+        else:
+            socket.send_fds(self.socket, [words.encode(message)], [descriptor])
+
+    def receive(self, seconds: float) -> tuple[Message, bytes | None] | None:
+        """The next message and the bytes of its body; None when none came in time."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        if not poll.poll(max(0.0, seconds) * 1000):
+            return None
+        datagram, descriptors, _, _ = socket.recv_fds(self.socket, words.MOST_BYTES, 1)
+        if not datagram:
+            raise EOFError("the measurer hung up")
+        body = None
+        for each in descriptors:
+            with open(each, "rb") as file:
+                body = file.read() if (position := file.seek(0)) == 0 else bytes(position)
+        return words.decode(datagram), body
+
+    def expect(self, kind: type[M], matching: Callable[[M], bool] = lambda _: True, seconds: float = PATIENCE) -> M:
+        """Wait for a message of this kind that matches; what comes before it stays in the inbox."""
+        return self.expect_with_body(kind, matching, seconds)[0]
+
+    def expect_with_body(
+        self, kind: type[M], matching: Callable[[M], bool] = lambda _: True, seconds: float = PATIENCE
+    ) -> tuple[M, bytes | None]:
+        end = time.monotonic() + seconds
+        while True:
+            received = self.receive(end - time.monotonic())
+            if received is None:
+                raise AssertionError(f"no such {kind.__name__} in {seconds} s; came: {self.seen()}")
+            self.inbox.append(received)
+            message, body = received
+            if isinstance(message, Fault) and kind is not Fault:
+                raise AssertionError(message)
+            if isinstance(message, kind) and matching(message):
+                return message, body
+
+    def seen(self, kind: type[M] | None = None) -> list[M]:
+        return [message for message, _ in self.inbox if kind is None or isinstance(message, kind)]  # type: ignore[misc]
+
+    def settle(self) -> tuple[Pinned, Covered]:
+        """Wait for the answers to Scope and the first observation of both layers."""
+        pinned, covered = self.expect(Pinned), self.expect(Covered)
+        missing = {Layer.FILES, Layer.PROCESSES}
+        while missing:
+            missing.discard(self.expect(Observed).observation.layer)
+        return pinned, covered
+
+    def files(self, *, full: bool = False) -> tuple[Observed, bytes | None]:
+        """Have the files measured now."""
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self.send(Measure((Layer.FILES,), now, full))
+        return self.expect_with_body(
+            Observed, lambda each: each.observation.layer is Layer.FILES and each.observation.began >= now
+        )
+
+    def guard(self, pid: int) -> None:
+        pidfd = os.pidfd_open(pid)
+        self.send(Guard(pid), pidfd)
+        os.close(pidfd)
+
+    def sweep(self, number: int = 1) -> Swept:
+        self.send(Sweep(number))
+        return self.expect(Swept, lambda each: each.number == number)
+
+    def beat(self, number: int = 1) -> None:
+        self.send(Beat(number))

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from proofbeat.demo.layout import DEADMAN, FRESH, FROM_WEB, INTERVAL, INTO_WEB, NEW_STREAMS, STREAMS
+from proofbeat.demo.layout import FRESH, FROM_WEB, INTO_WEB, NEW_STREAMS, STREAMS, flows
 from proofbeat.demo.ledger import Closure
 from proofbeat.demo.load import now
 from proofbeat.demo.scene import Scene, Standing
@@ -49,7 +49,7 @@ async def identity(scene: Scene, say: Say) -> Act:
     for standing in scene.standings:
         await scene.start_envoy(standing)
         await scene.start_sidecar(standing, enrol=True)
-    await scene.run_load()
+    await scene.run_load(flows(scene.layout))
     open_by = [
         await standing.watch.until(Event.PHASE, began, within=WITHIN_SECONDS, matching=in_phase(Phase.FRESH))
         for standing in scene.standings
@@ -63,7 +63,7 @@ async def identity(scene: Scene, say: Say) -> Act:
 async def steady(scene: Scene, say: Say) -> Act:
     """Nothing happens, over and over: rounds pass, traffic does not notice."""
     began = now()
-    await asyncio.sleep(4 * INTERVAL)
+    await asyncio.sleep(4 * scene.layout.terms.interval)
     until = now()
     rounds = [line for line in scene.web.watch.lines if line.get("event") == Event.ROUND and line["heard"] >= began]
     quiet = scene.ledger.quiet(ALL_FLOWS, began, until)
@@ -105,7 +105,7 @@ async def tamper(scene: Scene, say: Say) -> Act:
     await scene.start_sidecar(scene.web, enrol=False)
     enrolled = await scene.web.watch.until(Event.ENROLLED, again, within=WITHIN_SECONDS)
     say("its sidecar was killed with -9 and came back, enrolled by its ticket: still closed")
-    await asyncio.sleep(2 * INTERVAL)
+    await asyncio.sleep(2 * scene.layout.terms.interval)
     stayed = scene.web.watch.first(Event.PHASE, again, in_phase(Phase.FRESH)) is None
     # 2. A new instance is clean.
     await _end_workload(scene.web)
@@ -203,13 +203,14 @@ async def _opened(scene: Scene, standing: Standing, repair: float, closing: _Clo
 
 
 async def _deadman(scene: Scene, say: Say, name: str, number: signal.Signals) -> Act:
+    deadman = scene.layout.terms.deadman
     act = now()
     _send(scene.web, number)
     say(f"web's sidecar got {number.name}")
     # Nobody can report a closing whose reporter is gone: it counts from the time that is promised.
-    closing = await _as_seen(scene, act, act + DEADMAN + GUARDIAN_GRACE, None)
-    say(f"its guardian cut everything after {closing.cut_ms or 0:.0f} ms (dead-man time {DEADMAN:g} s)")
-    in_time = closing.cut_ms is not None and closing.cut_ms <= (DEADMAN + GUARDIAN_GRACE) * 1000
+    closing = await _as_seen(scene, act, act + deadman + GUARDIAN_GRACE, None)
+    say(f"its guardian cut everything after {closing.cut_ms or 0:.0f} ms (dead-man time {deadman:g} s)")
+    in_time = closing.cut_ms is not None and closing.cut_ms <= (deadman + GUARDIAN_GRACE) * 1000
     await asyncio.sleep(0.5)
     repair = now()
     if number is signal.SIGSTOP:
@@ -235,9 +236,9 @@ async def _end_workload(standing: Standing) -> None:
         await standing.sidecar.process.wait()
 
 
-async def _served(scene: Scene, flows: tuple[int, ...], since: float) -> float | None:
-    await _until(scene, lambda: scene.ledger.recovered_after(flows, since) is not None)
-    return scene.ledger.recovered_after(flows, since)
+async def _served(scene: Scene, wanted: tuple[int, ...], since: float) -> float | None:
+    await _until(scene, lambda: scene.ledger.recovered_after(wanted, since) is not None)
+    return scene.ledger.recovered_after(wanted, since)
 
 
 async def _until(scene: Scene, condition: Callable[[], bool]) -> None:

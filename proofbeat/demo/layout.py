@@ -24,13 +24,22 @@ from xds.resources.transport import Identities
 APP_HTTP, APP_ECHO = 8080, 9090
 IN_HTTP, IN_TCP = 8443, 8444
 OUT_HTTP, OUT_FRESH, OUT_TCP = 7001, 7002, 7003
-PAGES = 24
-
-INTERVAL, FRESHNESS, DEADMAN = 1.0, 8.0, 2.0
-"""Seconds. Shorter than the presets, so that a minute shows everything; the dead-man time suits a busy laptop."""
 
 CONNECTION_CAP = 5.0
 """Seconds after which Envoy ends a connection itself, where nothing else here can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Seconds, and how many pages each service has. pages: files measured, besides the service itself.
+
+    Shorter times than the presets', so that a minute shows everything; the dead-man time suits a busy laptop.
+    """
+
+    interval: float = 1.0
+    freshness: float = 8.0
+    deadman: float = 2.0
+    pages: int = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +90,17 @@ class Layout:
     web: Side
     db: Side
     authority: str
+    terms: Terms
 
     @classmethod
-    def make(cls, folder: Path) -> Layout:
+    def make(cls, folder: Path, terms: Terms | None = None) -> Layout:
         trust_domain = f"demo-{secrets.token_hex(4)}.example"
         net = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250) + 1}"
         web, db = (
             Side(name, f"{net}.{number}", folder / name, f"spiffe://{trust_domain}/{name}")
             for number, name in ((11, "web"), (12, "db"))
         )
-        return cls(folder, trust_domain, web, db, f"{net}.10:8443")
+        return cls(folder, trust_domain, web, db, f"{net}.10:8443", terms or Terms())
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -139,7 +149,7 @@ def write_apps(layout: Layout) -> None:
         pages.mkdir(parents=True)
         shutil.copy(service.__file__, side.app / "service.py")
         side.page.write_text(f"<h1>{side.name}</h1>\n")
-        for number in range(PAGES):
+        for number in range(layout.terms.pages):
             (pages / f"page-{number}.html").write_text(f"<p>{side.name}, page {number}</p>\n" * 20)
 
 
@@ -150,12 +160,12 @@ def service_command(side: Side) -> list[str]:
     return [interpreter, "-I", "-S", "-B", script, side.name, side.address, str(APP_HTTP), str(APP_ECHO)]
 
 
-def policy(layout: Layout, side: Side) -> AttestationPolicy:
+def policy(terms: Terms, side: Side) -> AttestationPolicy:
     spec = {
         "mode": "enforce",
-        "interval": duration(INTERVAL),
-        "freshness": duration(FRESHNESS),
-        "deadman": duration(DEADMAN),
+        "interval": duration(terms.interval),
+        "freshness": duration(terms.freshness),
+        "deadman": duration(terms.deadman),
         "files": {"include": [str(side.app)]},
     }
     return AttestationPolicy(metadata=Metadata(name=f"{side.name}-hardened"), spec=PolicySpec.model_validate(spec))
@@ -166,7 +176,7 @@ def write_policies(layout: Layout, taken: dict[str, ReferenceValues]) -> None:
     folder = layout.folder / "policies"
     folder.mkdir()
     for side in layout.sides:
-        ruled = policy(layout, side)
+        ruled = policy(layout.terms, side)
         registration = {
             "apiVersion": ruled.api_version,
             "kind": "WorkloadRegistration",

@@ -7,6 +7,7 @@ JSON list of flows on stdin's first line, writes one fixed-size record a request
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import struct
@@ -14,7 +15,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
-RECORD = struct.Struct("<BBdd")
+RECORD = struct.Struct("<HBdd")
 """Flow number; 1 served, 0 refused; CLOCK_BOOTTIME seconds at which the request began and ended."""
 
 ANSWER_SECONDS = 2.0
@@ -28,7 +29,8 @@ BATCH = 0.01
 class Flow:
     """One stream of requests. kind: `http` keeps its connection; `tcp` is one long stream of short messages.
 
-    fresh: `tcp` with a new connection for each message.
+    `hold` opens a connection and waits for its end: its records are refused ones, from opening to end.
+    fresh: `tcp` with a new connection for each message. pause: seconds between two requests.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Flow:
     address: str
     port: int
     fresh: bool = False
+    pause: float = PAUSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,12 @@ class _Connection:
             self.drop()
         return served
 
+    async def ended(self) -> None:
+        """Until the other side, or the kernel, ends the connection."""
+        if self._pair is not None:
+            with contextlib.suppress(OSError):
+                await self._pair[0].read()
+
     def drop(self) -> None:
         if self._pair is not None:
             self._pair[1].transport.abort()
@@ -93,7 +102,7 @@ class _Connection:
         if self._pair is None:
             self._pair = await asyncio.open_connection(self._flow.address, self._flow.port)
         reader, writer = self._pair
-        if self._flow.kind == "tcp":
+        if self._flow.kind != "http":
             self._sent += 1
             message = b"%08d" % self._sent
             writer.write(message)
@@ -119,13 +128,24 @@ async def _tell(records: list[bytes], out: io.FileIO) -> None:
         records.clear()
 
 
+async def _hold(number: int, flow: Flow, records: list[bytes]) -> None:
+    connection = _Connection(flow)
+    while True:
+        began = now()
+        if await connection.ask():
+            await connection.ended()
+            records.append(pack(Record(number, False, began, now())))
+        connection.drop()
+        await asyncio.sleep(flow.pause)
+
+
 async def _drive(number: int, flow: Flow, records: list[bytes]) -> None:
     connection = _Connection(flow)
     while True:
         began = now()
         served = await connection.ask()
         records.append(pack(Record(number, served, began, now())))
-        await asyncio.sleep(PAUSE if served else PAUSE_REFUSED)
+        await asyncio.sleep(flow.pause if served else max(flow.pause, PAUSE_REFUSED))
 
 
 async def _main() -> None:
@@ -136,7 +156,10 @@ async def _main() -> None:
     out = io.FileIO(sys.stdout.fileno(), "w", closefd=False)
     async with asyncio.TaskGroup() as tasks:
         records: list[bytes] = []
-        driving = [tasks.create_task(_drive(number, flow, records)) for number, flow in enumerate(flows)]
+        driving = [
+            tasks.create_task((_hold if flow.kind == "hold" else _drive)(number, flow, records))
+            for number, flow in enumerate(flows)
+        ]
         driving.append(tasks.create_task(_tell(records, out)))
         await closed.read()
         for each in driving:

@@ -13,7 +13,7 @@ from proofbeat.demo import layout as layouts
 from proofbeat.demo.children import Child, Children
 from proofbeat.demo.layout import Layout, Side
 from proofbeat.demo.ledger import Ledger
-from proofbeat.demo.load import RECORD, dump, now, unpack
+from proofbeat.demo.load import RECORD, Flow, dump, now, unpack
 from proofbeat.demo.watch import Watch
 from telemetry.names import Event
 from xds.bootstrap import envoy_command
@@ -108,8 +108,8 @@ class Scene:
         layouts.write_envoy(self.layout, standing.side)
         self._tasks.create_task(self._keep_envoy(standing), name=f"envoy of {standing.side.name}")
 
-    async def run_load(self) -> None:
-        """Traffic from now to the end of the scene."""
+    async def run_load(self, flows: list[Flow]) -> None:
+        """This traffic from now to the end of the scene."""
         load = await self._children.start(
             "load",
             [sys.executable, "-P", "-m", "proofbeat.demo.load"],
@@ -119,7 +119,7 @@ class Scene:
         stdin = load.process.stdin
         if stdin is None:
             raise Unavailable("the load has no input", where="demo")
-        stdin.write(dump(layouts.flows(self.layout)))
+        stdin.write(dump(flows))
         await stdin.drain()
         self._tasks.create_task(self._collect(load), name="load")
 

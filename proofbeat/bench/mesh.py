@@ -1,0 +1,48 @@
+"""A running mesh for a benchmark: the demo's scene, opened, with terms and traffic of the benchmark's own."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from attestation.errors import Unavailable
+from proofbeat.demo.layout import Layout, Terms
+from proofbeat.demo.load import now
+from proofbeat.demo.scene import Scene
+from proofbeat.demo.watch import in_phase
+from sidecar.freshness import Phase
+from telemetry.names import Event
+
+OPEN_SECONDS = 30.0
+
+
+@asynccontextmanager
+async def scene(terms: Terms) -> AsyncIterator[Scene]:
+    """Services, references, policy and authority; no sidecar yet. Leaves nothing behind."""
+    folder = Path(tempfile.mkdtemp(prefix="proofbeat-bench-"))
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            made = Scene(Layout.make(folder, terms), tasks)
+            try:
+                await made.set_up()
+                yield made
+            finally:
+                await made.end()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def open_both(made: Scene) -> None:
+    """Both sides attested and served. Raises Unavailable."""
+    began = now()
+    for standing in made.standings:
+        await made.start_envoy(standing)
+        await made.start_sidecar(standing, enrol=True)
+    for standing in made.standings:
+        fresh = in_phase(Phase.FRESH)
+        if await standing.watch.until(Event.PHASE, began, within=OPEN_SECONDS, matching=fresh) is None:
+            raise Unavailable(f"{standing.side.name} did not become fresh", where="bench")

@@ -1,0 +1,57 @@
+"""`proofbeat bench NAME`: runs one, prints its report, answers whether every budget holds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+
+from attestation.errors import InvalidInput
+from proofbeat.bench import round as round_bench
+from proofbeat.bench import start, violation
+from proofbeat.bench.figures import Distribution, Report
+
+BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
+    "round": (round_bench.run, "one round with evidence, stage by stage"),
+    "violation": (violation.run, "a modified file: seen, refused, cut, open again"),
+    "start": (start.run, "start to first certificate; memory and idle cost"),
+}
+
+
+async def run(name: str, *, as_json: bool, quick: bool) -> bool:
+    """True when every budget holds. Raises InvalidInput for a name that is none."""
+    if name == "list":
+        for known, (_, what) in BENCHES.items():
+            print(f"{known:12}{what}")
+        return True
+    if name not in BENCHES:
+        raise InvalidInput(f"no benchmark {name!r}", where="bench", mend=f"There are: {', '.join(BENCHES)}.")
+    print(f"bench {name}: a mesh of two real Envoys is set up; this takes a while", file=sys.stderr)
+    report = await BENCHES[name][0](quick=quick)
+    if as_json:
+        print(json.dumps(report.plain(), indent=1))
+    else:
+        _print(report)
+    return report.holds
+
+
+def _print(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"bench {report.bench}", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "unit", "samples", "p50", "p95", "p99", "max"):
+        table.add_column(column, justify="left" if column in ("", "unit") else "right")
+    for name, figure in report.figures.items():
+        if isinstance(figure, Distribution):
+            shown = [str(figure.samples), *(f"{each:g}" for each in (figure.p50, figure.p95, figure.p99, figure.max))]
+        else:
+            shown = ["", f"{figure.value:g}", "", "", ""]
+        table.add_row(name.replace("_", " "), figure.unit, *shown)
+    console = Console(highlight=False)
+    console.print(table)
+    for budget in report.budgets:
+        mark = "[green]holds[/]" if budget.holds else "[red]does not hold[/]"
+        console.print(f"{mark}  {budget.what}: {budget.measured:g} (budget {budget.budget:g})")
+    for peer, figures in report.peers.items():
+        console.print(f"[dim]{peer}: {figures.get('missing', figures)}[/]")

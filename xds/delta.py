@@ -27,6 +27,7 @@ class DeltaStream:
         """Take a request; returns the answer it carries to an earlier response, if any."""
         if not self._opened:
             self._open(request)
+            self._brought_to = None
         elif request.subscribe or request.unsubscribe:
             self._change(request)
         if not request.nonce:
@@ -87,8 +88,10 @@ class DeltaStream:
 
     def _change(self, request: DeltaRequest) -> None:
         self._brought_to = None
-        # A client that subscribes again may have dropped the content: it must be sent again.
+        # A client that subscribes again may have dropped the content, or may be about to read a response that is
+        # still under way: it must be told again, be it of the content or of its absence.
+        under_way = self.ledger.names_under_way()
         for name in request.subscribe:
-            self._subscription.known.pop(name, None)
+            self._subscription.doubt(name, under_way)
         self._subscription.subscribe(request.subscribe)
         self._subscription.unsubscribe(request.unsubscribe)

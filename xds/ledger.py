@@ -73,6 +73,10 @@ class Ledger:
                 return response
         return None
 
+    def names_under_way(self) -> set[str]:
+        """The resources of unanswered responses, which the client may yet take up."""
+        return {r.name for response in self._outstanding.values() for r in response.resources}
+
     def standing_rejection(self, snapshot: Snapshot) -> Answer | None:
         """A rejection of content that `snapshot` still holds: publishing it again is no news to the client."""
         for name, answer in self._rejected.items():

@@ -6,7 +6,7 @@ first request subscribes to everything (legacy); the name `*` does so explicitly
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +22,8 @@ FULL_STATE_TYPES: Final = frozenset(
 
 MAX_NAMES: Final = 100_000
 """Names one stream may subscribe to, so that no client makes us hold more."""
+
+_UNCERTAIN: Final = ""  # no resource has this version
 
 
 @dataclass(slots=True)
@@ -49,15 +51,20 @@ class Subscription:
     def unsubscribe(self, names: Iterable[str]) -> None:
         """Drop names, and what was known of them: who asks again may have thrown the content away.
 
-        Under a wildcard the name may still be wanted; forgetting it has it sent again, as the protocol demands.
+        Under a wildcard the name may still be wanted, and is told again, as the protocol demands.
         """
         for name in names:
             if name == WILDCARD:
                 self.wildcard = False
             else:
                 self.names.pop(name, None)
-                self.known.pop(name, None)
+                self.doubt(name)
         self._forget_unwanted()
+
+    def doubt(self, name: str, under_way: Container[str] = ()) -> None:
+        """What the client holds of a name it was told of is uncertain: it must be told once more."""
+        if name in self.known or name in under_way:
+            self.known[name] = _UNCERTAIN
 
     def replace(self, names: Iterable[str], *, wildcard: bool) -> None:
         """Want exactly these names. Raises StreamError beyond MAX_NAMES."""

@@ -13,12 +13,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from ssl import SSLContext
+from typing import Literal
 
 from xds.acks import Verdict
 from xds.admission import Admission, Refusal
-from xds.bootstrap import Bootstrap, HostPort, Identities, Inbound, Upstream, envoy_command, write_bootstrap
+from xds.bootstrap import Application, Bootstrap, HostPort, Inbound, Upstream, envoy_command, write_bootstrap
 from xds.listening import Endpoint
 from xds.peer import Peer
+from xds.resources.transport import Identities
 from xds.server import Server
 
 ENVOY = Path(sys.executable).with_name("envoy")
@@ -69,7 +71,7 @@ def make_server(path: Path, events: Events) -> Server:
 async def until(condition: Callable[[], bool]) -> None:
     """For what no event tells."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 -- the state belongs to another process, which has no event for it
             await asyncio.sleep(0.01)
 
 
@@ -216,8 +218,10 @@ def describe(
     *,
     connection_per_request: bool = False,
     deny_reason: str = "no-fresh-attestation",
+    protocol: Application = "http",
+    before_first: Literal["silent", "refuse"] = "silent",
 ) -> Bootstrap:
-    """One HTTP port in, and one out which leads back to it."""
+    """One port in, and one out which leads back to it."""
     inbound = HostPort(LOCALHOST, free_port())
     outbound = HostPort(LOCALHOST, free_port())
     return Bootstrap(
@@ -226,16 +230,18 @@ def describe(
         xds_socket=folder / "xds.sock",
         admin_socket=folder / "admin.sock",
         access_log=folder / "access.log",
-        inbound=(Inbound(inbound, HostPort(LOCALHOST, app), "http", WORKLOADS),),
-        upstreams=(Upstream("peer", outbound, inbound, "http", WORKLOADS, connection_per_request),),
+        inbound=(Inbound(inbound, HostPort(LOCALHOST, app), protocol, WORKLOADS),),
+        upstreams=(Upstream("peer", outbound, inbound, protocol, WORKLOADS, connection_per_request),),
         deny_reason=deny_reason,
+        before_first=before_first,
     )
 
 
 @asynccontextmanager
-async def envoy(description: Bootstrap, folder: Path) -> AsyncIterator[Envoy]:
+async def envoy(description: Bootstrap, folder: Path, *, api_type: str = "DELTA_GRPC") -> AsyncIterator[Envoy]:
     config, log = folder / "envoy.json", folder / "envoy.log"
     write_bootstrap(description, config)
+    config.write_text(config.read_text().replace("DELTA_GRPC", api_type))
     with log.open("w") as output:
         process = await asyncio.create_subprocess_exec(
             *envoy_command(ENVOY, config, concurrency=1, log_level="info"), stdout=output, stderr=output

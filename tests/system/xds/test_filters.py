@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.system.xds.pki import Authority
-from tests.system.xds.rig import SPIFFE_ID, Caller, Events, application, describe, envoy, make_server
+from tests.system.xds.rig import SPIFFE_ID, Caller, Events, application, call_once, describe, envoy, make_server
 from xds.resources.ecds import extension_config
-from xds.resources.rbac import TypedConfig, http_allow_all, http_deny_all
+from xds.resources.rbac import TypedConfig, http_allow_all, http_deny_all, tcp_allow_all, tcp_deny_all
 from xds.resources.secrets import tls_certificate, validation_context
 from xds.snapshot import Resource, Snapshot
 
 TTL = 1.0
+CLOSED = (ConnectionError, asyncio.IncompleteReadError)
 FILTERS = ("rbac-inbound-http", "rbac-outbound-http")
 
 
@@ -97,6 +100,31 @@ def test_without_heartbeats_a_filter_with_a_lifetime_denies_and_heartbeats_keep_
                 await events.until(lambda events: events.verdicts[-1].heartbeat)
                 assert (await caller.get()).status == 200
                 await caller.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_denial_closes_new_tcp_connections_and_until_a_filter_comes_all_are_closed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        events = Events()
+        identity = secrets(Authority("mesh"))
+
+        def tcp(config: TypedConfig) -> Snapshot:
+            names = ("rbac-inbound-tcp", "rbac-outbound-tcp")
+            return Snapshot.of(*identity, *(extension_config(name, config) for name in names))
+
+        async with application() as app, make_server(tmp_path / "xds.sock", events) as server:
+            server.publish(Snapshot.of(*identity))
+            async with envoy(describe(tmp_path, app, protocol="tcp"), tmp_path) as proxy:
+                await proxy.until_ready()
+                with pytest.raises(CLOSED):
+                    await call_once(proxy.outbound)
+                assert (await server.publish(tcp(tcp_allow_all())).acknowledged(5)).in_force
+                assert (await call_once(proxy.outbound)).status == 200
+                assert (await server.publish(tcp(tcp_deny_all("tcp-denied"))).acknowledged(5)).in_force
+                with pytest.raises(CLOSED):
+                    await call_once(proxy.outbound)
+                await proxy.until_logged(lambda entry: "tcp-denied" in str(entry["termination"]))
 
     asyncio.run(scenario())
 

@@ -157,3 +157,43 @@ def test_each_request_makes_a_handshake_where_that_is_asked_for(tmp_path: Path) 
                 assert await proxy.stat("cluster.peer.ssl.session_reused") == 0
 
     asyncio.run(scenario())
+
+
+def test_a_refusing_envoy_goes_live_without_secrets_and_refuses(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        authority, events = Authority("mesh"), Events()
+        async with (
+            application() as app,
+            make_server(tmp_path / "xds.sock", events) as server,
+            envoy(describe(tmp_path, app, before_first="refuse"), tmp_path) as proxy,
+        ):
+            await proxy.until_ready()
+            caller = client_context(authority.leaf(SPIFFE_ID), authority.bundle_pem, tmp_path)
+            with pytest.raises(REFUSED):
+                await call_once(proxy.inbound, caller)
+            assert (await server.publish(Snapshot.of(*identity(authority))).acknowledged(5)).in_force
+            assert (await call_once(proxy.inbound, caller)).status == 403, "a filter is still missing"
+
+    asyncio.run(scenario())
+
+
+def test_an_envoy_that_speaks_the_state_of_the_world_protocol_is_served_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        authority, events = Authority("mesh"), Events()
+        async with application() as app, make_server(tmp_path / "xds.sock", events) as server:
+            server.publish(Snapshot.of(*identity(authority), *open_filters()))
+            async with envoy(describe(tmp_path, app), tmp_path, api_type="GRPC") as proxy:
+                await proxy.until_ready()
+                assert (await call_once(proxy.outbound)).status == 200
+                poison = server.snapshot.replacing(*identity(Authority("nobody")))
+                swapped = await server.publish(poison).acknowledged(5)
+                assert swapped.in_force
+                assert {n for v in swapped.accepted for n in v.resources} == {"default", "ROOTCA"}
+                caller = client_context(authority.leaf(SPIFFE_ID), authority.bundle_pem, tmp_path)
+                with pytest.raises(REFUSED):
+                    await call_once(proxy.inbound, caller)
+                broken = server.snapshot.replacing(tls_certificate("default", b"no", b"no"))
+                refused = await server.publish(broken).acknowledged(5)
+                assert [v.resources for v in refused.rejected] == [("default",)]
+
+    asyncio.run(scenario())

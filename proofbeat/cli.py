@@ -14,6 +14,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 token = typer.Typer(help="Join tokens.", no_args_is_help=True)
 references = typer.Typer(help="Reference values.", no_args_is_help=True)

@@ -75,7 +75,7 @@ def to_yaml(document: ReferenceValues) -> str:
 
 def _spec(taken: _Taken) -> ReferenceSpec:
     files = {
-        entry.path: FileReference(digests=(entry.digest,), mode=entry.mode)
+        entry.path: FileReference.model_validate({"digests": [entry.digest], "mode": f"{entry.mode:04o}"})
         for entry in manifest.unpack(taken.bodies[Layer.FILES])
         if entry.kind in (manifest.FILE, manifest.LINK)
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from attestation.digests import well_formed
 from policies.model.dialect import Strict
@@ -21,11 +22,23 @@ def _digest(value: object) -> object:
 ReferenceDigest = Annotated[str, BeforeValidator(_digest)]
 
 
+def _mode(value: object) -> object:
+    if isinstance(value, str) and re.fullmatch(r"[0-7]{3,5}", value):
+        return int(value, 8)
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError('a mode is written in octal and quoted: "0644"')
+    return value
+
+
+FileMode = Annotated[int, BeforeValidator(_mode), PlainSerializer(lambda mode: f"{mode:04o}")]
+"""Permission bits with setuid, setgid and sticky; written as `"0644"`."""
+
+
 class FileReference(Strict):
     """digests: any of them will do. mode: permission bits, where they matter; None leaves them unjudged."""
 
     digests: tuple[ReferenceDigest, ...] = Field(min_length=1)
-    mode: int | None = None
+    mode: FileMode | None = None
     uid: int | None = None
     gid: int | None = None
 

@@ -25,7 +25,7 @@ POLICY = AttestationPolicy(
 REFERENCES = ReferenceValues(
     metadata=Metadata(name="web"),
     spec=ReferenceSpec(
-        files={path: FileReference(digests=(GOOD[path],), mode=0o644) for path in (MAIN, PAGE)},
+        files={path: FileReference.model_validate({"digests": [GOOD[path]], "mode": "0644"}) for path in (MAIN, PAGE)},
         executables={path: (GOOD[path],) for path in (PYTHON, LOADER)},
     ),
 )

@@ -28,12 +28,13 @@ class Fired:
 
 
 class Deadman:
-    """sidecar: its pidfd. over: called in the thread, last of all, once the sidecar is dead and Envoy is dealt with."""
+    """sidecar: its pidfd. over: called in the thread, last of all, with the exit status."""
 
-    def __init__(self, guardian: Guardian, sidecar: int, over: Callable[[], None]) -> None:
+    def __init__(self, guardian: Guardian, sidecar: int, over: Callable[[int], None]) -> None:
         self._guardian, self._sidecar, self._over = guardian, sidecar, over
         self._envoy: Envoy | None = None
         self._hung_up = False
+        self._status = 0
         self._lock = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.reports: deque[Fired] = deque()
@@ -63,8 +64,9 @@ class Deadman:
             before.close()
         os.eventfd_write(self._wake, 1)
 
-    def hang_up(self) -> None:
-        """The channel is closed: as good as dead."""
+    def hang_up(self, status: int = 0) -> None:
+        """The channel is closed, or the measurer itself gives up: as good as dead. status: passed on to `over`."""
+        self._status = status
         self._hung_up = True
         os.eventfd_write(self._wake, 1)
 
@@ -92,7 +94,7 @@ class Deadman:
             acts, envoy = self._guardian.died(), self._envoy
         if acts and envoy is not None:
             _cut_off(envoy)
-        self._over()
+        self._over(self._status)
 
 
 def _cut_off(envoy: Envoy) -> Fired:

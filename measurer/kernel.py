@@ -78,7 +78,7 @@ PROC_EVENT_PTRACE = 0x100
 PROC_EVENT_EXIT = 0x80000000
 
 # linux/sock_diag.h, linux/inet_diag.h
-SOCK_DIAG_BY_FAMILY = 20
+TCPDIAG_GETSOCK = 18
 SOCK_DESTROY = 21
 
 # linux/prctl.h

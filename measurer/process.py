@@ -151,7 +151,7 @@ def run(descriptor: int) -> int:
     status = 0
     try:
         wanted = _scope(channel)
-        deadman = Deadman(Guardian(wanted.deadman), _sidecar(channel), lambda: os._exit(0))
+        deadman = Deadman(Guardian(wanted.deadman), _sidecar(channel), os._exit)
         deadman.start()
         measurer = Measurer(loop, channel, wanted, non_dumpable, deadman)
         loop.watch(descriptor, lambda: _read(loop, channel, measurer))
@@ -164,7 +164,7 @@ def run(descriptor: int) -> int:
     except Exception as error:  # noqa: BLE001 - the process edge: whatever broke, the sidecar is told and traffic ends
         status = _fault(channel, Fault(f"{type(error).__name__}: {error}", _place(error), "Report this as a defect."))
     if deadman is not None:
-        deadman.hang_up()
+        deadman.hang_up(status)
         deadman.join()
     return status
 

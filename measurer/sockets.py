@@ -20,13 +20,12 @@ from measurer import kernel as k
 
 _NLMSG = struct.Struct("=IHHII")
 _REQUEST = struct.Struct("=BBBBI48s")
+_OLD_REQUEST = struct.Struct("=BBBB48sII")
 _ANSWER = struct.Struct("=BBBB48sIIIII")
 _ERROR = struct.Struct("=i")
-_PORT = struct.Struct(">H")
 _TCP_LISTEN, _TCP_TIME_WAIT, _TCP_CLOSE = 10, 6, 7
 _OPEN_STATES = 0xFFFF & ~(1 << _TCP_LISTEN | 1 << _TCP_TIME_WAIT | 1 << _TCP_CLOSE | 1)
 """A bit a state of linux/tcp_states.h: all that can still carry data."""
-_ANY = bytes(40) + b"\xff" * 8
 _BUFFER = 1 << 16
 _MOST_PASSES = 20
 _BATCH = 64
@@ -71,14 +70,17 @@ class Diagnosis:
         self._socket.close()
 
     def dump(self, states: int) -> Iterator[Socket]:
-        """All TCP sockets of the namespace in these states, IPv4 and IPv6. Raises OSError."""
-        for family in (socket.AF_INET, socket.AF_INET6):
-            self._sequence += 1
-            request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, states, _ANY)
-            flags = k.NLM_F_REQUEST | k.NLM_F_DUMP
-            head = _NLMSG.pack(_NLMSG.size + len(request), k.SOCK_DIAG_BY_FAMILY, flags, self._sequence, 0)
-            self._socket.send(head + request)
-            yield from self._answers()
+        """All TCP sockets of the namespace in these states. Raises OSError.
+
+        The older request answers for IPv4 and IPv6 at once, where the newer one walks the whole hash table of
+        connections for each: with an empty table that is most of the time (2.2 of 4.4 ms here).
+        """
+        self._sequence += 1
+        request = _OLD_REQUEST.pack(socket.AF_INET, 0, 0, 0, bytes(48), states, 0)
+        flags = k.NLM_F_REQUEST | k.NLM_F_DUMP
+        head = _NLMSG.pack(_NLMSG.size + len(request), k.TCPDIAG_GETSOCK, flags, self._sequence, 0)
+        self._socket.send(head + request)
+        yield from self._answers()
 
     def destroy(self, victims: list[Socket]) -> None:
         """Reset these. One that is gone already, or was changing hands, is left to the next dump."""
@@ -129,6 +131,8 @@ class Cutter:
         self.refusal = can_destroy(elsewhere)
         self._diagnosis = Diagnosis(elsewhere)
         self._seen: set[bytes] = set()
+        self._own: set[int] = set()
+        self._foreign: set[int] = set()
 
     @property
     def may_destroy(self) -> bool:
@@ -144,6 +148,7 @@ class Cutter:
         but the last may remain, because its handshake happens under the new state. goes_on: what the sweep before
         had seen counts as seen, even if the process is gone and its descriptors with it.
         """
+        self._own, self._foreign = set(), set()
         if not goes_on:
             self._seen = set()
         left: list[Socket] = []
@@ -160,36 +165,23 @@ class Cutter:
 
     def _mine(self) -> list[Socket]:
         everything = list(self._diagnosis.dump(_OPEN_STATES | 1 << _TCP_LISTEN))
-        inodes = self._inodes({each.inode for each in everything})
-        ports = {each.port for each in everything if each.state == _TCP_LISTEN and each.inode in inodes}
+        self._attribute({each.inode for each in everything if each.inode})
+        own = self._own
+        ports = {each.port for each in everything if each.state == _TCP_LISTEN and each.inode in own}
         return [
             each
             for each in everything
             if each.state != _TCP_LISTEN
-            and (each.inode in inodes or (not each.inode and each.port in ports) or each.cookie in self._seen)
+            and (each.inode in own or (not each.inode and each.port in ports) or each.cookie in self._seen)
         ]
 
-    def _inodes(self, wanted: set[int]) -> set[int]:
-        """Which of these socket inodes the process holds; none once it is gone."""
-        wanted.discard(0)
-        found: set[int] = set()
-        if not wanted:
-            return found
-        try:
-            folder = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._proc)
-        except OSError:
-            return found
-        try:
-            for name in os.listdir(folder):  # noqa: PTH208 - a descriptor, not a path
-                with suppress(OSError):
-                    link = os.readlink(name, dir_fd=folder)
-                    if link.startswith("socket:["):
-                        found.add(int(link[8:-1]))
-        except OSError:
-            return found & wanted
-        finally:
-            os.close(folder)
-        return found & wanted
+    def _attribute(self, inodes: set[int]) -> None:
+        """Learn which of these sockets the process holds; asked once a sweep for each, since /proc is slow to read."""
+        unknown = inodes - self._own - self._foreign
+        if unknown:
+            held = _socket_inodes(self._proc)
+            self._own |= unknown & held
+            self._foreign |= unknown - held
 
 
 def can_destroy(pidfd: int | None = None) -> int:
@@ -228,6 +220,28 @@ def parse(body: bytes) -> Socket | None:
         return None
     family, state, _, _, identity, _, _, _, _, inode = _ANSWER.unpack_from(body)
     return Socket(family, state, identity, inode)
+
+
+def _socket_inodes(proc: int) -> set[int]:
+    """Inodes of the sockets that a process has open; none once it is gone."""
+    found: set[int] = set()
+    try:
+        folder = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
+    except OSError:
+        return found
+    try:
+        for name in os.listdir(folder):  # noqa: PTH208 - a descriptor, not a path
+            try:
+                link = os.readlink(name, dir_fd=folder)
+            except OSError:  # closed since it was listed
+                continue
+            if link.startswith("socket:["):
+                found.add(int(link[8:-1]))
+    except OSError:  # the process ended while we read
+        return found
+    finally:
+        os.close(folder)
+    return found
 
 
 def _in_our_network(proc: int) -> bool:

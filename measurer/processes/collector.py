@@ -112,6 +112,7 @@ class Processes:
 
     def _seen(self, found: Look) -> None:
         self._drift.seen(found)
+        self.executions.remember(found.pid, found.binary.path)
         if found.binary.loader_digest:
             self.executions.loaders.add(found.binary.loader_digest)
 

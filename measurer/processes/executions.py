@@ -172,13 +172,13 @@ class Executions:
     def _opened(self, pid: int, binary: Binary) -> None:
         chain = self._chains.setdefault(pid, _Chain())
         last, chain.last = chain.last, binary
-        if last is not None and last.elf and binary.stamp == self._binaries.loader_stamp(last.loader):
+        if last is not None and last.loader and binary.stamp == self._binaries.loader_stamp(last.loader):
             chain.last = None
             if binary.digest in self.loaders:
                 return  # the processes layer names it beside its program already
             self.loaders.add(binary.digest)
-        elif last is None or last.elf:
-            chain.due += 1
+        elif (last is None or last.elf) and binary.digest not in self.loaders:
+            chain.due += 1  # a loader opened by itself may be that of a memfd: it explains no execution
         chain.seen[binary.stamp] = None
         if len(chain.seen) > _MOST_STAMPS:
             chain.seen.pop(next(iter(chain.seen)))
@@ -220,10 +220,14 @@ class Executions:
 
     def _tell(self, pid: int, binary: Binary, sighting: Sighting) -> None:
         self.events += 1
-        actor = Actor(pid, self.who(pid))
+        actor = Actor(pid, self._names.get(pid) or executable_of(pid))  # what it ran before this
         self._channel.send(ExecutionFact(boottime(), binary.path, binary.digest, actor, sighting, binary.deleted))
         if binary.path:
             self._name(pid, binary.path)
+
+    def remember(self, pid: int, path: str) -> None:
+        """A look found this process running that file."""
+        self._name(pid, path)
 
     def _name(self, pid: int, path: str) -> None:
         self._names.pop(pid, None)

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from attestation import channel as words
 from attestation.channel import Beat, Covered, Fault, Guard, Measure, Message, Observed, Pinned, Scope, Sweep, Swept
-from attestation.layers import Layer
+from attestation.layers import Layer, Method
 
 M = TypeVar("M", bound=Message)
 ROOT = Path(__file__).resolve().parents[3]
@@ -117,7 +117,8 @@ class Sidecar:
         body = None
         for each in descriptors:
             with open(each, "rb") as file:
-                body = file.read() if (position := file.seek(0)) == 0 else bytes(position)
+                file.seek(0)
+                body = file.read()
         return words.decode(datagram), body
 
     def expect(self, kind: type[M], matching: Callable[[M], bool] = lambda _: True, seconds: float = PATIENCE) -> M:
@@ -131,7 +132,7 @@ class Sidecar:
         while True:
             received = self.receive(end - time.monotonic())
             if received is None:
-                raise AssertionError(f"no such {kind.__name__} in {seconds} s; came: {self.seen()}")
+                raise AssertionError(f"no such {kind.__name__} in {seconds} s; last came {self.seen()[-4:]}")
             self.inbox.append(received)
             message, body = received
             if isinstance(message, Fault) and kind is not Fault:
@@ -151,11 +152,16 @@ class Sidecar:
         return pinned, covered
 
     def files(self, *, full: bool = False) -> tuple[Observed, bytes | None]:
-        """Have the files measured now."""
+        """Have the files measured now; observations that follow events in between are passed over."""
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         self.send(Measure((Layer.FILES,), now, full))
         return self.expect_with_body(
-            Observed, lambda each: each.observation.layer is Layer.FILES and each.observation.began >= now
+            Observed,
+            lambda each: (
+                each.observation.layer is Layer.FILES
+                and each.observation.method is not Method.EVENT
+                and each.observation.began >= now
+            ),
         )
 
     def guard(self, pid: int) -> None:

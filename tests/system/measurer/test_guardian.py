@@ -1,0 +1,244 @@
+"""The guardian and the sweep against real TCP connections."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attestation.channel import Covered, KillEnvoy, Scope, Swept
+from attestation.coverage import Cutting, Grade
+from attestation.facts import CollectorFact, CollectorState
+from tests.system.measurer.conftest import needs_root
+from tests.system.measurer.stage import ROOT, Sidecar, Workload
+
+pytestmark = needs_root
+DEADMAN = 0.6
+
+
+class Proxy(Workload):
+    """A stand-in for Envoy: holds connections to us, as a server and as a client, over both families."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[socket.socket] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.do("import socket; kept = []")
+
+    def connect(self, count: int) -> None:
+        """Have it open so many connections to us."""
+        port = self.listener.getsockname()[1]
+        self.begin(f"kept += [socket.create_connection(('127.0.0.1', {port})) for _ in range({count})]")
+        self.held += [self.listener.accept()[0] for _ in range(count)]
+        assert self.process.stdout
+        assert self.process.stdout.readline() == "done\n"
+
+    def accept(self, count: int, family: socket.AddressFamily, address: str, folder: Path) -> None:
+        """Have it accept so many connections from us."""
+        self.do(
+            f"server = socket.create_server(('{address}', 0), family={int(family)}, backlog=512); kept.append(server)"
+        )
+        self.do(f"open('{folder}/port', 'w').write(str(server.getsockname()[1]))")
+        port = int((folder / "port").read_text())
+        self.begin(f"kept += [server.accept()[0] for _ in range({count})]")
+        self.held += [socket.create_connection((address, port)) for _ in range(count)]
+        assert self.process.stdout
+        assert self.process.stdout.readline() == "done\n"
+
+    def end(self) -> None:
+        super().end()
+        for each in (*self.held, self.listener):
+            each.close()
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    running = Proxy()
+    yield running
+    running.end()
+
+
+def is_reset(connection: socket.socket, seconds: float = 5.0) -> bool:
+    """Wait until the other end has reset it; False when it is still open after that time."""
+    connection.settimeout(seconds)
+    try:
+        connection.recv(1)
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+    return False
+
+
+def test_a_sweep_cuts_a_hundred_connections_and_only_those_of_the_proxy(
+    workload: Workload, proxy: Proxy, tree: Path, elsewhere: Path
+) -> None:
+    bystander = Proxy()
+    try:
+        bystander.connect(3)
+        proxy.connect(50)
+        proxy.accept(40, socket.AF_INET, "127.0.0.1", elsewhere)
+        proxy.accept(10, socket.AF_INET6, "::1", elsewhere)
+        with Sidecar(Scope(workload.pid, (str(tree),), deadman=30.0)) as sidecar:
+            sidecar.settle()
+            sidecar.guard(proxy.pid)
+            swept = sidecar.sweep()
+            assert (swept.destroyed, swept.left) == (100, 0)
+            assert all(is_reset(each) for each in proxy.held)
+            assert not any(is_reset(each, 0.05) for each in bystander.held)
+            assert sidecar.sweep(2).destroyed == 0
+    finally:
+        bystander.end()
+
+
+def test_a_connection_that_waits_to_be_accepted_is_cut_as_well(
+    workload: Workload, proxy: Proxy, tree: Path, elsewhere: Path
+) -> None:
+    proxy.accept(0, socket.AF_INET, "127.0.0.1", elsewhere)
+    waiting = socket.create_connection(("127.0.0.1", int((elsewhere / "port").read_text())))
+    with waiting, Sidecar(Scope(workload.pid, (str(tree),), deadman=30.0)) as sidecar:
+        sidecar.settle()
+        sidecar.guard(proxy.pid)
+        assert sidecar.sweep().destroyed == 1
+        assert is_reset(waiting)
+
+
+def test_a_proxy_in_its_own_network_namespace_is_swept_there(workload: Workload, tree: Path) -> None:
+    proxy = Workload(["unshare", "--net"])
+    try:
+        proxy.do("import socket; subprocess.run(['ip', 'link', 'set', 'lo', 'up'])")
+        proxy.do(
+            "server = socket.create_server(('127.0.0.1', 0)); one = socket.create_connection(server.getsockname())"
+        )
+        proxy.do("two = server.accept()[0]")
+        with Sidecar(Scope(workload.pid, (str(tree),), deadman=30.0)) as sidecar:
+            sidecar.settle()
+            sidecar.guard(proxy.pid)
+            swept = sidecar.sweep()
+            assert (swept.destroyed, swept.left) == (2, 0)
+    finally:
+        proxy.end()
+
+
+def test_the_last_rung_kills_the_proxy(workload: Workload, proxy: Proxy, tree: Path) -> None:
+    with Sidecar(Scope(workload.pid, (str(tree),), deadman=30.0)) as sidecar:
+        sidecar.settle()
+        sidecar.guard(proxy.pid)
+        sidecar.send(KillEnvoy(7))
+        assert sidecar.expect(Swept).number == 7
+        assert proxy.process.wait(5) == -signal.SIGKILL
+
+
+def test_a_silent_sidecar_fires_the_guardian_once_and_beats_do_not_take_it_back(
+    workload: Workload, proxy: Proxy, tree: Path
+) -> None:
+    proxy.connect(5)
+    with Sidecar(Scope(workload.pid, (str(tree),), deadman=DEADMAN)) as sidecar:
+        sidecar.settle()
+        sidecar.guard(proxy.pid)
+        assert sidecar.expect(Covered).coverage.grade is Grade.CLOSED_BY_GUARDIAN
+        for number in range(4):
+            assert not is_reset(proxy.held[0], DEADMAN / 2)
+            sidecar.beat(number)
+        silent = time.monotonic()
+        assert is_reset(proxy.held[0])
+        assert DEADMAN * 0.8 < time.monotonic() - silent < DEADMAN + 0.1
+        assert proxy.process.wait(5) == -signal.SIGKILL
+        fact = sidecar.expect(CollectorFact)
+        assert (fact.collector, fact.state) == ("guardian", CollectorState.DEAD)
+        sidecar.beat()
+        assert sidecar.expect(Covered).coverage.grade is Grade.BOUNDED_NEW_CONNECTIONS_ONLY
+        replacement = Proxy()
+        try:
+            sidecar.guard(replacement.pid)
+            again = sidecar.expect(CollectorFact)
+            assert (again.collector, again.state) == ("guardian", CollectorState.RUNNING)
+            assert sidecar.expect(Covered).coverage.grade is Grade.CLOSED_BY_GUARDIAN
+        finally:
+            replacement.end()
+
+
+STAND_IN = """
+import os, sys, time
+from attestation.channel import Beat, Scope
+from tests.system.measurer.stage import Sidecar
+workload, proxy, tree = sys.argv[1:]
+with Sidecar(Scope(int(workload), (tree,), deadman={deadman})) as sidecar:
+    sidecar.settle()
+    sidecar.guard(int(proxy))
+    sidecar.sweep()
+    print(sidecar.process.pid, flush=True)
+    while True:
+        sidecar.beat()
+        time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("act", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_killed_or_stopped_sidecar_ends_the_proxy_and_its_connections(
+    act: signal.Signals, workload: Workload, proxy: Proxy, tree: Path
+) -> None:
+    line = STAND_IN.format(deadman=DEADMAN)
+    sidecar = subprocess.Popen(
+        [sys.executable, "-c", line, str(workload.pid), str(proxy.pid), str(tree)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert sidecar.stdout
+        measurer = os.pidfd_open(int(sidecar.stdout.readline()))
+        proxy.connect(5)
+        began = time.monotonic()
+        os.kill(sidecar.pid, act)
+        assert all(is_reset(each) for each in proxy.held)
+        assert time.monotonic() - began < DEADMAN + 0.1
+        assert proxy.process.wait(5) == -signal.SIGKILL
+    finally:
+        sidecar.kill()
+        sidecar.wait()
+    poll = select.poll()
+    poll.register(measurer, select.POLLIN)
+    assert poll.poll(5000), "the measurer outlived its sidecar"
+    os.close(measurer)
+
+
+def test_the_guardian_acts_even_when_the_rest_of_the_measurer_hangs(
+    workload: Workload, proxy: Proxy, tree: Path, elsewhere: Path
+) -> None:
+    """A debugger's stop of the main thread alone stands for an open() that never returns."""
+    proxy.connect(1)
+    with Sidecar(Scope(workload.pid, (str(tree),), deadman=DEADMAN)) as sidecar:
+        sidecar.settle()
+        sidecar.guard(proxy.pid)
+        sidecar.sweep(1)
+        proxy.held.clear()
+        proxy.connect(1)
+        line = f"import ctypes,time,os; ctypes.CDLL(None).ptrace(16, {sidecar.process.pid}, 0, 0); time.sleep(20)"
+        debugger = subprocess.Popen([sys.executable, "-c", line])
+        try:
+            deadline = time.monotonic() + 3
+            while not is_reset(proxy.held[0], 0.05) and time.monotonic() < deadline:
+                sidecar.beat()
+            assert time.monotonic() < deadline
+            assert proxy.process.wait(5) == -signal.SIGKILL
+        finally:
+            debugger.kill()
+            debugger.wait()
+            os.kill(sidecar.process.pid, signal.SIGCONT)  # what attaching left behind
+
+
+def test_the_strongest_way_to_cut_is_the_one_that_was_tried(workload: Workload, tree: Path) -> None:
+    with Sidecar(Scope(workload.pid, (str(tree),))) as sidecar:
+        _, covered = sidecar.settle()
+        assert covered.coverage.cutting is Cutting.DESTROY
+        assert covered.coverage.isolation.non_dumpable
+        assert not covered.coverage.isolation.distinct_user

@@ -1,0 +1,95 @@
+"""The measurer without any privilege: it falls back, and says so."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attestation.channel import Covered, Scope
+from attestation.coverage import Cutting, Grade, Mechanism
+from attestation.facts import ExecutionFact, FileChange, FileFact, Sighting
+from tests.system.measurer.conftest import needs_root
+from tests.system.measurer.stage import Sidecar, Workload
+
+pytestmark = needs_root
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+
+@pytest.fixture
+def theirs(tree: Path) -> Iterator[Workload]:
+    for each in (tree, tree / "first", tree / "below", tree / "below" / "second"):
+        os.chown(each, 65534, 65534)
+    running = Workload(NOBODY)
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def sidecar(theirs: Workload, tree: Path) -> Iterator[Sidecar]:
+    with Sidecar(Scope(theirs.pid, (str(tree),), deadman=30.0), NOBODY) as running:
+        running.settle()
+        yield running
+
+
+def test_coverage_says_what_is_missing(sidecar: Sidecar) -> None:
+    coverage = sidecar.seen(Covered)[-1].coverage
+    collectors = {each.name: each for each in coverage.collectors}
+    assert collectors["files"].mechanism is Mechanism.INOTIFY
+    assert "not permitted" in collectors["files"].detail
+    assert collectors["executions"].mechanism is Mechanism.POLL
+    assert collectors["executions"].latency_ms >= 10
+    assert coverage.cutting is Cutting.CAPPED
+    assert not coverage.isolation.distinct_user
+
+
+def test_a_change_of_every_kind_is_still_told_but_without_its_writer(
+    sidecar: Sidecar, theirs: Workload, tree: Path
+) -> None:
+    theirs.do(f"open('{tree}/first', 'w').write('changed')")
+    fact = sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"changed").hexdigest())
+    assert fact.actor is None
+    theirs.do(f"os.makedirs('{tree}/a/b'); open('{tree}/a/b/c', 'w').write('deep')")
+    assert sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"deep").hexdigest())
+    theirs.do(f"os.chmod('{tree}/a/b/c', 0o700)")
+    assert sidecar.expect(FileFact, lambda each: each.change is FileChange.ATTRIBUTES and each.mode == 0o700)
+    theirs.do(f"os.rename('{tree}/a', '{tree}/z')")
+    assert sidecar.expect(FileFact, lambda each: each.path == f"{tree}/a/b/c" and each.change is FileChange.REMOVED)
+    assert sidecar.expect(FileFact, lambda each: each.path == f"{tree}/z/b/c" and each.change is FileChange.ADDED)
+    theirs.do(f"open('{tree}/z/b/c', 'w').write('again')")
+    assert sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"again").hexdigest())
+
+
+def test_a_program_that_keeps_running_is_seen_by_polling(sidecar: Sidecar, theirs: Workload) -> None:
+    theirs.do("child = subprocess.Popen(['/bin/sleep', '30'])")
+    fact = sidecar.expect(ExecutionFact, lambda each: each.path.endswith("/sleep"))
+    assert fact.digest == hashlib.sha256(Path("/bin/sleep").read_bytes()).hexdigest()
+    assert fact.sighting is Sighting.POLL
+    theirs.do("child.kill()")
+
+
+def test_a_proxy_of_the_same_user_can_at_least_be_killed(sidecar: Sidecar) -> None:
+    proxy = Workload(NOBODY)
+    try:
+        sidecar.guard(proxy.pid)
+        coverage = sidecar.expect(Covered).coverage
+        assert (coverage.cutting, coverage.grade) == (Cutting.KILL, Grade.CLOSED_BY_GUARDIAN)
+        sidecar.socket.close()
+        assert proxy.process.wait(5) == -signal.SIGKILL
+    finally:
+        proxy.end()
+
+
+def test_a_proxy_of_somebody_else_cannot_be_cut_and_the_grade_says_so(sidecar: Sidecar) -> None:
+    proxy = Workload()
+    try:
+        sidecar.guard(proxy.pid)
+        assert sidecar.sweep().destroyed == 0
+        coverage = sidecar.seen(Covered)[-1].coverage
+        assert (coverage.cutting, coverage.grade) == (Cutting.CAPPED, Grade.BOUNDED_NEW_CONNECTIONS_ONLY)
+    finally:
+        proxy.end()

@@ -21,6 +21,8 @@ HEAD = struct.Struct(">HcHIIQ32s")
 STAMP = struct.Struct("=QQQ")
 """Inode, change time in ns, size."""
 
+_KINDS = {0o100000: FILE, 0o120000: LINK, 0o040000: DIRECTORY}
+
 Record = bytes
 """One entry's HEAD: everything about a path but the path."""
 
@@ -188,4 +190,4 @@ def split(path: bytes) -> tuple[bytes, bytes]:
 
 def kind_of(mode: int) -> bytes:
     """The manifest's kind for a st_mode (inode(7))."""
-    return {0o100000: FILE, 0o120000: LINK, 0o040000: DIRECTORY}.get(mode & 0o170000, OTHER)
+    return _KINDS.get(mode & 0o170000, OTHER)

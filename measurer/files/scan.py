@@ -20,6 +20,7 @@ from measurer.files.patterns import Volatile
 
 _CHUNK = 1 << 18
 _NAMES_A_STEP = 128
+_FILES_A_STEP = 8
 _TRIES = 3
 _NOTHING = bytes(32)
 INLINE = 1 << 20
@@ -119,7 +120,9 @@ class Scanner:
             self._begin(self._examine_slowly(folder.path, name, actor))
             return
         try:
-            read = _finish(self._record(descriptor, folder.path + b"/" + name, status))
+            path = folder.path + b"/" + name
+            small = status.st_size <= _CHUNK
+            read = _record_now(descriptor, path, status) if small else _finish(_record(descriptor, path, status))
         except FileNotFoundError:
             return  # gone again: the next event says so
         self._settle(folder, name, read, actor)
@@ -131,7 +134,7 @@ class Scanner:
             return
         try:
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            read = yield from self._record(descriptor, path + b"/" + name, status)
+            read = yield from _record(descriptor, path + b"/" + name, status)
         except FileNotFoundError:
             return
         finally:
@@ -229,39 +232,32 @@ class Scanner:
         kept: list[bytes] = []
         records: list[Record] = []
         stamps: list[bytes] = []
+        spent = 0
         for name, status in zip(names, states, strict=True):
             before, earlier = known.get(name, (None, b""))
             record, stamp = before, earlier
             path = folder.path + b"/" + name
             if full or record is None or stamp != _stamp(status):
                 try:
-                    record, stamp = yield from self._record(descriptor, path, status)
+                    if status.st_size <= _CHUNK:
+                        record, stamp = _record_now(descriptor, path, status)
+                    else:
+                        record, stamp = yield from _record(descriptor, path, status)
                 except FileNotFoundError:
                     self._forget(path, before, None)
                     continue
                 if earlier[:8] != stamp[:8]:
                     self._remove_below(path, None)
                 self._tell(path, before, record, None)
+                spent += 1
+                if not spent % _FILES_A_STEP:
+                    yield
             if _kind(record) == DIRECTORY:
                 self._tree.add(path)
             kept.append(name)
             records.append(record)
             stamps.append(stamp)
         folder.fill(kept, records, b"".join(stamps))
-
-    def _record(
-        self, descriptor: int, path: bytes, status: os.stat_result
-    ) -> Generator[None, None, tuple[Record, bytes]]:
-        """Record and stamp of one entry. Raises FileNotFoundError when it is gone by now."""
-        name, kind, digest = split(path)[1], kind_of(status.st_mode), _NOTHING
-        if kind == FILE:
-            status, digest = yield from _content(descriptor, name, status)
-            kind = kind_of(status.st_mode)
-        elif kind == LINK:
-            digest = hashlib.sha256(os.readlink(name, dir_fd=descriptor)).digest()
-        size = status.st_size if kind in (FILE, LINK) else 0
-        mode = status.st_mode & 0o7777
-        return HEAD.pack(len(path), kind, mode, status.st_uid, status.st_gid, size, digest), _stamp(status)
 
     def _remove(self, folder: Folder, name: bytes, actor: Actor | None) -> None:
         known = folder.get(name)
@@ -298,44 +294,78 @@ class Scanner:
         return kernel.open_below(self._root, path or b"/", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, _RESOLVE)
 
 
-def _content(
-    descriptor: int, name: bytes, status: os.stat_result
-) -> Generator[None, None, tuple[os.stat_result, bytes]]:
-    """Digest of a file, and its state while it was read. Zeros when it may not be read, as the manifest has it."""
+def _record(descriptor: int, path: bytes, status: os.stat_result) -> Generator[None, None, tuple[Record, bytes]]:
+    """Record and stamp of one entry, a large file in steps. Raises FileNotFoundError when it is gone by now."""
+    if kind_of(status.st_mode) != FILE:
+        return _record_now(descriptor, path, status)
+    name = split(path)[1]
     for _ in range(_TRIES):
-        try:
-            file = os.open(name, _FILE_FLAGS, dir_fd=descriptor)
-        except FileNotFoundError:
-            raise
-        except OSError:  # no permission, a link or a device by now, an I/O error
-            return os.stat(name, dir_fd=descriptor, follow_symlinks=False), _NOTHING
+        file = _open_file(descriptor, name)
+        if file is None:
+            break
         try:
             status = os.fstat(file)
-            digest = yield from _hash(file, status)
+            state = hashlib.sha256()
+            while chunk := os.read(file, _CHUNK):
+                state.update(chunk)
+                yield
             if _stamp(os.fstat(file)) == _stamp(status):
-                break
+                return _packed(path, status, state.digest())
+        except OSError:  # an I/O error, or not a file any more
+            break
         finally:
             os.close(file)
     else:
-        digest = _NOTHING  # it never held still; its writer will close it, and that is an event
-    return status, digest
+        return _restless(path, status)
+    return _packed(path, status, _NOTHING)
 
 
-def _hash(file: int, status: os.stat_result) -> Generator[None, None, bytes]:
-    if kind_of(status.st_mode) != FILE:
-        return _NOTHING
+def _record_now(descriptor: int, path: bytes, status: os.stat_result) -> tuple[Record, bytes]:
+    """The same at once, for what is small or no file."""
+    kind, name = kind_of(status.st_mode), split(path)[1]
+    if kind == LINK:
+        return _packed(path, status, hashlib.sha256(os.readlink(name, dir_fd=descriptor)).digest())
+    if kind != FILE:
+        return _packed(path, status, _NOTHING)
+    for _ in range(_TRIES):
+        file = _open_file(descriptor, name)
+        if file is None:
+            break
+        try:
+            status = os.fstat(file)
+            # A buffer just larger than the file: one of full size costs more in page faults than the hash.
+            content = os.read(file, min(status.st_size, _CHUNK) + 1)
+            if len(content) == status.st_size and _stamp(os.fstat(file)) == _stamp(status):
+                return _packed(path, status, hashlib.sha256(content).digest())
+        except OSError:
+            break
+        finally:
+            os.close(file)
+    else:
+        return _restless(path, status)
+    return _packed(path, status, _NOTHING)
+
+
+def _open_file(descriptor: int, name: bytes) -> int | None:
+    """None when it may not be read. Raises FileNotFoundError."""
     try:
-        first = os.read(file, _CHUNK)
-        state = hashlib.sha256(first)
-        if len(first) < _CHUNK and len(first) >= status.st_size:
-            yield
-            return state.digest()
-        while chunk := os.read(file, _CHUNK):
-            state.update(chunk)
-            yield
+        return os.open(name, _FILE_FLAGS, dir_fd=descriptor)
+    except FileNotFoundError:
+        raise
     except OSError:
-        return _NOTHING
-    return state.digest()
+        return None
+
+
+def _restless(path: bytes, status: os.stat_result) -> tuple[Record, bytes]:
+    """It changed under every reading: no digest, and a stamp that no look can find equal."""
+    return _packed(path, status, _NOTHING)[0], STAMP.pack(status.st_ino, 0, 0)
+
+
+def _packed(path: bytes, status: os.stat_result, digest: bytes) -> tuple[Record, bytes]:
+    mode, kind = status.st_mode, kind_of(status.st_mode)
+    size = status.st_size if kind in (FILE, LINK) else 0
+    record = HEAD.pack(len(path), kind, mode & 0o7777, status.st_uid, status.st_gid, size, digest)
+    return record, _stamp(status)
 
 
 def _states(descriptor: int, names: list[bytes]) -> list[os.stat_result]:

@@ -82,7 +82,7 @@ def test_a_fresh_observation_by_event_follows_the_fact(sidecar: Sidecar, workloa
 def test_every_kind_of_change_is_told(sidecar: Sidecar, workload: Workload, tree: Path) -> None:
     second = tree / "below" / "second"
     workload.do(f"open('{tree}/new', 'w').write('n')")
-    assert sidecar.expect(FileFact, about(tree / "new", FileChange.ADDED))
+    sidecar.expect(FileFact, about(tree / "new", FileChange.ADDED))
     workload.do(f"os.rename('{tree}/new', '{second}')")
     assert sidecar.expect(FileFact, about(second, FileChange.MODIFIED)).digest == hashlib.sha256(b"n").hexdigest()
     workload.do(f"os.chmod('{second}', 0o4755)")
@@ -95,7 +95,7 @@ def test_every_kind_of_change_is_told(sidecar: Sidecar, workload: Workload, tree
 
 def test_a_write_through_a_descriptor_that_stays_open_is_told(sidecar: Sidecar, workload: Workload, tree: Path) -> None:
     workload.do(f"kept = os.open('{tree}/first', os.O_WRONLY); os.write(kept, b'ONE')")
-    assert sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"ONE").hexdigest())
+    sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"ONE").hexdigest())
 
 
 def test_files_put_into_a_new_folder_at_once_are_never_missed(sidecar: Sidecar, workload: Workload, tree: Path) -> None:
@@ -108,10 +108,10 @@ def test_files_put_into_a_new_folder_at_once_are_never_missed(sidecar: Sidecar, 
 
 def test_a_renamed_folder_is_followed(sidecar: Sidecar, workload: Workload, tree: Path) -> None:
     workload.do(f"os.rename('{tree}/below', '{tree}/moved')")
-    assert sidecar.expect(FileFact, about(tree / "below" / "second", FileChange.REMOVED))
-    assert sidecar.expect(FileFact, about(tree / "moved" / "second", FileChange.ADDED))
+    sidecar.expect(FileFact, about(tree / "below" / "second", FileChange.REMOVED))
+    sidecar.expect(FileFact, about(tree / "moved" / "second", FileChange.ADDED))
     workload.do(f"open('{tree}/moved/second', 'w').write('later')")
-    assert sidecar.expect(FileFact, about(tree / "moved" / "second", FileChange.MODIFIED))
+    sidecar.expect(FileFact, about(tree / "moved" / "second", FileChange.MODIFIED))
 
 
 def test_the_included_folder_itself_can_be_swapped_and_is_read_again(
@@ -122,7 +122,7 @@ def test_the_included_folder_itself_can_be_swapped_and_is_read_again(
         workload.do(f"os.rename('{tree}', '{elsewhere}/kept'); os.mkdir('{tree}')")
         workload.do(f"open('{tree}/first', 'w').write('swapped')")
         wanted = hashlib.sha256(b"swapped").hexdigest()
-        assert sidecar.expect(FileFact, lambda each: each.path == str(tree / "first") and each.digest == wanted)
+        sidecar.expect(FileFact, lambda each: each.path == str(tree / "first") and each.digest == wanted)
     finally:
         assert sidecar.files()[0].observation.items == 2
 

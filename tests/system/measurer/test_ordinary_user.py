@@ -54,14 +54,14 @@ def test_a_change_of_every_kind_is_still_told_but_without_its_writer(
     fact = sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"changed").hexdigest())
     assert fact.actor is None
     theirs.do(f"os.makedirs('{tree}/a/b'); open('{tree}/a/b/c', 'w').write('deep')")
-    assert sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"deep").hexdigest())
+    sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"deep").hexdigest())
     theirs.do(f"os.chmod('{tree}/a/b/c', 0o700)")
-    assert sidecar.expect(FileFact, lambda each: each.change is FileChange.ATTRIBUTES and each.mode == 0o700)
+    sidecar.expect(FileFact, lambda each: each.change is FileChange.ATTRIBUTES and each.mode == 0o700)
     theirs.do(f"os.rename('{tree}/a', '{tree}/z')")
-    assert sidecar.expect(FileFact, lambda each: each.path == f"{tree}/a/b/c" and each.change is FileChange.REMOVED)
-    assert sidecar.expect(FileFact, lambda each: each.path == f"{tree}/z/b/c" and each.change is FileChange.ADDED)
+    sidecar.expect(FileFact, lambda each: each.path == f"{tree}/a/b/c" and each.change is FileChange.REMOVED)
+    sidecar.expect(FileFact, lambda each: each.path == f"{tree}/z/b/c" and each.change is FileChange.ADDED)
     theirs.do(f"open('{tree}/z/b/c', 'w').write('again')")
-    assert sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"again").hexdigest())
+    sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"again").hexdigest())
 
 
 def test_a_program_that_keeps_running_is_seen_by_polling(sidecar: Sidecar, theirs: Workload) -> None:

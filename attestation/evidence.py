@@ -96,6 +96,12 @@ def verify(data: bytes) -> Evidence:
     return evidence
 
 
+def nonce_of(data: bytes) -> bytes:
+    """The nonce in evidence of one's own making, without checking anything. Raises MalformedEvidence."""
+    payload = cbor.loads(cose.parse(data, most_bytes=MOST_BYTES).payload)
+    return _nonce(payload.get(_NONCE) if isinstance(payload, dict) else None)
+
+
 def claims_digest(claims: Claims) -> Digest:
     """What a hardware proof binds to: everything claimed, volatile values included."""
     return digests.tagged("claims", cbor.dumps(claimset.encode(claims)))

@@ -23,6 +23,7 @@ from attestation.trust import Tier, TrustVector
 VERAISON_PROFILE = "tag:github.com,2023:veraison/ear"
 IETF_PROFILE = "tag:ietf.org,2026:rats/ear#03"
 KIND = "eat+jwt"
+POLICY_KIND = "proofbeat-policy+jws"
 MOST_BYTES = 32 * 1024
 MOST_REASONS, MOST_REASON_TEXT = 16, 300
 MODES = ("observe", "audit", "enforce")
@@ -109,6 +110,11 @@ def parse(token: str, key: ec.EllipticCurvePublicKey, *, now: float) -> Result:
     if now >= result.expires_at:
         raise MalformedResult(f"it ended {now - result.expires_at:.0f} s ago", where=_WHERE, mend="Attest again.")
     return result
+
+
+def open_signed(document: str, key: ec.EllipticCurvePublicKey) -> bytes:
+    """The JSON of a signed policy document. Raises MalformedResult for every other token, results included."""
+    return jws.open_signed(document, key, kind=POLICY_KIND)
 
 
 def read_payload(body: bytes) -> Result:

@@ -1,0 +1,1 @@
+"""Thin handlers: bytes in, one call, bytes out."""

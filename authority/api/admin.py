@@ -1,0 +1,127 @@
+"""The operator's way in: JSON over a Unix socket that only its owner can open."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from attestation.errors import InvalidInput, Unavailable
+from attestation.instance import InstanceId
+from attestation.plain import plain
+from attestation.quantities import seconds
+from authority.store.records import InstanceState
+from wire.messages import Standing
+
+
+class Operations(Protocol):
+    """What an operator can ask of an authority."""
+
+    async def create_token(self, registration: str, *, lifetime: float = ...) -> str: ...
+    async def quarantine(self, instance: InstanceId, cause: str) -> Standing: ...
+    async def release(self, instance: InstanceId, causes: tuple[str, ...] | None = None) -> str: ...
+    async def instances(self) -> tuple[InstanceState, ...]: ...
+    async def why(self, instance: InstanceId) -> InstanceState: ...
+    async def attest_now(self, instance: InstanceId) -> bool: ...
+    async def reload_policies(self) -> int: ...
+
+
+class AdminApi:
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/admin/tokens", self._tokens),
+            web.post("/admin/quarantine", self._quarantine),
+            web.post("/admin/release", self._release),
+            web.post("/admin/attest", self._attest),
+            web.post("/admin/policies", self._policies),
+            web.get("/admin/instances", self._instances),
+            web.get("/admin/why", self._why),
+        ]
+
+    async def _tokens(self, request: web.Request) -> web.Response:
+        body = await _body(request, "registration", optional=("lifetime",))
+        token = await self._operations.create_token(
+            _text(body, "registration"), lifetime=seconds(_text(body, "lifetime", "1h"))
+        )
+        return web.json_response({"token": token})
+
+    async def _quarantine(self, request: web.Request) -> web.Response:
+        body = await _body(request, "instance", "cause")
+        standing = await self._operations.quarantine(InstanceId(_text(body, "instance")), _text(body, "cause"))
+        return web.json_response(plain(standing))
+
+    async def _release(self, request: web.Request) -> web.Response:
+        body = await _body(request, "instance", optional=("causes",))
+        causes = body.get("causes")
+        if causes is not None and not (isinstance(causes, list) and all(isinstance(each, str) for each in causes)):
+            raise InvalidInput("causes is a list of names", where="release")
+        named = None if causes is None else tuple(causes)
+        order = await self._operations.release(InstanceId(_text(body, "instance")), named)
+        return web.json_response({"order": order})
+
+    async def _attest(self, request: web.Request) -> web.Response:
+        body = await _body(request, "instance")
+        asked = await self._operations.attest_now(InstanceId(_text(body, "instance")))
+        return web.json_response({"asked": asked})
+
+    async def _policies(self, _: web.Request) -> web.Response:
+        return web.json_response({"epoch": await self._operations.reload_policies()})
+
+    async def _instances(self, _: web.Request) -> web.Response:
+        return web.json_response({"instances": plain(await self._operations.instances())})
+
+    async def _why(self, request: web.Request) -> web.Response:
+        state = await self._operations.why(InstanceId(request.query.get("instance", "")))
+        return web.json_response(plain(state))
+
+
+def bound_socket(path: Path) -> socket.socket:
+    """A listening socket with mode 0600 from its first moment. Raises Unavailable when another one answers there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            _refuse_if_alive(path)
+            path.unlink()
+        os.fchmod(listener.fileno(), 0o600)  # Linux gives the file the mode that its socket has when it is bound
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"the admin socket cannot be bound: {error.strerror}", where=str(path), mend="Name another `admin` path."
+        ) from error
+    except Unavailable:
+        listener.close()
+        raise
+    return listener
+
+
+def _refuse_if_alive(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise Unavailable("another authority serves this admin socket", where=str(path))
+
+
+async def _body(request: web.Request, *required: str, optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.read())
+    except ValueError as error:
+        raise InvalidInput("the body is not JSON", where=request.path) from error
+    if not isinstance(body, dict) or not set(required) <= body.keys() <= {*required, *optional}:
+        known = ", ".join((*required, *optional))
+        raise InvalidInput("missing or unknown fields", where=request.path, mend=f"Known here: {known}.")
+    return body
+
+
+def _text(body: dict[str, Any], name: str, default: str = "") -> str:
+    value = body.get(name, default)
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name} is text", where=name)
+    return value

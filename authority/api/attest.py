@@ -1,0 +1,70 @@
+"""The endpoints for one request at a time: enrolment, and what a session does where none can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast, get_args
+
+from aiohttp import web
+
+from attestation import keys
+from attestation.errors import InvalidInput
+from authority.api import replies
+from authority.api.answering import Answering
+from authority.enrolment import Enrolments
+from authority.instances import Instances
+from authority.sessions import Sessions
+from wire import messages
+from wire.messages import Posted, Request
+from wire.proofs import Opened, Purpose
+
+PATHS = ("/v1/challenge", "/v1/attest", "/v1/report", "/v1/policy", "/v1/goodbye")
+
+
+class Posts:
+    """bundle: the SPIFFE bundle document as it is now."""
+
+    def __init__(
+        self,
+        enrolments: Enrolments,
+        instances: Instances,
+        sessions: Sessions,
+        answering: Answering,
+        bundle: Callable[[], bytes],
+    ) -> None:
+        self._enrolments = enrolments
+        self._instances = instances
+        self._sessions = sessions
+        self._answering = answering
+        self._bundle = bundle
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/v1/enroll", self._enrol),
+            web.get("/v1/bundle", self._serve_bundle),
+            *(web.post(path, self._post) for path in PATHS),
+        ]
+
+    async def _enrol(self, request: web.Request) -> web.Response:
+        enrolment, instance = await self._enrolments.enrol(await request.read())
+        # Whoever still speaks for this instance does so with the key it had before.
+        self._sessions.end(instance)
+        return replies.message(enrolment)
+
+    async def _post(self, request: web.Request) -> web.Response:
+        opened = Opened(await request.read())
+        posted = opened.claimed(Posted)
+        enrolled = await self._instances.get(posted.instance)
+        opened.check(Purpose.POST, keys.from_der(enrolled.public_key))
+        return replies.message(await self._answering.answer(posted.instance, asked(posted.request)))
+
+    async def _serve_bundle(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._bundle(), content_type="application/json")
+
+
+def asked(frame: bytes) -> Request:
+    """Raises InvalidInput for a message that is no request."""
+    message = messages.decode(frame).message
+    if not isinstance(message, get_args(Request)):
+        raise InvalidInput(f"a {type(message).__name__}, which is no request", where="wire")
+    return cast(Request, message)

@@ -1,0 +1,34 @@
+"""HTTP answers: a message as CBOR, an error as a problem document."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from attestation.errors import ProofbeatError, Refused
+from wire import messages, problems
+from wire.messages import Reply
+from wire.problems import Kind, Problem
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def message(reply: Reply) -> web.Response:
+    return web.Response(body=messages.encode(reply), content_type=messages.MEDIA_TYPE)
+
+
+def problem(document: Problem) -> web.Response:
+    return web.Response(status=document.status, body=problems.to_json(document), content_type=problems.MEDIA_TYPE)
+
+
+@web.middleware
+async def as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal, our own and the server's, leaves as RFC 9457. What is no refusal is a fault: status 500."""
+    try:
+        return await handler(request)
+    except ProofbeatError as error:
+        return problem(problems.of(error))
+    except web.HTTPException as error:
+        kind = {404: Kind.NOT_FOUND, 405: Kind.NOT_FOUND, 413: Kind.TOO_LARGE}.get(error.status, Kind.MALFORMED)
+        return problem(problems.of(Refused(error.reason, kind=kind, where=request.path)))

@@ -1,0 +1,214 @@
+"""The authority as a program, or inside another one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from attestation import jws
+from attestation.errors import Refused, Unavailable
+from attestation.instance import InstanceId
+from authority import keyring
+from authority.api import replies
+from authority.api.admin import AdminApi, bound_socket
+from authority.api.answering import Answering
+from authority.api.attest import Posts
+from authority.api.challenges import Challenges
+from authority.api.session import SessionApi
+from authority.config import AuthorityConfig
+from authority.enrolment import Enrolments
+from authority.instances import Instances
+from authority.issuer import bundle
+from authority.issuer import ca as authorities
+from authority.issuer.ca import Ca
+from authority.issuer.issuer import Issuer
+from authority.nonces import Nonces
+from authority.orders import Orders
+from authority.rounds import Rounds
+from authority.rules import Rules
+from authority.serving import Serving
+from authority.sessions import Sessions
+from authority.store.records import Enrolled, InstanceState
+from authority.store.store import Store
+from policies.model import load as policies
+from wire import messages, tls
+from wire.messages import AttestNow, Cause, PolicyChanged, Quarantined, Standing
+from wire.problems import Kind
+
+_HOUSEKEEPING = 60.0
+_FORGET_ROUNDS_AFTER_MS = 3_600_000
+_GRACE = 0.5
+"""Seconds that a request under way gets when the authority stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where it can be reached. url: https://host:port. bundle: PEM of the root."""
+
+    url: str
+    trust_domain: str
+    bundle: str
+    admin: Path
+
+
+class Authority:
+    """allow_demo: take a CA whose name says that its keys are no secret. clock: Unix seconds.
+
+    The methods besides `run` are for use after `ready` was called.
+    """
+
+    def __init__(
+        self, config: AuthorityConfig, *, allow_demo: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._ca = _ca(config, allow_demo=allow_demo, now=clock())
+        self._store = Store(config.store)
+        self._signer = jws.Signer(self._ca.result_key)
+        self._sessions = Sessions()
+        self._serving = Serving(self._ca, config.trust_domain)
+        self._current: Rules | None = None
+        keys = keyring.opened(config.store.with_suffix(".keys"), now=clock())
+        self._instances = Instances(self._store)
+        self._nonces = Nonces(self._instances, keys, clock)
+        self._orders = Orders(self._store, self._instances, self._signer, clock, self._sessions.push)
+        rounds = Rounds(self._store, self._instances, Issuer(self._ca), keys, self._nonces, clock, self._on_quarantine)
+        self._enrolments = Enrolments(self._store, self._instances, self._nonces, self._ca, keys, self._rules, clock)
+        self._answering = Answering(self._store, self._instances, self._nonces, rounds, self._orders, self._rules)
+        self._challenges = Challenges(keys, clock)
+
+    async def run(self, ready: Callable[[Listening], None]) -> None:
+        """Serves until cancelled. Raises InvalidConfiguration and Unavailable when it cannot start."""
+        tls.shrink_buffers()
+        async with AsyncExitStack() as stack:
+            self._store.open()
+            stack.callback(self._store.close)
+            await self.reload_policies()
+            again = self._serving.renew(self._clock())
+            admin = await stack.enter_async_context(_served(AdminApi(self).routes(), self._admin_site))
+            public = await stack.enter_async_context(_served(self._routes(), self._public_site))
+            stack.callback(self._sessions.end_all)
+            ready(self._listening(public, admin))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._renew(again))
+                tasks.create_task(self._keep_house())
+
+    async def create_token(self, registration: str, *, lifetime: float = 3600.0) -> str:
+        """A join token. lifetime: seconds. Raises Refused (registration-unknown)."""
+        return await self._enrolments.create_token(registration, lifetime)
+
+    async def quarantine(self, instance: InstanceId, cause: str) -> Standing:
+        """Durable when it returns. Raises Refused (instance-unknown)."""
+        return await self._orders.quarantine(instance, cause)
+
+    async def release(self, instance: InstanceId, causes: tuple[str, ...] | None = None) -> str:
+        """The signed order, naming these causes, or all that stand now. Raises Refused (release-void)."""
+        return await self._orders.release(instance, causes)
+
+    async def instances(self) -> tuple[InstanceState, ...]:
+        """Every instance that ever enrolled, the latest first."""
+        return await self._store.instances(self._rules().identities)
+
+    async def why(self, instance: InstanceId) -> InstanceState:
+        """One instance. Raises Refused (instance-unknown)."""
+        found = await self._store.instance(instance, self._rules().identities)
+        if found is None:
+            raise Refused("this instance has not enrolled", kind=Kind.INSTANCE_UNKNOWN, where=str(instance))
+        return found
+
+    async def attest_now(self, instance: InstanceId) -> bool:
+        """Asks for a round at once. False when the instance has no session."""
+        if instance not in self._sessions.instances():
+            return False
+        enrolled = await self._instances.get(instance)
+        ruling = self._rules().of(enrolled.registration)
+        self._sessions.push(instance, AttestNow(self._nonces.issue(enrolled, ruling)))
+        return True
+
+    async def reload_policies(self) -> int:
+        """Reads the policies again; returns their epoch, a new one if anything changed, and tells the sessions.
+
+        Raises InvalidConfiguration; then what was in force stays so.
+        """
+        loaded = policies.load(self._config.policies)
+        epoch = await self._store.policy_epoch(loaded.digest, int(self._clock() * 1000))
+        before, self._current = self._current, Rules(loaded, epoch, self._signer)
+        if before is not None and before.epoch != epoch:
+            await self._announce(self._current)
+        return epoch
+
+    async def _announce(self, rules: Rules) -> None:
+        for instance in self._sessions.instances():
+            ruling = rules.registrations.get((await self._instances.get(instance)).registration)
+            if ruling is not None:
+                self._sessions.push(instance, PolicyChanged(rules.epoch, ruling.document))
+
+    def _rules(self) -> Rules:
+        if self._current is None:
+            raise Unavailable("the authority is still starting", where="authority")
+        return self._current
+
+    def _on_quarantine(self, enrolled: Enrolled, cause: Cause) -> None:
+        self._sessions.push(enrolled.instance, Quarantined(cause))
+
+    def _routes(self) -> list[web.RouteDef]:
+        sessions = SessionApi(self._store, self._instances, self._sessions, self._answering, self._challenges)
+        posts = Posts(self._enrolments, self._instances, self._sessions, self._answering, self._bundle)
+        return [*sessions.routes(), *posts.routes()]
+
+    def _bundle(self) -> bytes:
+        made = int(self._ca.root.not_valid_before_utc.timestamp())
+        return bundle.document((self._ca.root,), sequence=made)
+
+    def _public_site(self, runner: web.AppRunner) -> web.BaseSite:
+        host, port = self._config.address
+        return web.TCPSite(runner, host, port, ssl_context=self._serving.context)
+
+    def _admin_site(self, runner: web.AppRunner) -> web.BaseSite:
+        return web.SockSite(runner, bound_socket(self._config.admin))
+
+    def _listening(self, public: web.AppRunner, _: web.AppRunner) -> Listening:
+        host, port = public.addresses[0][:2]
+        shown = f"[{host}]" if ":" in host else host
+        return Listening(f"https://{shown}:{port}", self._config.trust_domain, self._ca.bundle, self._config.admin)
+
+    async def _renew(self, again: float) -> None:
+        while True:
+            await asyncio.sleep(again)
+            again = self._serving.renew(self._clock())
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING)
+            await self._store.forget_rounds(int(self._clock() * 1000) - _FORGET_ROUNDS_AFTER_MS)
+
+
+def _ca(config: AuthorityConfig, *, allow_demo: bool, now: float) -> Ca:
+    folder, name, lifetime = config.ca.folder, config.ca.name, config.ca.lifetime
+    if not authorities.exists(folder):
+        authorities.generate(folder, name, lifetime, now=authorities.utc(now))
+    return authorities.load(folder, allow_demo=allow_demo)
+
+
+@asynccontextmanager
+async def _served(
+    routes: list[web.RouteDef], site: Callable[[web.AppRunner], web.BaseSite]
+) -> AsyncIterator[web.AppRunner]:
+    application = web.Application(middlewares=[replies.as_problems], client_max_size=messages.MOST_FRAME)
+    application.add_routes(routes)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=_GRACE)
+    await runner.setup()
+    try:
+        try:
+            await site(runner).start()
+        except OSError as error:
+            raise Unavailable(f"cannot listen: {error.strerror or error}", where="authority") from error
+        yield runner
+    finally:
+        await runner.cleanup()

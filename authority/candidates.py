@@ -1,0 +1,61 @@
+"""A judged round as the store is to decide on it: the result's text and the lease's arithmetic."""
+
+from __future__ import annotations
+
+from attestation import release, results
+from attestation.results import Result
+from authority.issuer.ca import BACKDATE
+from authority.rules import Ruling
+from authority.store.records import Candidate, Enrolled
+from authority.verifier.verify import Verified
+from policies.appraise.reasons import Verdict
+from wire.messages import Cause
+
+VERIFIER = "proofbeat authority"
+
+
+def candidate(
+    enrolled: Enrolled, verified: Verified, verdict: Verdict, ruling: Ruling, *, epoch: int, latest_ms: int, now_ms: int
+) -> Candidate:
+    """The lease ends `freshness` after the nonce was issued, whenever it is judged, and not after latest_ms.
+
+    epoch: of the policies. latest_ms: the end of the CA. now_ms: Unix milliseconds.
+    """
+    lease_end_ms = min(verified.facts.issued_ms + ruling.freshness_ms, latest_ms)
+    result = Result(
+        status=verdict.tier,
+        vector=verdict.vector,
+        nonce=verified.nonce,
+        issued_at=now_ms // 1000,
+        expires_at=lease_end_ms // 1000,
+        verifier=VERIFIER,
+        instance=enrolled.instance,
+        spiffe_id=ruling.identity,
+        mode=ruling.policy.spec.mode.value,
+        generation=verified.claims.generation,
+        policy_epoch=epoch,
+        policy_digest=ruling.digest,
+        reasons=tuple(f"{reason.kind}: {reason.text}" for reason in verdict.reasons[: results.MOST_REASONS]),
+    )
+    return Candidate(
+        instance=enrolled.instance,
+        thumbprint=verified.thumbprint,
+        sequence=verified.facts.sequence,
+        generation=verified.claims.generation,
+        evidence=verified.digest,
+        full=verified.full,
+        tier=verdict.tier,
+        result=results.payload(result),
+        leaf_key=verified.claims.leaf_key,
+        not_before=now_ms // 1000 - int(BACKDATE.total_seconds()),
+        lease_end_ms=lease_end_ms,
+        tamper=_tamper(verified, verdict, now_ms) if ruling.sticky and verdict.tamper else None,
+    )
+
+
+def _tamper(verified: Verified, verdict: Verdict, now_ms: int) -> Cause:
+    """The first finding that leaves no clean state behind, as a cause."""
+    text = next(reason.text for reason in verdict.reasons if reason.finding_class == "tamper")
+    generation = verified.claims.generation
+    name = release.cause_id(verified.claims.instance, generation=generation, kind="tamper", text=text, at_ms=now_ms)
+    return Cause(name, "tamper", text, now_ms, generation)

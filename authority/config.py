@@ -1,0 +1,66 @@
+"""The authority's settings, from YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from attestation.errors import InvalidInput
+from attestation.spiffe import SpiffeId
+from policies.model import dialect
+from policies.model.dialect import Duration, Strict
+
+
+def _trust_domain(text: str) -> str:
+    try:
+        SpiffeId(text)
+    except InvalidInput as error:
+        raise ValueError(error.sentence) from error
+    return text
+
+
+class CaConfig(Strict):
+    """folder: where root, intermediate and result keys lie. They are made there, under `name`, when it is empty.
+
+    lifetime: of a root made so.
+    """
+
+    folder: Path
+    name: str = Field(default="Proofbeat", min_length=1, max_length=48)
+    lifetime: Duration = 3650 * 86400.0
+
+
+class AuthorityConfig(Strict):
+    """listen: host:port, port 0 for any. store: the SQLite file. policies: files, or folders of *.yaml.
+
+    admin: path of the admin socket, made with mode 0600.
+    """
+
+    trust_domain: Annotated[str, AfterValidator(_trust_domain)]
+    listen: str = Field(default="127.0.0.1:8443", pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")
+    store: Path
+    policies: tuple[Path, ...] = Field(min_length=1)
+    ca: CaConfig
+    admin: Path
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of `listen`."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+def load(path: Path) -> AuthorityConfig:
+    """Relative paths count from the file's folder. Raises InvalidConfiguration with its place in the file."""
+    config = dialect.read(path, AuthorityConfig)
+    base = path.parent
+    return config.model_copy(
+        update={
+            "store": base / config.store,
+            "policies": tuple(base / each for each in config.policies),
+            "ca": config.ca.model_copy(update={"folder": base / config.ca.folder}),
+            "admin": base / config.admin,
+        }
+    )

@@ -1,0 +1,1 @@
+"""The CA: certificates that end with the lease."""

@@ -1,0 +1,107 @@
+"""Leaves by the X.509-SVID rules (X509-SVID section 4): one URI name, both extended usages, the result inside.
+
+Signatures are deterministic: the leaf of a round that is answered again is the same certificate, byte for byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from attestation import cmw
+from attestation.errors import Unavailable
+from attestation.instance import InstanceId
+from attestation.spiffe import SpiffeId
+from authority.issuer import ca as authorities
+from authority.issuer.ca import Ca
+
+MOST_SERIAL_BITS = 159
+_ORGANISATION = "Proofbeat"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What a leaf says. not_before, not_after: whole seconds; the end is the lease's. ear: carried as CMW."""
+
+    identity: SpiffeId
+    instance: InstanceId
+    public_key: ec.EllipticCurvePublicKey
+    serial: int
+    not_before: datetime
+    not_after: datetime
+    ear: str
+
+
+def sign(leaf: Leaf, ca: Ca) -> str:
+    """The chain, leaf first, as PEM. The subject's OU is the instance, which Envoy can match.
+
+    Raises Unavailable when the intermediate ends before the leaf would.
+    """
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, _ORGANISATION),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, leaf.instance.value),
+        ]
+    )
+    builder = _svid(subject, leaf.identity, leaf.public_key, leaf.serial, ca)
+    builder = builder.add_extension(cmw.extension(leaf.ear), critical=False)
+    return _chain(builder, leaf.not_before, leaf.not_after, ca)
+
+
+def serving(public_key: ec.EllipticCurvePublicKey, trust_domain: str, start: datetime, end: datetime, ca: Ca) -> str:
+    """The authority's own chain, under its reserved ID."""
+    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, _ORGANISATION)])
+    serial = x509.random_serial_number()
+    builder = _svid(subject, SpiffeId.authority(trust_domain), public_key, serial, ca)
+    return _chain(builder, start, end, ca)
+
+
+def _svid(
+    subject: x509.Name, identity: SpiffeId, public_key: ec.EllipticCurvePublicKey, serial: int, ca: Ca
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(ca.intermediate.subject)
+        .public_key(public_key)
+        .serial_number(serial)
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(identity))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_USAGE, critical=True)
+        .add_extension(_EXTENDED_USAGE, critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()), critical=False)
+    )
+
+
+def _chain(builder: x509.CertificateBuilder, start: datetime, end: datetime, ca: Ca) -> str:
+    if end > ca.intermediate.not_valid_after_utc:
+        raise Unavailable(
+            "the intermediate CA ends before the certificate would",
+            where="authority",
+            mend="The operator has to renew the CA.",
+        )
+    # A certificate is never older than its issuer: right after a CA was made, backdating stops there.
+    start = max(start, ca.intermediate.not_valid_before_utc)
+    signed = builder.not_valid_before(start).not_valid_after(end)
+    certificate = signed.sign(ca.key, hashes.SHA256(), ecdsa_deterministic=True)
+    return authorities.pem(certificate) + authorities.pem(ca.intermediate)
+
+
+_USAGE = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+_EXTENDED_USAGE = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])

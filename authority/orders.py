@@ -1,0 +1,100 @@
+"""Quarantines: reported by a sidecar or ordered by an operator, and ended by a signed release only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from attestation import jws, release
+from attestation.errors import InvalidInput, Refused
+from attestation.instance import InstanceId
+from attestation.release import ReleaseOrder
+from attestation.violation import ViolationClass
+from authority.instances import Instances
+from authority.rules import Rules
+from authority.store.records import Enrolled
+from authority.store.store import Store
+from wire.messages import Cause, Push, Quarantined, Released, Report, Standing
+from wire.problems import Kind
+
+MOST_TEXT = 2000
+
+
+class Orders:
+    """push: sends to an instance's session, where there is one. clock: Unix seconds."""
+
+    def __init__(
+        self,
+        store: Store,
+        instances: Instances,
+        signer: jws.Signer,
+        clock: Callable[[], float],
+        push: Callable[[InstanceId, Push], None],
+    ) -> None:
+        self._store = store
+        self._instances = instances
+        self._signer = signer
+        self._clock = clock
+        self._push = push
+
+    async def report(self, enrolled: Enrolled, report: Report, rules: Rules) -> Standing:
+        """What a sidecar closed for. A tamper, in enforce, quarantines; when this returns it is on disk."""
+        kind, text = report.violation_class.value, _bounded(report.cause)
+        if report.generation < 0 or report.at_ms < 0:
+            raise InvalidInput("a generation or a time below zero", where="report")
+        name = release.cause_id(
+            enrolled.instance, generation=report.generation, kind=kind, text=report.cause, at_ms=report.at_ms
+        )
+        cause = Cause(name, kind, text, report.at_ms, report.generation)
+        tamper = report.violation_class is ViolationClass.TAMPER
+        binding = tamper and rules.of(enrolled.registration).sticky
+        return await self._record(enrolled.instance, cause, binding=binding)
+
+    async def quarantine(self, instance: InstanceId, text: str) -> Standing:
+        """An operator's order. Raises Refused (instance-unknown)."""
+        enrolled = await self._instances.get(instance)
+        text, now_ms = _bounded(text), self._now_ms()
+        name = release.cause_id(instance, generation=enrolled.generation, kind="order", text=text, at_ms=now_ms)
+        cause = Cause(name, "order", text, now_ms, enrolled.generation)
+        standing = await self._record(instance, cause, binding=True)
+        self._push(instance, Quarantined(cause))
+        return standing
+
+    async def release(self, instance: InstanceId, causes: Collection[str] | None = None) -> str:
+        """The signed order. causes: those it names; None for all that stand now.
+
+        Raises Refused (release-void) when a cause stands that it does not name, or none stands at all.
+        """
+        await self._instances.get(instance)
+        standing = await self._store.standing(instance)
+        if not standing.quarantined:
+            raise Refused("the instance is not quarantined", kind=Kind.RELEASE_VOID, where=str(instance))
+        named = tuple(cause.id for cause in standing.causes) if causes is None else tuple(causes)
+        order = release.sign(ReleaseOrder(instance, named, int(self._clock())), self._signer)
+        later = await self._store.release(instance, named, order)
+        if later:
+            raise Refused(
+                f"the order does not name {', '.join(cause.id for cause in later)}: {later[0].text}",
+                kind=Kind.RELEASE_VOID,
+                where=str(instance),
+                mend="Look at every cause (`proofbeat why`), then name them all.",
+            )
+        self._instances.forget(instance)
+        self._push(instance, Released(order))
+        return order
+
+    async def _record(self, instance: InstanceId, cause: Cause, *, binding: bool) -> Standing:
+        standing = await self._store.record_cause(instance, cause, binding=binding, now_ms=self._now_ms())
+        known = await self._instances.get(instance)
+        generation = max(known.generation, cause.generation)
+        self._instances.put(replace(known, standing=standing, generation=generation))
+        return standing
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+
+def _bounded(text: str) -> str:
+    if not text.strip():
+        raise InvalidInput("an empty cause", where="quarantine", mend="Say why.")
+    return text[:MOST_TEXT]

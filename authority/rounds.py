@@ -1,0 +1,151 @@
+"""One round, from evidence to answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from attestation.digests import Digest
+from attestation.errors import MalformedEvidence, Refused
+from attestation.trust import Tier
+from authority import refusals
+from authority.candidates import candidate
+from authority.instances import Instances
+from authority.issuer.issuer import Issuer
+from authority.keyring import Keyring
+from authority.nonces import Nonces
+from authority.rules import Rules, Ruling
+from authority.store.records import Accepted, Candidate, Enrolled, Lapsed, Quarantine
+from authority.store.store import Store
+from authority.verifier import need
+from authority.verifier.cache import Appraisals, Bodies, appraisal_key
+from authority.verifier.verify import Expected, Verified, verify
+from policies.appraise.appraise import appraise
+from policies.appraise.reasons import Verdict
+from policies.model.policy import Mode
+from wire.messages import Answer, Attest, Cause, Need
+from wire.problems import Kind
+
+REVOCATION_VERSION = 0
+_LARGE_BODIES = 256 * 1024
+"""Above this many bytes an appraisal takes long enough to be kept off the event loop."""
+
+
+class Rounds:
+    """on_quarantine: told, once it is on disk, of a quarantine that a round brought about. clock: Unix seconds."""
+
+    def __init__(
+        self,
+        store: Store,
+        instances: Instances,
+        issuer: Issuer,
+        keyring: Keyring,
+        nonces: Nonces,
+        clock: Callable[[], float],
+        on_quarantine: Callable[[Enrolled, Cause], None],
+    ) -> None:
+        self._store = store
+        self._instances = instances
+        self._issuer = issuer
+        self._keyring = keyring
+        self._nonces = nonces
+        self._clock = clock
+        self._on_quarantine = on_quarantine
+        self._bodies = Bodies()
+        self._appraisals = Appraisals()
+
+    async def attest(self, enrolled: Enrolled, request: Attest, rules: Rules) -> Answer | Need:
+        """Raises Rejected and Refused; then nothing has been accepted."""
+        ruling = rules.of(enrolled.registration)
+        # 1. Is the evidence genuine, fresh and this instance's?
+        verified = verify(request.evidence, self._expected(enrolled, ruling, rules.epoch))
+        # 2. What does it show? Perhaps that takes bodies which are not here yet.
+        verdict = await self._judged(request, verified, ruling)
+        if isinstance(verdict, Need):
+            return verdict
+        # 3. Does it count? On disk before anybody hears of it.
+        judged = candidate(
+            enrolled,
+            verified,
+            verdict,
+            ruling,
+            epoch=rules.epoch,
+            latest_ms=self._issuer.latest_ms,
+            now_ms=self._now_ms(),
+        )
+        accepted = await self._accepted(enrolled, judged)
+        # 4. Only now is anything signed.
+        return self._answer(self._instances.counted(enrolled, judged), accepted, verified, ruling, rules.epoch)
+
+    def _expected(self, enrolled: Enrolled, ruling: Ruling, policy_epoch: int) -> Expected:
+        return Expected(
+            enrolled=enrolled,
+            nonce_key=self._keyring.nonce_key,
+            nonce_epoch=self._keyring.epoch,
+            valid_ms=ruling.nonce_valid_ms,
+            policy_epoch=policy_epoch,
+            now_ms=self._now_ms(),
+        )
+
+    async def _judged(self, request: Attest, verified: Verified, ruling: Ruling) -> Verdict | Need:
+        key = appraisal_key(verified.claims, ruling)
+        verdict = self._appraisals.get(key)
+        if verdict is None:
+            asked = need.wanted(verified.claims, ruling.policy)
+            bodies = need.take(request.bodies, asked, ruling.name, self._bodies)
+            missing = sorted(asked.keys() - bodies.keys())
+            if missing:
+                return Need(tuple(missing))
+            verdict = await _appraised(verified, bodies, ruling)
+            self._appraisals.put(key, verdict)
+        return verdict
+
+    async def _accepted(self, enrolled: Enrolled, judged: Candidate) -> Accepted:
+        match await self._store.accept_round(judged, self._now_ms()):
+            case Accepted() as accepted:
+                if judged.tamper is not None and not accepted.repeated:
+                    self._instances.forget(enrolled.instance)
+                    self._on_quarantine(enrolled, judged.tamper)
+                return accepted
+            case Quarantine(cause, cloned):
+                self._instances.forget(enrolled.instance)
+                if cause is not None:
+                    self._on_quarantine(enrolled, cause)
+                raise refusals.quarantined(enrolled.instance, cloned=cloned)
+            case Lapsed() as why:
+                self._instances.forget(enrolled.instance)
+                raise refusals.lapsed(enrolled.instance, why)
+
+    def _answer(self, enrolled: Enrolled, accepted: Accepted, verified: Verified, ruling: Ruling, epoch: int) -> Answer:
+        ear = self._issuer.ear(accepted)
+        earned = _earns_leaf(accepted.tier, ruling)
+        issued_ms = verified.facts.issued_ms
+        return Answer(
+            ear=ear,
+            chain=self._issuer.chain(accepted, ear, ruling.identity, enrolled.instance) if earned else "",
+            revocation_version=REVOCATION_VERSION,
+            policy_epoch=epoch,
+            issued_ms=issued_ms,
+            lease_ms=accepted.lease_end_ms - issued_ms,
+            nonce=self._nonces.issue(enrolled, ruling),
+        )
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+
+async def _appraised(verified: Verified, bodies: Mapping[Digest, bytes], ruling: Ruling) -> Verdict:
+    arguments = (verified.claims, bodies, ruling.policy, ruling.references)
+    try:
+        if sum(map(len, bodies.values())) > _LARGE_BODIES:
+            return await asyncio.to_thread(appraise, *arguments)
+        return appraise(*arguments)
+    except MalformedEvidence as error:
+        raise Refused(
+            f"a layer that does not parse: {error.what}", kind=Kind.EVIDENCE_MALFORMED, where=error.where
+        ) from error
+
+
+def _earns_leaf(tier: Tier, ruling: Ruling) -> bool:
+    """Only what affirms; and in observe somebody else's identity stays, and nothing of ours is served."""
+    return tier is Tier.AFFIRMING and ruling.policy.spec.mode is not Mode.OBSERVE

@@ -1,0 +1,95 @@
+"""The policies in force: one epoch, and for every registration what rules it, as signed for its sidecars."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from attestation import jws, results
+from attestation.digests import Digest
+from attestation.errors import Refused
+from attestation.spiffe import SpiffeId
+from policies.model.load import Governing, PolicySet
+from policies.model.policy import AttestationPolicy, Mode, Recovery
+from policies.model.references import ReferenceValues
+from wire.problems import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What rules one registration. digest: of everything that an appraisal looks at. document: JWS."""
+
+    name: str
+    governing: Governing
+    digest: Digest
+    document: str
+
+    @property
+    def policy(self) -> AttestationPolicy:
+        return self.governing.policy
+
+    @property
+    def references(self) -> ReferenceValues:
+        return self.governing.references
+
+    @property
+    def identity(self) -> SpiffeId:
+        return SpiffeId.parse(self.governing.registration.spec.spiffe_id)
+
+    @property
+    def nonce_valid_ms(self) -> int:
+        """Two intervals: a nonce may be fetched one round ahead."""
+        return int(self.policy.spec.interval * 2000)
+
+    @property
+    def freshness_ms(self) -> int:
+        return int(self.policy.spec.freshness * 1000)
+
+    @property
+    def sticky(self) -> bool:
+        """Whether a tamper quarantines until it is released. In observe and audit it is only recorded."""
+        return self.policy.spec.mode is Mode.ENFORCE and self.policy.spec.recovery.tamper is Recovery.REPLACE
+
+
+class Rules:
+    """Immutable; a change of any policy is a new value with a higher epoch."""
+
+    def __init__(self, policies: PolicySet, epoch: int, signer: jws.Signer) -> None:
+        self.epoch = epoch
+        self.digest = policies.digest
+        self._rulings: Mapping[str, Ruling] = {
+            name: Ruling(name, governing, governing.digest, _document(governing, epoch, signer))
+            for name, governing in policies.governing.items()
+        }
+
+    @property
+    def registrations(self) -> Mapping[str, Ruling]:
+        return self._rulings
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """Registration -> SPIFFE ID."""
+        return {name: str(ruling.identity) for name, ruling in self._rulings.items()}
+
+    def of(self, registration: str) -> Ruling:
+        """Raises Refused (registration-unknown)."""
+        found = self._rulings.get(registration)
+        if found is None:
+            raise Refused(
+                f"the registration {registration!r} does not exist",
+                kind=Kind.REGISTRATION_UNKNOWN,
+                where="policies",
+                mend=f"Known: {', '.join(sorted(self._rulings)) or 'none'}.",
+            )
+        return found
+
+
+def _document(governing: Governing, epoch: int, signer: jws.Signer) -> str:
+    parts = {
+        "policy": governing.policy,
+        "references": governing.references,
+        "registration": governing.registration,
+    }
+    body = {"epoch": epoch, **{name: part.model_dump(mode="json", by_alias=True) for name, part in parts.items()}}
+    return signer.sign(json.dumps(body, separators=(",", ":")).encode(), kind=results.POLICY_KIND)

@@ -1,0 +1,1 @@
+"""What the authority must not forget: one method a transaction."""

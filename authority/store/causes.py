@@ -1,0 +1,90 @@
+"""Causes of quarantine: recorded, counted, released."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, insert, select, update
+
+from attestation.instance import InstanceId
+from authority.store.schema import causes, instances
+from wire.messages import Cause, Standing
+
+MOST_SHOWN = 64
+
+
+def record(db: Connection, instance: InstanceId, cause: Cause, *, binding: bool, now_ms: int) -> bool:
+    """Keeps a cause, once; a binding one quarantines. False when it was known: a report is safe to repeat.
+
+    A cause that was released stays released: a late copy of its report is no later cause.
+    """
+    if db.execute(select(causes.c.id).where(causes.c.id == cause.id)).first() is not None:
+        return False
+    row = {
+        "id": cause.id,
+        "instance": instance.value,
+        "kind": cause.kind,
+        "text": cause.text,
+        "at_ms": cause.at_ms,
+        "recorded_ms": now_ms,
+        "generation": cause.generation,
+        "binding": binding,
+        "released": False,
+    }
+    db.execute(insert(causes), row)
+    # Evidence of an earlier generation does not know of this cause, and earns nothing any more.
+    db.execute(
+        update(instances)
+        .where(instances.c.instance == instance.value, instances.c.generation < cause.generation)
+        .values(generation=cause.generation)
+    )
+    if binding:
+        db.execute(update(instances).where(instances.c.instance == instance.value).values(quarantined=True))
+    return True
+
+
+def standing(db: Connection, instance: InstanceId) -> Standing:
+    """By the causes that bind and are not released."""
+    release = db.execute(select(instances.c.release).where(instances.c.instance == instance.value)).scalar() or ""
+    binding = of(db, instance, binding=True, released=False)
+    return Standing(bool(binding), binding, release)
+
+
+def of(db: Connection, instance: InstanceId, *, binding: bool, released: bool) -> tuple[Cause, ...]:
+    """The latest first, MOST_SHOWN of them, unless they bind: of those none may be missing."""
+    query = (
+        select(causes.c.id, causes.c.kind, causes.c.text, causes.c.at_ms, causes.c.generation)
+        .where(causes.c.instance == instance.value, causes.c.binding == binding, causes.c.released == released)
+        .order_by(causes.c.recorded_ms.desc(), causes.c.id)
+    )
+    if released or not binding:
+        query = query.limit(MOST_SHOWN)
+    return tuple(Cause(*row) for row in db.execute(query))
+
+
+def release(db: Connection, instance: InstanceId, named: Collection[str], order: str) -> tuple[Cause, ...]:
+    """Releases, when every binding cause is named; else nothing changes. Returns the causes that are not named."""
+    later = tuple(each for each in of(db, instance, binding=True, released=False) if each.id not in named)
+    if later:
+        return later
+    db.execute(
+        update(causes).where(causes.c.instance == instance.value, causes.c.binding.is_(True)).values(released=True)
+    )
+    db.execute(
+        update(instances)
+        .where(instances.c.instance == instance.value)
+        .values(quarantined=False, full_required=True, release=order)
+    )
+    return ()
+
+
+def prune(db: Connection, instance: InstanceId, keep: int) -> None:
+    """Forgets the oldest records that bind nobody, down to `keep`."""
+    free = (
+        select(causes.c.id)
+        .where(causes.c.instance == instance.value, causes.c.binding.is_(False))
+        .order_by(causes.c.recorded_ms.desc(), causes.c.id)
+        .offset(keep)
+        .limit(MOST_SHOWN)
+    )
+    db.execute(causes.delete().where(causes.c.id.in_(db.execute(free).scalars().all())))

@@ -1,0 +1,138 @@
+"""A round's transaction: one evidence a sequence, a quarantine seen in time, a serial of its own."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+
+from attestation import release
+from attestation.trust import Tier
+from authority.store import causes
+from authority.store.records import Accepted, Candidate, Decision, Lapsed, Quarantine
+from authority.store.schema import instances, rounds, serials
+from wire.messages import Cause
+
+_INSTANCE = select(
+    instances.c.thumbprint,
+    instances.c.quarantined,
+    instances.c.full_required,
+    instances.c.sequence,
+    instances.c.generation,
+).where(instances.c.instance == bindparam("who"))
+_ROUND = select(rounds).where(rounds.c.instance == bindparam("who"), rounds.c.sequence == bindparam("at"))
+_ADD = insert(rounds)
+_ADVANCE = (
+    update(instances)
+    .where(instances.c.instance == bindparam("who"), instances.c.sequence < bindparam("at"))
+    .values(
+        sequence=bindparam("at"),
+        generation=bindparam("to_generation"),
+        tier=bindparam("to_tier"),
+        lease_end_ms=bindparam("to_end"),
+        last_round_ms=bindparam("now"),
+        full_required=bindparam("to_full"),
+    )
+)
+_NEXT_SERIAL = update(serials).where(serials.c.only == 1).values(last=serials.c.last + 1).returning(serials.c.last)
+
+
+def accept(db: Connection, candidate: Candidate, now_ms: int) -> Decision:
+    """Whether the round counts. A Decision other than Accepted changes nothing, but for what quarantines."""
+    who = candidate.instance.value
+    # 1. The instance, under the key that signed.
+    known = db.execute(_INSTANCE, {"who": who}).first()
+    if known is None or known.thumbprint != candidate.thumbprint:
+        return Lapsed(key_replaced=True)
+    # 2. No quarantine: not even an answer given before is given again.
+    if known.quarantined:
+        return Quarantine(None, cloned=False)
+    # 3. One evidence a sequence: the same again is a retry, another is a second attester with the same key.
+    before = db.execute(_ROUND, {"who": who, "at": candidate.sequence}).first()
+    if before is not None:
+        return _again(db, candidate, before, now_ms)
+    if candidate.sequence <= known.sequence:
+        return Lapsed(sequence_passed=True)
+    # 4. No violation has been reported since.
+    if candidate.generation < known.generation:
+        return Lapsed(generation_past=True)
+    # 5. After an unclean end, everything has been read.
+    if known.full_required and not candidate.full:
+        return Lapsed(full_required=True)
+    # 6. It counts.
+    return _keep(db, candidate, bool(known.full_required), now_ms)
+
+
+def prune(db: Connection, before_ms: int) -> None:
+    """Forgets rounds whose nonces are long stale, but never an instance's last one."""
+    last = select(instances.c.sequence).where(instances.c.instance == rounds.c.instance).scalar_subquery()
+    db.execute(delete(rounds).where(rounds.c.at_ms < before_ms, rounds.c.sequence < last))
+
+
+def _again(db: Connection, candidate: Candidate, before: Row[Any], now_ms: int) -> Accepted | Quarantine:
+    if before.evidence == candidate.evidence:
+        return Accepted(
+            Tier(before.tier),
+            before.result,
+            before.leaf_key,
+            int(before.serial),
+            before.not_before,
+            before.lease_end_ms,
+            repeated=True,
+        )
+    text = f"two attesters answered nonce {candidate.sequence} with different evidence"
+    name = release.cause_id(candidate.instance, generation=candidate.generation, kind="clone", text=text, at_ms=now_ms)
+    cause = Cause(name, "clone", text, now_ms, candidate.generation)
+    causes.record(db, candidate.instance, cause, binding=True, now_ms=now_ms)
+    return Quarantine(cause, cloned=True)
+
+
+def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int) -> Accepted:
+    serial = _serial(db)
+    row = {
+        "instance": candidate.instance.value,
+        "sequence": candidate.sequence,
+        "evidence": candidate.evidence,
+        "tier": int(candidate.tier),
+        "result": candidate.result,
+        "leaf_key": candidate.leaf_key,
+        "serial": str(serial),
+        "not_before": candidate.not_before,
+        "lease_end_ms": candidate.lease_end_ms,
+        "at_ms": now_ms,
+    }
+    db.execute(_ADD, row)
+    affirmed = candidate.tier is Tier.AFFIRMING
+    db.execute(
+        _ADVANCE,
+        {
+            "who": candidate.instance.value,
+            "at": candidate.sequence,
+            "to_generation": candidate.generation,
+            "to_tier": int(candidate.tier),
+            "to_end": candidate.lease_end_ms if affirmed else 0,
+            "now": now_ms,
+            "to_full": full_required and not affirmed,
+        },
+    )
+    if candidate.tamper is not None:
+        causes.record(db, candidate.instance, candidate.tamper, binding=True, now_ms=now_ms)
+    return Accepted(
+        candidate.tier,
+        candidate.result,
+        candidate.leaf_key,
+        serial,
+        candidate.not_before,
+        candidate.lease_end_ms,
+        repeated=False,
+    )
+
+
+def _serial(db: Connection) -> int:
+    """Never given twice (a counter), and not to be guessed (64 random bits): 128 bits, positive."""
+    count = db.execute(_NEXT_SERIAL).scalar()
+    if count is None:
+        count = 1
+        db.execute(insert(serials), {"only": 1, "last": count})
+    return (int(count) << 64) | secrets.randbits(64)

@@ -1,0 +1,87 @@
+"""The tables. Times are Unix milliseconds, secrets are digests, types are plain: any SQL database will do."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token", String(64), primary_key=True),
+    Column("registration", String(512), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    # Who used it; a retry by the same instance with the same key gets the same answer.
+    Column("instance", String(34)),
+    Column("thumbprint", String(64)),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("instance", String(34), primary_key=True),
+    Column("registration", String(512), nullable=False),
+    Column("thumbprint", String(64), nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("ticket", String(64), nullable=False),
+    Column("ticket_before", String(64), nullable=False),
+    Column("enrolled_ms", BigInteger, nullable=False),
+    Column("ended_clean", Boolean, nullable=False),
+    Column("full_required", Boolean, nullable=False),
+    Column("quarantined", Boolean, nullable=False),
+    Column("release", Text, nullable=False),
+    # Of the last round that was accepted.
+    Column("sequence", BigInteger, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("tier", Integer, nullable=False),
+    Column("lease_end_ms", BigInteger, nullable=False),
+    Column("last_round_ms", BigInteger, nullable=False),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("instance", String(34), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("evidence", String(64), nullable=False),
+    Column("tier", Integer, nullable=False),
+    # What the answer was made from; signing it again gives the same bytes.
+    Column("result", LargeBinary, nullable=False),
+    Column("leaf_key", LargeBinary, nullable=False),
+    Column("serial", String(40), nullable=False),
+    Column("not_before", BigInteger, nullable=False),
+    Column("lease_end_ms", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Index("rounds_by_age", "at_ms"),
+)
+
+causes = Table(
+    "causes",
+    metadata,
+    Column("id", String(34), primary_key=True),
+    Column("instance", String(34), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("recorded_ms", BigInteger, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    # A cause that binds quarantines until it is released; others (drift, audit) are a record.
+    Column("binding", Boolean, nullable=False),
+    Column("released", Boolean, nullable=False),
+)
+
+epochs = Table(
+    "epochs",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("digest", String(64), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
+serials = Table(
+    "serials",
+    metadata,
+    Column("only", Integer, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, nullable=False),
+)

@@ -1,0 +1,95 @@
+"""The authority's memory: one method a transaction, each durable when it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from sqlalchemy import Connection, insert, select
+
+from attestation.digests import Digest
+from attestation.instance import InstanceId
+from authority.store import causes, enrolments, rounds, states
+from authority.store.enrolments import Application
+from authority.store.records import Candidate, Decision, Enrolled, InstanceState
+from authority.store.schema import epochs
+from authority.store.writer import Writer
+from wire.messages import Cause, Standing
+
+_MOST_RECORDS = 1000
+
+
+class Store:
+    """Every method may raise Unavailable, and then nothing has changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = Writer(path)
+
+    def open(self) -> None:
+        self._writer.open()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    @property
+    def commits(self) -> int:
+        """Commits so far; many transactions share one."""
+        return self._writer.commits
+
+    async def add_token(self, token: Digest, registration: str, *, expires_ms: int, now_ms: int) -> None:
+        await self._writer.run(
+            lambda db: enrolments.add_token(db, token, registration, expires_ms=expires_ms, now_ms=now_ms)
+        )
+
+    async def enrol(self, application: Application, registrations: Mapping[str, object], now_ms: int) -> Enrolled:
+        """Raises Refused where token or ticket do not earn it."""
+        return await self._writer.run(lambda db: enrolments.enrol(db, application, registrations, now_ms))
+
+    async def load(self, instance: InstanceId) -> Enrolled | None:
+        return await self._writer.run(lambda db: enrolments.load(db, instance))
+
+    async def end_run(self, instance: InstanceId, thumbprint: Digest, *, clean: bool) -> None:
+        await self._writer.run(lambda db: enrolments.end_run(db, instance, thumbprint, clean=clean))
+
+    async def accept_round(self, candidate: Candidate, now_ms: int) -> Decision:
+        return await self._writer.run(lambda db: rounds.accept(db, candidate, now_ms))
+
+    async def record_cause(self, instance: InstanceId, cause: Cause, *, binding: bool, now_ms: int) -> Standing:
+        """Keeps what was reported or ordered. binding: it quarantines."""
+
+        def work(db: Connection) -> Standing:
+            causes.record(db, instance, cause, binding=binding, now_ms=now_ms)
+            causes.prune(db, instance, _MOST_RECORDS)
+            return causes.standing(db, instance)
+
+        return await self._writer.run(work)
+
+    async def standing(self, instance: InstanceId) -> Standing:
+        return await self._writer.run(lambda db: causes.standing(db, instance))
+
+    async def release(self, instance: InstanceId, named: Collection[str], order: str) -> tuple[Cause, ...]:
+        """Releases the instance, or returns the causes that the order does not name and does nothing."""
+        return await self._writer.run(lambda db: causes.release(db, instance, named, order))
+
+    async def instances(self, identities: Mapping[str, str]) -> tuple[InstanceState, ...]:
+        return await self._writer.run(lambda db: states.every(db, identities))
+
+    async def instance(self, instance: InstanceId, identities: Mapping[str, str]) -> InstanceState | None:
+        return await self._writer.run(lambda db: states.one(db, instance, identities))
+
+    async def policy_epoch(self, digest: Digest, now_ms: int) -> int:
+        """The epoch of this set of policies: a new one whenever the digest is not the latest's. Never goes back."""
+
+        def work(db: Connection) -> int:
+            latest = db.execute(select(epochs).order_by(epochs.c.epoch.desc()).limit(1)).first()
+            if latest is not None and latest.digest == digest:
+                return int(latest.epoch)
+            epoch = int(latest.epoch) + 1 if latest is not None else 1
+            db.execute(insert(epochs), {"epoch": epoch, "digest": digest, "at_ms": now_ms})
+            return epoch
+
+        return await self._writer.run(work)
+
+    async def forget_rounds(self, before_ms: int) -> None:
+        """Housekeeping."""
+        await self._writer.run(lambda db: rounds.prune(db, before_ms))

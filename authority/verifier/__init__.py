@@ -1,0 +1,1 @@
+"""Turns evidence into a judgement, in numbered steps."""

@@ -1,0 +1,81 @@
+"""What the verifier has seen before: bodies by their digest, appraisals by everything they depend on."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+
+from attestation.claims import Claims
+from attestation.digests import Digest
+from authority.rules import Ruling
+from policies.appraise.reasons import Verdict
+
+MOST_BODY_BYTES = 64 * 1024 * 1024
+MOST_APPRAISALS = 20_000
+
+
+class Bodies:
+    """Packed layers in memory, the least recently used dropped first. A scope never sees another's."""
+
+    def __init__(self, most_bytes: int = MOST_BODY_BYTES) -> None:
+        self._most = most_bytes
+        self._held: OrderedDict[tuple[str, Digest], bytes] = OrderedDict()
+        self._size = 0
+
+    def get(self, scope: str, digest: Digest) -> bytes | None:
+        body = self._held.get((scope, digest))
+        if body is not None:
+            self._held.move_to_end((scope, digest))
+        return body
+
+    def put(self, scope: str, digest: Digest, body: bytes) -> None:
+        """One that would fill everything is not kept: its round has it, and that will do."""
+        if len(body) > self._most // 2 or (scope, digest) in self._held:
+            return
+        self._held[scope, digest] = body
+        self._size += len(body)
+        while self._size > self._most:
+            _, dropped = self._held.popitem(last=False)
+            self._size -= len(dropped)
+
+
+class Appraisals:
+    """Verdicts by what they were made from. Nonces, signatures and quarantines are no part of that: never cached."""
+
+    def __init__(self, most: int = MOST_APPRAISALS) -> None:
+        self._most = most
+        self._held: OrderedDict[Hashable, Verdict] = OrderedDict()
+        self.hits = 0
+        self.misses = 0
+
+    def get(self, key: Hashable) -> Verdict | None:
+        verdict = self._held.get(key)
+        if verdict is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._held.move_to_end(key)
+        return verdict
+
+    def put(self, key: Hashable, verdict: Verdict) -> None:
+        self._held[key] = verdict
+        while len(self._held) > self._most:
+            self._held.popitem(last=False)
+
+
+def appraisal_key(claims: Claims, ruling: Ruling) -> Hashable:
+    """Layers, coverage and rules; and of ages, which change every time, whether each is within policy's bounds.
+
+    So an age that passes its bound is appraised anew, though the sentence about it may name the age it had first.
+    """
+    ages = tuple(_within(claims, ruling))
+    return tuple((claim.layer, claim.digest) for claim in claims.layers), claims.coverage, ages, ruling.digest
+
+
+def _within(claims: Claims, ruling: Ruling) -> list[tuple[bool, bool]]:
+    bounds = ruling.policy.spec.layers
+    return [
+        (claim.age_ms <= bound.max_age * 1000, claim.full_age_ms <= bound.full_max_age * 1000)
+        for claim in claims.layers
+        if (bound := bounds.get(claim.layer)) is not None
+    ]

@@ -1,0 +1,237 @@
+"""What a sidecar and its authority say to each other: frozen values, strict CBOR.
+
+Over WebSocket each is one binary frame; the answer carries the number of its request, a push carries 0. Over HTTP
+the body is a `Posted` in a COSE_Sign1 (wire/proofs.py). Times are Unix milliseconds by the authority's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from attestation import cbor
+from attestation.digests import Digest
+from attestation.errors import InvalidInput, MalformedEvidence
+from attestation.instance import InstanceId
+from attestation.plain import build, plain
+from attestation.violation import ViolationClass
+from wire.problems import Problem
+
+MEDIA_TYPE = "application/cbor"
+MOST_FRAME = 32 * 1024 * 1024
+MOST_BODY = 24 * 1024 * 1024
+PUSH = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Nonce:
+    """value: opaque. valid_ms: how long it may be used. full: the next round must read every layer in full."""
+
+    value: bytes
+    sequence: int
+    issued_ms: int
+    valid_ms: int
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an instance is quarantined. id: attestation.release.cause_id. kind: tamper, order or clone."""
+
+    id: str
+    kind: str
+    text: str
+    at_ms: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether an instance is quarantined, by which causes. release: the last signed release order, or empty."""
+
+    quarantined: bool
+    causes: tuple[Cause, ...]
+    release: str = ""
+
+
+# Sidecar to authority.
+
+
+@dataclass(frozen=True, slots=True)
+class Enrol:
+    """With one of join_token and ticket. key: DER SubjectPublicKeyInfo of the evidence key, which signs this.
+
+    unclean: the sidecar knows that its last run did not end in order.
+    """
+
+    instance: InstanceId
+    key: bytes
+    join_token: str = ""
+    ticket: str = ""
+    unclean: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Opens a session: signed by the enrolled evidence key. challenge: from the 401 that came before."""
+
+    instance: InstanceId
+    challenge: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A request by HTTP. request: its frame."""
+
+    instance: InstanceId
+    request: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AskNonce:
+    """Answered by Nonce."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskPolicy:
+    """Answered by PolicyChanged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A packed layer, re-hashed on arrival under its layer's domain."""
+
+    digest: Digest
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Attest:
+    """Answered by Answer, or by Need: then the same evidence comes again with the bodies."""
+
+    evidence: bytes
+    bodies: tuple[Body, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The sidecar closed because of this. Answered by Standing, after it is on disk."""
+
+    generation: int
+    violation_class: ViolationClass
+    cause: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """This run ends in order. Answered by Done."""
+
+
+# Authority to sidecar.
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """policy: the signed policy document (JWS). bundle: PEM. result_key: DER SubjectPublicKeyInfo."""
+
+    spiffe_id: str
+    ticket: str
+    nonce: Nonce
+    policy: str
+    policy_epoch: int
+    bundle: str
+    result_key: bytes
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bodies that the verifier has not seen."""
+
+    digests: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One round's result. The lease ends at issued_ms + lease_ms, counted from the issue of the round's nonce.
+
+    chain: PEM, leaf first; empty when no certificate was earned. nonce: the next one.
+    """
+
+    ear: str
+    chain: str
+    revocation_version: int
+    policy_epoch: int
+    issued_ms: int
+    lease_ms: int
+    nonce: Nonce
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing more to say."""
+
+
+# Pushed by the authority.
+
+
+@dataclass(frozen=True, slots=True)
+class AttestNow:
+    nonce: Nonce
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """order: a signed release (attestation/release.py)."""
+
+    order: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """document: JWS of {epoch, policy, references, registration}."""
+
+    epoch: int
+    document: str
+
+
+Request = AskNonce | AskPolicy | Attest | Report | Goodbye
+Push = AttestNow | Quarantined | Released | PolicyChanged
+Reply = Nonce | Need | Answer | Standing | PolicyChanged | Done | Enrolment | Problem
+Message = Request | Push | Reply | Enrol | Hello | Posted
+
+_SHAPES: dict[str, type[Any]] = {shape.__name__: shape for shape in Message.__args__}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """number: of the request, repeated by its answer; PUSH for what nobody asked for."""
+
+    number: int
+    message: Message
+
+
+def encode(message: Message, number: int = PUSH) -> bytes:
+    """Raises InvalidInput when the frame would be larger than MOST_FRAME."""
+    frame = cbor.dumps({"is": type(message).__name__, "no": number, "in": plain(message)})
+    if len(frame) > MOST_FRAME:
+        raise InvalidInput(f"a {type(message).__name__} of {len(frame)} bytes", where="wire")
+    return frame
+
+
+def decode(frame: bytes) -> Frame:
+    """`encode` reversed. Raises InvalidInput for unknown kinds, unknown, missing or mistyped fields."""
+    envelope = cbor.loads(frame, most_bytes=MOST_FRAME)
+    if not isinstance(envelope, dict) or envelope.keys() != {"is", "no", "in"}:
+        raise MalformedEvidence("a frame that is no message", where="wire")
+    name, number = envelope["is"], envelope["no"]
+    shape = _SHAPES.get(name) if isinstance(name, str) else None
+    if shape is None or type(number) is not int or number < 0:
+        raise MalformedEvidence("a frame of an unknown kind, or without a number", where="wire")
+    return Frame(number, build(shape, envelope["in"], where=shape.__name__))

@@ -1,0 +1,123 @@
+"""Patterns, isolation, drift and facts: the small decisions without a kernel."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from attestation.coverage import Cutting, Grade, Isolation
+from attestation.errors import InvalidConfiguration
+from attestation.facts import FileChange, ProcessAspect
+from attestation.layers import Layer
+from measurer.coverage import coverage, judge
+from measurer.files.collector import fact_of
+from measurer.files.manifest import FILE, HEAD
+from measurer.files.patterns import Volatile
+from measurer.files.scan import Change
+from measurer.processes.binaries import interpreter_of
+from measurer.processes.drift import differences
+from measurer.processes.proc import Rights
+
+HERE = ("pid:[1]", "user:[2]")
+ROOT = Rights((0,) * 4, (0,) * 4, f"{(1 << 41) - 1:016x}", False, 0, 0, HERE)
+USER = Rights((1000,) * 4, (1000,) * 4, "0" * 16, True, 2, 0, ("pid:[9]", "user:[2]"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "covered"),
+    [
+        ("/srv/app/log/**", "/srv/app/log/a/b", True),
+        ("/srv/app/log/**", "/srv/app/log", False),
+        ("/srv/app/log", "/srv/app/log/a", True),
+        ("/srv/*/log", "/srv/app/log", True),
+        ("/srv/*/log", "/srv/a/b/log", False),
+        ("/srv/**/log", "/srv/a/b/log", True),
+        ("/srv/**/log", "/srv/log", True),
+        ("*.log", "/srv/app/x.log", True),
+        ("*.log", "/srv/app/x.log.py", False),
+        ("*.log", "/srv/x.log/inside", True),
+        ("cache/tmp?", "/srv/cache/tmp1", True),
+        ("cache/tmp[!0-3]", "/srv/cache/tmp1", False),
+        ("log.d", "/srv/logxd", False),
+    ],
+)
+def test_a_volatile_pattern_covers_what_it_says(pattern: str, path: str, covered: bool) -> None:
+    assert Volatile([pattern]).covers(path.encode()) is covered
+
+
+def test_no_pattern_covers_nothing_and_an_empty_one_is_refused() -> None:
+    assert not Volatile([]).covers(b"/srv")
+    with pytest.raises(InvalidConfiguration):
+        Volatile([""])
+
+
+def test_another_user_in_another_namespace_is_isolated() -> None:
+    assert judge(True, ROOT, [USER], yama=False) == Isolation(True, True, False, False)
+
+
+def test_a_shared_user_may_trace_unless_yama_forbids_it() -> None:
+    ours = replace(USER, namespaces=HERE)
+    assert judge(True, ours, [USER], yama=False).workload_can_trace
+    assert not judge(True, ours, [USER], yama=True).workload_can_trace
+    assert not judge(True, ours, [USER], yama=True).distinct_user
+
+
+def test_the_capability_to_trace_counts_only_in_our_user_namespace() -> None:
+    capable = replace(USER, capabilities=f"{1 << 19:016x}")
+    assert judge(True, ROOT, [USER, capable], yama=True).workload_can_trace
+    elsewhere = replace(capable, namespaces=("pid:[9]", "user:[77]"))
+    assert not judge(True, ROOT, [elsewhere], yama=True).workload_can_trace
+    unreadable = replace(capable, namespaces=("pid:unreadable", "user:unreadable"))
+    assert judge(True, ROOT, [unreadable], yama=True) == Isolation(True, True, True, True)
+
+
+def test_the_grade_needs_a_guarded_envoy_and_a_way_to_cut_it() -> None:
+    alone = Isolation(True, True, False, False)
+    assert coverage((), Cutting.DESTROY, False, alone).grade is Grade.BOUNDED_NEW_CONNECTIONS_ONLY
+    assert coverage((), Cutting.CAPPED, True, alone).grade is Grade.BOUNDED_NEW_CONNECTIONS_ONLY
+    assert coverage((), Cutting.KILL, True, alone).grade is Grade.CLOSED_BY_GUARDIAN
+    assert Layer.SYSCALLS in coverage((), Cutting.KILL, True, alone).absent
+    assert Layer.FILES not in coverage((), Cutting.KILL, True, alone).absent
+
+
+def test_each_drifted_aspect_is_named_once() -> None:
+    after = replace(USER, capabilities="f" * 16, tracer=7, uids=(0,) * 4)
+    found = {aspect: (before, later) for aspect, before, later in differences(USER, after)}
+    assert set(found) == {ProcessAspect.CAPABILITIES, ProcessAspect.TRACER, ProcessAspect.USER}
+    assert found[ProcessAspect.TRACER] == ("0", "7")
+    assert list(differences(USER, USER)) == []
+
+
+def record(mode: int = 0o644, digest: bytes = b"\1" * 32, size: int = 1) -> bytes:
+    return HEAD.pack(2, FILE, mode, 0, 0, size, digest)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "change"),
+    [
+        (None, record(), FileChange.ADDED),
+        (record(), None, FileChange.REMOVED),
+        (record(), record(digest=b"\2" * 32), FileChange.MODIFIED),
+        (record(), record(mode=0o755), FileChange.ATTRIBUTES),
+        (record(), record(mode=0o755, digest=b"\2" * 32), FileChange.MODIFIED),
+        (record(), record(digest=bytes(32)), FileChange.UNREADABLE),
+    ],
+)
+def test_a_difference_becomes_the_right_fact(before: bytes | None, after: bytes | None, change: FileChange) -> None:
+    fact = fact_of(Change(b"/x", before, after), 1.0)
+    assert fact.change is change
+    assert (fact.digest == "") == (change in (FileChange.REMOVED, FileChange.UNREADABLE))
+
+
+def test_the_loader_of_a_program_is_read_from_its_headers(tmp_path: Path) -> None:
+    with open("/bin/true", "rb") as file:
+        assert Path(interpreter_of(file.fileno())).name.startswith("ld")
+    for content in (b"", b"#!/bin/sh\n", b"\x7fELF" + bytes(60), b"\x7fELF\2\1" + b"\xff" * 90):
+        path = tmp_path / "x"
+        path.write_bytes(content)
+        descriptor = os.open(path, os.O_RDONLY)
+        assert interpreter_of(descriptor) == ""
+        os.close(descriptor)

@@ -1,0 +1,158 @@
+"""What the kernel's bytes mean, and that no bytes whatever break the reading of them."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attestation.errors import InvalidInput
+from measurer import kernel, sockets
+from measurer.files import fanotify, inotify
+from measurer.processes import connector, openexec
+from measurer.processes.proc import parse_stat, parse_status
+from measurer.scope import cgroup_paths
+
+names = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name and b"/" not in name)
+STATUS = (
+    b"Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nTracerPid:\t9\n"
+    b"CapEff:\t00000000a80425fb\nNoNewPrivs:\t1\nSeccomp:\t2\n"
+)
+
+
+def stat_text(pid: int, command: bytes, state: str, parent: int, session: int, ticks: int) -> bytes:
+    fields = [state, str(parent), "1", str(session), *["0"] * 15, str(ticks), *["0"] * 30]
+    return b"%d (%s) " % (pid, command) + " ".join(fields).encode() + b"\n"
+
+
+@given(
+    st.integers(1, 1 << 22),
+    st.binary(max_size=15).filter(lambda name: b"\0" not in name),
+    st.sampled_from("RSDZTtX"),
+    st.integers(0, 1 << 22),
+    st.integers(0, 1 << 22),
+    st.integers(0, 1 << 60),
+)
+def test_a_process_state_is_read_whatever_the_command_is_called(
+    pid: int, command: bytes, state: str, parent: int, session: int, ticks: int
+) -> None:
+    stat = parse_stat(stat_text(pid, command, state, parent, session, ticks))
+    assert (stat.state, stat.parent, stat.session, stat.start_ticks) == (state, parent, session, ticks)
+
+
+@given(st.binary(max_size=300))
+def test_what_is_no_process_state_is_refused_with_our_own_error(text: bytes) -> None:
+    for parse in (parse_stat, parse_status):
+        try:
+            parse(text)
+        except InvalidInput as error:
+            assert error.where.startswith("/proc/PID/")
+
+
+def test_rights_are_read_from_a_process_status() -> None:
+    rights = parse_status(STATUS, ("pid:[1]",))
+    assert rights.uids == (1, 2, 3, 4)
+    assert rights.gids == (5, 6, 7, 8)
+    assert (rights.tracer, rights.capabilities, rights.seccomp) == (9, "00000000a80425fb", 2)
+    assert rights.no_new_privileges
+    with pytest.raises(InvalidInput):
+        parse_status(STATUS.replace(b"CapEff", b"CapXyz"))
+
+
+def fanotify_event(mask: int, pid: int, fsid: bytes, handle: bytes, name: bytes) -> bytes:
+    body = fsid + struct.pack("=Ii", len(handle), 1) + handle + name + b"\0"
+    body += b"\0" * (-(len(body) + 4) % 4)
+    record = struct.pack("=BBH", kernel.FAN_EVENT_INFO_TYPE_DFID_NAME, 0, len(body) + 4) + body
+    return struct.pack("=IBBHQii", 24 + len(record), 3, 0, 24, mask, -1, pid) + record
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 1 << 31),
+            st.integers(0, 1 << 22),
+            st.binary(min_size=8, max_size=8),
+            st.binary(min_size=8, max_size=64).filter(lambda handle: len(handle) % 4 == 0),
+            names,
+        ),
+        max_size=8,
+    )
+)
+def test_every_fanotify_event_of_a_buffer_is_read(events: list[tuple[int, int, bytes, bytes, bytes]]) -> None:
+    buffer = b"".join(fanotify_event(*event) for event in events)
+    wanted = [
+        (mask, pid, fsid + struct.pack("=Ii", len(handle), 1) + handle, name)
+        for mask, pid, fsid, handle, name in events
+    ]
+    assert list(fanotify.parse(buffer)) == wanted
+
+
+@given(st.lists(st.tuples(st.integers(-1, 1 << 20), st.integers(0, 1 << 31), names), max_size=8))
+def test_every_inotify_event_of_a_buffer_is_read(events: list[tuple[int, int, bytes]]) -> None:
+    buffer = b""
+    for watch, mask, name in events:
+        padded = name + b"\0" * (16 - len(name) % 16)
+        buffer += struct.pack("=iIII", watch, mask, 0, len(padded)) + padded
+    assert list(inotify.parse(buffer)) == events
+
+
+@given(st.lists(st.tuples(st.integers(0, 60000), st.binary(max_size=80)), max_size=8))
+def test_every_netlink_message_of_a_buffer_is_read(wanted: list[tuple[int, bytes]]) -> None:
+    buffer = b"".join(
+        struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body + b"\0" * (-len(body) % 4) for kind, body in wanted
+    )
+    assert list(sockets.messages(buffer)) == wanted
+
+
+@given(st.binary(max_size=400))
+def test_no_bytes_break_a_parser(buffer: bytes) -> None:
+    for parse in (fanotify.parse, inotify.parse, openexec.parse, sockets.messages, connector.parse):
+        list(parse(buffer))
+    sockets.parse(buffer)
+    openexec.mount_points(buffer)
+
+
+def connector_event(what: int, *numbers: int) -> bytes:
+    event = struct.pack("=IIQ", what, 0, 0) + struct.pack("=IIII", *numbers, *[0] * (4 - len(numbers)))
+    return struct.pack("=IHHII", 0, 0, 0, 0, 0) + struct.pack("=IIIIHH", 1, 1, 0, 0, len(event), 0) + event
+
+
+def test_process_events_name_processes_and_threads_apart() -> None:
+    (fork,) = connector.parse(connector_event(kernel.PROC_EVENT_FORK, 11, 10, 21, 20))
+    assert (fork.pid, fork.thread, fork.other, fork.other_thread) == (10, 11, 20, 21)
+    (traced,) = connector.parse(connector_event(kernel.PROC_EVENT_PTRACE, 11, 10, 21, 20))
+    assert (traced.pid, traced.other) == (10, 20)
+    (ended,) = connector.parse(connector_event(kernel.PROC_EVENT_EXIT, 11, 10))
+    assert (ended.pid, ended.thread) == (10, 11)
+    (refused,) = connector.parse(connector_event(kernel.PROC_EVENT_NONE, 1))
+    assert (refused.what, refused.pid) == (kernel.PROC_EVENT_NONE, 1)
+
+
+def test_a_datagram_of_another_connector_is_no_process_event() -> None:
+    datagram = connector_event(kernel.PROC_EVENT_EXEC, 11, 10)
+    assert list(connector.parse(datagram[:16] + struct.pack("=II", 2, 1) + datagram[24:])) == []
+
+
+def test_a_socket_is_read_from_its_diagnosis() -> None:
+    identity = (443).to_bytes(2, "big") + bytes(38) + b"cookie!!"
+    body = struct.pack("=BBBB48sIIIII", 2, 1, 0, 0, identity, 0, 0, 0, 0, 77)
+    found = sockets.parse(body)
+    assert found is not None
+    assert (found.family, found.state, found.port, found.cookie, found.inode) == (2, 1, 443, b"cookie!!", 77)
+    assert sockets.parse(body[:-1]) is None
+
+
+def test_programs_can_lie_on_every_mount_but_those_of_the_kernel_and_noexec() -> None:
+    text = (
+        b"21 1 0:19 / / rw,relatime - ext4 /dev/vda rw\n"
+        b"22 21 0:20 / /proc rw - proc proc rw\n"
+        b"23 21 0:21 / /data\\040here rw,nosuid shared:1 - tmpfs tmpfs rw\n"
+        b"24 21 0:22 / /quiet rw,noexec - tmpfs tmpfs rw\n"
+    )
+    assert openexec.mount_points(text) == [b"/", b"/data here"]
+
+
+def test_cgroup_memberships_are_read_by_hierarchy() -> None:
+    assert cgroup_paths("9:name=systemd:/a:b\n0::/c\nbroken\n") == {9: "/a:b", 0: "/c"}

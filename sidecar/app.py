@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -47,6 +48,7 @@ from wire.problems import Kind
 from wire.session import AuthorityClient
 from wire.session import Endpoint as AuthorityEndpoint
 from xds.admission import Admission, Refusal
+from xds.errors import SocketInUse, SocketUnusable
 from xds.listening import Endpoint
 from xds.peer import Peer
 from xds.server import Server
@@ -96,7 +98,7 @@ class Sidecar:
         """
         loop = asyncio.get_running_loop()
         unclean = self._folder.enter()
-        async with self._server:
+        async with self._listening():
             self._deliver_under(deadman=5.0, escalate_after=0.25)
             self._measurer.start(loop)
             self._timer.start(loop)
@@ -108,6 +110,17 @@ class Sidecar:
                 self._timer.close(loop)
                 await self._client.close()
         self._folder.leave()
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        try:
+            await self._server.start()
+        except (SocketInUse, SocketUnusable) as error:
+            raise InvalidConfiguration(str(error), where="delivery.socket") from error
+        try:
+            yield
+        finally:
+            await self._server.close()
 
     async def _attest_until_over(self, unclean: bool, ready: Callable[[], None]) -> None:
         # 1. Pin the workload: an instance, or an end.

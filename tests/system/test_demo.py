@@ -1,0 +1,71 @@
+"""The main job as a user runs it: real services, Envoys, kernel and traffic, judged by the traffic."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DEMO = [sys.executable, "-P", "-m", "proofbeat", "demo"]
+ACTS = ["identity", "steady", "drift", "tamper", "sidecar-stopped", "sidecar-killed", "authority-away"]
+
+
+def left_over() -> set[str]:
+    return {path.name for path in Path(tempfile.gettempdir()).glob("proofbeat-demo-*")}
+
+
+def running_below(folder: str) -> list[int]:
+    """Pids whose command line names the folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if folder in command:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.timeout(240)
+def test_two_demos_at_once_each_tell_the_whole_story_and_nothing_leaks() -> None:
+    before = left_over()
+    running = [
+        subprocess.Popen([*DEMO, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for demo in running:
+        out, told = demo.communicate(timeout=220)
+        report: dict[str, Any] = json.loads(out)
+        assert report["requests"]["leaked"] == 0, told
+        assert [act["name"] for act in report["acts"]] == ACTS
+        assert [act["name"] for act in report["acts"] if not act["ok"]] == [], told
+        assert demo.returncode == 0, told
+        assert report["requests"]["ok"] > 1000
+    assert left_over() == before
+
+
+@pytest.mark.timeout(90)
+def test_ctrl_c_in_the_middle_leaves_no_process_and_no_file() -> None:
+    before = left_over()
+    demo = subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert demo.stdout is not None
+    began, said = time.monotonic(), ""
+    while "traffic flows both ways" not in said:
+        said = demo.stdout.readline()
+        assert said, "the demo ended before its first act"
+    (folder,) = left_over() - before
+    assert running_below(folder)
+    os.kill(demo.pid, signal.SIGINT)
+    demo.communicate(timeout=60)
+    assert left_over() == before
+    assert running_below(folder) == []
+    assert time.monotonic() - began < 60

@@ -1,0 +1,97 @@
+"""Typical mistakes at the command line: one line that says what, where and how to mend it, and the right exit code."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROOFBEAT = [sys.executable, "-P", "-m", "proofbeat"]
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run([*PROOFBEAT, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, object]:
+    """Settings that are right but for the authority, which nobody runs."""
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(_some_root())
+    (tmp_path / "token").write_text("t")
+    return {
+        "trustDomain": "example.org",
+        "authority": {"url": "https://127.0.0.1:9", "bundle": str(bundle)},
+        "enrolment": {"joinTokenFile": str(tmp_path / "token")},
+        "workload": {"pid": os.getpid()},
+        "delivery": {"socket": str(tmp_path / "xds.sock")},
+        "state": str(tmp_path / "state"),
+    }
+
+
+def sidecar(folder: Path, settings: dict[str, object]) -> tuple[int, str]:
+    file = folder / "sidecar.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return run("sidecar", "-c", str(file))
+
+
+def _some_root() -> bytes:
+    from sidecar.delivery import poison
+
+    return poison.make(0.0).bundle
+
+
+def test_a_workload_that_is_gone(tmp_path: Path, settings: dict[str, object]) -> None:
+    ended = subprocess.Popen(["/bin/true"])
+    ended.wait()
+    code, said = sidecar(tmp_path, {**settings, "workload": {"pid": ended.pid}})
+    assert code == 1
+    assert "proofbeat:" in said
+    assert str(ended.pid) in said
+
+
+def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, settings: dict[str, object]) -> None:
+    code, said = sidecar(tmp_path, {**settings, "workloads": {}})
+    assert code == 2
+    assert "Did you mean 'workload'?" in said
+
+
+def test_a_socket_path_where_somebody_else_listens(tmp_path: Path, settings: dict[str, object]) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "xds.sock"))
+        other.listen()
+        code, said = sidecar(tmp_path, settings)
+    assert code != 0
+    assert "xds.sock" in said
+    assert "Traceback" not in said
+
+
+def test_a_trust_bundle_that_is_not_there(tmp_path: Path, settings: dict[str, object]) -> None:
+    missing = str(tmp_path / "absent.pem")
+    code, said = sidecar(tmp_path, {**settings, "authority": {"url": "https://127.0.0.1:9", "bundle": missing}})
+    assert code == 2
+    assert "absent.pem" in said
+
+
+def test_a_settings_file_that_is_not_there(tmp_path: Path) -> None:
+    code, said = run("sidecar", "-c", str(tmp_path / "absent.yaml"))
+    assert code == 2
+    assert "cannot be read" in said
+
+
+def test_an_authority_that_does_not_run(tmp_path: Path) -> None:
+    code, said = run("status", "--admin", str(tmp_path / "admin.sock"))
+    assert code == 1
+    assert "does not answer" in said
+
+
+def test_a_benchmark_that_does_not_exist() -> None:
+    code, said = run("bench", "rounds")
+    assert code == 2
+    assert "round, violation, start" in said

@@ -82,9 +82,8 @@ class DeltaStream:
             subscription.wildcard = True
         # Who asks for everything must learn that there is nothing, or it waits for its time-out.
         self._answer_owed = subscription.wildcard
-        declared = request.initial_versions or {}
-        subscription.known = {name: held for name, held in declared.items() if subscription.wants(name)}
-        subscription.unsubscribe(request.unsubscribe)
+        subscription.known = dict(request.initial_versions or {})
+        subscription.unsubscribe(request.unsubscribe)  # which also drops what is declared but not wanted
 
     def _change(self, request: DeltaRequest) -> None:
         self._brought_to = None

@@ -25,6 +25,8 @@ from xds.server import Server
 
 ENVOY = Path(sys.executable).with_name("envoy")
 PATIENCE = 15.0
+WORKERS_FOLLOW = 1.0
+_FLUSH_SOON = ("--file-flush-interval-msec", "50")  # the access log, by default every ten seconds
 LOCALHOST = "127.0.0.1"
 SPIFFE_ID = "spiffe://example.org/app"
 WORKLOADS = Identities(exact=(SPIFFE_ID,))
@@ -101,6 +103,12 @@ class Caller:
             body = await self._reader.readexactly(int(headers.get("content-length", "0")))
         return Answer(int(status.split()[1]), body)
 
+    async def until_status(self, status: int) -> None:
+        """An acknowledgement comes from Envoy's main thread; its workers follow within moments."""
+        async with asyncio.timeout(WORKERS_FOLLOW):
+            while (await self.get()).status != status:
+                pass
+
     async def close(self) -> None:
         self._writer.close()
 
@@ -173,7 +181,7 @@ class Envoy:
         await self._poll(reached, complaint)
 
     async def until_logged(self, found: Callable[[dict[str, object]], bool]) -> dict[str, object]:
-        """The first access log entry that satisfies `found`. Envoy flushes its log at most once a second."""
+        """The first access log entry that satisfies `found`."""
         entries: list[dict[str, object]] = []
 
         async def logged() -> bool:
@@ -244,7 +252,9 @@ async def envoy(description: Bootstrap, folder: Path, *, api_type: str = "DELTA_
     config.write_text(config.read_text().replace("DELTA_GRPC", api_type))
     with log.open("w") as output:
         process = await asyncio.create_subprocess_exec(
-            *envoy_command(ENVOY, config, concurrency=1, log_level="info"), stdout=output, stderr=output
+            *envoy_command(ENVOY, config, concurrency=1, log_level="info", extra=_FLUSH_SOON),
+            stdout=output,
+            stderr=output,
         )
     try:
         yield Envoy(process, description, log)

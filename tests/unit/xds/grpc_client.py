@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,7 +101,7 @@ class GrpcClient:
         for event in self.h2.receive_data(data):
             match event:
                 case h2.events.ResponseReceived() | h2.events.TrailersReceived():
-                    self.streams[event.stream_id].headers.update(dict(event.headers))
+                    self.streams[event.stream_id].headers.update(_decoded(event.headers))
                 case h2.events.DataReceived():
                     stream = self.streams[event.stream_id]
                     stream.messages += stream.reader.feed(event.data)
@@ -167,6 +167,10 @@ class SocketClient(asyncio.Protocol):
     def answer(self, stream_id: int, told: Told, rejection: str | None = None) -> None:
         self.grpc.answer(stream_id, told, rejection)
         self.flush()
+
+
+def _decoded(headers: Iterable[Sequence[str | bytes]]) -> dict[str, str]:
+    return {str(name): str(value) for name, value in headers}
 
 
 def _told(message: bytes) -> Told:

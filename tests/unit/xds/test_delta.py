@@ -253,6 +253,14 @@ def test_a_client_that_reconnects_with_the_present_version_gets_heartbeats() -> 
     assert told(server.stream.heartbeat(server.edition, "h")) == (beating,)
 
 
+def test_a_heartbeat_leaves_alone_what_is_due_as_a_change() -> None:
+    server = Server(Resource.of(T, "a", b"1", ttl=3))
+    server.ask("a")
+    server.publish(Resource.of(T, "a", b"2", ttl=3))
+    assert server.stream.heartbeat(server.edition, "h") is None
+    assert [r.body for r in told(server.respond())] == [b"2"]
+
+
 def test_a_heartbeat_is_not_what_a_publication_waits_for() -> None:
     server = Server(Resource.of(T, "a", b"1", ttl=3))
     sent = server.ask("a")

@@ -58,6 +58,8 @@ def test_a_full_sotw_request_is_read() -> None:
 def test_an_error_without_a_text_is_still_a_rejection() -> None:
     assert decode_delta(bytes(DeltaDiscoveryRequest(error_detail=Status()))).rejection == ""
     assert decode_delta(bytes(DeltaDiscoveryRequest())).rejection is None
+    assert decode_sotw(bytes(DiscoveryRequest(error_detail=Status()))).rejection == ""
+    assert decode_sotw(bytes(DiscoveryRequest())).rejection is None
 
 
 def test_our_requests_are_read_by_the_other_side() -> None:

@@ -74,6 +74,15 @@ def test_a_peer_that_has_ended_is_not_identified(tmp_path: Path, by_kernel_pidfd
         assert descriptors() == before
 
 
+def test_without_the_kernel_s_own_pidfd_a_peer_that_hung_up_is_not_trusted_to_be_the_one_found() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    before = descriptors()
+    with ours, pytest.raises(PeerError, match="ended while"):
+        identify(ours, by_kernel_pidfd=False)
+    assert descriptors() == before - 1
+
+
 def test_the_seat_is_for_one_process_until_it_has_ended(tmp_path: Path) -> None:
     seat = Seat(Admission(frozenset({os.getuid()})))
     with connected(tmp_path) as (first, client), connected(tmp_path) as (second, _):

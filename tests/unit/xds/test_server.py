@@ -183,6 +183,28 @@ def test_a_client_that_does_not_read_costs_one_response_and_gets_the_newest_afte
     run(scenario())
 
 
+def test_from_a_client_that_does_not_read_nothing_more_is_read(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with server(tmp_path) as serving:
+            serving.publish(Snapshot.of(secret("a", b"first"), secret("b", b"0")))
+            client = await SocketClient.connect(tmp_path / "xds.sock", window=2**31 - 1)
+            client.grpc.h2.increment_flow_control_window(2**31 - 1 - 65_535)
+            await client.subscribed("a")
+            client.transport.pause_reading()
+            serving.publish(serving.snapshot.replacing(secret("a", bytes(4_000_000))))
+            for _ in range(40_000):
+                client.grpc.h2.ping(bytes(8))
+            client.flush()
+            other = await SocketClient.connect(tmp_path / "xds.sock")
+            for _ in range(20):
+                await other.subscribed("b")  # time for the server to read whatever it is willing to read
+            assert client.transport.get_write_buffer_size() > 0
+            client.transport.resume_reading()
+            await client.until(lambda: client.transport.get_write_buffer_size() == 0)
+
+    run(scenario())
+
+
 def test_unanswered_publications_are_followed_up_to_a_limit(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with server(tmp_path) as serving:
@@ -217,6 +239,10 @@ def test_aggregated_streams_get_clusters_before_listeners_and_removals_last(tmp_
                 (LISTENER, ("l",), ()),
                 (CLUSTER, (), ("old",)),
             ]
+            serving.publish(Snapshot.EMPTY)
+            await client.told(stream, 7)
+            gone = [(t.type_url, t.removed) for t in client.grpc.streams[stream].told()[5:]]
+            assert gone == [(LISTENER, ("l",)), (CLUSTER, ("new",))], "what refers goes before what it refers to"
             nonces = [t.nonce for t in client.grpc.streams[stream].told()]
             assert len(set(nonces)) == len(nonces)
 
@@ -270,8 +296,10 @@ def test_a_refused_user_gets_no_byte_and_is_reported(tmp_path: Path) -> None:
     async def scenario() -> None:
         reports = Reports()
         async with server(tmp_path, reports, uids=frozenset({os.getuid() + 1})) as serving:
+            before = descriptors()
             client = await SocketClient.connect(tmp_path / "xds.sock")
             await client.until(lambda: client.hung_up)
+            assert descriptors() == before
             ((peer, refusal),) = reports.refusals
             assert peer is not None
             assert peer.pid == os.getpid()

@@ -42,9 +42,12 @@ class Connection(asyncio.Protocol):
         """Admit the client, or hang up before a byte is exchanged."""
         if not isinstance(transport, asyncio.Transport):
             raise TypeError(f"a stream transport is needed, not {type(transport).__name__}")
-        self.peer = self._owner.admit(self, transport.get_extra_info("socket"))
+        try:
+            self.peer = self._owner.admit(self, transport.get_extra_info("socket"))
+        finally:
+            if self.peer is None:
+                transport.abort()
         if self.peer is None:
-            transport.abort()
             return
         self._transport = transport
         self._http2 = Http2Connection(self)
@@ -52,9 +55,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer what the client sent."""
-        if self._http2 is not None:
+        http2 = self._live()
+        if http2 is not None:
             self._owner.turn()
-            self._http2.receive(data)
+            http2.receive(data)
             self._flush()
 
     def pause_writing(self) -> None:
@@ -82,15 +86,15 @@ class Connection(asyncio.Protocol):
 
     def push(self) -> None:
         """Write, now and in one piece, what the streams have to say."""
-        if self._http2 is None or self._paused or self._transport is None:
-            return
-        self._http2.pump_all()
-        self._flush()
+        http2 = self._live()
+        if http2 is not None and not self._paused:
+            http2.pump_all()
+            self._flush()
 
     def heartbeat(self) -> int:
         """Write a heartbeat on every stream that is free; returns their number."""
-        http2 = self._http2
-        if http2 is None or self._paused or self._transport is None:
+        http2 = self._live()
+        if http2 is None or self._paused:
             return 0
         written = http2.heartbeat()
         self._flush()
@@ -110,6 +114,15 @@ class Connection(asyncio.Protocol):
     def open(self, path: str, stream_id: int) -> ServedStream:
         """Start a stream, for the HTTP/2 side."""
         return self._owner.open(path, self.number, stream_id)
+
+    def _live(self) -> Http2Connection | None:
+        """The connection, while the admitted process runs: its descendants may hold the socket, but are not it."""
+        if self._transport is None or self.peer is None:
+            return None
+        if not self.peer.alive():
+            self.abort()
+            return None
+        return self._http2
 
     def _flush(self) -> None:
         if self._transport is None or self._http2 is None:

@@ -11,6 +11,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self
 
@@ -141,11 +142,13 @@ class Server:
         except (PeerError, OSError) as unknown:
             self._admission.on_refused(None, Refusal(str(unknown)))
             return None
-        refusal = self._seat.take(peer)
-        if refusal is not None:
-            self._admission.on_refused(peer, refusal)
-            peer.close()
-            return None
+        with ExitStack() as refused:
+            refused.callback(peer.close)
+            refusal = self._seat.take(peer)
+            if refusal is not None:
+                self._admission.on_refused(peer, refusal)
+                return None
+            refused.pop_all()
         self._drop_other_processes(peer)
         self._connections_seen += 1
         connection.number = self._connections_seen

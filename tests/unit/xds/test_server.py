@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -318,6 +319,57 @@ def test_the_caller_s_own_rule_can_refuse(tmp_path: Path) -> None:
             assert serving.client is None
 
     run(scenario())
+
+
+def test_a_rule_that_fails_refuses(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        def fail(peer: Peer) -> Refusal | None:
+            raise RuntimeError(f"cannot judge {peer.pid}")
+
+        failures: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: failures.append(str(context.get("exception"))))
+        rules = Admission(frozenset({os.getuid()}), admit=fail)
+        async with Server(Endpoint(tmp_path / "xds.sock"), rules) as serving:
+            before = descriptors()
+            client = await SocketClient.connect(tmp_path / "xds.sock")
+            await client.until(lambda: client.hung_up)
+            assert serving.client is None
+            assert failures == [f"cannot judge {os.getpid()}"]
+            assert descriptors() == before
+
+    run(scenario())
+
+
+def test_a_descendant_that_holds_the_socket_of_an_ended_client_gets_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with server(tmp_path) as serving:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", _FORK_AND_END, str(tmp_path / "xds.sock"), stdout=asyncio.subprocess.PIPE
+            )
+            output, _ = await process.communicate()
+            assert output == b"closed"
+            assert serving.client is None
+
+    run(scenario())
+
+
+_FORK_AND_END = """
+import os, select, socket, sys
+client = socket.socket(socket.AF_UNIX)
+client.settimeout(10)
+client.connect(sys.argv[1])
+greeting = client.recv(1000)
+parent = os.pidfd_open(os.getpid())
+if os.fork():
+    os._exit(0)
+select.select([parent], [], [], 10)
+client.sendall(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+try:
+    print("served" if client.recv(1000) else "closed", end="")
+except ConnectionError:
+    print("closed", end="")
+"""
 
 
 def test_no_descriptor_outlives_its_connection(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ MOST_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """First message: whom to measure. pid is resolved once, to a pidfd, and never again.
+    """First message: whom to measure. pid is resolved once, to a pidfd, and never again. Sent again, it replaces
+    what is measured of the same workload, and the dead-man time.
 
     include: absolute paths as the workload sees them (files or folders). volatile: glob patterns below them whose
     content is not measured. cgroup: path of the workload's cgroup; empty to follow the tree below pid.

@@ -97,7 +97,7 @@ def verify(data: bytes) -> Evidence:
 
 
 def nonce_of(data: bytes) -> bytes:
-    """The nonce in evidence of one's own making, without checking anything. Raises MalformedEvidence."""
+    """The nonce in evidence of one's own making: the signature is not checked. Raises MalformedEvidence."""
     payload = cbor.loads(cose.parse(data, most_bytes=MOST_BYTES).payload)
     return _nonce(payload.get(_NONCE) if isinstance(payload, dict) else None)
 

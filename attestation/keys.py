@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
@@ -10,6 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from attestation import digests
 from attestation.digests import Digest
 from attestation.errors import InvalidInput, MalformedEvidence
+
+_MOST_REMEMBERED = 4096
+"""An attester's keys come again every round: parsed once, they are kept (half a kilobyte each)."""
 
 _COSE_EC2, _COSE_P256 = 2, 1
 _KTY, _CRV, _X, _Y = 1, -1, -2, -3
@@ -20,6 +24,7 @@ def public_der(key: ec.EllipticCurvePublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
+@lru_cache(_MOST_REMEMBERED)
 def from_der(der: bytes) -> ec.EllipticCurvePublicKey:
     """Raises InvalidInput for anything but the one DER SubjectPublicKeyInfo of a point on P-256."""
     try:
@@ -35,7 +40,12 @@ def from_der(der: bytes) -> ec.EllipticCurvePublicKey:
 
 def thumbprint(key: ec.EllipticCurvePublicKey) -> Digest:
     """The name of a key: a digest of its DER SubjectPublicKeyInfo."""
-    return digests.tagged("key", public_der(key))
+    return thumbprint_of_der(public_der(key))
+
+
+def thumbprint_of_der(der: bytes) -> Digest:
+    """The name of the key in this DER, which is canonical."""
+    return digests.tagged("key", der)
 
 
 def to_cose(key: ec.EllipticCurvePublicKey) -> dict[int, int | bytes]:
@@ -54,7 +64,12 @@ def from_cose(value: Any) -> ec.EllipticCurvePublicKey:
         raise MalformedEvidence("a key that is not EC2 on P-256", where=where)
     if len(x) != 32 or len(y) != 32:
         raise MalformedEvidence("coordinates that are not 32 bytes long", where=where)
+    return _on_curve(b"\x04" + x + y)
+
+
+@lru_cache(_MOST_REMEMBERED)
+def _on_curve(point: bytes) -> ec.EllipticCurvePublicKey:
     try:
-        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + x + y)
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
     except ValueError as error:
-        raise MalformedEvidence("a point that is not on P-256", where=where) from error
+        raise MalformedEvidence("a point that is not on P-256", where="COSE_Key") from error

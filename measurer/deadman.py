@@ -55,6 +55,12 @@ class Deadman:
         with self._lock:
             self._guardian.beat(monotonic())
 
+    def allow(self, deadman: float) -> None:
+        """Another dead-man time, in seconds, from now on."""
+        with self._lock:
+            self._guardian.allow(deadman)
+        os.eventfd_write(self._wake, 1)
+
     def guard(self, envoy: Envoy) -> None:
         """This Envoy from now on, instead of an earlier one."""
         with self._lock:

@@ -30,6 +30,10 @@ class Guardian:
         self._guards = False
         self.duty = Duty.IDLE
 
+    def allow(self, deadman: float) -> None:
+        """Another dead-man time from now on."""
+        self._deadman = deadman
+
     def guard(self, now: float) -> None:
         """The sidecar named its Envoy, which also is a sign of life."""
         if self.duty is not Duty.OVER:

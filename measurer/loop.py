@@ -46,6 +46,10 @@ class Loop:
         if name not in self._due or when < self._due[name][0]:
             self._due[name] = (when, act)
 
+    def cancel(self, name: str) -> None:
+        """Forget an appointment."""
+        self._due.pop(name, None)
+
     def begin(self, work: Work) -> None:
         """Take up long work; several works get their slices in turn."""
         self._work.append(work)

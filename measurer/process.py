@@ -33,22 +33,12 @@ class Measurer:
     def __init__(self, loop: Loop, channel: Channel, wanted: Scope, non_dumpable: bool, deadman: Deadman) -> None:
         self._loop, self._channel, self._non_dumpable, self._deadman = loop, channel, non_dumpable, deadman
         self._pinned = scope.pin(wanted)
-        for path in wanted.include:
-            scope.check_include(self._pinned.root, path)
         self._envoy: Envoy | None = None
         self._told: Coverage | None = None
         self._can_destroy = can_destroy() == 0
         self._mountinfo = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._pinned.proc)
         self._processes = Processes(loop, channel, self._pinned, self.cover)
-        self._files = Files(
-            loop,
-            channel,
-            self._pinned.root,
-            wanted.include,
-            wanted.volatile,
-            self._processes.executions.who,
-            self.cover,
-        )
+        self._scope, self._files = wanted, self._collect_files(wanted)
 
     def start(self) -> None:
         """Answer the scope, begin to watch, and take the first measurement of both layers unasked."""
@@ -61,6 +51,24 @@ class Measurer:
         self._loop.watch(self._deadman.reported, self._guardian_fired)
         self._processes.measure(0.0, full=True)
         self._files.measure(0.0, full=True)
+
+    def _collect_files(self, wanted: Scope) -> Files:
+        for path in wanted.include:
+            scope.check_include(self._pinned.root, path)
+        who = self._processes.executions.who
+        return Files(self._loop, self._channel, self._pinned.root, wanted.include, wanted.volatile, who, self.cover)
+
+    def _rescope(self, wanted: Scope) -> None:
+        """Policy came, or changed: other files of the same workload, another dead-man time."""
+        before, self._scope = self._scope, wanted
+        if (wanted.pid, wanted.cgroup) != (before.pid, before.cgroup):
+            raise InvalidInput("another workload", where="Scope", mend="Start a measurer for each workload.")
+        self._deadman.allow(wanted.deadman)
+        if (wanted.include, wanted.volatile) != (before.include, before.volatile):
+            self._files.close()
+            self._files = self._collect_files(wanted)
+            self._files.measure(0.0, full=True)
+            self.cover()
 
     def cover(self) -> None:
         """Tell the coverage if it is not what was told last."""
@@ -79,6 +87,8 @@ class Measurer:
         match message:
             case Beat():
                 self._deadman.beat()
+            case Scope():
+                self._rescope(message)
             case Measure(layers, not_before, full):
                 self._measure(layers, not_before, full)
             case Guard(pid):

@@ -79,6 +79,7 @@ class Sidecar:
         self._observations = Observations(self._measurer.send)
         self._rounds = Rounds()
         self._retries = Retries()
+        self._retry: asyncio.TimerHandle | None = None
         self._timer = LeaseTimer(on_end=lambda: self._step(freshness.Ticked()), on_set=self._wall_clock_set)
         self._client = AuthorityClient(_authority(config), self._pushed)
         self._reports = Reports(self._client, self._reported)
@@ -324,9 +325,11 @@ class Sidecar:
 
     def _again(self, error: ProofbeatError) -> None:
         """The lease runs on meanwhile: nobody notices an authority that is away for less than what is left of it."""
-        pause = self._retries.pause()
+        pause = min(self._retries.pause(), self._governing.policy.spec.interval)
         self._log.warning(Event.ROUND_FAILED, why=error.sentence, again_in=round(pause, 2))
-        asyncio.get_running_loop().call_later(pause, self._rounds.want)
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = asyncio.get_running_loop().call_later(pause, self._rounds.want)
 
     def _full_is_due(self) -> bool:
         ages = [demand.full_max_age for demand in self._governing.policy.spec.layers.values()]

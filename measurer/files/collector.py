@@ -59,7 +59,7 @@ class Files:
         self._watch, self._refusal = _best_watch()
         self._scanner = Scanner(root, self._tree, self._patterns, self._add, self._drop, self._changed, loop.begin)
         self._requests: list[Request] = []
-        self._measuring = False
+        self._measuring = self._closed = False
         self._running, self._lost, self._events = True, 0, 0
         self._event_began = self._full_began = self._lost_at = 0.0
         self._dirty, self._untold = True, False
@@ -67,6 +67,14 @@ class Files:
         self._sent: Digest = ""
         self._items, self._rest_until = 0, 0.0
         loop.watch(self._watch.descriptor, self.read_events)
+
+    def close(self) -> None:
+        """Watch no more and say no more. Work under way runs out in silence."""
+        self._closed = True
+        self._loop.forget(self._watch.descriptor)
+        self._watch.close()
+        for name in ("files measurement", "files observation"):
+            self._loop.cancel(name)
 
     @property
     def coverage(self) -> CollectorCoverage:
@@ -129,6 +137,8 @@ class Files:
         self._scanner.read_all(full, lambda: self._measured(began, full))
 
     def _measured(self, began: float, full: bool) -> None:
+        if self._closed:
+            return
         self._measuring = False
         if full:
             self._full_began = began
@@ -163,6 +173,8 @@ class Files:
         self._channel.send(Observed(observation, has_body), sealed("files layer", [body]) if has_body else None)
 
     def _changed(self, change: Change) -> None:
+        if self._closed:
+            return
         self._dirty = self._untold = True
         self._events += 1
         self._channel.send(fact_of(change, boottime()))
@@ -176,12 +188,16 @@ class Files:
             )
 
     def _add(self, descriptor: int, folder: Folder) -> None:
+        if self._closed:
+            return
         try:
             self._watch.add(descriptor, folder)
         except OSError as error:
             self._fall_back(error)
 
     def _drop(self, folder: Folder) -> None:
+        if self._closed:
+            return
         self._watch.drop(folder)
 
     def _fall_back(self, error: OSError) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from attestation.manifest import DIRECTORY, FILE, LINK, NO_DIGEST, OTHER
 
@@ -102,8 +103,10 @@ class Folder:
             yield self.block
             return
         names, start = self.listing(), 0
+        between = HEAD.size + len(self.path) + 1
+        starts = list(accumulate([between + len(name) for name in names], initial=0))
         for name in sorted(self.children, key=lambda each: each + b"/"):
-            end = self._start(names, bisect_left(names, name + b"/"))
+            end = starts[bisect_left(names, name + b"/")]
             yield self.block[start:end]
             yield from self.children[name].pieces()
             start = end

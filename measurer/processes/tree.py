@@ -41,11 +41,14 @@ class Members:
         return False
 
     def ended(self, pid: int) -> None:
-        """The first thread of a process ended. The process lives on while it has others, or after their exec."""
-        stat = stat_of(pid)
-        if stat is not None and (stat.state not in "ZX" or _threads(pid) > 1):
-            return
-        self._pids.pop(pid, None)
+        """The first thread of a process ended. The process lives on while it has others, or after their exec.
+
+        Threads are counted before the state is read: an exec in another thread replaces the first one in between,
+        and in the other order that would look like a single dead thread.
+        """
+        threads, stat = _threads(pid), stat_of(pid)
+        if threads <= 1 and (stat is None or stat.state in "ZX"):
+            self._pids.pop(pid, None)
 
     def descends(self, pid: int) -> bool:
         """Without fork events: does this pid lie in the cgroup, or below a member by its chain of parents?"""

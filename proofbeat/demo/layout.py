@@ -37,7 +37,7 @@ class Terms:
     """
 
     interval: float = 1.0
-    freshness: float = 8.0
+    freshness: float = 20.0
     deadman: float = 2.0
     pages: int = 24
 

@@ -97,8 +97,7 @@ def _ordered(value: Any) -> Any:
     """The same value with map keys in the order of their encodings (RFC 8949 section 4.2.1)."""
     kind = type(value)
     if kind is dict:
-        pairs = [(key, _ordered(each)) for key, each in value.items()]
-        return dict(pairs if len(pairs) < 2 else sorted(pairs, key=_encoded_key))
+        return dict(sorted(((key, _ordered(each)) for key, each in value.items()), key=_encoded_key))
     if kind is list or kind is tuple:
         return [_ordered(each) for each in value]
     if kind is int and not -(1 << 64) <= value < 1 << 64:

@@ -21,6 +21,7 @@ class Ruling:
     """What rules one registration. digest: of everything that an appraisal looks at. document: JWS."""
 
     name: str
+    identity: SpiffeId
     governing: Governing
     digest: Digest
     document: str
@@ -32,10 +33,6 @@ class Ruling:
     @property
     def references(self) -> ReferenceValues:
         return self.governing.references
-
-    @property
-    def identity(self) -> SpiffeId:
-        return SpiffeId.parse(self.governing.registration.spec.spiffe_id)
 
     @property
     def nonce_valid_ms(self) -> int:
@@ -59,7 +56,13 @@ class Rules:
         self.epoch = epoch
         self.digest = policies.digest
         self._rulings: Mapping[str, Ruling] = {
-            name: Ruling(name, governing, governing.digest, _document(governing, epoch, signer))
+            name: Ruling(
+                name,
+                SpiffeId.parse(governing.registration.spec.spiffe_id),
+                governing,
+                governing.digest,
+                _document(governing, epoch, signer),
+            )
             for name, governing in policies.governing.items()
         }
 

@@ -23,12 +23,16 @@ _ROOT, _INTERMEDIATE, _RESULTS = "root", "intermediate", "results"
 
 @dataclass(frozen=True, slots=True)
 class Ca:
-    """root: the trust bundle. intermediate, key: what signs leaves. result_key: what signs EARs, and nothing else."""
+    """root: the trust bundle. intermediate, key: what signs leaves. result_key: what signs EARs, and nothing else.
+
+    identifier: how leaves name the key that signed them.
+    """
 
     root: x509.Certificate
     intermediate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
     result_key: ec.EllipticCurvePrivateKey
+    identifier: x509.AuthorityKeyIdentifier
 
     @property
     def bundle(self) -> str:
@@ -57,7 +61,7 @@ def generate(folder: Path, name: str, lifetime: float, *, now: datetime) -> Ca:
         _write(folder / f"{stem}.key", key_pem(private))
     _write(folder / f"{_ROOT}.pem", pem(root))
     _write(folder / f"{_INTERMEDIATE}.pem", pem(intermediate))
-    return Ca(root, intermediate, key, result_key)
+    return Ca(root, intermediate, key, result_key, _identifier(key))
 
 
 def exists(folder: Path) -> bool:
@@ -72,11 +76,12 @@ def load(folder: Path, *, allow_demo: bool) -> Ca:
     try:
         root = x509.load_pem_x509_certificate((folder / f"{_ROOT}.pem").read_bytes())
         intermediate = x509.load_pem_x509_certificate((folder / f"{_INTERMEDIATE}.pem").read_bytes())
-        ca = Ca(root, intermediate, _key(folder / f"{_INTERMEDIATE}.key"), _key(folder / f"{_RESULTS}.key"))
+        key, result_key = _key(folder / f"{_INTERMEDIATE}.key"), _key(folder / f"{_RESULTS}.key")
     except (OSError, ValueError) as error:
         raise InvalidConfiguration(
             f"the CA cannot be read: {error}", where=str(folder), mend="Name an empty folder to have one made."
         ) from error
+    ca = Ca(root, intermediate, key, result_key, _identifier(key))
     if ca.name.startswith(DEMO_PREFIX) and not allow_demo:
         raise InvalidConfiguration(
             f"{ca.name!r} is a demo's CA; its keys are no secret",
@@ -121,7 +126,7 @@ def _authority(
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
         .add_extension(_CA_USAGE, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        .add_extension(_identifier(signer), critical=False)
         .sign(signer, hashes.SHA256())
     )
 
@@ -137,6 +142,10 @@ _CA_USAGE = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
+
+
+def _identifier(key: ec.EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
 
 
 def _named(name: str) -> x509.Name:

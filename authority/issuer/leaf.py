@@ -75,7 +75,7 @@ def _svid(
         .add_extension(_USAGE, critical=True)
         .add_extension(_EXTENDED_USAGE, critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()), critical=False)
+        .add_extension(ca.identifier, critical=False)
     )
 
 

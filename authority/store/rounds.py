@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
 from attestation import release
 from attestation.trust import Tier
 from authority.store import causes
 from authority.store.records import Accepted, Candidate, Decision, Lapsed, Quarantine
-from authority.store.schema import instances, rounds, serials
+from authority.store.schema import instances, rounds
 from wire.messages import Cause
 
-_INSTANCE = select(
-    instances.c.thumbprint,
-    instances.c.quarantined,
-    instances.c.full_required,
-    instances.c.sequence,
-    instances.c.generation,
-).where(instances.c.instance == bindparam("who"))
-_ROUND = select(rounds).where(rounds.c.instance == bindparam("who"), rounds.c.sequence == bindparam("at"))
+_SERIAL_BITS = 127
+"""Random, and led by a 1: positive, never short, and as good as never given twice (RFC 5280 section 4.1.2.2)."""
+
+_STANDING = (
+    select(
+        instances.c.thumbprint,
+        instances.c.quarantined,
+        instances.c.full_required,
+        instances.c.sequence,
+        instances.c.generation,
+        rounds.c.evidence,
+    )
+    .outerjoin(rounds, and_(rounds.c.instance == instances.c.instance, rounds.c.sequence == bindparam("at")))
+    .where(instances.c.instance == bindparam("who"))
+)
 _ADD = insert(rounds)
 _ADVANCE = (
     update(instances)
@@ -35,23 +41,21 @@ _ADVANCE = (
         full_required=bindparam("to_full"),
     )
 )
-_NEXT_SERIAL = update(serials).where(serials.c.only == 1).values(last=serials.c.last + 1).returning(serials.c.last)
 
 
 def accept(db: Connection, candidate: Candidate, now_ms: int) -> Decision:
     """Whether the round counts. A Decision other than Accepted changes nothing, but for what quarantines."""
     who = candidate.instance.value
     # 1. The instance, under the key that signed.
-    known = db.execute(_INSTANCE, {"who": who}).first()
+    known = db.execute(_STANDING, {"who": who, "at": candidate.sequence}).first()
     if known is None or known.thumbprint != candidate.thumbprint:
         return Lapsed(key_replaced=True)
     # 2. No quarantine: not even an answer given before is given again.
     if known.quarantined:
         return Quarantine(None, cloned=False)
     # 3. One evidence a sequence: the same again is a retry, another is a second attester with the same key.
-    before = db.execute(_ROUND, {"who": who, "at": candidate.sequence}).first()
-    if before is not None:
-        return _again(db, candidate, before, now_ms)
+    if known.evidence is not None:
+        return _again(db, candidate) if known.evidence == candidate.evidence else _cloned(db, candidate, now_ms)
     if candidate.sequence <= known.sequence:
         return Lapsed(sequence_passed=True)
     # 4. No violation has been reported since.
@@ -70,17 +74,22 @@ def prune(db: Connection, before_ms: int) -> None:
     db.execute(delete(rounds).where(rounds.c.at_ms < before_ms, rounds.c.sequence < last))
 
 
-def _again(db: Connection, candidate: Candidate, before: Row[Any], now_ms: int) -> Accepted | Quarantine:
-    if before.evidence == candidate.evidence:
-        return Accepted(
-            Tier(before.tier),
-            before.result,
-            before.leaf_key,
-            int(before.serial),
-            before.not_before,
-            before.lease_end_ms,
-            repeated=True,
-        )
+def _again(db: Connection, candidate: Candidate) -> Accepted:
+    """What was answered before."""
+    query = select(rounds).where(rounds.c.instance == candidate.instance.value, rounds.c.sequence == candidate.sequence)
+    before = db.execute(query).one()
+    return Accepted(
+        Tier(before.tier),
+        before.result,
+        before.leaf_key,
+        int(before.serial),
+        before.not_before,
+        before.lease_end_ms,
+        repeated=True,
+    )
+
+
+def _cloned(db: Connection, candidate: Candidate, now_ms: int) -> Quarantine:
     text = f"two attesters answered nonce {candidate.sequence} with different evidence"
     name = release.cause_id(candidate.instance, generation=candidate.generation, kind="clone", text=text, at_ms=now_ms)
     cause = Cause(name, "clone", text, now_ms, candidate.generation)
@@ -89,7 +98,7 @@ def _again(db: Connection, candidate: Candidate, before: Row[Any], now_ms: int) 
 
 
 def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int) -> Accepted:
-    serial = _serial(db)
+    serial = secrets.randbits(_SERIAL_BITS) | 1 << _SERIAL_BITS
     row = {
         "instance": candidate.instance.value,
         "sequence": candidate.sequence,
@@ -127,12 +136,3 @@ def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int
         candidate.lease_end_ms,
         repeated=False,
     )
-
-
-def _serial(db: Connection) -> int:
-    """Never given twice (a counter), and not to be guessed (64 random bits): 128 bits, positive."""
-    count = db.execute(_NEXT_SERIAL).scalar()
-    if count is None:
-        count = 1
-        db.execute(insert(serials), {"only": 1, "last": count})
-    return (int(count) << 64) | secrets.randbits(64)

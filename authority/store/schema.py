@@ -78,10 +78,3 @@ epochs = Table(
     Column("digest", String(64), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
 )
-
-serials = Table(
-    "serials",
-    metadata,
-    Column("only", Integer, primary_key=True, autoincrement=False),
-    Column("last", BigInteger, nullable=False),
-)

@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -99,8 +100,11 @@ class Writer:
     def _commit(self, connection: Connection, batch: list[_Work[Any]]) -> None:
         outcomes: list[tuple[_Work[Any], Any, BaseException | None]] = []
         try:
-            with connection.begin():
-                outcomes.extend((work, *_one(connection, work)) for work in batch)
+            if len(batch) == 1:
+                outcomes.append((batch[0], *_one(connection, batch[0], connection.begin)))
+            else:
+                with connection.begin():
+                    outcomes.extend((work, *_one(connection, work, connection.begin_nested)) for work in batch)
             self.commits += 1
         except SQLAlchemyError as error:
             refusal = Unavailable(f"the store did not take it: {error}", where=str(self._path))
@@ -109,9 +113,12 @@ class Writer:
             _hand_over(loop, [each for each in outcomes if each[0].loop is loop])
 
 
-def _one(connection: Connection, work: _Work[Any]) -> tuple[Any, BaseException | None]:
+def _one(
+    connection: Connection, work: _Work[Any], scope: Callable[[], AbstractContextManager[Any]]
+) -> tuple[Any, BaseException | None]:
+    """scope: what is rolled back when the work fails: a savepoint, or the transaction of one that is alone."""
     try:
-        with connection.begin_nested():
+        with scope():
             return work.do(connection), None
     except SQLAlchemyError as error:
         return None, Unavailable(f"the store did not take it: {error}", where="store")

@@ -160,11 +160,11 @@ def _policy_epoch(claims: Claims, current: int) -> Iterator[_Found]:
 
 def _leaf_key(told: Evidence) -> Iterator[_Found]:
     try:
-        leaf = keys.from_der(told.claims.leaf_key)
+        keys.from_der(told.claims.leaf_key)
     except InvalidInput as error:
         yield Kind.LEAF_KEY, f"the leaf key: {error.what}"
         return
-    if keys.thumbprint(leaf) == told.thumbprint:
+    if keys.thumbprint_of_der(told.claims.leaf_key) == told.thumbprint:
         yield Kind.LEAF_KEY, "the leaf key is the evidence key; each has one use"
 
 

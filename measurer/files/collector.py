@@ -19,7 +19,7 @@ from measurer.clock import boottime, monotonic
 from measurer.files.events import FileEvent, Watch
 from measurer.files.fanotify import Fanotify
 from measurer.files.inotify import Inotify
-from measurer.files.manifest import FILE, HEAD, NO_DIGEST, Folder, Record, Tree
+from measurer.files.manifest import DIRECTORY, FILE, HEAD, NO_DIGEST, Folder, Record, Tree
 from measurer.files.patterns import Volatile
 from measurer.files.scan import Change, Scanner
 from measurer.loop import Loop
@@ -176,8 +176,10 @@ class Files:
         if self._closed:
             return
         self._dirty = self._untold = True
-        self._events += 1
-        self._channel.send(fact_of(change, boottime()))
+        fact = fact_of(change, boottime())
+        if fact is not None:
+            self._events += 1
+            self._channel.send(fact)
 
     def _say_refused(self) -> None:
         missed, self._channel.refused_file_facts = self._channel.refused_file_facts, 0
@@ -223,19 +225,20 @@ class Files:
         self._covered()
 
 
-def fact_of(change: Change, at: float) -> FileFact:
-    """A difference between two records as a fact."""
+def fact_of(change: Change, at: float) -> FileFact | None:
+    """A difference between two records as a fact; None for folders, which are judged by what is in them."""
     path = os.fsdecode(change.path)
-    if change.after is None:
-        return FileFact(at, path, FileChange.REMOVED, actor=change.actor)
+    was_file = change.before is not None and _content_of(change.before)[0] != DIRECTORY
+    if change.after is None or _content_of(change.after)[0] == DIRECTORY:
+        return FileFact(at, path, FileChange.REMOVED, actor=change.actor) if was_file else None
     _, kind, mode, uid, gid, _, content = HEAD.unpack(change.after)
     digest = content.hex()
     what = FileChange.MODIFIED
     if kind == FILE and digest == NO_DIGEST:
         what, digest = FileChange.UNREADABLE, ""
-    elif change.before is None:
+    elif not was_file:
         what = FileChange.ADDED
-    elif _content_of(change.before) == _content_of(change.after):
+    elif change.before is not None and _content_of(change.before) == _content_of(change.after):
         what = FileChange.ATTRIBUTES
     return FileFact(at, path, what, digest, mode, uid, gid, change.actor)
 

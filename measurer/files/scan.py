@@ -114,7 +114,7 @@ class Scanner:
             self._remove(folder, name, actor)
             return
         known = folder.get(name)
-        if known is not None and known[1] == _stamp(status):
+        if (known is not None and known[1] == _stamp(status)) or self._ignores(folder, name, status):
             return
         if kind_of(status.st_mode) == FILE and status.st_size > INLINE:
             self._begin(self._examine_slowly(folder.path, name, actor))
@@ -222,6 +222,10 @@ class Scanner:
             yield
         if len(states) != len(names):
             names, states = _still_there(descriptor, names)
+        if self._volatile:
+            pairs = zip(names, states, strict=True)
+            kept = [(name, status) for name, status in pairs if not self._ignores(folder, name, status)]
+            names, states = [name for name, _ in kept], [status for _, status in kept]
         pack = STAMP.pack
         return names, states, b"".join([pack(each.st_ino, each.st_ctime_ns, each.st_size) for each in states])
 
@@ -288,7 +292,13 @@ class Scanner:
     def _measures(self, folder: Folder, name: bytes) -> bool:
         if folder.only is not None and name not in folder.only:
             return False
-        return not self._volatile.covers(folder.path + b"/" + name)
+        return not self._volatile or not self._volatile.covers_all_below(folder.path + b"/" + name)
+
+    def _ignores(self, folder: Folder, name: bytes, status: os.stat_result) -> bool:
+        """Volatile, and no folder: those are entered, since what is in them may not be volatile."""
+        if not self._volatile or kind_of(status.st_mode) == DIRECTORY:
+            return False
+        return self._volatile.covers(folder.path + b"/" + name)
 
     def _open(self, path: bytes) -> int:
         return kernel.open_below(self._root, path or b"/", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, _RESOLVE)

@@ -21,7 +21,7 @@ from measurer.processes.proc import Look, look
 from measurer.processes.tree import Members
 from measurer.scope import Pinned
 
-NAME = "processes"
+NAME = "processes.rights"
 _INTERVAL = 1.0
 _SHARE = 500
 """Looking for drift takes at most one part in so many of the thread's time."""

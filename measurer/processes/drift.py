@@ -76,4 +76,10 @@ def differences(before: Rights, after: Rights) -> Iterator[tuple[ProcessAspect, 
 
 
 def _ids(rights: Rights) -> str:
-    return f"uid {' '.join(map(str, rights.uids))} gid {' '.join(map(str, rights.gids))}"
+    """The effective ids first: they decide what the process may do now."""
+    real, effective, saved, _ = zip(rights.uids, rights.gids, strict=True)
+    return f"{_pair(effective)} real {_pair(real)} saved {_pair(saved)}"
+
+
+def _pair(ids: tuple[int, int]) -> str:
+    return f"{ids[0]}:{ids[1]}"

@@ -2,15 +2,17 @@
 
 Two kernel sources together. The connector says who belongs to the workload and that an exec took place; fanotify
 holds the file of every execution open, so that a program which has run and ended is still hashed. The connector is
-always read first: a fork is queued before its child can open anything, an exit is applied after all else, so
-membership is right for every file. An exec whose file fanotify did not show (a memfd, a file system that takes no
-mark) is looked up in /proc, and when the process is gone by then reported without a name and a digest.
+read before the files and once more after them: a fork is queued before its child can open anything, and an exit is
+applied after all else, so membership is right for every file. An exec whose file fanotify did not show (a memfd, a
+file system that takes no mark) is looked up in /proc, and when the process is gone by then reported without a name
+and a digest.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.facts import Actor, CollectorFact, CollectorState, ExecutionFact, Sighting
@@ -27,7 +29,7 @@ from measurer.processes.polling import Polling
 from measurer.processes.proc import executable_of, open_process
 from measurer.processes.tree import Members
 
-NAME = "executions"
+NAME = "processes.executions"
 EVENT_LATENCY_MS = 5.0
 _MOST_STAMPS, _MOST_NAMES = 32, 1024
 
@@ -68,6 +70,7 @@ class Executions:
         self._running, self._lost = True, 0
         self._chains: dict[int, _Chain] = {}
         self._names: dict[int, str] = {}
+        self._deferred: tuple[dict[int, None], list[int]] = ({}, [])
         self.loaders: set[str] = set()
         self.events = 0
 
@@ -121,17 +124,15 @@ class Executions:
 
     def read_events(self) -> None:
         """Forks, then files, then confirmations, then ends: see the module's own words."""
-        executed: dict[int, None] = {}
-        ended: list[int] = []
+        executed, ended = self._deferred
+        self._deferred = ({}, [])
         try:
-            if self._connector is not None:
-                for event in self._connector.read():
-                    self._take(event, executed, ended)
-            if self._files is not None:
-                for opened in self._files.read():
-                    self._open(opened)
-        except Lost:
-            self._overflow("the connector's buffer ran over; the process table is read again")
+            self._drain(executed, ended)
+            opened = list(self._files.read()) if self._files is not None else []
+            if opened:  # a process can have forked and opened between the two readings: its fork is there by now
+                self._drain(*self._deferred)
+            for each in opened:
+                self._open(each)
         except OSError as error:
             self._die(error)
         for pid in executed:
@@ -141,6 +142,17 @@ class Executions:
             if pid not in self._members:
                 self._chains.pop(pid, None)
                 self._drift.forget(pid)
+        if any(self._deferred):
+            self._loop.after("deferred executions", 0.0, self.read_events)
+
+    def _drain(self, executed: dict[int, None], ended: list[int]) -> None:
+        if self._connector is None:
+            return
+        try:
+            for event in self._connector.read():
+                self._take(event, executed, ended)
+        except Lost:
+            self._overflow("the connector's buffer ran over; the process table is read again")
 
     def _take(self, event: ProcessEvent, executed: dict[int, None], ended: list[int]) -> None:
         if event.what == k.PROC_EVENT_FORK:
@@ -173,7 +185,7 @@ class Executions:
         chain = self._chains.setdefault(pid, _Chain())
         last, chain.last = chain.last, binary
         if last is not None and last.loader and binary.stamp == self._binaries.loader_stamp(last.loader):
-            chain.last = None
+            chain.last, binary = None, replace(binary, path=last.loader)
             if binary.digest in self.loaders:
                 return  # the processes layer names it beside its program already
             self.loaders.add(binary.digest)

@@ -41,8 +41,8 @@ def test_coverage_says_what_is_missing(sidecar: Sidecar) -> None:
     collectors = {each.name: each for each in coverage.collectors}
     assert collectors["files"].mechanism is Mechanism.INOTIFY
     assert "not permitted" in collectors["files"].detail
-    assert collectors["executions"].mechanism is Mechanism.POLL
-    assert collectors["executions"].latency_ms >= 10
+    assert collectors["processes.executions"].mechanism is Mechanism.POLL
+    assert collectors["processes.executions"].latency_ms >= 10
     assert coverage.cutting is Cutting.CAPPED
     assert not coverage.isolation.distinct_user
 

@@ -414,6 +414,7 @@ class Sidecar:
                 self._server,
                 catalogue,
                 poison.make(clock.now().wall),
+                clock=lambda: clock.now().boot,
                 order=self._measurer.send,
                 tell=self._delivered,
                 escalate_after=escalate_after,
@@ -464,6 +465,7 @@ class Sidecar:
             how=told.happening,
             detail=told.detail,
             destroyed=told.destroyed,
+            steps=told.steps,
             at=clock.now().boot,
         )
 

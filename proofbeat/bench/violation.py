@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attestation.errors import Unavailable
@@ -24,7 +25,10 @@ WITHIN_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Milliseconds. observed, refused_from_act: from the act; the rest from the observation."""
+    """Milliseconds. observed, refused_from_act: from the act; the rest from the observation.
+
+    steps: what the sidecar itself did by when: began to close, wrote to Envoy, was acknowledged, was swept once.
+    """
 
     observed: float
     refused_from_act: float
@@ -33,6 +37,7 @@ class Sample:
     cut: float
     closed: float
     recovered: float
+    steps: Mapping[str, float]
 
 
 async def run(*, quick: bool) -> Report:
@@ -48,6 +53,10 @@ async def run(*, quick: bool) -> Report:
         "violation",
         {
             "act_to_observation": Distribution.of([each.observed for each in samples]),
+            **{
+                f"observation_to_{step}": Distribution.of([each.steps[step] for each in samples if step in each.steps])
+                for step in ("began", "written", "acknowledged", "swept")
+            },
             "act_to_own_envoy_refuses": Distribution.of([each.refused_from_act for each in samples]),
             "observation_to_own_envoy_refuses": refused,
             "observation_to_kept_alive_refused": Distribution.of([each.kept_refused for each in samples]),
@@ -106,6 +115,7 @@ async def _sample(scene: Scene) -> Sample:
         cut=max(0.0, cut - observed),
         closed=(shut - seen) * 1000,
         recovered=recovered,
+        steps={name: (float(moment) - seen) * 1000 for name, moment in closed["steps"].items()},
     )
 
 

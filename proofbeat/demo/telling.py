@@ -51,11 +51,11 @@ class Telling:
 
     def title(self, text: str) -> None:
         self._console.print()
-        self._console.print(Text(text, style="bold"))
+        self._console.print(Text(text, style="bold"), soft_wrap=True)
 
     def say(self, text: str) -> None:
         moment = time.monotonic() - self._began
-        self._console.print(Text.assemble((f"{moment:6.1f}s  ", "dim"), text))
+        self._console.print(Text.assemble((f"{moment:6.1f}s  ", "dim"), text), soft_wrap=True)
 
     def verdict(self, act: Act) -> None:
         mark = Text("ok", style="bold green") if act.ok else Text("FAILED", style="bold red")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from attestation.channel import KillEnvoy, Message, Swept
@@ -31,15 +31,18 @@ class Happening(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Told:
+    """steps: where a closing's time went, in CLOCK_BOOTTIME seconds by name."""
+
     happening: Happening
     detail: str
     destroyed: int = 0
+    steps: Mapping[str, float] = field(default_factory=dict)
 
 
 class Delivery:
     """One Envoy's identity.
 
-    order: hands a message to the measurer, at once. tell: called with each Happening. escalate_after: seconds a
+    clock: CLOCK_BOOTTIME seconds. order: hands a message to the measurer, at once. tell: called with each Happening. escalate_after: seconds a
     closing may take before Envoy is killed.
     """
 
@@ -49,6 +52,7 @@ class Delivery:
         catalogue: Catalogue,
         poison: Poison,
         *,
+        clock: Callable[[], float],
         order: Callable[[Message], None],
         tell: Callable[[Told], None],
         escalate_after: float,
@@ -57,6 +61,7 @@ class Delivery:
         self._server = server
         self._catalogue = catalogue
         self._poison = poison
+        self._clock = clock
         self._order = order
         self._tell = tell
         self._escalate_after = escalate_after
@@ -64,6 +69,7 @@ class Delivery:
         self._open = False
         self._sweeps = 0
         self._closing: Closing | None = None
+        self._steps: dict[str, float] = {}
         self._timers: list[asyncio.TimerHandle] = []
 
     def start(self) -> None:
@@ -89,11 +95,13 @@ class Delivery:
 
     def close(self, reason: str) -> None:
         """Poison and denial into every stream, then the order to cut what is open; the rest climbs the ladder."""
+        began = self._clock()
         publication = self._server.publish(self._catalogue.closed(self._poison, reason))
         self._sweeps += 1
         self._order(SweepOrder(self._sweeps))
         # Nothing above this line waits; everything below is bookkeeping.
         self._abandon_closing()
+        self._steps = {"began": began, "written": self._clock()}
         self._open = False
         self._closing = Closing(reason, first_sweep=self._sweeps)
         self._later(self._escalate_after, ladder.Late())
@@ -106,6 +114,7 @@ class Delivery:
 
     def swept(self, done: Swept) -> None:
         """The measurer's answer to a sweep or a kill."""
+        self._steps.setdefault("swept", done.at)
         self._climb(ladder.SweepDone(done.number, done.destroyed, done.left))
 
     def stop(self) -> None:
@@ -129,6 +138,7 @@ class Delivery:
         """Only a running Envoy's own acknowledgement counts: one that lost its stream still serves the old identity."""
         unreached = self._server.client is not None and self._server.streams == 0
         if settlement.in_force and not settlement.gone and not unreached:
+            self._steps["acknowledged"] = self._clock()
             self._climb(ladder.Acknowledged())
 
     def _climb(self, event: ladder.Event) -> None:
@@ -151,7 +161,9 @@ class Delivery:
             case Wait(seconds):
                 self._later(seconds, ladder.Settled())
             case Closed(destroyed, killed):
-                self._finish(Told(Happening.CLOSED, "Envoy was killed" if killed else "verified", destroyed))
+                self._finish(
+                    Told(Happening.CLOSED, "Envoy was killed" if killed else "verified", destroyed, self._steps)
+                )
             case Bounded(left):
                 self._finish(Told(Happening.BOUNDED, f"{left} connections end by their duration cap"))
 

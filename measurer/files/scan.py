@@ -96,8 +96,7 @@ class Scanner:
         if folder is None or not self._measures(folder, name):
             return
         if self._visiting == path:
-            self._touched[name] = actor
-            return
+            self._touched[name] = actor  # told now, and looked at again once the folder is read: that may be older
         try:
             descriptor = self._open(path)
         except OSError:
@@ -203,7 +202,7 @@ class Scanner:
         if not full and identity == folder.identity and stamps == folder.stamps and b"\0".join(names) == folder.names:
             return
         folder.identity = identity
-        gone = set(folder.listing()).difference(names)
+        gone = set(folder.listing()).difference(names, self._touched)
         for name in sorted(gone):
             self._remove(folder, name, None)
         yield from self._refresh(folder, descriptor, names, states, full)
@@ -248,10 +247,14 @@ class Scanner:
                     else:
                         record, stamp = yield from _record(descriptor, path, status)
                 except FileNotFoundError:
+                    if name in self._touched:
+                        before = _record_in(folder, name)
                     self._forget(path, before, None)
                     continue
                 if earlier[:8] != stamp[:8]:
                     self._remove_below(path, None)
+                if name in self._touched:  # an event may have told it already: compare with what that left
+                    before = _record_in(folder, name)
                 self._tell(path, before, record, None)
                 spent += 1
                 if not spent % _FILES_A_STEP:
@@ -376,6 +379,11 @@ def _packed(path: bytes, status: os.stat_result, digest: bytes) -> tuple[Record,
     size = status.st_size if kind in (FILE, LINK) else 0
     record = HEAD.pack(len(path), kind, mode & 0o7777, status.st_uid, status.st_gid, size, digest)
     return record, _stamp(status)
+
+
+def _record_in(folder: Folder, name: bytes) -> Record | None:
+    known = folder.get(name)
+    return known[0] if known else None
 
 
 def _states(descriptor: int, names: list[bytes]) -> list[os.stat_result]:

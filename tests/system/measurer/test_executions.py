@@ -55,6 +55,15 @@ def test_a_short_lived_foreign_program_is_told_a_hundred_times_out_of_a_hundred(
     assert told == wanted
 
 
+def test_a_burst_of_executions_is_told_completely(sidecar: Sidecar, workload: Workload, elsewhere: Path) -> None:
+    program = foreign(elsewhere, "often")
+    workload.do(f"subprocess.run(['sh', '-c', 'for n in $(seq 400); do {program}; done'])")
+    last = foreign(elsewhere, "last")
+    workload.do(f"subprocess.run(['{last}'])")
+    sidecar.expect(ExecutionFact, lambda each: each.path == str(last))
+    assert [fact.path for fact in sidecar.seen(ExecutionFact)].count(str(program)) == 400
+
+
 def test_the_child_of_a_child_that_has_ended_is_still_the_workload(
     sidecar: Sidecar, workload: Workload, elsewhere: Path
 ) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import aiohttp
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation import evidence, keys, manifest, processes, results
@@ -23,7 +24,9 @@ from attestation.processes import ProcessKind
 from attestation.results import Result
 from authority.app import Authority, Listening
 from authority.config import AuthorityConfig, CaConfig
-from wire.messages import Answer, Enrolment, Nonce, Push
+from wire import link, messages, problems, proofs, tls
+from wire.messages import Answer, Enrolment, Nonce, Posted, Push, Reply, Request
+from wire.proofs import Purpose
 from wire.session import AuthorityClient, Endpoint, JoinToken, Ticket
 
 TRUST_DOMAIN = "town.example"
@@ -32,7 +35,16 @@ PYTHON = "/usr/bin/python3"
 GOOD, BAD, RUNTIME = (hashlib.sha256(text).hexdigest() for text in (b"good", b"bad", b"python"))
 
 
+API_REGISTRATION = f"""---
+apiVersion: proofbeat.dev/v1alpha1
+kind: WorkloadRegistration
+metadata: {{name: api}}
+spec: {{spiffeId: spiffe://{TRUST_DOMAIN}/api, policy: hardened, references: web}}
+"""
+
+
 def policies(*, mode: str = "enforce", interval: str = "10s", freshness: str = "60s") -> str:
+    """Two registrations, `web` and `api`, under one policy."""
     return f"""
 apiVersion: proofbeat.dev/v1alpha1
 kind: AttestationPolicy
@@ -54,12 +66,7 @@ apiVersion: proofbeat.dev/v1alpha1
 kind: WorkloadRegistration
 metadata: {{name: web}}
 spec: {{spiffeId: spiffe://{TRUST_DOMAIN}/web, policy: hardened, references: web}}
----
-apiVersion: proofbeat.dev/v1alpha1
-kind: WorkloadRegistration
-metadata: {{name: api}}
-spec: {{spiffeId: spiffe://{TRUST_DOMAIN}/api, policy: hardened, references: web}}
-"""
+{API_REGISTRATION}"""
 
 
 class Clock:
@@ -210,7 +217,7 @@ def numbered(number: int) -> InstanceId:
 def stranger(where: Town, number: int = 1) -> Attester:
     """Not enrolled yet."""
     pushed: asyncio.Queue[Push] = asyncio.Queue()
-    client = AuthorityClient(where.endpoint(), pushed.put_nowait, timeout=5.0)
+    client = AuthorityClient(where.endpoint(), pushed.put_nowait, timeout=30.0)
     return Attester(client, numbered(number), pushed=pushed)
 
 
@@ -236,6 +243,20 @@ async def holding(one: Attester, *, session: bool = True) -> AsyncIterator[None]
             if task is not None:
                 task.cancel()
             await one.client.close(clean=False)
+
+
+async def posted(where: Town, one: Attester, request: Request) -> Reply:
+    """What another program with the same key would send, past everything the client looks after."""
+    sealed = proofs.seal(Posted(one.instance, messages.encode(request)), Purpose.POST, one.key)
+    context = tls.client_context(where.where.bundle, where.where.trust_domain)
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as http,
+        http.post(where.where.url + "/v1/attest", data=sealed) as answer,
+    ):
+        content = await answer.read()
+        if answer.content_type == problems.MEDIA_TYPE:
+            raise problems.error_of(problems.from_json(content))
+        return link.checked(messages.decode(content).message)
 
 
 def another_key(one: Attester) -> Attester:

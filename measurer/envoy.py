@@ -49,10 +49,12 @@ class Envoy:
         """Why sockets cannot be destroyed; empty when they can."""
         return os.strerror(self._cutter.refusal) if self._cutter.refusal else ""
 
-    def sweep(self) -> Cut:
-        """End its open connections."""
+    def sweep(self, *, verify: bool = True) -> Cut:
+        """End its open connections. verify: and look whether they have ended."""
         with self._lock:
-            return _NOTHING if self._closed else self._cutter.sweep()
+            if self._closed:
+                return _NOTHING
+            return self._cutter.sweep() if verify else self._cutter.strike()
 
     def cut_off(self) -> Cut:
         """End its connections, then the process, then what the process may have opened in between."""

@@ -93,8 +93,8 @@ class Measurer:
                 self._measure(layers, not_before, full)
             case Guard(pid):
                 self._guard(pid, descriptors)
-            case Sweep(number):
-                self._answer(number, self._envoy.sweep() if self._envoy else Cut(0, 0, 0))
+            case Sweep(number, verify):
+                self._answer(number, self._envoy.sweep(verify=verify) if self._envoy else Cut(0, 0, 0))
             case KillEnvoy(number):
                 self._answer(number, self._envoy.kill() if self._envoy else Cut(0, 0, 0))
             case _:

@@ -47,12 +47,13 @@ class Fanotify:
         return self._group
 
     def add(self, descriptor: int, folder: Folder) -> None:
-        key = _key(descriptor)
-        if self._keys.get(folder.path) == key and folder.only is None:
+        key, path = _key(descriptor), folder.path
+        known = self._keys.get(path) == key and self._paths.get(key) == path
+        if known and folder.only is None:
             return
         k.fanotify_mark(self._group, k.FAN_MARK_ADD, _mask(descriptor, folder), descriptor, None)
-        self._paths[key] = folder.path
-        self._keys[folder.path] = key
+        self._paths[key] = path
+        self._keys[path] = key
 
     def drop(self, folder: Folder) -> None:
         key = self._keys.pop(folder.path, b"")

@@ -154,7 +154,8 @@ class Scanner:
             self._remove_below(path, actor)  # another inode of this name: what was below the old one is gone
         folder.put(name, record, stamp)
         self._tell(path, before, record, actor)
-        if _kind(record) == DIRECTORY and path not in self._tree.folders:
+        if _kind(record) == DIRECTORY:
+            # Even when it is the inode we know: it may have been away while somebody looked, and come back.
             self._tree.add(path)
             self._walks.append(_Walk([path], False, _nothing))
             self._start()
@@ -191,8 +192,9 @@ class Scanner:
         finally:
             self._visiting = None
             touched, self._touched = self._touched, {}
-            for name, actor in touched.items():
-                self._examine(folder, descriptor, name, actor)
+            if self._tree.folders.get(folder.path) is folder:
+                for name, actor in touched.items():
+                    self._examine(folder, descriptor, name, actor)
             os.close(descriptor)
 
     def _compare(self, folder: Folder, descriptor: int, full: bool) -> Iterator[None]:
@@ -259,6 +261,8 @@ class Scanner:
                 spent += 1
                 if not spent % _FILES_A_STEP:
                     yield
+            if self._tree.folders.get(folder.path) is not folder:
+                return  # it was taken out of the tree meanwhile: what is there now is another errand's
             if _kind(record) == DIRECTORY:
                 self._tree.add(path)
             kept.append(name)

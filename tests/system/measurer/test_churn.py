@@ -45,7 +45,7 @@ def act(tree: Path, dice: random.Random) -> None:
 
 
 @pytest.mark.parametrize("first", [(), NOBODY], ids=["fanotify", "inotify"])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(3))
 def test_after_any_churn_the_last_observation_is_true(first: tuple[str, ...], seed: int, tree: Path) -> None:
     dice, workload = random.Random(seed), Workload(first)  # noqa: S311 - nothing secret is drawn
     os.umask(0o022)

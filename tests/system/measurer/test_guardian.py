@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from attestation.channel import Covered, KillEnvoy, Scope, Swept
+from attestation.channel import Covered, KillEnvoy, Scope, Sweep, Swept
 from attestation.coverage import Cutting, Grade
 from attestation.facts import CollectorFact, CollectorState
 from tests.system.measurer.conftest import needs_root
@@ -95,6 +95,11 @@ def test_a_sweep_cuts_a_hundred_connections_and_only_those_of_the_proxy(
             assert all(is_reset(each) for each in proxy.held)
             assert not any(is_reset(each, 0.05) for each in bystander.held)
             assert sidecar.sweep(2).destroyed == 0
+            proxy.connect(5)
+            sidecar.send(Sweep(3, verify=False))
+            struck = sidecar.expect(Swept, lambda each: each.number == 3)
+            assert (struck.destroyed, struck.passes) == (5, 1)
+            assert all(is_reset(each) for each in proxy.held[100:])
     finally:
         bystander.end()
 

@@ -74,7 +74,7 @@ def fanotify_event(mask: int, pid: int, fsid: bytes, handle: bytes, name: bytes)
             st.integers(0, 1 << 31),
             st.integers(0, 1 << 22),
             st.binary(min_size=8, max_size=8),
-            st.binary(min_size=8, max_size=64).filter(lambda handle: len(handle) % 4 == 0),
+            st.lists(st.binary(min_size=4, max_size=4), min_size=2, max_size=16).map(b"".join),
             names,
         ),
         max_size=8,

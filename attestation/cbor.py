@@ -22,8 +22,11 @@ _WHERE = "CBOR"
 
 
 def dumps(value: Any) -> bytes:
-    """The deterministic encoding. Raises InvalidInput for what has none here (floats, sets, dates)."""
-    return cbor2.dumps(_ordered(value))
+    """The deterministic encoding. Raises InvalidInput for what has none here (floats, sets, half a surrogate pair)."""
+    try:
+        return cbor2.dumps(_ordered(value))
+    except ValueError as error:
+        raise InvalidInput("text that is not Unicode", where=_WHERE) from error
 
 
 def loads(data: bytes, *, most_bytes: int = MOST_BYTES) -> Any:

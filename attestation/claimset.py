@@ -12,6 +12,7 @@ from attestation.coverage import CollectorCoverage, Coverage, Cutting, Grade, Is
 from attestation.errors import InvalidInput, MalformedEvidence
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
+from attestation.wording import shown
 
 # The numbers on the wire: a word's place in its table. Append; never reorder.
 _LAYERS = (
@@ -36,6 +37,7 @@ _COLLECTOR_SHAPE = (str, int, int, int, bool, int, str)
 _COVERAGE_SHAPE = (list, list, int, int, list)
 _MOST_LAYERS = len(_LAYERS)
 _MOST_COLLECTORS = 64
+_MOST_DETAIL = 200
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -119,13 +121,13 @@ def _encode_coverage(coverage: Coverage) -> list[Any]:
 
 def _encode_collector(each: CollectorCoverage) -> list[Any]:
     return [
-        each.name,
+        shown(each.name),
         _LAYERS.index(each.layer),
         _MECHANISMS.index(each.mechanism),
         round(each.latency_ms * 1000),
         each.running,
         each.lost,
-        each.detail,
+        shown(each.detail, _MOST_DETAIL),
     ]
 
 

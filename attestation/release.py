@@ -11,13 +11,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from attestation import digests, jws
 from attestation.errors import InvalidInput, MalformedResult
 from attestation.instance import InstanceId
+from attestation.wording import shown
 
 KIND = "proofbeat-release+jws"
 
 
 def cause_id(instance: InstanceId, *, generation: int, kind: str, text: str, at_ms: int) -> str:
     """The name of a cause, the same on both sides. kind: tamper, order or clone. at_ms: Unix milliseconds."""
-    parts = (instance.value, str(generation), kind, text, str(at_ms))
+    parts = (instance.value, str(generation), kind, shown(text), str(at_ms))
     return "c-" + digests.tagged("cause", *(part.encode() for part in parts))[:32]
 
 

@@ -41,8 +41,9 @@ from wire import messages, tls
 from wire.messages import AttestNow, Cause, PolicyChanged, Quarantined, Standing
 from wire.problems import Kind
 
-_HOUSEKEEPING = 60.0
-_FORGET_ROUNDS_AFTER_MS = 3_600_000
+_HOUSEKEEPING = 10.0
+_LEAST_MEMORY_MS = 60_000
+"""Rounds are remembered at least that long after their nonces have gone stale."""
 _GRACE = 0.5
 """Seconds that a request under way gets when the authority stops."""
 
@@ -186,7 +187,8 @@ class Authority:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(_HOUSEKEEPING)
-            await self._store.forget_rounds(int(self._clock() * 1000) - _FORGET_ROUNDS_AFTER_MS)
+            longest_ms = max((each.nonce_valid_ms for each in self._rules().registrations.values()), default=0)
+            await self._store.forget_rounds(int(self._clock() * 1000) - 2 * longest_ms - _LEAST_MEMORY_MS)
 
 
 def _ca(config: AuthorityConfig, *, allow_demo: bool, now: float) -> Ca:

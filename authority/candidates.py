@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from attestation import release, results
 from attestation.results import Result
+from attestation.violation import ViolationClass
+from attestation.wording import shown
 from authority.issuer.ca import BACKDATE
 from authority.rules import Ruling
 from authority.store.records import Candidate, Enrolled
@@ -35,7 +37,7 @@ def candidate(
         generation=verified.claims.generation,
         policy_epoch=epoch,
         policy_digest=ruling.digest,
-        reasons=tuple(f"{reason.kind}: {reason.text}" for reason in verdict.reasons[: results.MOST_REASONS]),
+        reasons=tuple(shown(f"{reason.kind}: {reason.text}") for reason in verdict.reasons[: results.MOST_REASONS]),
     )
     return Candidate(
         instance=enrolled.instance,
@@ -55,7 +57,7 @@ def candidate(
 
 def _tamper(verified: Verified, verdict: Verdict, now_ms: int) -> Cause:
     """The first finding that leaves no clean state behind, as a cause."""
-    text = next(reason.text for reason in verdict.reasons if reason.finding_class == "tamper")
+    text = shown(next(reason.text for reason in verdict.reasons if reason.finding_class is ViolationClass.TAMPER))
     generation = verified.claims.generation
     name = release.cause_id(verified.claims.instance, generation=generation, kind="tamper", text=text, at_ms=now_ms)
     return Cause(name, "tamper", text, now_ms, generation)

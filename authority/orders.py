@@ -10,14 +10,13 @@ from attestation.errors import InvalidInput, Refused
 from attestation.instance import InstanceId
 from attestation.release import ReleaseOrder
 from attestation.violation import ViolationClass
+from attestation.wording import shown
 from authority.instances import Instances
 from authority.rules import Rules
 from authority.store.records import Enrolled
 from authority.store.store import Store
 from wire.messages import Cause, Push, Quarantined, Released, Report, Standing
 from wire.problems import Kind
-
-MOST_TEXT = 2000
 
 
 class Orders:
@@ -39,11 +38,11 @@ class Orders:
 
     async def report(self, enrolled: Enrolled, report: Report, rules: Rules) -> Standing:
         """What a sidecar closed for. A tamper, in enforce, quarantines; when this returns it is on disk."""
-        kind, text = report.violation_class.value, _bounded(report.cause)
+        kind, text = report.violation_class.value, _worded(report.cause)
         if report.generation < 0 or report.at_ms < 0:
             raise InvalidInput("a generation or a time below zero", where="report")
         name = release.cause_id(
-            enrolled.instance, generation=report.generation, kind=kind, text=report.cause, at_ms=report.at_ms
+            enrolled.instance, generation=report.generation, kind=kind, text=text, at_ms=report.at_ms
         )
         cause = Cause(name, kind, text, report.at_ms, report.generation)
         tamper = report.violation_class is ViolationClass.TAMPER
@@ -53,7 +52,7 @@ class Orders:
     async def quarantine(self, instance: InstanceId, text: str) -> Standing:
         """An operator's order. Raises Refused (instance-unknown)."""
         enrolled = await self._instances.get(instance)
-        text, now_ms = _bounded(text), self._now_ms()
+        text, now_ms = _worded(text), self._now_ms()
         name = release.cause_id(instance, generation=enrolled.generation, kind="order", text=text, at_ms=now_ms)
         cause = Cause(name, "order", text, now_ms, enrolled.generation)
         standing = await self._record(instance, cause, binding=True)
@@ -94,7 +93,7 @@ class Orders:
         return int(self._clock() * 1000)
 
 
-def _bounded(text: str) -> str:
+def _worded(text: str) -> str:
     if not text.strip():
         raise InvalidInput("an empty cause", where="quarantine", mend="Say why.")
-    return text[:MOST_TEXT]
+    return shown(text)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import random
-import re
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import aiohttp
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation import digests, evidence, keys
 from attestation.digests import Digest
-from attestation.errors import InvalidInput, Refused, Unavailable
+from attestation.errors import InvalidInput, Unavailable
 from attestation.instance import InstanceId
-from wire import backoff, link, messages, problems, proofs, tls
+from attestation.wording import shown
+from wire import backoff, messages, proofs
 from wire.link import Link
 from wire.messages import (
     Answer,
@@ -31,7 +28,6 @@ from wire.messages import (
     Enrol,
     Enrolment,
     Goodbye,
-    Hello,
     Need,
     Nonce,
     PolicyChanged,
@@ -42,12 +38,12 @@ from wire.messages import (
     Request,
     Standing,
 )
-from wire.problems import Kind
 from wire.proofs import Purpose
+from wire.transport import Endpoint, Transport
 
-HEARTBEAT = 20.0
 _MOST_ASKED_AGAIN = 3
-_CHALLENGE = re.compile(r'Proofbeat challenge="([A-Za-z0-9_-]+)"')
+_SETTLED = 5.0
+"""Seconds after which a session counts as one that worked."""
 _PATHS: dict[type[Request], str] = {
     AskNonce: "/v1/challenge",
     Attest: "/v1/attest",
@@ -56,16 +52,9 @@ _PATHS: dict[type[Request], str] = {
     Goodbye: "/v1/goodbye",
 }
 
+__all__ = ["AuthorityClient", "Endpoint", "JoinToken", "Ticket"]
+
 Wanted = TypeVar("Wanted", bound=Reply)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where the authority is, and how it is known. url: https://host:port. bundle: PEM."""
-
-    url: str
-    trust_domain: str
-    bundle: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +74,9 @@ class AuthorityClient:
     """
 
     def __init__(self, endpoint: Endpoint, on_push: Callable[[Push], None], *, timeout: float = 10.0) -> None:
-        tls.shrink_buffers()
-        self._endpoint = endpoint
+        self._transport = Transport(endpoint, timeout)
         self._on_push = on_push
         self._timeout = timeout
-        self._tls = tls.client_context(endpoint.bundle, endpoint.trust_domain)
-        self._http: aiohttp.ClientSession | None = None
         self._link: Link | None = None
         self._who: tuple[InstanceId, ec.EllipticCurvePrivateKey] | None = None
         self._signed: tuple[bytes, Digest] = (b"", "")
@@ -125,7 +111,7 @@ class AuthorityClient:
             ticket=credential.value if isinstance(credential, Ticket) else "",
             unclean=unclean,
         )
-        reply = await self._send("/v1/enroll", proofs.seal(request, Purpose.ENROL, key))
+        reply = await self._transport.post("/v1/enroll", proofs.seal(request, Purpose.ENROL, key))
         enrolment = _expect(reply, Enrolment)
         self._who = (instance, key)
         return enrolment
@@ -139,8 +125,11 @@ class AuthorityClient:
         while not self._closing.is_set():
             try:
                 async with self._session() as session:
-                    attempt = 0
+                    began = asyncio.get_running_loop().time()
                     await session.read()
+                    # One that ends at once is no success: whoever is thrown out again and again slows down.
+                    lasted = asyncio.get_running_loop().time() - began >= _SETTLED
+                    attempt = 0 if lasted else attempt + 1
             except (Unavailable, InvalidInput):
                 attempt += 1
             await self._pause(backoff.delay(attempt, random.random()))  # noqa: S311 - jitter, no secret
@@ -166,7 +155,7 @@ class AuthorityClient:
 
     async def report(self, report: Report) -> Standing:
         """Tells of a violation. When this returns, the authority has it on disk."""
-        return _expect(await self._ask(report), Standing)
+        return _expect(await self._ask(replace(report, cause=shown(report.cause))), Standing)
 
     async def policy(self) -> PolicyChanged:
         """The policy document in force for this instance."""
@@ -181,8 +170,7 @@ class AuthorityClient:
         finally:
             if self._link is not None:
                 await self._link.close()
-            if self._http is not None:
-                await self._http.close()
+            await self._transport.close()
 
     def _sign_once(self, signed: bytes) -> None:
         nonce, digest = evidence.nonce_of(signed), digests.of_content(signed)
@@ -196,46 +184,20 @@ class AuthorityClient:
             try:
                 return await session.ask(request, self._timeout)
             except Unavailable:
-                if self._http is None or self._http.closed:
+                if self._transport.closed:
                     raise
         instance, key = self._known()
         posted = Posted(instance, messages.encode(request))
-        return await self._send(_PATHS[type(request)], proofs.seal(posted, Purpose.POST, key))
+        return await self._transport.post(_PATHS[type(request)], proofs.seal(posted, Purpose.POST, key))
 
     def _known(self) -> tuple[InstanceId, ec.EllipticCurvePrivateKey]:
         if self._who is None:
             raise InvalidInput("nobody has enrolled yet", where="authority session", mend="Call enrol first.")
         return self._who
 
-    async def _send(self, path: str, body: bytes) -> Reply:
-        async with self._reaching():
-            answer = await self._client().post(
-                self._endpoint.url + path,
-                data=body,
-                headers={"Content-Type": messages.MEDIA_TYPE},
-                timeout=aiohttp.ClientTimeout(total=self._timeout),
-            )
-            async with answer:
-                content = await answer.read()
-        if answer.content_type == problems.MEDIA_TYPE:
-            raise problems.error_of(problems.from_json(content))
-        if answer.status != 200:
-            raise Unavailable(f"status {answer.status}", where=self._endpoint.url)
-        return link.checked(messages.decode(content).message)
-
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Link]:
-        instance, key = self._known()
-        url = self._endpoint.url + "/v1/session"
-        async with self._reaching():
-            hello = Hello(instance, await self._session_challenge(url))
-            proof = base64.urlsafe_b64encode(proofs.seal(hello, Purpose.SESSION, key)).decode()
-            socket = await self._client().ws_connect(
-                url,
-                headers={"Authorization": f"Proofbeat {proof}"},
-                heartbeat=HEARTBEAT,
-                max_msg_size=messages.MOST_FRAME,
-            )
+        socket = await self._transport.open_session(*self._known())
         try:
             self._link = Link(socket, self._on_push)
             self._linked.set()
@@ -244,39 +206,6 @@ class AuthorityClient:
             self._link = None
             self._linked.clear()
             await socket.close()
-
-    async def _session_challenge(self, url: str) -> bytes:
-        timeout = aiohttp.ClientTimeout(total=self._timeout)
-        async with self._client().get(url, timeout=timeout) as answer:
-            found = _CHALLENGE.fullmatch(answer.headers.get("WWW-Authenticate", ""))
-        if found is None:
-            raise Unavailable("no challenge for a session", where=url)
-        return base64.urlsafe_b64decode(found[1] + "=" * (-len(found[1]) % 4))
-
-    @asynccontextmanager
-    async def _reaching(self) -> AsyncIterator[None]:
-        """Turns what can go wrong on the way into Unavailable, or into the refusal that it is."""
-        try:
-            yield
-        except aiohttp.WSServerHandshakeError as error:
-            if error.status in (401, 403):
-                raise Refused(
-                    "the authority does not know this instance under this key",
-                    kind=Kind.INSTANCE_UNKNOWN,
-                    where=self._endpoint.url,
-                    mend="Enrol again.",
-                ) from error
-            raise Unavailable(f"no session: status {error.status}", where=self._endpoint.url) from error
-        except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError) as error:
-            raise Unavailable(
-                f"the authority cannot be reached: {str(error) or type(error).__name__}", where=self._endpoint.url
-            ) from error
-
-    def _client(self) -> aiohttp.ClientSession:
-        if self._http is None:
-            connector = aiohttp.TCPConnector(ssl=self._tls, limit=4)
-            self._http = aiohttp.ClientSession(connector=connector)
-        return self._http
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable
 
 from attestation import nonce
@@ -20,7 +21,7 @@ class Challenges:
     def __init__(self, keyring: Keyring, clock: Callable[[], float]) -> None:
         self._keyring = keyring
         self._clock = clock
-        self._used: dict[bytes, int] = {}
+        self._used: OrderedDict[bytes, int] = OrderedDict()
 
     def issue(self) -> bytes:
         return nonce.issue(
@@ -44,8 +45,9 @@ class Challenges:
                 where="session",
                 mend="Ask for another.",
             )
-        self._used = {each: at for each, at in self._used.items() if now_ms - at < VALID_MS}
         self._used[challenge] = now_ms
+        while self._used and now_ms - next(iter(self._used.values())) >= VALID_MS:
+            self._used.popitem(last=False)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

@@ -78,11 +78,14 @@ def release(db: Connection, instance: InstanceId, named: Collection[str], order:
     return ()
 
 
-def prune(db: Connection, instance: InstanceId, keep: int) -> None:
-    """Forgets the oldest records that bind nobody, down to `keep`."""
+def prune(db: Connection, instance: InstanceId, *, keep: int, binding: bool) -> None:
+    """Forgets the oldest, down to `keep`, so that one instance cannot fill the disk with its reports.
+
+    The latest is always kept: where it binds, it voids every release that does not name it.
+    """
     free = (
         select(causes.c.id)
-        .where(causes.c.instance == instance.value, causes.c.binding.is_(False))
+        .where(causes.c.instance == instance.value, causes.c.binding.is_(binding))
         .order_by(causes.c.recorded_ms.desc(), causes.c.id)
         .offset(keep)
         .limit(MOST_SHOWN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, tuple_, update
 
 from attestation import release
 from attestation.trust import Tier
@@ -13,6 +13,7 @@ from authority.store.records import Accepted, Candidate, Decision, Lapsed, Quara
 from authority.store.schema import instances, rounds
 from wire.messages import Cause
 
+MOST_FORGOTTEN = 400
 _SERIAL_BITS = 127
 """Random, and led by a 1: positive, never short, and as good as never given twice (RFC 5280 section 4.1.2.2)."""
 
@@ -68,10 +69,22 @@ def accept(db: Connection, candidate: Candidate, now_ms: int) -> Decision:
     return _keep(db, candidate, bool(known.full_required), now_ms)
 
 
-def prune(db: Connection, before_ms: int) -> None:
-    """Forgets rounds whose nonces are long stale, but never an instance's last one."""
+def prune(db: Connection, before_ms: int) -> int:
+    """Forgets some rounds whose nonces are long stale, but never an instance's last one. Returns how many.
+
+    A bounded number at a time, because everybody else waits meanwhile.
+    """
     last = select(instances.c.sequence).where(instances.c.instance == rounds.c.instance).scalar_subquery()
-    db.execute(delete(rounds).where(rounds.c.at_ms < before_ms, rounds.c.sequence < last))
+    old = (
+        select(rounds.c.instance, rounds.c.sequence)
+        .where(rounds.c.at_ms < before_ms, rounds.c.sequence < last)
+        .order_by(rounds.c.at_ms)
+        .limit(MOST_FORGOTTEN)
+    )
+    found = [tuple(row) for row in db.execute(old)]
+    if found:
+        db.execute(delete(rounds).where(tuple_(rounds.c.instance, rounds.c.sequence).in_(found)))
+    return len(found)
 
 
 def _again(db: Connection, candidate: Candidate) -> Accepted:

@@ -16,7 +16,7 @@ from authority.store.schema import epochs
 from authority.store.writer import Writer
 from wire.messages import Cause, Standing
 
-_MOST_RECORDS = 1000
+_MOST_CAUSES = 200
 
 
 class Store:
@@ -59,7 +59,7 @@ class Store:
 
         def work(db: Connection) -> Standing:
             causes.record(db, instance, cause, binding=binding, now_ms=now_ms)
-            causes.prune(db, instance, _MOST_RECORDS)
+            causes.prune(db, instance, keep=_MOST_CAUSES, binding=binding)
             return causes.standing(db, instance)
 
         return await self._writer.run(work)
@@ -91,5 +91,6 @@ class Store:
         return await self._writer.run(work)
 
     async def forget_rounds(self, before_ms: int) -> None:
-        """Housekeeping."""
-        await self._writer.run(lambda db: rounds.prune(db, before_ms))
+        """Housekeeping: in several transactions, between which others get theirs."""
+        while await self._writer.run(lambda db: rounds.prune(db, before_ms)) == rounds.MOST_FORGOTTEN:
+            pass

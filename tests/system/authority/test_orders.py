@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation import keys, release
+from attestation import keys, processes, release
 from attestation.errors import Refused
+from attestation.layers import Layer
+from attestation.processes import ProcessKind
 from attestation.violation import ViolationClass
-from tests.system.authority.town import Attester, attester, holding, policies, stranger, town
+from tests.system.authority.town import BAD, Attester, attester, holding, policies, stranger, town
 from wire.messages import PolicyChanged, Quarantined, Released, Report
 from wire.session import JoinToken, Ticket
 
@@ -188,5 +190,32 @@ def test_a_request_signed_by_another_key_quarantines_nobody(tmp_path: Path) -> N
             one.client._who = (one.instance, ec.generate_private_key(ec.SECP256R1()))
             assert await kind_of(one.client.report(TAMPER)) == "proof-invalid"
             assert not (await where.authority.why(one.instance)).quarantined
+
+    asyncio.run(story())
+
+
+def test_a_file_name_that_is_no_text_quarantines_like_any_other(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with town(tmp_path) as where, attester(where) as one:
+            name = b"/tmp/\xff\x1b[2J\nevil".decode("utf-8", "surrogateescape")
+            kind = ProcessKind(name, BAD, "", "", 0, 0, "0", False, 0, ())
+            one.layers = one.layers | {Layer.PROCESSES: processes.pack([kind])}
+            assert (await one.round()).chain == ""
+            (cause,) = (await where.authority.why(one.instance)).causes
+            assert "\\udcff\\x1b[2J\\nevil" in cause.text
+            told = Report(1, ViolationClass.TAMPER, f"{name} was executed", 5)
+            identity = release.cause_id(one.instance, generation=1, kind="tamper", text=told.cause, at_ms=5)
+            assert identity in {each.id for each in (await one.client.report(told)).causes}
+
+    asyncio.run(story())
+
+
+def test_reports_without_end_keep_the_latest_and_fill_no_disk(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with town(tmp_path) as where, attester(where) as one:
+            for number in range(205):
+                standing = await one.client.report(Report(number, ViolationClass.TAMPER, f"cause {number}", number))
+            assert len(standing.causes) == 200
+            assert "cause 204" in {cause.text for cause in standing.causes}
 
     asyncio.run(story())

@@ -12,6 +12,7 @@ from attestation.instance import InstanceId
 from attestation.quantities import duration, seconds
 from attestation.spiffe import SpiffeId
 from attestation.trust import Tier, TrustVector
+from attestation.wording import shown
 
 
 @pytest.mark.parametrize(
@@ -155,3 +156,18 @@ def test_a_vector_is_no_better_than_its_worst_claim(vector: TrustVector, tier: T
 def test_an_error_says_what_where_and_how_to_mend_it_on_one_line() -> None:
     assert str(ProofbeatError("it broke", where="here", mend="Glue it.")) == "here: it broke. Glue it."
     assert str(ProofbeatError("it broke")) == "it broke"
+
+
+@given(st.text(st.characters(), max_size=60))
+def test_text_from_a_measured_machine_is_shown_harmless_and_the_same_when_shown_twice(text: str) -> None:
+    once = shown(text)
+    assert once.isprintable()
+    assert shown(once) == once
+    once.encode()
+
+
+def test_what_is_shown_keeps_what_is_readable_and_is_bounded() -> None:
+    assert shown("/srv/naïve/データ") == "/srv/naïve/データ"
+    assert shown("a\x1b[31m\n\udcff") == "a\\x1b[31m\\n\\udcff"
+    assert len(shown("x" * 5000)) == 2000
+    assert shown("xyz", 2) == "xy"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _CHUNK = 1 << 18
 _NAMES_A_STEP = 128
 _FILES_A_STEP = 8
 _TRIES = 3
+_TICK_NS = 20_000_000
 _NOTHING = bytes(32)
 INLINE = 1 << 20
 """Bytes up to which a file that an event names is hashed at once; a larger one is hashed in slices."""
@@ -378,11 +380,21 @@ def _restless(path: bytes, status: os.stat_result) -> tuple[Record, bytes]:
     return _packed(path, status, _NOTHING)[0], STAMP.pack(status.st_ino, 0, 0)
 
 
+def _stamp_to_keep(status: os.stat_result) -> bytes:
+    """The stamp to remember: one that never equals any when the file was changed a moment ago.
+
+    Where timestamps are coarse (before Linux 6.13) it could change again within the same tick and keep its stamp.
+    """
+    if time.time_ns() - status.st_ctime_ns < _TICK_NS:
+        return STAMP.pack(status.st_ino, 0, 0)
+    return _stamp(status)
+
+
 def _packed(path: bytes, status: os.stat_result, digest: bytes) -> tuple[Record, bytes]:
     mode, kind = status.st_mode, kind_of(status.st_mode)
     size = status.st_size if kind in (FILE, LINK) else 0
     record = HEAD.pack(len(path), kind, mode & 0o7777, status.st_uid, status.st_gid, size, digest)
-    return record, _stamp(status)
+    return record, _stamp_to_keep(status)
 
 
 def _record_in(folder: Folder, name: bytes) -> Record | None:

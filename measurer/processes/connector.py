@@ -29,9 +29,10 @@ _MOST_BYTES = 8192
 
 @dataclass(frozen=True, slots=True)
 class ProcessEvent:
-    """what: one of the PROC_EVENT_ numbers. pid and thread: whose event it is. other: the child's process after a fork,
+    """One event of one process.
 
-    the tracer after an attachment; other_thread likewise.
+    what: one of the PROC_EVENT_ numbers. pid and thread: whose event it is. other and other_thread: the child after
+    a fork, the tracer after an attachment.
     """
 
     what: int

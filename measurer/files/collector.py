@@ -102,7 +102,6 @@ class Files:
             return
         self._event_began = began
         self._say_refused()
-        self._observe_soon()
 
     def _handle(self, event: FileEvent) -> None:
         if event.lost:
@@ -180,6 +179,7 @@ class Files:
         if fact is not None:
             self._events += 1
             self._channel.send(fact)
+        self._observe_soon()
 
     def _say_refused(self) -> None:
         missed, self._channel.refused_file_facts = self._channel.refused_file_facts, 0

@@ -75,12 +75,13 @@ class Scanner:
         self._touched: dict[bytes, Actor | None] = {}
         self._walks: deque[_Walk] = deque()
         self._walking = False
+        self._owed = 0
         self.has_baseline = False
 
     @property
     def settled(self) -> bool:
-        """No folder is half read: the tree is as the events so far say."""
-        return self._visiting is None
+        """No folder is half read and no event's errand is under way: the tree is as the events so far say."""
+        return self._visiting is None and not self._owed
 
     def read_all(self, full: bool, done: Callable[[], None]) -> None:
         """Read the whole tree and call `done`. full: hash everything; else what has another stamp than before."""
@@ -118,6 +119,7 @@ class Scanner:
         if (known is not None and known[1] == _stamp(status)) or self._ignores(folder, name, status):
             return
         if kind_of(status.st_mode) == FILE and status.st_size > INLINE:
+            self._owed += 1
             self._begin(self._examine_slowly(folder.path, name, actor))
             return
         try:
@@ -130,21 +132,27 @@ class Scanner:
 
     def _examine_slowly(self, path: bytes, name: bytes, actor: Actor | None) -> Iterator[None]:
         try:
-            descriptor = self._open(path)
-        except OSError:
-            return
-        try:
-            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            read = yield from _record(descriptor, path + b"/" + name, status)
-        except FileNotFoundError:
-            return
+            read = yield from self._read_slowly(path, name)
         finally:
-            os.close(descriptor)
+            self._owed -= 1
         folder = self._tree.folders.get(path)
         if self._visiting == path:
             self._touched[name] = actor
-        elif folder is not None:
+        elif folder is not None and read is not None:
             self._settle(folder, name, read, actor)
+
+    def _read_slowly(self, path: bytes, name: bytes) -> Generator[None, None, tuple[Record, bytes] | None]:
+        try:
+            descriptor = self._open(path)
+        except OSError:
+            return None
+        try:
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            return (yield from _record(descriptor, path + b"/" + name, status))
+        except FileNotFoundError:
+            return None
+        finally:
+            os.close(descriptor)
 
     def _settle(self, folder: Folder, name: bytes, read: tuple[Record, bytes], actor: Actor | None) -> None:
         """Put what was read into the tree, tell the difference, and walk into what is a new folder."""
@@ -159,8 +167,12 @@ class Scanner:
         if _kind(record) == DIRECTORY:
             # Even when it is the inode we know: it may have been away while somebody looked, and come back.
             self._tree.add(path)
-            self._walks.append(_Walk([path], False, _nothing))
+            self._owed += 1
+            self._walks.append(_Walk([path], False, self._paid))
             self._start()
+
+    def _paid(self) -> None:
+        self._owed -= 1
 
     def _start(self) -> None:
         if not self._walking:
@@ -446,7 +458,3 @@ def _stamp(status: os.stat_result) -> bytes:
 
 def _kind(record: Record) -> bytes:
     return record[2:3]
-
-
-def _nothing() -> None:
-    return None

@@ -16,6 +16,7 @@ from attestation.processes import ProcessKind
 from attestation.violation import ViolationClass
 from tests.system.authority.town import BAD, Attester, attester, holding, policies, stranger, town
 from wire.messages import PolicyChanged, Quarantined, Released, Report
+from wire.problems import Rejected
 from wire.session import JoinToken, Ticket
 
 TAMPER = Report(1, ViolationClass.TAMPER, "a foreign program was executed", 1_700_000_000_000)
@@ -137,7 +138,10 @@ def test_an_operator_quarantines_and_the_sidecar_hears_of_it_at_once(tmp_path: P
             standing = await where.authority.quarantine(one.instance, "it looked odd")
             assert await one.pushed.get() == Quarantined(standing.causes[0])
             assert standing.causes[0].kind == "order"
-            assert await kind_of(next_round(one)) == "instance-quarantined"
+            with pytest.raises(Rejected) as rejected:
+                await next_round(one)
+            assert rejected.value.kind == "instance-quarantined"
+            assert [(fault.step, fault.name) for fault in rejected.value.faults] == [(9, "quarantine")]
             assert await kind_of(where.authority.quarantine(stranger(where, 9).instance, "x")) == "instance-unknown"
 
     asyncio.run(story())

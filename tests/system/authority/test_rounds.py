@@ -236,6 +236,18 @@ def test_evidence_by_a_key_that_did_not_enrol_is_refused(tmp_path: Path) -> None
     asyncio.run(story())
 
 
+def test_evidence_that_names_the_enrolled_key_and_was_signed_by_another_is_refused(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with town(tmp_path) as where, attester(where) as one:
+            forged = cose.sign1(cose.parse(one.signed()).payload, another_key(one).key, aad=b"proofbeat/evidence")
+            with pytest.raises(Rejected) as refused:
+                await posted(where, one, Attest(forged))
+            assert [fault.step for fault in refused.value.faults] == [7]
+            assert refused.value.kind == "evidence-signature"
+
+    asyncio.run(story())
+
+
 def _other_curve(claims: Claims) -> Claims:
     return replace(claims, leaf_key=keys.public_der(ec.generate_private_key(ec.SECP384R1()).public_key()))
 

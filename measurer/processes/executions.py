@@ -104,6 +104,8 @@ class Executions:
             mechanism = Mechanism.FANOTIFY if self._files else Mechanism.POLL
             latency = EVENT_LATENCY_MS if self._files else self._polling.interval * 1000
             details.append("a process that ends between two looks is not seen, nor what it leaves behind orphaned")
+        if self._members.by_cgroup:
+            details.append("a process that enters the cgroup from outside and ends within milliseconds may be missed")
         if self._files is not None and self._files.unmarked:
             details.append(f"not marked: {', '.join(self._files.unmarked)}")
         return CollectorCoverage(

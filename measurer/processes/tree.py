@@ -19,6 +19,10 @@ class Members:
     def __contains__(self, pid: int) -> bool:
         return pid in self._pids
 
+    @property
+    def by_cgroup(self) -> bool:
+        return self._pinned.cgroup is not None
+
     def all(self) -> list[int]:
         """Their pids now."""
         return list(self._pids)

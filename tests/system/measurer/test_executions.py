@@ -222,8 +222,10 @@ def test_a_cgroup_as_scope_covers_what_enters_it(elsewhere: Path, tree: Path) ->
         (group / "cgroup.procs").write_text(str(workload.pid))
         with Sidecar(Scope(workload.pid, (str(tree),), cgroup=f"/{group.name}")) as sidecar:
             sidecar.settle()
-            program = foreign(elsewhere, "entered")
-            subprocess.run(["sh", "-c", f"echo $$ > {group}/cgroup.procs; exec {program}"], check=True)
+            program = elsewhere / "entered"
+            program.write_bytes(Path("/bin/sleep").read_bytes())
+            program.chmod(0o755)
+            subprocess.run(["sh", "-c", f"echo $$ > {group}/cgroup.procs; exec {program} 0.5"], check=True)
             sidecar.expect(ExecutionFact, lambda each: each.path == str(program))
             workload.do(f"open('{mount}/cgroup.procs', 'w').write('0')")
             sidecar.send(Measure((Layer.PROCESSES,), 0.0))

@@ -71,6 +71,7 @@ class Sidecar:
         self._identity: Identity | None = None
         self._early: list[Fact] = []
         self._full_at = 0.0
+        self._owed_full: bool | None = None
         self._folder = StateFolder(config.state)
         self._causes = Causes(Latch(config.state), self._latch_failed)
         self._pinned: asyncio.Future[Pinned] = asyncio.get_running_loop().create_future()
@@ -169,7 +170,7 @@ class Sidecar:
             case Observed(observation):
                 changed = self._observations.observed(observation, body)
                 if changed and not self._state.open:
-                    self._rounds.want(full=True)
+                    self._want_round(full=True)
             case Swept():
                 self._delivering.swept(message)
             case InstanceFact():
@@ -197,7 +198,7 @@ class Sidecar:
             self._step(freshness.Violated(violation))
         elif not self._state.open:
             # While closed, any harmless change may be the repair.
-            self._rounds.want(full=True)
+            self._want_round(full=True)
 
     def _step(self, event: freshness.Event) -> None:
         before, now = self._state, clock.now()
@@ -243,7 +244,7 @@ class Sidecar:
                     at=violation.at,
                 )
             case freshness.Reattest(full):
-                self._rounds.want(full=full)
+                self._want_round(full=full)
             case freshness.WouldHave(reason):
                 self._log.warning(Event.WOULD_HAVE, reason=reason)
             case freshness.Drop(reason):
@@ -330,6 +331,13 @@ class Sidecar:
         if self._retry is not None:
             self._retry.cancel()
         self._retry = asyncio.get_running_loop().call_later(pause, self._rounds.want)
+
+    def _want_round(self, *, full: bool) -> None:
+        """A round now; while a closing is under way, right after it: measuring must not compete with cutting."""
+        if self._delivering.closing:
+            self._owed_full = full or bool(self._owed_full)
+        else:
+            self._rounds.want(full=full)
 
     def _full_is_due(self) -> bool:
         ages = [demand.full_max_age for demand in self._governing.policy.spec.layers.values()]
@@ -453,6 +461,9 @@ class Sidecar:
         )
 
     def _delivered(self, told: Told) -> None:
+        if told.happening in (Happening.CLOSED, Happening.BOUNDED) and self._owed_full is not None:
+            owed, self._owed_full = self._owed_full, None
+            self._rounds.want(full=owed)
         events = {
             Happening.CLOSED: Event.CLOSED,
             Happening.BOUNDED: Event.CLOSED,

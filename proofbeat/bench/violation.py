@@ -77,8 +77,8 @@ def _flows(scene: Scene) -> list[Flow]:
     """From db to web: new handshakes without a pause, kept-alive requests, and a hundred idle streams."""
     db = scene.layout.db.address
     return [
-        Flow("new HTTP connections", "http", db, OUT_FRESH, pause=0.0),
-        Flow("new TCP streams", "tcp", db, OUT_TCP, fresh=True, pause=0.0),
+        Flow("new HTTP connections", "http", db, OUT_FRESH, pause=0.002),
+        Flow("new TCP streams", "tcp", db, OUT_TCP, fresh=True, pause=0.002),
         Flow("kept-alive HTTP", "http", db, OUT_HTTP),
         *(Flow(f"held stream {number}", "hold", db, OUT_TCP, pause=0.2) for number in range(OPEN_CONNECTIONS)),
     ]

@@ -42,8 +42,8 @@ class Told:
 class Delivery:
     """One Envoy's identity.
 
-    clock: CLOCK_BOOTTIME seconds. order: hands a message to the measurer, at once. tell: called with each Happening. escalate_after: seconds a
-    closing may take before Envoy is killed.
+    clock: CLOCK_BOOTTIME seconds. order: hands a message to the measurer, at once. tell: called with each
+    Happening. escalate_after: seconds a closing may take before Envoy is killed.
     """
 
     def __init__(
@@ -107,6 +107,11 @@ class Delivery:
         self._later(self._escalate_after, ladder.Late())
         publication.on_rejected(lambda answer: self._climb(ladder.Rejected(answer.reason)))
         publication.on_settled(lambda settlement: self._settled(settlement))
+
+    @property
+    def closing(self) -> bool:
+        """Is a closing under way, not yet verified?"""
+        return self._closing is not None
 
     def heartbeat(self) -> None:
         """Renews what Envoy would drop by itself. Only for a caller who is healthy."""

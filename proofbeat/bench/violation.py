@@ -32,6 +32,7 @@ class Sample:
 
     observed: float
     refused_from_act: float
+    last_served: float
     refused: float
     kept_refused: float
     cut: float
@@ -58,6 +59,7 @@ async def run(*, quick: bool) -> Report:
                 for step in ("began", "written", "acknowledged", "swept")
             },
             "act_to_own_envoy_refuses": Distribution.of([each.refused_from_act for each in samples]),
+            "observation_to_last_new_connection_served": Distribution.of([each.last_served for each in samples]),
             "observation_to_own_envoy_refuses": refused,
             "observation_to_kept_alive_refused": Distribution.of([each.kept_refused for each in samples]),
             f"observation_to_{OPEN_CONNECTIONS}_connections_cut": cut,
@@ -77,9 +79,9 @@ def _flows(scene: Scene) -> list[Flow]:
     """From db to web: new handshakes without a pause, kept-alive requests, and a hundred idle streams."""
     db = scene.layout.db.address
     return [
-        Flow("new HTTP connections", "http", db, OUT_FRESH, pause=0.002),
-        Flow("new TCP streams", "tcp", db, OUT_TCP, fresh=True, pause=0.002),
-        Flow("kept-alive HTTP", "http", db, OUT_HTTP),
+        Flow("new HTTP connections", "http", db, OUT_FRESH, pause=0.005),
+        Flow("new TCP streams", "tcp", db, OUT_TCP, fresh=True, pause=0.005),
+        Flow("kept-alive HTTP", "http", db, OUT_HTTP, pause=0.005),
         *(Flow(f"held stream {number}", "hold", db, OUT_TCP, pause=0.2) for number in range(OPEN_CONNECTIONS)),
     ]
 
@@ -100,6 +102,7 @@ async def _sample(scene: Scene) -> Sample:
     await _until_refused(scene, act)
     ledger = scene.ledger
     refused, kept, cut = (ledger.refused_after(flows, act) or float("nan") for flows in (NEW, KEPT, HELD))
+    last = ledger.last_served(NEW, act)
     # 3. The repair.
     repair = now()
     page.write_bytes(original)
@@ -110,6 +113,7 @@ async def _sample(scene: Scene) -> Sample:
     return Sample(
         observed=observed,
         refused_from_act=refused,
+        last_served=max(0.0, last - observed),
         refused=max(0.0, refused - observed),
         kept_refused=max(0.0, kept - observed),
         cut=max(0.0, cut - observed),

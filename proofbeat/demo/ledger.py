@@ -65,6 +65,12 @@ class Ledger:
             return None
         return (max(first_refusals.values()) - act) * 1000
 
+    def last_served(self, flows: Iterable[int], act: float) -> float:
+        """Milliseconds from the act to the end of the last request served so far; 0 when none was."""
+        wanted = set(flows)
+        ends = [each.ended for each in self._since(act) if each.flow in wanted and each.served]
+        return max(0.0, (max(ends, default=act) - act) * 1000)
+
     def recovered_after(self, flows: Iterable[int], repair: float) -> float | None:
         """Milliseconds from the repair until each flow was served again; None if one never was."""
         firsts: list[float] = []

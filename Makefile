@@ -14,8 +14,8 @@ demo: setup
 test: lint unit system
 
 lint: setup
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
+	.venv/bin/ruff check --no-cache .
+	.venv/bin/ruff format --no-cache --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 

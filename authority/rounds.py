@@ -147,5 +147,14 @@ async def _appraised(verified: Verified, bodies: Mapping[Digest, bytes], ruling:
 
 
 def _earns_leaf(tier: Tier, ruling: Ruling) -> bool:
-    """Only what affirms; and in observe somebody else's identity stays, and nothing of ours is served."""
-    return tier is Tier.AFFIRMING and ruling.policy.spec.mode is not Mode.OBSERVE
+    """In enforce only what affirms. Audit closes nothing, so it issues whatever the verdict, which is in the leaf.
+
+    In observe somebody else's identity stays, and nothing of ours is served.
+    """
+    match ruling.policy.spec.mode:
+        case Mode.ENFORCE:
+            return tier is Tier.AFFIRMING
+        case Mode.AUDIT:
+            return True
+        case Mode.OBSERVE:
+            return False

@@ -47,9 +47,8 @@ def demo(
 @app.command()
 def authority(config: ConfigFile) -> None:
     """Appraises evidence and issues leases."""
-    from authority.app import Authority, Listening
-
     from authority import config as settings
+    from authority.app import Authority, Listening
     from proofbeat import process
     from telemetry import logs
     from telemetry.names import Event

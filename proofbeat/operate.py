@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,23 @@ from proofbeat import admin
 
 async def status(socket: Path, *, as_json: bool) -> bool:
     """True when every instance is fresh."""
-    found: list[dict[str, Any]] = await admin.ask(socket, "GET", "/admin/instances")
+    answer = await admin.ask(socket, "GET", "/admin/instances")
+    now_ms = time.time() * 1000
+    found = [{"state": state_of(each, now_ms), **each} for each in answer["instances"]]
     if as_json:
         print(json.dumps({"instances": found}, indent=1))
     else:
-        _print_instances(found)
-    return all(each.get("state") == "fresh" for each in found)
+        _print_instances(found, now_ms)
+    return all(each["state"] == "fresh" for each in found)
+
+
+def state_of(instance: Mapping[str, Any], now_ms: float) -> str:
+    """What the authority knows of it: its last round's lease, unless it is quarantined."""
+    if instance["quarantined"]:
+        return "quarantined"
+    if not instance["last_round_ms"]:
+        return "unattested"
+    return "fresh" if instance["lease_end_ms"] > now_ms else "stale"
 
 
 async def token(socket: Path, registration: str, lifetime: str) -> bool:
@@ -54,16 +66,16 @@ async def check_policies(paths: Sequence[Path]) -> bool:
     return True
 
 
-def _print_instances(found: list[dict[str, Any]]) -> None:
+def _print_instances(found: list[dict[str, Any]], now_ms: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("instance", "SPIFFE ID", "state", "tier", "causes"):
-        table.add_column(column)
+    for column in ("instance", "SPIFFE ID", "state", "lease left", "why not"):
+        table.add_column(column, overflow="fold")
     for each in found:
-        causes = "; ".join(str(cause.get("text", "")) for cause in each.get("causes", []))
-        table.add_row(
-            str(each.get("instance")), str(each.get("spiffe_id")), str(each.get("state")), str(each.get("tier")), causes
-        )
-    Console().print(table)
+        left = max(0.0, (each["lease_end_ms"] - now_ms) / 1000)
+        causes = [str(cause["text"]) for cause in each["causes"]] or each["reasons"]
+        why = "" if each["state"] == "fresh" else "; ".join(causes)
+        table.add_row(each["instance"], each["spiffe_id"], each["state"], f"{left:.0f} s", why)
+    Console(highlight=False).print(table)

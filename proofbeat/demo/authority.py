@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from authority.app import Authority, Listening
-
 from authority import config
+from authority.app import Authority, Listening
 from proofbeat import process
 from telemetry import logs
 from telemetry.names import Event

@@ -121,6 +121,20 @@ def test_a_workload_that_deviates_gets_a_result_with_reasons_and_no_certificate(
     asyncio.run(story())
 
 
+def test_audit_issues_whatever_the_verdict_and_the_result_in_the_leaf_says_so(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with town(tmp_path, rules=policies(mode="audit")) as where, attester(where) as one:
+            one.layers = measured(content=BAD)
+            answer = await one.round()
+            result = one.result(answer)
+            assert (result.status, result.mode) == (Tier.CONTRAINDICATED, "audit")
+            assert answer.chain != ""
+            # Nothing that counts instances by their leases counts it as fresh.
+            assert (await where.authority.why(one.instance)).lease_end_ms == 0
+
+    asyncio.run(story())
+
+
 def test_an_executable_that_must_not_run_quarantines_the_instance_for_good(tmp_path: Path) -> None:
     async def story() -> None:
         async with town(tmp_path) as where, attester(where) as one:

@@ -68,6 +68,10 @@ def authority(config: ConfigFile) -> None:
 @app.command()
 def sidecar(config: ConfigFile) -> None:
     """Attests one workload and serves its identity to Envoy. Starts its measurer itself."""
+    from sidecar.measurement import spawn
+
+    # First of all: it gets ready on another core while this process still imports.
+    spawned = spawn()
     from proofbeat import process
     from sidecar import config as settings
     from sidecar.app import Sidecar
@@ -77,9 +81,17 @@ def sidecar(config: ConfigFile) -> None:
 
     async def program() -> None:
         process.harden()
-        await Sidecar(settings.load(config), logs.logger()).run(lambda: None)
+        await Sidecar(settings.load(config), logs.logger(), spawned).run(lambda: None)
 
     sys.exit(process.run(program))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this kernel and user permit, and what the rest costs."""
+    from proofbeat.doctor import run
+
+    _exit_with(lambda: run(as_json=as_json))
 
 
 @app.command()

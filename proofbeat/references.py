@@ -14,7 +14,7 @@ from attestation.errors import Unavailable
 from attestation.layers import Layer
 from policies.model.policy import Metadata
 from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
-from sidecar.measurement import Measurer
+from sidecar.measurement import Measurer, spawn
 
 WITHIN_SECONDS = 60.0
 
@@ -45,7 +45,7 @@ async def build(name: str, pid: int, include: tuple[str, ...], volatile: tuple[s
             _settle(done, None)
 
     measurer = Measurer(heard, lambda reason: _settle(done, Unavailable(reason, where="measurer")))
-    measurer.start(asyncio.get_running_loop())
+    measurer.start(asyncio.get_running_loop(), spawn())
     try:
         measurer.send(Scope(pid, include, volatile))
         async with asyncio.timeout(WITHIN_SECONDS):

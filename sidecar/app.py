@@ -35,7 +35,7 @@ from sidecar.delivery.resources import Catalogue, Identity
 from sidecar.freshness import Now, Phase, Rules, State
 from sidecar.governing import Governed, read_governing
 from sidecar.latch import Latch
-from sidecar.measurement import Measurer
+from sidecar.measurement import Measurer, Spawned, spawn
 from sidecar.membership import Enrolled, enrol
 from sidecar.observations import Observations
 from sidecar.reports import Reports
@@ -60,10 +60,14 @@ MOST_EARLY_FACTS = 10_000
 
 
 class Sidecar:
-    """One workload's attester and Envoy's source of identity. Made inside a running loop; log: a structured logger."""
+    """One workload's attester and Envoy's source of identity. Made inside a running loop.
 
-    def __init__(self, config: SidecarConfig, log: Any) -> None:
+    log: a structured logger. spawned: a measurer started beforehand; else one is started here.
+    """
+
+    def __init__(self, config: SidecarConfig, log: Any, spawned: Spawned | None = None) -> None:
         self._config = config
+        self._spawned = spawned
         self._log = log
         self._state = State(Rules())
         self._coverage = Coverage()
@@ -102,7 +106,7 @@ class Sidecar:
         unclean = self._folder.enter()
         async with self._listening():
             self._deliver_under(deadman=5.0, escalate_after=0.25)
-            self._measurer.start(loop)
+            self._measurer.start(loop, self._spawned or spawn())
             self._timer.start(loop)
             try:
                 with self._rounds:

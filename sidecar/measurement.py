@@ -13,12 +13,35 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from attestation.channel import MOST_BYTES, Message, decode, encode
 from attestation.errors import InvalidInput, Unavailable
 
 _MOST_DESCRIPTORS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A measurer that waits for its scope. It ends by itself when the channel does."""
+
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+
+
+def spawn() -> Spawned:
+    """Starts one, in a session of its own, so that a signal meant for us does not end our guardian."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "measurer", "--channel", str(theirs.fileno())],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    ours.setblocking(False)
+    return Spawned(process, ours)
 
 
 class Measurer:
@@ -40,20 +63,10 @@ class Measurer:
         """0 before the start."""
         return self._process.pid if self._process else 0
 
-    def start(self, loop: asyncio.AbstractEventLoop, command: Sequence[str] = ()) -> None:
-        """Spawns it in a session of its own, so that a signal meant for us does not end our guardian."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            descriptor = str(theirs.fileno())
-            self._process = subprocess.Popen(
-                [*(command or (sys.executable, "-P", "-m", "measurer")), "--channel", descriptor],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        ours.setblocking(False)
-        self._socket, self._loop = ours, loop
-        loop.add_reader(ours.fileno(), self._readable)
+    def start(self, loop: asyncio.AbstractEventLoop, spawned: Spawned) -> None:
+        """Takes over a measurer that was spawned."""
+        self._socket, self._process, self._loop = spawned.channel, spawned.process, loop
+        loop.add_reader(spawned.channel.fileno(), self._readable)
 
     def send(self, message: Message, descriptor: int | None = None) -> None:
         """One datagram, at once. A measurer that does not read its channel is as good as dead: on_lost."""

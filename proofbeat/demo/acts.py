@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from proofbeat.demo.layout import FRESH, FROM_WEB, INTO_WEB, NEW_STREAMS, STREAMS, flows
 from proofbeat.demo.ledger import Closure
-from proofbeat.demo.load import now
+from proofbeat.demo.load import Record, now
 from proofbeat.demo.scene import Scene, Standing
 from proofbeat.demo.watch import in_phase
 from sidecar.freshness import Phase
@@ -66,9 +66,10 @@ async def steady(scene: Scene, say: Say) -> Act:
     await asyncio.sleep(4 * scene.layout.terms.interval)
     until = now()
     rounds = [line for line in scene.web.watch.lines if line.get("event") == Event.ROUND and line["heard"] >= began]
-    quiet = scene.ledger.quiet(ALL_FLOWS, began, until)
-    say(f"{len(rounds)} rounds of evidence for web in {until - began:.0f} s, each with a new lease; no request noticed")
-    return Act("steady", ok=quiet and len(rounds) >= 3)
+    refusals = scene.ledger.refusals(ALL_FLOWS, began, until)
+    say(f"{len(rounds)} rounds of evidence for web in {until - began:.0f} s, each with a new lease")
+    say(_noticed(scene, refusals, began) if refusals else "no request noticed")
+    return Act("steady", ok=not refusals and len(rounds) >= 3)
 
 
 async def drift(scene: Scene, say: Say) -> Act:
@@ -138,9 +139,9 @@ async def authority_away(scene: Scene, say: Say) -> Act:
     back = now()
     say(f"the authority is back after {back - began:.1f} s")
     rounds = [await standing.watch.until(Event.ROUND, back, within=WITHIN_SECONDS) for standing in scene.standings]
-    quiet = scene.ledger.quiet(ALL_FLOWS, began, now())
-    say("nobody noticed: leases outlive it, rounds go on" if quiet else "traffic noticed, and should not have")
-    return Act("authority-away", ok=quiet and None not in rounds)
+    refusals = scene.ledger.refusals(ALL_FLOWS, began, now())
+    say(_noticed(scene, refusals, began) if refusals else "nobody noticed: leases outlive it, rounds go on")
+    return Act("authority-away", ok=not refusals and None not in rounds)
 
 
 ACTS: tuple[Play, ...] = (identity, steady, drift, tamper, stopped, killed, authority_away)
@@ -258,6 +259,18 @@ def _told(closing: _Closing) -> str:
         f"seen after {closing.observed_ms or 0:.1f} ms, new connections refused after {closing.own_ms or 0:.1f} ms, "
         f"open streams cut after {closing.cut_ms or 0:.1f} ms"
     )
+
+
+def _noticed(scene: Scene, refusals: list[Record], began: float) -> str:
+    """What traffic noticed although it should not have: how much of which flow, and when."""
+    names = [flow.name for flow in flows(scene.layout)]
+    parts = [
+        f"{names[number]}: {len(found)} from {(found[0].began - began) * 1000:.0f} "
+        f"to {(found[-1].ended - began) * 1000:.0f} ms"
+        for number in ALL_FLOWS
+        if (found := [each for each in refusals if each.flow == number])
+    ]
+    return f"requests were refused and should not have been: {'; '.join(parts)}"
 
 
 def _recovered(milliseconds: float | None) -> str:

@@ -49,9 +49,9 @@ class Ledger:
                     break
         return found[::-1]
 
-    def leaked(self) -> list[Record]:
-        """Requests that began inside a closure and were served."""
-        return [record for record in self.records if any(closure.forbids(record) for closure in self.closures)]
+    def leaked(self) -> list[tuple[Record, Closure]]:
+        """Requests that began inside a closure and were served, each with that closure."""
+        return [(record, closure) for closure in self.closures for record in self.records if closure.forbids(record)]
 
     def refused_after(self, flows: Iterable[int], act: float) -> float | None:
         """Milliseconds from the act to the first refusal of the flow that was refused last; None if one never was."""
@@ -83,10 +83,11 @@ class Ledger:
             firsts.append(found)
         return (max(firsts) - repair) * 1000 if firsts else None
 
-    def quiet(self, flows: Iterable[int], since: float, until: float) -> bool:
-        """Was every request of these flows in the period served?"""
+    def refusals(self, flows: Iterable[int], since: float, until: float) -> list[Record]:
+        """The requests of these flows that were refused in the period."""
         wanted = set(flows)
-        return all(r.served for r in self._since(since) if r.flow in wanted and since <= r.began and r.ended <= until)
+        inside = (each for each in self._since(since) if since <= each.began and each.ended <= until)
+        return [each for each in inside if each.flow in wanted and not each.served]
 
     def _since(self, moment: float) -> list[Record]:
         """The records that may have ended at or after `moment`. They arrive within a second of their order."""

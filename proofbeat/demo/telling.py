@@ -79,7 +79,16 @@ class Telling:
             )
         self._console.print()
         self._console.print(table)
-        leaked = len(ledger.leaked())
+        leaks = ledger.leaked()
+        for record, closure in leaks:
+            flow = self._flows[record.flow].name if record.flow < len(self._flows) else str(record.flow)
+            self._console.print(
+                f"leaked: {flow}, begun {(record.began - closure.closed) * 1000:.1f} ms after the closing, served "
+                f"{(record.ended - record.began) * 1000:.1f} ms later, {(closure.opened - record.ended) * 1000:.1f} ms "
+                "before the opening",
+                soft_wrap=True,
+            )
+        leaked = len(leaks)
         self._console.print()
         self._console.print(
             f"{ledger.served()} requests served, {ledger.refused()} refused, "

@@ -21,7 +21,7 @@ def test_a_record_survives_the_pipe() -> None:
 def test_a_request_that_began_after_the_closing_and_was_served_is_a_leak() -> None:
     found = ledger(Record(0, True, 9.9, 10.1), Record(0, True, 10.1, 10.2), Record(0, False, 10.3, 10.4))
     found.closures.append(Closure(10.0, 20.0))
-    assert found.leaked() == [Record(0, True, 10.1, 10.2)]
+    assert found.leaked() == [(Record(0, True, 10.1, 10.2), Closure(10.0, 20.0))]
 
 
 def test_a_request_after_the_opening_is_none() -> None:
@@ -47,5 +47,6 @@ def test_recovery_takes_every_flow() -> None:
 
 def test_one_refusal_breaks_the_quiet() -> None:
     found = ledger(Record(0, True, 1.0, 1.1), Record(0, False, 1.2, 1.3))
-    assert found.quiet((0,), 0.9, 1.15)
-    assert not found.quiet((0,), 0.9, 2.0)
+    assert found.refusals((0,), 0.9, 1.15) == []
+    assert found.refusals((0,), 0.9, 2.0) == [Record(0, False, 1.2, 1.3)]
+    assert found.refusals((1,), 0.9, 2.0) == []

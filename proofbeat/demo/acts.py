@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import signal
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 from proofbeat.demo.layout import FRESH, FROM_WEB, INTO_WEB, NEW_STREAMS, STREAMS, flows
 from proofbeat.demo.ledger import Closure
@@ -67,6 +72,7 @@ async def steady(scene: Scene, say: Say) -> Act:
     until = now()
     rounds = [line for line in scene.web.watch.lines if line.get("event") == Event.ROUND and line["heard"] >= began]
     refusals = scene.ledger.refusals(ALL_FLOWS, began, until)
+    await asyncio.sleep(0.3 if refusals else 0)  # Envoy's log lags a little
     say(f"{len(rounds)} rounds of evidence for web in {until - began:.0f} s, each with a new lease")
     say(_noticed(scene, refusals, began) if refusals else "no request noticed")
     return Act("steady", ok=not refusals and len(rounds) >= 3)
@@ -270,7 +276,19 @@ def _noticed(scene: Scene, refusals: list[Record], began: float) -> str:
         for number in ALL_FLOWS
         if (found := [each for each in refusals if each.flow == number])
     ]
-    return f"requests were refused and should not have been: {'; '.join(parts)}"
+    told = [line for standing in scene.standings for line in _failures(standing.side.access_log, began)]
+    return f"requests were refused and should not have been: {'; '.join(parts)}. Envoy says: {' | '.join(told[:4])}"
+
+
+def _failures(log: Path, began: float) -> list[str]:
+    """The lines of an access log since CLOCK_BOOTTIME `began` that tell of something other than success."""
+    since = datetime.fromtimestamp(time.time() - (now() - began), UTC).isoformat()
+    lines = (json.loads(line) for line in log.read_text().splitlines() if line.startswith("{") and line.endswith("}"))
+    return [json.dumps(line) for line in lines if line["start"] >= since and not _succeeded(line)]
+
+
+def _succeeded(line: Mapping[str, Any]) -> bool:
+    return line["flags"] == "-" and line["code"] in (None, 0, 200)
 
 
 def _recovered(milliseconds: float | None) -> str:

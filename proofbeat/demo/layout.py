@@ -69,6 +69,10 @@ class Side:
         return self.folder / "envoy-admin.sock"
 
     @property
+    def access_log(self) -> Path:
+        return self.folder / "access.log"
+
+    @property
     def bootstrap(self) -> Path:
         return self.folder / "envoy.json"
 
@@ -224,7 +228,7 @@ def write_envoy(layout: Layout, side: Side) -> None:
         node_cluster=side.name,
         xds_socket=side.xds,
         admin_socket=side.admin,
-        access_log=side.folder / "access.log",
+        access_log=side.access_log,
         inbound=(
             Inbound(HostPort(side.address, IN_HTTP), HostPort(side.address, APP_HTTP), "http", only_peer),
             Inbound(HostPort(side.address, IN_TCP), HostPort(side.address, APP_ECHO), "tcp", only_peer),

@@ -11,13 +11,17 @@ from proofbeat.demo.load import Record
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """From when nothing may be served: the moment closing was reported, until the moment opening began."""
+    """From when nothing may be served: the moment closing was reported, until the moment opening began.
+
+    A request that waits through the opening and is served after it is no leak: its connection was made, or its
+    answer given, under the new identity.
+    """
 
     closed: float
     opened: float
 
     def forbids(self, record: Record) -> bool:
-        return record.served and self.closed <= record.began < self.opened
+        return record.served and self.closed <= record.began and record.ended < self.opened
 
 
 @dataclass(slots=True)

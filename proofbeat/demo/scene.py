@@ -19,6 +19,8 @@ from telemetry.names import Event
 from xds.bootstrap import envoy_command
 
 START_SECONDS = 15.0
+FLUSH_OFTEN = ("--file-flush-interval-msec", "200")
+"""So that an access log tells of what just happened."""
 
 
 @dataclass(slots=True)
@@ -137,7 +139,8 @@ class Scene:
         binary = layouts.envoy_binary()
         while not self._ending:
             child = await self._children.start(
-                f"{standing.side.name}-envoy", envoy_command(binary, standing.side.bootstrap, concurrency=1)
+                f"{standing.side.name}-envoy",
+                envoy_command(binary, standing.side.bootstrap, concurrency=1, extra=FLUSH_OFTEN),
             )
             standing.envoy = child
             await child.process.wait()

@@ -24,8 +24,8 @@ def test_a_request_that_began_after_the_closing_and_was_served_is_a_leak() -> No
     assert found.leaked() == [(Record(0, True, 10.1, 10.2), Closure(10.0, 20.0))]
 
 
-def test_a_request_after_the_opening_is_none() -> None:
-    found = ledger(Record(0, True, 20.0, 20.1))
+def test_a_request_that_is_served_after_the_opening_is_none() -> None:
+    found = ledger(Record(0, True, 20.0, 20.1), Record(0, True, 19.99, 20.05))
     found.closures.append(Closure(10.0, 20.0))
     assert found.leaked() == []
 

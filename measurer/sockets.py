@@ -1,8 +1,9 @@
 """Ending one process's TCP connections through sock_diag(7): SOCK_DESTROY resets them, whatever they are doing.
 
 A network namespace is often shared, so a socket counts as Envoy's only when its inode is among Envoy's descriptors,
-or when it has no inode (nobody has accepted it yet, or its owner has closed it) and its local port is one that
-Envoy listens on. Needs CAP_NET_ADMIN in the namespace's user namespace and CONFIG_INET_DIAG_DESTROY.
+or when it has no inode (nobody has accepted it yet, or its owner has closed it) and its local address and port are
+what Envoy listens on: another Envoy may listen on the same port of another address. Needs CAP_NET_ADMIN in the
+namespace's user namespace and CONFIG_INET_DIAG_DESTROY.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _OPEN_STATES = 0xFFFF & ~(1 << _TCP_LISTEN | 1 << _TCP_TIME_WAIT | 1 << _TCP_CLO
 _BUFFER = 1 << 16
 _MOST_PASSES = 20
 _BATCH = 64
+_EVERY_ADDRESS = bytes(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,14 @@ class Socket:
         return self.identity[40:48]
 
     @property
-    def port(self) -> int:
-        """Local port."""
-        return int.from_bytes(self.identity[:2], "big")
+    def port(self) -> bytes:
+        """Local port, as the kernel wrote it."""
+        return self.identity[:2]
+
+    @property
+    def address(self) -> bytes:
+        """Local address, 16 bytes; the first four for IPv4. All zeros where a socket listens on every address."""
+        return self.identity[4:20]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +183,14 @@ class Cutter:
         everything = list(self._diagnosis.dump(_OPEN_STATES | 1 << _TCP_LISTEN))
         self._attribute({each.inode for each in everything if each.inode})
         own = self._own
-        ports = {each.port for each in everything if each.state == _TCP_LISTEN and each.inode in own}
+        listening = {
+            (each.port, each.address) for each in everything if each.state == _TCP_LISTEN and each.inode in own
+        }
         return [
             each
             for each in everything
             if each.state != _TCP_LISTEN
-            and (each.inode in own or (not each.inode and each.port in ports) or each.cookie in self._seen)
+            and (each.inode in own or (not each.inode and _accepts(listening, each)) or each.cookie in self._seen)
         ]
 
     def _attribute(self, inodes: set[int]) -> None:
@@ -193,6 +202,11 @@ class Cutter:
             self._foreign |= unknown - held
 
 
+def _accepts(listening: set[tuple[bytes, bytes]], connection: Socket) -> bool:
+    """Is this connection one that would be accepted there?"""
+    return (connection.port, connection.address) in listening or (connection.port, _EVERY_ADDRESS) in listening
+
+
 def can_destroy(pidfd: int | None = None) -> int:
     """0 when this kernel lets us destroy sockets there, else its errno: tried on a listening socket of our own."""
     try:
@@ -201,7 +215,7 @@ def can_destroy(pidfd: int | None = None) -> int:
         return error.errno or errno.EPERM
     try:
         with _listener(pidfd) as bait:
-            port, inode = bait.getsockname()[1], os.fstat(bait.fileno()).st_ino
+            port, inode = bait.getsockname()[1].to_bytes(2, "big"), os.fstat(bait.fileno()).st_ino
             for each in list(diagnosis.dump(1 << _TCP_LISTEN)):  # read to its end, or the next answer is the dump's
                 if each.inode == inode and each.port == port:
                     return diagnosis.try_destroy(each)

@@ -116,6 +116,23 @@ def test_a_connection_that_waits_to_be_accepted_is_cut_as_well(
         assert is_reset(waiting)
 
 
+def test_a_connection_that_waits_at_the_same_port_of_another_address_is_left_alone(
+    workload: Workload, proxy: Proxy, tree: Path, elsewhere: Path
+) -> None:
+    proxy.accept(0, socket.AF_INET, "127.0.0.1", elsewhere)
+    port = int((elsewhere / "port").read_text())
+    with socket.create_server(("127.0.0.77", port)) as other:
+        stranger = socket.create_connection(other.getsockname())
+        with stranger, Sidecar(Scope(workload.pid, (str(tree),), deadman=30.0)) as sidecar:
+            sidecar.settle()
+            sidecar.guard(proxy.pid)
+            assert sidecar.sweep().destroyed == 0
+            accepted, _ = other.accept()
+            with accepted:
+                stranger.sendall(b"still here")
+                assert accepted.recv(16) == b"still here"
+
+
 def test_a_proxy_in_its_own_network_namespace_is_swept_there(workload: Workload, tree: Path) -> None:
     proxy = Workload(["unshare", "--net"])
     try:

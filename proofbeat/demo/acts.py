@@ -99,9 +99,10 @@ async def drift(scene: Scene, say: Say) -> Act:
 async def tamper(scene: Scene, say: Say) -> Act:
     """A foreign executable runs inside web. Nothing but a new instance opens it again."""
     foreign = scene.layout.folder / "tmp-payload"
-    shutil.copy(shutil.which("true") or "/bin/true", foreign)
+    # It runs for a second: without kernel events, which take privileges, executions are seen by looking every 20 ms.
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", foreign)
     act = now()
-    scene.attack(scene.web, str(foreign))
+    scene.attack(scene.web, f"{foreign} 1")
     say("web was made to run a program that nobody allowed")
     closing = await _closing(scene, scene.web, act)
     say(_told(closing))

@@ -18,7 +18,7 @@ _COSTS = {
     Mechanism.INOTIFY: "who wrote a file is not known",
     Mechanism.POLL: "a program that is gone before the next look is not seen",
     Cutting.KILL: "open connections are ended by killing Envoy, not one by one",
-    Cutting.CAPPED: "open connections live on until their duration cap in Envoy's configuration",
+    Cutting.CAPPED: "open connections end by killing Envoy where it runs as our user, else by their duration cap",
 }
 _MEND = "run as root, or give the measurer CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
 

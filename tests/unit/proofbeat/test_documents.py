@@ -5,6 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from authority import config as authority_config
+from policies.model.load import load
+from policies.model.policy import Metadata, Mode
+from policies.model.references import ReferenceValues
+from proofbeat.references import to_yaml
+from sidecar import config as sidecar_config
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -28,3 +35,19 @@ def test_every_dependency_has_its_line() -> None:
     explained = (ROOT / "docs/adr/0002-dependencies.md").read_text()
     assert declared
     assert [name for name in declared if name not in explained] == []
+
+
+def test_the_settings_and_policy_that_the_readme_shows_are_accepted(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n# (\S+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    shown = {name: _written(tmp_path / name, text) for name, text in blocks}
+    references = ReferenceValues(metadata=Metadata(name="web"))
+    _written(tmp_path / "policies/web-references.yaml", to_yaml(references))
+    assert authority_config.load(shown["authority.yaml"]).trust_domain == "example.org"
+    assert sidecar_config.load(shown["sidecar.yaml"], {}).workload.pid == 4242
+    assert load([tmp_path / "policies"]).governing["web"].policy.spec.mode is Mode.ENFORCE
+
+
+def _written(file: Path, text: str) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    return file

@@ -1,10 +1,58 @@
-"""Which process may fetch the key: the workload itself never, whatever user it became."""
+"""Which process may fetch the key: an allowed executable outside the workload, whatever user the workload became."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
+from attestation.digests import Digest
+
 _MOST_GENERATIONS = 128
+
+
+class KeyRules:
+    """The sidecar's own rules of admission, beside user and single client.
+
+    cgroup: the workload's, empty where it is a process tree. executables: digests that may connect; empty for any.
+    """
+
+    def __init__(self, workload: int, cgroup: str, executables: frozenset[Digest]) -> None:
+        self._workload = workload
+        self._executables = executables
+        self._groups = {
+            hierarchy: path
+            for hierarchy, path in _memberships(workload).items()
+            if cgroup and path != "/" and cgroup.rstrip("/").endswith(path)
+        }
+        self._known: tuple[tuple[int, ...], Digest] | None = None
+
+    def of_workload(self, pid: int) -> bool:
+        """Is it the workload? By descent, or by cgroup. A process that is gone counts as such: nobody vouches."""
+        if descends_from(pid, self._workload):
+            return True
+        found = _memberships(pid)
+        return any(_below(found.get(hierarchy, path), path) for hierarchy, path in self._groups.items())
+
+    def refusal(self, pid: int) -> str | None:
+        """Why this process may not have the key; None when it may."""
+        if self.of_workload(pid):
+            return f"process {pid} belongs to the workload"
+        if self._executables and (digest := self._digest(pid)) not in self._executables:
+            return f"process {pid} runs sha256:{digest or 'unreadable'}, which delivery.allow.executables does not name"
+        return None
+
+    def _digest(self, pid: int) -> Digest:
+        """Of the executable that runs, not of the path it came from; hashed again only when the file is another."""
+        try:
+            with Path(f"/proc/{pid}/exe").open("rb") as file:
+                state = os.fstat(file.fileno())
+                identity = (state.st_dev, state.st_ino, state.st_size, state.st_ctime_ns)
+                if self._known is None or self._known[0] != identity:
+                    self._known = (identity, hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError:
+            return ""
+        return self._known[1]
 
 
 def descends_from(pid: int, ancestor: int) -> bool:
@@ -19,6 +67,19 @@ def descends_from(pid: int, ancestor: int) -> bool:
             return True
         pid = found
     return True
+
+
+def _below(path: str, group: str) -> bool:
+    return path == group or path.startswith(group.rstrip("/") + "/")
+
+
+def _memberships(pid: int) -> dict[str, str]:
+    """Hierarchy number -> path, from /proc/PID/cgroup (cgroups(7)); empty when the process is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="replace").splitlines()
+    except OSError:
+        return {}
+    return {hierarchy: path for hierarchy, _, path in (line.split(":", 2) for line in lines)}
 
 
 def _parent(pid: int) -> int | None:

@@ -24,7 +24,7 @@ from attestation.layers import Layer
 from attestation.violation import Violation, ViolationClass
 from policies.appraise.violation import violates
 from sidecar import clock, freshness
-from sidecar.admission import descends_from
+from sidecar.admission import KeyRules
 from sidecar.attester import Attester, Outcome, Standpoint
 from sidecar.causes import Causes
 from sidecar.clock import LeaseTimer
@@ -90,6 +90,7 @@ class Sidecar:
         self._reports = Reports(self._client, self._reported)
         delivery = config.delivery
         self._client_uids = frozenset(delivery.allow.uids or (os.getuid(),))
+        self._key_rules = KeyRules(config.workload.pid, config.workload.cgroup, frozenset(delivery.allow.executables))
         self._server = Server(
             Endpoint(delivery.socket, mode=delivery.socket_mode),
             Admission(self._client_uids, self._admit, self._refused),
@@ -437,8 +438,9 @@ class Sidecar:
             self._delivery.retime(catalogue, escalate_after)
 
     def _admit(self, peer: Peer) -> Refusal | None:
-        if descends_from(peer.pid, self._config.workload.pid):
-            return Refusal(f"process {peer.pid} ({peer.executable}) belongs to the workload")
+        why = self._key_rules.refusal(peer.pid)
+        if why is not None:
+            return Refusal(why)
         self._measurer.send(Guard(peer.pid), peer.pidfd)
         self._log.info(Event.ENVOY_ADMITTED, envoy=peer.pid, executable=peer.executable)
         return None
@@ -448,7 +450,7 @@ class Sidecar:
         self._log.error(Event.ENVOY_REFUSED, reason=refusal.reason)
         if peer is None or peer.uid not in self._client_uids:
             return
-        workload = descends_from(peer.pid, self._config.workload.pid)
+        workload = self._key_rules.of_workload(peer.pid)
         self._step(
             freshness.Violated(
                 Violation(

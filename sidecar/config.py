@@ -14,6 +14,7 @@ from attestation.errors import InvalidInput
 from attestation.spiffe import SpiffeId
 from policies.model import dialect
 from policies.model.dialect import Strict
+from policies.model.references import ReferenceDigest
 
 
 class AuthoritySettings(Strict):
@@ -54,9 +55,13 @@ class MeasurerSettings(Strict):
 
 
 class AllowSettings(Strict):
-    """uids: users whose process may fetch the key; empty means the sidecar's own."""
+    """uids: users whose process may fetch the key; empty means the sidecar's own.
+
+    executables: digests of the Envoys that may, as sha256sum prints them; empty means any.
+    """
 
     uids: tuple[int, ...] = ()
+    executables: tuple[ReferenceDigest, ...] = ()
 
 
 class DeliverySettings(Strict):

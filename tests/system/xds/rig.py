@@ -26,6 +26,7 @@ from xds.server import Server
 ENVOY = Path(sys.executable).with_name("envoy")
 PATIENCE = 15.0
 WORKERS_FOLLOW = 1.0
+WORKERS_SETTLE = 0.15
 _FLUSH_SOON = ("--file-flush-interval-msec", "50")  # the access log, by default every ten seconds
 LOCALHOST = "127.0.0.1"
 SPIFFE_ID = "spiffe://example.org/app"
@@ -165,7 +166,9 @@ class Envoy:
         return int(stats[0]["value"]) if stats else 0
 
     async def until_ready(self) -> None:
+        """Ready, and its workers have had time to take up what the main thread acknowledged: nothing shows that."""
         await self._until_state({200}, "it never became ready")
+        await asyncio.sleep(WORKERS_SETTLE)
 
     async def until_answering(self) -> None:
         """Its admin answers, ready or not."""

@@ -52,7 +52,7 @@ def test_a_denial_turns_an_open_connection_to_403_and_says_why(tmp_path: Path) -
             async with envoy(describe(tmp_path, app), tmp_path) as proxy:
                 await proxy.until_ready()
                 caller = await Caller.connect(proxy.outbound)
-                assert (await caller.get()).status == 200
+                await caller.until_status(200)
 
                 denied = server.publish(Snapshot.of(*identity, *filters(http_deny_all("file changed: /bin/x"))))
                 assert (await denied.acknowledged(5)).in_force
@@ -94,6 +94,7 @@ def test_without_heartbeats_a_filter_with_a_lifetime_denies_and_heartbeats_keep_
                 beats = Heartbeats(server.heartbeat)
                 await proxy.until_ready()
                 caller = await Caller.connect(proxy.outbound)
+                await caller.until_status(200)
 
                 open_until = time.monotonic() + 2.5 * TTL
                 while time.monotonic() < open_until:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,4 +79,5 @@ def _print_instances(found: list[dict[str, Any]], now_ms: float) -> None:
         causes = [str(cause["text"]) for cause in each["causes"]] or each["reasons"]
         why = "" if each["state"] == "fresh" else "; ".join(causes)
         table.add_row(each["instance"], each["spiffe_id"], each["state"], f"{left:.0f} s", why)
-    Console(highlight=False).print(table)
+    # A pipe has no width of its own; identifiers cut in two are no use to anybody.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 180).print(table)

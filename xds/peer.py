@@ -72,7 +72,7 @@ def identify(connection: PeerSocket, *, by_kernel_pidfd: bool = True) -> Peer:
         pidfd = _opened_pidfd(connection, pid)
     try:
         return _describe(pid, uid, gid, pidfd)
-    except BaseException:
+    except BaseException:  # cancelled or failed, the descriptor is ours to close; the error goes on
         os.close(pidfd)
         raise
 

@@ -38,7 +38,7 @@ def demo(
     as_json: Json = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it all running until Ctrl-C.")] = False,
 ) -> None:
-    """The whole thing on this machine, with real Envoys: about a minute."""
+    """The whole thing on this machine, with real Envoys: half a minute."""
     from proofbeat.demo.play import play
 
     _exit_with(lambda: play(as_json=as_json, keep=keep))

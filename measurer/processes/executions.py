@@ -26,7 +26,7 @@ from measurer.processes.connector import Connector, Lost, ProcessEvent
 from measurer.processes.drift import Drift
 from measurer.processes.openexec import ExecFiles, OpenExec
 from measurer.processes.polling import Polling
-from measurer.processes.proc import executable_of, open_process
+from measurer.processes.proc import binary_of, executable_of
 from measurer.processes.tree import Members
 
 NAME = "processes.executions"
@@ -202,7 +202,7 @@ class Executions:
         """The kernel says that an execution took place: was its file among those opened?"""
         chain = self._chains.setdefault(pid, _Chain())
         due, chain.due = chain.due, 0
-        running = self._running_in(pid)
+        running = binary_of(pid, self._binaries)
         if running is None:
             chain.due = max(0, due - 1)
             if due == 0:
@@ -212,18 +212,6 @@ class Executions:
         if running.stamp not in chain.seen:
             self._tell(pid, running, Sighting.EVENT)
         self._drift.look(pid)
-
-    def _running_in(self, pid: int) -> Binary | None:
-        try:
-            folder = open_process(pid)
-        except OSError:
-            return None
-        try:
-            return self._binaries.of_process(folder)
-        except OSError:
-            return None
-        finally:
-            os.close(folder)
 
     def _poll(self) -> None:
         if self._polling is None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from measurer.processes.binaries import Binaries, Binary
-from measurer.processes.proc import open_process, stat_of
+from measurer.processes.proc import binary_of, stat_of
 from measurer.processes.tree import Members
 
 _INTERVAL = 0.02
@@ -35,21 +35,9 @@ class Polling:
                 continue
             self._running[pid] = file
             if file != before.get(pid, before.get(_parent(pid)) if pid not in before else None):
-                binary = self._binary(pid)
+                binary = binary_of(pid, self._binaries)
                 if binary is not None:
                     yield pid, binary
-
-    def _binary(self, pid: int) -> Binary | None:
-        try:
-            folder = open_process(pid)
-        except OSError:
-            return None
-        try:
-            return self._binaries.of_process(folder)
-        except OSError:
-            return None
-        finally:
-            os.close(folder)
 
 
 def _file(pid: int) -> tuple[int, int] | None:

@@ -177,3 +177,17 @@ def _namespaces(folder: int) -> tuple[str, ...]:
         except OSError:
             links.append(f"{name}:unreadable")
     return tuple(links)
+
+
+def binary_of(pid: int, binaries: Binaries) -> Binary | None:
+    """What this process runs; None when it is gone."""
+    try:
+        folder = open_process(pid)
+    except OSError:
+        return None
+    try:
+        return binaries.of_process(folder)
+    except OSError:
+        return None
+    finally:
+        os.close(folder)

@@ -25,9 +25,6 @@ APP_HTTP, APP_ECHO = 8080, 9090
 IN_HTTP, IN_TCP = 8443, 8444
 OUT_HTTP, OUT_FRESH, OUT_TCP = 7001, 7002, 7003
 
-CONNECTION_CAP = 5.0
-"""Seconds after which Envoy ends a connection itself, where nothing else here can."""
-
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -127,7 +124,7 @@ class Layout:
 
 
 INTO_WEB, FROM_WEB = (0, 1, 2, 3), (4, 5, 6, 7)
-KEPT, FRESH = (0, 4), (1, 5)
+FRESH = (1, 5)
 STREAMS, NEW_STREAMS = (2, 6), (3, 7)
 """Numbers of the flows below, by direction and by kind."""
 

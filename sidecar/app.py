@@ -7,8 +7,6 @@ process runs. Rounds, reports and logs come after it.
 from __future__ import annotations
 
 import asyncio
-import os
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,14 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.channel import Beat, Covered, Fault, Guard, Message, Observed, Pinned, Scope, Swept
 from attestation.coverage import Coverage
-from attestation.errors import InvalidConfiguration, MalformedResult, ProofbeatError, Refused, Unavailable, WorkloadGone
+from attestation.errors import InvalidConfiguration, MalformedResult, ProofbeatError, Unavailable, WorkloadGone
 from attestation.facts import CollectorFact, ExecutionFact, Fact, FileFact, InstanceFact, ProcessFact
 from attestation.keys import from_der
 from attestation.layers import Layer
 from attestation.violation import Violation, ViolationClass
 from policies.appraise.violation import violates
+from policies.model.policy import PolicySpec
 from sidecar import clock, freshness
-from sidecar.admission import KeyRules
 from sidecar.attester import Attester, Outcome, Standpoint
 from sidecar.causes import Causes
 from sidecar.clock import LeaseTimer
@@ -34,27 +32,21 @@ from sidecar.delivery.delivery import Delivery, Happening, Told
 from sidecar.delivery.resources import Catalogue, Identity
 from sidecar.freshness import Now, Phase, Rules, State
 from sidecar.governing import Governed, read_governing
+from sidecar.heartbeat import Heartbeat
+from sidecar.keysocket import KeySocket
 from sidecar.latch import Latch
 from sidecar.measurement import Measurer, Spawned, spawn
 from sidecar.membership import Enrolled, enrol
 from sidecar.observations import Observations
 from sidecar.reports import Reports
-from sidecar.retries import Retries
-from sidecar.scheduler import Rounds
+from sidecar.rounds import RoundLoop
 from sidecar.standing import StateFolder
-from telemetry.names import Event
+from sidecar.telling import Telling
 from wire.messages import AttestNow, PolicyChanged, Push, Quarantined, Released, Report
-from wire.problems import Kind
 from wire.session import AuthorityClient
 from wire.session import Endpoint as AuthorityEndpoint
-from xds.admission import Admission, Refusal
 from xds.errors import SocketInUse, SocketUnusable
-from xds.listening import Endpoint
 from xds.peer import Peer
-from xds.server import Server
-
-BEATS = 5
-"""Heartbeats to the guardian and to Envoy in one dead-man period: four may be lost to a busy machine."""
 
 MOST_EARLY_FACTS = 10_000
 
@@ -68,33 +60,31 @@ class Sidecar:
     def __init__(self, config: SidecarConfig, log: Any, spawned: Spawned | None = None) -> None:
         self._config = config
         self._spawned = spawned
-        self._log = log
+        self._telling = Telling(log)
         self._state = State(Rules())
         self._coverage = Coverage()
         self._governed: Governed | None = None
         self._identity: Identity | None = None
         self._early: list[Fact] = []
-        self._full_at = 0.0
-        self._owed_full: bool | None = None
         self._folder = StateFolder(config.state)
         self._causes = Causes(Latch(config.state), self._latch_failed)
         self._pinned: asyncio.Future[Pinned] = asyncio.get_running_loop().create_future()
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._measurer = Measurer(self._heard, self._measurer_lost)
         self._observations = Observations(self._measurer.send)
-        self._rounds = Rounds()
-        self._retries = Retries()
-        self._retry: asyncio.TimerHandle | None = None
-        self._timer = LeaseTimer(on_end=lambda: self._step(freshness.Ticked()), on_set=self._wall_clock_set)
+        self._rounds = RoundLoop(self, self._telling)
+        self._timer = LeaseTimer(
+            on_end=lambda: self._step(freshness.Ticked()), on_set=lambda: self._stalled("the-wall-clock-was-set")
+        )
         self._client = AuthorityClient(_authority(config), self._pushed)
-        self._reports = Reports(self._client, self._reported)
-        delivery = config.delivery
-        self._client_uids = frozenset(delivery.allow.uids or (os.getuid(),))
-        self._key_rules = KeyRules(config.workload.pid, config.workload.cgroup, frozenset(delivery.allow.executables))
-        self._server = Server(
-            Endpoint(delivery.socket, mode=delivery.socket_mode),
-            Admission(self._client_uids, self._admit, self._refused),
-            clock=lambda: clock.now().boot,
+        self._reports = Reports(self._client, self._telling.reported)
+        self._heartbeat = Heartbeat(lambda: self.spec.deadman, self._beat, self._stalled)
+        self._keys = KeySocket(
+            config.delivery,
+            config.workload,
+            self._telling,
+            admitted=self._guard,
+            asked=lambda violation: self._step(freshness.Violated(violation)),
         )
         self._delivery: Delivery | None = None
 
@@ -121,20 +111,20 @@ class Sidecar:
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
         try:
-            await self._server.start()
+            await self._keys.server.start()
         except (SocketInUse, SocketUnusable) as error:
             raise InvalidConfiguration(str(error), where="delivery.socket") from error
         try:
             yield
         finally:
-            await self._server.close()
+            await self._keys.server.close()
 
     async def _attest_until_over(self, unclean: bool, ready: Callable[[], None]) -> None:
         # 1. Pin the workload: an instance, or an end.
         local = self._config.workload
         self._measurer.send(Scope(local.pid, local.files.include, cgroup=local.cgroup))
         pinned = await self._pinned
-        self._log.info(Event.STARTED, instance=str(pinned.instance), pid=os.getpid(), measurer=self._measurer.pid)
+        self._telling.started(pinned, self._measurer.pid)
         # 2. What an earlier run latched for it stays latched.
         self._state = self._causes.recalled(pinned.instance, self._state)
         # 3. Membership: an identity to ask for, and the policy that rules it.
@@ -146,13 +136,11 @@ class Sidecar:
             pinned.instance,
             evidence_key,
             unclean=unclean,
-            waiting=lambda why, pause: self._log.warning(Event.ENROLMENT_REFUSED, why=why, again_in=round(pause, 2)),
+            waiting=self._telling.enrolment_waits,
         )
         self._result_key = from_der(enrolled.enrolment.result_key)
         self._adopt(enrolled.enrolment.policy)
-        self._log.info(
-            Event.ENROLLED, spiffe_id=enrolled.enrolment.spiffe_id, policy_epoch=enrolled.enrolment.policy_epoch
-        )
+        self._telling.enrolled(enrolled.enrolment)
         for cause in enrolled.enrolment.standing.causes:
             self._pushed(Quarantined(cause))
         # 4. Rounds, until something ends them.
@@ -162,8 +150,8 @@ class Sidecar:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._client.hold(), name="session")
             tasks.create_task(self._reports.run(), name="reports")
-            tasks.create_task(self._beat_on(), name="heartbeat")
-            tasks.create_task(self._attest(attester), name="rounds")
+            tasks.create_task(self._heartbeat.run(), name="heartbeat")
+            tasks.create_task(self._rounds.run(attester), name="rounds")
             await self._over
 
     # The line from a fact to Envoy.
@@ -175,14 +163,14 @@ class Sidecar:
             case Observed(observation):
                 changed = self._observations.observed(observation, body)
                 if changed and not self._state.open:
-                    self._want_round(full=True)
+                    self._rounds.want(full=True)
             case Swept():
                 self._delivering.swept(message)
             case InstanceFact():
                 self._step(freshness.WorkloadEnded("workload-ended"))
             case Covered(coverage):
                 self._coverage = coverage
-                self._log.info(Event.COVERAGE, grade=coverage.grade, cutting=coverage.cutting)
+                self._telling.covered(coverage)
             case Pinned():
                 if not self._pinned.done():
                     self._pinned.set_result(message)
@@ -203,7 +191,7 @@ class Sidecar:
             self._step(freshness.Violated(violation))
         elif not self._state.open:
             # While closed, any harmless change may be the repair.
-            self._want_round(full=True)
+            self._rounds.want(full=True)
 
     def _step(self, event: freshness.Event) -> None:
         before, now = self._state, clock.now()
@@ -224,7 +212,7 @@ class Sidecar:
         self._causes.sync()
         for command in decided.commands:
             self._follow_up(command)
-        self._tell_phase(before, now)
+        self._telling.stepped(before, self._state, now)
         if self._state.phase is Phase.ENDED:
             self._end(WorkloadGone("the workload ended", where=f"pid {self._config.workload.pid}"))
 
@@ -238,30 +226,36 @@ class Sidecar:
             case freshness.Report(generation, violation):
                 told = self._causes.named(generation, violation, clock.now())
                 self._reports.add(Report(generation, violation.violation_class, violation.text, told.at_ms))
-                self._log.warning(
-                    Event.VIOLATION,
-                    kind=violation.kind,
-                    violation_class=violation.violation_class,
-                    subject=violation.subject,
-                    text=violation.text,
-                    rule=violation.rule,
-                    mend=violation.mend,
-                    at=violation.at,
-                )
+                self._telling.violated(violation)
             case freshness.Reattest(full):
-                self._want_round(full=full)
+                self._rounds.want(full=full)
             case freshness.WouldHave(reason):
-                self._log.warning(Event.WOULD_HAVE, reason=reason)
+                self._telling.would_have(reason)
             case freshness.Drop(reason):
-                self._log.info(Event.RESULT_DROPPED, reason=reason)
+                self._telling.dropped(reason)
             case _:
                 pass
 
-    def _tell_phase(self, before: State, now: Now) -> None:
-        if (before.phase, before.generation) != (self._state.phase, self._state.generation):
-            self._log.info(Event.PHASE, phase=self._state.phase, generation=self._state.generation, at=now.boot)
+    # What rounds need, and what they bring.
 
-    # Rounds.
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def closing(self) -> bool:
+        return self._delivering.closing
+
+    @property
+    def spec(self) -> PolicySpec:
+        return self._governing.policy.spec
+
+    def appraised(self, outcome: Outcome) -> None:
+        self._identity = outcome.identity
+        self._step(outcome.event)
+
+    async def fetch_policy(self) -> None:
+        self._adopt((await self._client.policy()).document)
 
     def _attester(self, pinned: Pinned, enrolled: Enrolled, key: ec.EllipticCurvePrivateKey) -> Attester:
         return Attester(
@@ -286,67 +280,6 @@ class Sidecar:
             governed.required,
             governed.policy.spec.freshness,
         )
-
-    async def _attest(self, attester: Attester) -> None:
-        while True:
-            full = await self._rounds.next()
-            try:
-                outcome = await attester.round(full=full or not self._state.open or self._full_is_due())
-            except (Unavailable, MalformedResult) as error:
-                self._again(error)
-            except Refused as error:
-                await self._refused_round(error)
-            else:
-                self._retries.succeeded()
-                self._appraised(outcome)
-
-    def _appraised(self, outcome: Outcome) -> None:
-        self._identity = outcome.identity
-        self._step(outcome.event)
-        outcome.record.served = clock.now().boot
-        if outcome.record.full:
-            self._full_at = outcome.record.began
-        self._log.info(
-            Event.ROUND,
-            tier=outcome.event.tier.label,
-            generation=outcome.event.generation,
-            sequence=outcome.event.sequence,
-            full=outcome.record.full,
-            reasons=list(outcome.result.reasons),
-            **outcome.record.stages(),
-        )
-
-    async def _refused_round(self, error: Refused) -> None:
-        if error.kind == Kind.POLICY_EPOCH_STALE:
-            try:
-                self._adopt((await self._client.policy()).document)
-            except (Unavailable, MalformedResult) as failed:
-                self._again(failed)
-            else:
-                self._rounds.want(full=True)
-        elif error.kind == Kind.INSTANCE_QUARANTINED and self._state.sticky:
-            self._log.info(Event.ROUND_FAILED, why=error.sentence)
-        else:
-            self._again(error)
-
-    def _again(self, error: ProofbeatError) -> None:
-        """The lease runs on meanwhile: nobody notices an authority that is away for less than what is left of it."""
-        pause = min(self._retries.pause(), self._governing.policy.spec.interval)
-        self._log.warning(Event.ROUND_FAILED, why=error.sentence, again_in=round(pause, 2))
-        if self._retry is not None:
-            self._retry.cancel()
-        self._retry = asyncio.get_running_loop().call_later(pause, self._rounds.want)
-
-    def _want_round(self, *, full: bool) -> None:
-        """A round now; while a closing is under way, right after it: measuring must not compete with cutting."""
-        if self._delivering.closing:
-            self._owed_full = full or bool(self._owed_full)
-        else:
-            self._rounds.want(full=full)
-
-    def _full_is_due(self) -> bool:
-        ages = [demand.full_max_age for demand in self._governing.policy.spec.layers.values()]
-        return bool(ages) and clock.now().boot - self._full_at > min(ages) / 2
 
     def _adopt(self, document: str) -> None:
         """A policy document, the first or a newer one. Raises MalformedResult."""
@@ -380,7 +313,7 @@ class Sidecar:
                 try:
                     self._adopt(document)
                 except MalformedResult as error:
-                    self._log.error(Event.ROUND_FAILED, why=error.sentence)
+                    self._telling.push_failed(error.sentence)
                 else:
                     self._rounds.want(full=True)
 
@@ -388,33 +321,20 @@ class Sidecar:
         try:
             generations = self._causes.released(order, self._result_key, self._state)
         except MalformedResult as error:
-            self._log.error(Event.RESULT_DROPPED, reason=error.sentence)
+            self._telling.push_failed(error.sentence)
         else:
             self._step(freshness.Released(generations))
 
-    def _reported(self, report: Report, how: str) -> None:
-        self._log.info(Event.REPORTED, generation=report.generation, how=how)
-
     # Life signs.
 
-    async def _beat_on(self) -> None:
-        """Beats for the guardian and renews what Envoy would drop by itself, as long as time passes as it should."""
-        number, awake, slept = 0, clock.now(), _suspended()
-        while True:
-            deadman = self._governing.policy.spec.deadman
-            now, suspended = clock.now(), _suspended()
-            if suspended - slept > 0.1:
-                self._step(freshness.Stalled("the-machine-slept"))
-            elif now.boot - awake.boot > deadman:
-                self._step(freshness.Stalled("the-sidecar-stood-still"))
-            number, awake, slept = number + 1, now, suspended
-            self._step(freshness.Ticked())
-            self._measurer.send(Beat(number))
-            self._delivering.heartbeat()
-            await asyncio.sleep(deadman / BEATS)
+    def _beat(self, number: int) -> None:
+        """For the guardian, and to renew what Envoy would drop by itself."""
+        self._step(freshness.Ticked())
+        self._measurer.send(Beat(number))
+        self._delivering.heartbeat()
 
-    def _wall_clock_set(self) -> None:
-        self._step(freshness.Stalled("the-wall-clock-was-set"))
+    def _stalled(self, reason: str) -> None:
+        self._step(freshness.Stalled(reason))
 
     # Envoy.
 
@@ -424,7 +344,7 @@ class Sidecar:
         catalogue = Catalogue(settings, ttl=deadman)
         if self._delivery is None:
             self._delivery = Delivery(
-                self._server,
+                self._keys.server,
                 catalogue,
                 poison.make(clock.now().wall),
                 clock=lambda: clock.now().boot,
@@ -437,60 +357,19 @@ class Sidecar:
         else:
             self._delivery.retime(catalogue, escalate_after)
 
-    def _admit(self, peer: Peer) -> Refusal | None:
-        why = self._key_rules.refusal(peer.pid)
-        if why is not None:
-            return Refusal(why)
-        self._measurer.send(Guard(peer.pid), peer.pidfd)
-        self._log.info(Event.ENVOY_ADMITTED, envoy=peer.pid, executable=peer.executable)
-        return None
-
-    def _refused(self, peer: Peer | None, refusal: Refusal) -> None:
-        """Somebody else asked for the key. The workload asking is tampering; a stranger is drift."""
-        self._log.error(Event.ENVOY_REFUSED, reason=refusal.reason)
-        if peer is None or peer.uid not in self._client_uids:
-            return
-        workload = self._key_rules.of_workload(peer.pid)
-        self._step(
-            freshness.Violated(
-                Violation(
-                    "key-socket-second-client",
-                    ViolationClass.TAMPER if workload else ViolationClass.DRIFT,
-                    Layer.ATTESTER,
-                    peer.executable or f"pid {peer.pid}",
-                    refusal.reason,
-                    clock.now().boot,
-                    "one Envoy fetches the key",
-                    "Stop the other client, or end the first Envoy before its successor starts.",
-                )
-            )
-        )
+    def _guard(self, envoy: Peer) -> None:
+        self._measurer.send(Guard(envoy.pid), envoy.pidfd)
 
     def _delivered(self, told: Told) -> None:
-        if told.happening in (Happening.CLOSED, Happening.BOUNDED) and self._owed_full is not None:
-            owed, self._owed_full = self._owed_full, None
-            self._rounds.want(full=owed)
-        events = {
-            Happening.CLOSED: Event.CLOSED,
-            Happening.BOUNDED: Event.CLOSED,
-            Happening.OPENED: Event.OPENED,
-            Happening.ESCALATED: Event.ESCALATED,
-            Happening.REJECTED: Event.ENVOY_REJECTED,
-        }
-        self._log.info(
-            events[told.happening],
-            how=told.happening,
-            detail=told.detail,
-            destroyed=told.destroyed,
-            steps=told.steps,
-            at=clock.now().boot,
-        )
+        if told.happening in (Happening.CLOSED, Happening.BOUNDED):
+            self._rounds.closing_over()
+        self._telling.delivered(told)
 
     # Ends.
 
     def _measurer_lost(self, reason: str) -> None:
         now = clock.now()
-        self._log.error(Event.MEASURER_LOST, reason=reason)
+        self._telling.measurer_lost(reason)
         if self._state.phase is not Phase.ENDED:
             self._step(freshness.MeasurerLost(_lost(reason, now)))
         self._end(Unavailable(f"the measurer is lost: {reason}", where="measurer", mend="Start the sidecar again."))
@@ -511,7 +390,7 @@ class Sidecar:
             self._delivering.close("sidecar-stopped")
         self._delivering.stop()
         self._measurer.stop()
-        self._log.info(Event.STOPPED)
+        self._telling.stopped()
 
     @property
     def _delivering(self) -> Delivery:
@@ -547,8 +426,3 @@ def _lost(reason: str, now: Now) -> Violation:
         "nobody watches the workload",
         "Start the sidecar again; a full measurement follows.",
     )
-
-
-def _suspended() -> float:
-    """Seconds this machine has slept since boot: what CLOCK_BOOTTIME counts and CLOCK_MONOTONIC does not."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)

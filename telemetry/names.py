@@ -18,6 +18,7 @@ class Event(StrEnum):
     ROUND = "round"
     ROUND_FAILED = "round-failed"
     RESULT_DROPPED = "result-dropped"
+    PUSH_REFUSED = "push-refused"
     VIOLATION = "violation"
     WOULD_HAVE = "would-have"
     CLOSED = "closed"

@@ -1,0 +1,61 @@
+"""Life signs: beats for the guardian and for Envoy, as long as time passes as it should."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sidecar import clock
+
+BEATS = 5
+"""Heartbeats to the guardian and to Envoy in one dead-man period: four may be lost to a busy machine."""
+
+_SLEPT = 0.1
+"""Seconds of suspend that count as one: below it, it is the two clocks being read one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A moment. boot: CLOCK_BOOTTIME seconds. suspended: seconds the machine has slept since it booted."""
+
+    boot: float
+    suspended: float
+
+    @classmethod
+    def now(cls) -> Pulse:
+        suspended = time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+        return cls(clock.now().boot, suspended)
+
+
+def gap(before: Pulse, after: Pulse, deadman: float) -> str | None:
+    """Why the time between two beats is nobody's to vouch for; None when it passed as it should."""
+    if after.suspended - before.suspended > _SLEPT:
+        return "the-machine-slept"
+    if after.boot - before.boot > deadman:
+        return "the-sidecar-stood-still"
+    return None
+
+
+class Heartbeat:
+    """deadman: seconds, read at each beat. beat: sends the sign with its number. stalled: told of a gap, before it."""
+
+    def __init__(
+        self, deadman: Callable[[], float], beat: Callable[[int], None], stalled: Callable[[str], None]
+    ) -> None:
+        self._deadman = deadman
+        self._beat = beat
+        self._stalled = stalled
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        number, last = 0, Pulse.now()
+        while True:
+            deadman, pulse = self._deadman(), Pulse.now()
+            reason = gap(last, pulse, deadman)
+            if reason is not None:
+                self._stalled(reason)
+            number, last = number + 1, pulse
+            self._beat(number)
+            await asyncio.sleep(deadman / BEATS)

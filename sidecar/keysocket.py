@@ -1,0 +1,69 @@
+"""The socket where Envoy fetches its key: who may, who else asked, and what that means."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from attestation.layers import Layer
+from attestation.violation import Violation, ViolationClass
+from sidecar import clock
+from sidecar.admission import KeyRules
+from sidecar.config import DeliverySettings, WorkloadSettings
+from sidecar.telling import Telling
+from xds.admission import Admission, Refusal
+from xds.listening import Endpoint
+from xds.peer import Peer
+from xds.server import Server
+
+
+class KeySocket:
+    """admitted: called with the process that takes the seat. asked: called when another process wanted the key."""
+
+    def __init__(
+        self,
+        delivery: DeliverySettings,
+        workload: WorkloadSettings,
+        telling: Telling,
+        *,
+        admitted: Callable[[Peer], None],
+        asked: Callable[[Violation], None],
+    ) -> None:
+        self._telling = telling
+        self._admitted = admitted
+        self._asked = asked
+        self._uids = frozenset(delivery.allow.uids or (os.getuid(),))
+        self._rules = KeyRules(workload.pid, workload.cgroup, frozenset(delivery.allow.executables))
+        self.server = Server(
+            Endpoint(delivery.socket, mode=delivery.socket_mode),
+            Admission(self._uids, self._admit, self._refused),
+            clock=lambda: clock.now().boot,
+        )
+
+    def _admit(self, peer: Peer) -> Refusal | None:
+        why = self._rules.refusal(peer.pid)
+        if why is not None:
+            return Refusal(why)
+        self._admitted(peer)
+        self._telling.envoy_admitted(peer)
+        return None
+
+    def _refused(self, peer: Peer | None, refusal: Refusal) -> None:
+        """Whoever cannot reach the key by user is told no and is no cause: anybody on the machine could do that."""
+        self._telling.envoy_refused(refusal.reason)
+        if peer is not None and peer.uid in self._uids:
+            self._asked(second_client(peer, refusal.reason, workload=self._rules.of_workload(peer.pid)))
+
+
+def second_client(peer: Peer, reason: str, *, workload: bool) -> Violation:
+    """Somebody else asked for the key. The workload asking is tampering; a stranger is drift."""
+    return Violation(
+        "key-socket-second-client",
+        ViolationClass.TAMPER if workload else ViolationClass.DRIFT,
+        Layer.ATTESTER,
+        peer.executable or f"pid {peer.pid}",
+        reason,
+        clock.now().boot,
+        "one Envoy fetches the key",
+        "Stop the other client, or end the first Envoy before its successor starts.",
+    )

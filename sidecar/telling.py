@@ -1,0 +1,111 @@
+"""What the sidecar says of itself: one line of log an event, written after whatever the event closes or opens."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from attestation.channel import Pinned
+from attestation.coverage import Coverage
+from attestation.violation import Violation
+from sidecar import clock
+from sidecar.attester import Outcome
+from sidecar.delivery.delivery import Happening, Told
+from sidecar.freshness import Now, State
+from telemetry.names import Event
+from wire.messages import Enrolment, Report
+from xds.peer import Peer
+
+_EVENTS = {
+    Happening.CLOSED: Event.CLOSED,
+    Happening.BOUNDED: Event.CLOSED,
+    Happening.OPENED: Event.OPENED,
+    Happening.ESCALATED: Event.ESCALATED,
+    Happening.REJECTED: Event.ENVOY_REJECTED,
+}
+
+
+class Telling:
+    """log: a structured logger."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+
+    def started(self, pinned: Pinned, measurer: int) -> None:
+        self._log.info(Event.STARTED, instance=str(pinned.instance), pid=os.getpid(), measurer=measurer)
+
+    def enrolment_waits(self, why: str, pause: float) -> None:
+        self._log.warning(Event.ENROLMENT_REFUSED, why=why, again_in=round(pause, 2))
+
+    def enrolled(self, enrolment: Enrolment) -> None:
+        self._log.info(Event.ENROLLED, spiffe_id=enrolment.spiffe_id, policy_epoch=enrolment.policy_epoch)
+
+    def covered(self, coverage: Coverage) -> None:
+        self._log.info(Event.COVERAGE, grade=coverage.grade, cutting=coverage.cutting)
+
+    def violated(self, violation: Violation) -> None:
+        self._log.warning(
+            Event.VIOLATION,
+            kind=violation.kind,
+            violation_class=violation.violation_class,
+            subject=violation.subject,
+            text=violation.text,
+            rule=violation.rule,
+            mend=violation.mend,
+            at=violation.at,
+        )
+
+    def would_have(self, reason: str) -> None:
+        self._log.warning(Event.WOULD_HAVE, reason=reason)
+
+    def dropped(self, reason: str) -> None:
+        self._log.info(Event.RESULT_DROPPED, reason=reason)
+
+    def stepped(self, before: State, after: State, now: Now) -> None:
+        """Only a change of phase or generation is worth a line."""
+        if (before.phase, before.generation) != (after.phase, after.generation):
+            self._log.info(Event.PHASE, phase=after.phase, generation=after.generation, at=now.boot)
+
+    def appraised(self, outcome: Outcome) -> None:
+        self._log.info(
+            Event.ROUND,
+            tier=outcome.event.tier.label,
+            generation=outcome.event.generation,
+            sequence=outcome.event.sequence,
+            full=outcome.record.full,
+            reasons=list(outcome.result.reasons),
+            **outcome.record.stages(),
+        )
+
+    def round_failed(self, why: str, again_in: float | None = None) -> None:
+        """again_in: seconds until the next try; None where something else must happen first."""
+        self._log.warning(Event.ROUND_FAILED, why=why, again_in=None if again_in is None else round(again_in, 2))
+
+    def push_failed(self, why: str) -> None:
+        """What the authority said unasked could not be used; what was in force stays."""
+        self._log.error(Event.PUSH_REFUSED, why=why)
+
+    def reported(self, report: Report, how: str) -> None:
+        self._log.info(Event.REPORTED, generation=report.generation, how=how)
+
+    def delivered(self, told: Told) -> None:
+        self._log.info(
+            _EVENTS[told.happening],
+            how=told.happening,
+            detail=told.detail,
+            destroyed=told.destroyed,
+            steps=told.steps,
+            at=clock.now().boot,
+        )
+
+    def envoy_admitted(self, peer: Peer) -> None:
+        self._log.info(Event.ENVOY_ADMITTED, envoy=peer.pid, executable=peer.executable)
+
+    def envoy_refused(self, reason: str) -> None:
+        self._log.error(Event.ENVOY_REFUSED, reason=reason)
+
+    def measurer_lost(self, reason: str) -> None:
+        self._log.error(Event.MEASURER_LOST, reason=reason)
+
+    def stopped(self) -> None:
+        self._log.info(Event.STOPPED)

@@ -1,8 +1,12 @@
-"""The demo's authority: the real one, in a process of its own, under a CA that nothing else accepts."""
+"""The demo's authority: the real one, in a process of its own, under a CA that nothing else accepts.
+
+Usage: python -m proofbeat.demo.authority CONFIG [AHEAD], AHEAD being seconds by which its wall clock is wrong.
+"""
 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 from authority import config
@@ -21,7 +25,9 @@ async def _run() -> None:
     def listening(where: Listening) -> None:
         log.info(Event.LISTENING, url=where.url)
 
-    await Authority(config.load(Path(sys.argv[1])), allow_demo=True).run(listening)
+    ahead = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    settings = config.load(Path(sys.argv[1]))
+    await Authority(settings, allow_demo=True, clock=lambda: time.time() + ahead).run(listening)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,11 @@ class Side:
     def token(self) -> Path:
         return self.folder / "token"
 
+    @property
+    def state(self) -> Path:
+        """The sidecar's own folder: ticket and latch."""
+        return self.folder / "state"
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -117,6 +122,11 @@ class Layout:
     @property
     def authority_admin(self) -> Path:
         return self.folder / "admin.sock"
+
+    @property
+    def store(self) -> Path:
+        """In a folder of its own, with everything else that the authority must not lose."""
+        return self.folder / "store" / "authority.sqlite"
 
     @property
     def bundle(self) -> Path:
@@ -193,7 +203,7 @@ def write_authority(layout: Layout, ca_name: str, lifetime: float) -> None:
     config = {
         "trustDomain": layout.trust_domain,
         "listen": layout.authority,
-        "store": "authority.sqlite",
+        "store": str(layout.store),
         "policies": ["policies"],
         "ca": {"folder": "ca", "name": ca_name, "lifetime": duration(lifetime)},
         "admin": layout.authority_admin.name,
@@ -211,7 +221,7 @@ def write_sidecar(layout: Layout, side: Side, pid: int, token: str) -> None:
         "enrolment": {"joinTokenFile": str(side.token)},
         "workload": {"pid": pid},
         "delivery": {"mode": "sds", "socket": str(side.xds)},
-        "state": str(side.folder / "state"),
+        "state": str(side.state),
     }
     side.config.write_text(yaml.safe_dump(config, sort_keys=False))
 

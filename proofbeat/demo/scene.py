@@ -44,7 +44,7 @@ class Scene:
         self.web = Standing(layout.web, Watch())
         self.db = Standing(layout.db, Watch())
         self.authority_watch = Watch()
-        self._authority: Child | None = None
+        self.authority: Child | None = None
         self._children = Children(layout.folder, tasks)
         self._tasks = tasks
         self._ending = False
@@ -54,8 +54,8 @@ class Scene:
     def standings(self) -> tuple[Standing, Standing]:
         return self.web, self.db
 
-    async def set_up(self) -> None:
-        """Workloads, references taken from them, policy, the authority."""
+    async def set_up(self, *, ca_seconds: float = demo_authority.CA_SECONDS) -> None:
+        """Workloads, references taken from them, policy, the authority with a CA that lives so long."""
         layouts.write_apps(self.layout)
         for standing in self.standings:
             await self.start_workload(standing)
@@ -64,7 +64,7 @@ class Scene:
             child = _running(standing.workload)
             taken[standing.side.name] = await references.build(standing.side.name, child.pid, (str(standing.side.app),))
         layouts.write_policies(self.layout, taken)
-        layouts.write_authority(self.layout, demo_authority.CA_NAME, demo_authority.CA_SECONDS)
+        layouts.write_authority(self.layout, demo_authority.CA_NAME, ca_seconds)
         await self.start_authority()
 
     async def start_workload(self, standing: Standing) -> None:
@@ -80,18 +80,19 @@ class Scene:
         if stdout is None or not await stdout.readline():
             raise Unavailable(f"the service {side.name} did not start", where=str(side.folder.parent))
 
-    async def start_authority(self) -> None:
+    async def start_authority(self, *, ahead: float = 0.0) -> None:
+        """ahead: seconds by which its wall clock is wrong."""
         began = now()
-        self._authority = await self._children.start(
+        self.authority = await self._children.start(
             "authority",
-            [sys.executable, "-P", "-m", "proofbeat.demo.authority", str(self.layout.authority_config)],
+            [sys.executable, "-P", "-m", "proofbeat.demo.authority", str(self.layout.authority_config), str(ahead)],
             heard=self.authority_watch.hear,
         )
         if await self.authority_watch.until(Event.LISTENING, began, within=START_SECONDS) is None:
             raise Unavailable("the authority did not start", where=str(self.layout.folder / "authority.log"))
 
     async def stop_authority(self) -> None:
-        await _running(self._authority).end()
+        await _running(self.authority).end()
 
     async def start_sidecar(self, standing: Standing, *, enrol: bool) -> None:
         """enrol: with settings for the running workload and a new token; else as it was."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.measurer.stage import Workload
+from tests.system.measurer.stage import User, Workload
 
 
 @pytest.fixture
@@ -18,6 +18,18 @@ def workload() -> Iterator[Workload]:
     running = Workload()
     yield running
     running.end()
+
+
+@pytest.fixture(scope="session")
+def root() -> User:
+    return User()
+
+
+@pytest.fixture(scope="session")
+def nobody() -> Iterator[User]:
+    folder = Path(tempfile.mkdtemp(prefix="everybodys-"))
+    yield User.ordinary(folder)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,9 +35,9 @@ for line in sys.stdin:
 class Workload:
     """A process whose acts the test dictates. first: command put before the interpreter, e.g. setpriv."""
 
-    def __init__(self, first: Sequence[str] = ()) -> None:
+    def __init__(self, first: Sequence[str] = (), python: str = sys.executable) -> None:
         self.process = subprocess.Popen(
-            [*first, sys.executable, "-c", SERVER],
+            [*first, python, "-c", SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -68,20 +69,55 @@ class Workload:
                 pipe.close()
 
 
+@dataclass(frozen=True)
+class User:
+    """Whom a program runs as: what comes before the interpreter, which one, and where it finds our sources."""
+
+    first: tuple[str, ...] = ()
+    python: str = sys.executable
+    sources: Path = ROOT
+
+    @classmethod
+    def ordinary(cls, folder: Path) -> User:
+        """Nobody, with our sources moved to where anybody may read them: a checkout may lie in a closed home.
+
+        Raises AssertionError where no Python 3.11 or newer is open to everybody.
+        """
+        folder.chmod(0o755)
+        for room in ("attestation", "measurer"):
+            shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
+        first = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+        modern = "import sys; sys.exit(sys.version_info < (3, 11))"
+        for python in (str(Path(sys.executable).resolve()), "/usr/bin/python3", "/usr/local/bin/python3"):
+            # By a shell: setpriv itself still holds the rights of root when it executes a program.
+            tried = subprocess.run([*first, "sh", "-c", f"{python} -c '{modern}'"], capture_output=True, check=False)
+            if tried.returncode == 0:
+                return cls(first, python, folder)
+        raise AssertionError("no Python 3.11 that an ordinary user may run: apt-get install python3")
+
+    def workload(self) -> Workload:
+        return Workload(self.first, self.python)
+
+    def sidecar(self, scope: Scope) -> Sidecar:
+        return Sidecar(scope, self.first, self.python, self.sources)
+
+
 @dataclass
 class Sidecar:
     """Our end of the channel and the measurer at the other."""
 
     scope: Scope
     first: Sequence[str] = ()
+    python: str = sys.executable
+    sources: Path = ROOT
     inbox: list[tuple[Message, bytes | None]] = field(default_factory=list)
 
     def __enter__(self) -> Sidecar:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.process = subprocess.Popen(
-            [*self.first, sys.executable, "-m", "measurer", "--channel", str(theirs.fileno())],
+            [*self.first, self.python, "-m", "measurer", "--channel", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            cwd=ROOT,
+            cwd=self.sources,
             start_new_session=True,
         )
         theirs.close()

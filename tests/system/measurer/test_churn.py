@@ -14,9 +14,8 @@ from attestation import manifest
 from attestation.channel import Measure, Observed, Scope
 from attestation.layers import Layer
 from tests.system.measurer.conftest import needs_root
-from tests.system.measurer.stage import Sidecar, Workload
+from tests.system.measurer.stage import User
 from tests.system.measurer.test_files import independently
-from tests.system.measurer.test_ordinary_user import NOBODY
 
 pytestmark = needs_root
 SIZES = (0, 10, 5_000, 400_000, 1_500_000)
@@ -44,13 +43,16 @@ def act(tree: Path, dice: random.Random) -> None:
             shutil.rmtree(dice.choice(folders[1:]))
 
 
-@pytest.mark.parametrize("first", [(), NOBODY], ids=["fanotify", "inotify"])
+@pytest.mark.parametrize("user", ["root", "nobody"], ids=["fanotify", "inotify"])
 @pytest.mark.parametrize("seed", range(3))
-def test_after_any_churn_the_last_observation_is_true(first: tuple[str, ...], seed: int, tree: Path) -> None:
-    dice, workload = random.Random(seed), Workload(first)  # noqa: S311 - nothing secret is drawn
+def test_after_any_churn_the_last_observation_is_true(
+    user: str, seed: int, tree: Path, request: pytest.FixtureRequest
+) -> None:
+    whom: User = request.getfixturevalue(user)
+    dice, workload = random.Random(seed), whom.workload()  # noqa: S311 - nothing secret is drawn
     os.umask(0o022)
     try:
-        with Sidecar(Scope(workload.pid, (str(tree),), deadman=60.0), first) as sidecar:
+        with whom.sidecar(Scope(workload.pid, (str(tree),), deadman=60.0)) as sidecar:
             sidecar.settle()
             for number in range(250):
                 act(tree, dice)

@@ -22,6 +22,8 @@ from tests.system.measurer.stage import ROOT, Sidecar, Workload
 
 pytestmark = needs_root
 DEADMAN = 0.6
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+"""netdevice(7)."""
 
 
 class Proxy(Workload):
@@ -136,7 +138,8 @@ def test_a_connection_that_waits_at_the_same_port_of_another_address_is_left_alo
 def test_a_proxy_in_its_own_network_namespace_is_swept_there(workload: Workload, tree: Path) -> None:
     proxy = Workload(["unshare", "--net"])
     try:
-        proxy.do("import socket; subprocess.run(['ip', 'link', 'set', 'lo', 'up'])")
+        proxy.do("import fcntl, socket, struct")
+        proxy.do(f"fcntl.ioctl(socket.socket(), {SIOCSIFFLAGS}, struct.pack('16sh14x', b'lo', {IFF_UP}))")
         proxy.do(
             "server = socket.create_server(('127.0.0.1', 0)); one = socket.create_connection(server.getsockname())"
         )

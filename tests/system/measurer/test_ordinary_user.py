@@ -14,24 +14,23 @@ from attestation.channel import Covered, Scope
 from attestation.coverage import Cutting, Grade, Mechanism
 from attestation.facts import ExecutionFact, FileChange, FileFact, Sighting
 from tests.system.measurer.conftest import needs_root
-from tests.system.measurer.stage import Sidecar, Workload
+from tests.system.measurer.stage import Sidecar, User, Workload
 
 pytestmark = needs_root
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
 @pytest.fixture
-def theirs(tree: Path) -> Iterator[Workload]:
+def theirs(nobody: User, tree: Path) -> Iterator[Workload]:
     for each in (tree, tree / "first", tree / "below", tree / "below" / "second"):
         os.chown(each, 65534, 65534)
-    running = Workload(NOBODY)
+    running = nobody.workload()
     yield running
     running.end()
 
 
 @pytest.fixture
-def sidecar(theirs: Workload, tree: Path) -> Iterator[Sidecar]:
-    with Sidecar(Scope(theirs.pid, (str(tree),), deadman=30.0), NOBODY) as running:
+def sidecar(nobody: User, theirs: Workload, tree: Path) -> Iterator[Sidecar]:
+    with nobody.sidecar(Scope(theirs.pid, (str(tree),), deadman=30.0)) as running:
         running.settle()
         yield running
 
@@ -72,8 +71,8 @@ def test_a_program_that_keeps_running_is_seen_by_polling(sidecar: Sidecar, their
     theirs.do("child.kill()")
 
 
-def test_a_proxy_of_the_same_user_can_at_least_be_killed(sidecar: Sidecar) -> None:
-    proxy = Workload(NOBODY)
+def test_a_proxy_of_the_same_user_can_at_least_be_killed(nobody: User, sidecar: Sidecar) -> None:
+    proxy = nobody.workload()
     try:
         sidecar.guard(proxy.pid)
         coverage = sidecar.expect(Covered).coverage

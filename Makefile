@@ -1,5 +1,5 @@
 # Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
-.PHONY: demo test setup lint unit system bench clean
+.PHONY: demo test setup lint unit system test-bare bench clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?=
@@ -25,6 +25,10 @@ unit: setup
 # Real processes, real Envoys, this kernel.
 system: setup
 	.venv/bin/pytest tests/system $(ARGS)
+
+# The two commands in a bare Debian 12, as root and as an ordinary user. Needs root and debootstrap.
+test-bare:
+	tools/bare-debian.sh $(ARGS)
 
 bench: setup
 	.venv/bin/proofbeat bench round $(ARGS)

@@ -13,10 +13,11 @@ from attestation.digests import Digest
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The process behind an act, as far as it could still be looked at."""
+    """The process behind an act, as far as it could still be looked at. parent: its pid, 0 where nobody knows."""
 
     pid: int
     executable: str = ""
+    parent: int = 0
 
 
 class FileChange(StrEnum):

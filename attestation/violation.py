@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from attestation.facts import Actor
 from attestation.layers import Layer
 
 
@@ -20,7 +21,8 @@ class Violation:
     """What was found, where, and which line of policy or reference forbids it.
 
     kind: a stable word such as `file-modified`, the label of metrics and of Envoy's refusals. subject: the path or
-    executable. at: CLOCK_BOOTTIME of the fact, seconds. rule: what forbids it. mend: what repairs it, or allows it.
+    executable. at: CLOCK_BOOTTIME of the fact, seconds. rule: what forbids it, as policies/model/places.py writes
+    it. mend: what repairs it. process: whose act it was. allow: the YAML that would allow it, empty where none would.
     """
 
     kind: str
@@ -31,6 +33,8 @@ class Violation:
     at: float
     rule: str = ""
     mend: str = ""
+    process: Actor | None = None
+    allow: str = ""
 
     @property
     def tamper(self) -> bool:

@@ -11,8 +11,10 @@ from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
 from attestation.violation import ViolationClass
+from policies.appraise import allowing
 from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file
 from policies.appraise.reasons import Finding, Verdict
+from policies.model.places import rule
 from policies.model.policy import AttestationPolicy, Demand
 from policies.model.references import ReferenceValues
 
@@ -58,15 +60,23 @@ def _standing(layer: Layer, claims: Claims, policy: AttestationPolicy) -> list[F
     demand = policy.spec.layers.get(layer)
     if demand is None or demand.demand is not Demand.REQUIRED:
         return []
-    claim, rule = _claim(claims, layer), f"{policy.metadata.name}: layers.{layer}"
+    claim, stated = _claim(claims, layer), rule(policy, "layers", layer)
+    less = allowing.unmeasured(layer, policy)
     if claim is None or layer not in JUDGED:
-        return [_unmeasured(layer, "layer-absent", "the layer is required", "nothing measures it", rule)]
+        return [_unmeasured(layer, "layer-absent", "the layer is required", "nothing measures it", stated, less)]
     if not claims.coverage.weakest.get(layer, False):
-        return [_unmeasured(layer, "collector-dead", "its collectors must run", "one does not run", rule)]
+        return [_unmeasured(layer, "collector-dead", "its collectors must run", "one does not run", stated, less)]
     found = []
     if claim.age_ms > demand.max_age * 1000:
         found.append(
-            _unmeasured(layer, "layer-old", f"at most {demand.max_age:g} s is allowed", f"{claim.age_ms} ms old", rule)
+            _unmeasured(
+                layer,
+                "layer-old",
+                f"at most {demand.max_age:g} s is allowed",
+                f"{claim.age_ms} ms old",
+                stated,
+                allowing.age(layer, "maxAge", claim.age_ms, policy),
+            )
         )
     if claim.full_age_ms > demand.full_max_age * 1000:
         found.append(
@@ -75,15 +85,16 @@ def _standing(layer: Layer, claims: Claims, policy: AttestationPolicy) -> list[F
                 "layer-old",
                 f"at most {demand.full_max_age:g} s since a full reading is allowed",
                 f"last read in full {claim.full_age_ms} ms ago",
-                rule,
+                stated,
+                allowing.age(layer, "fullMaxAge", claim.full_age_ms, policy),
             )
         )
     return found
 
 
-def _unmeasured(layer: Layer, kind: str, expected: str, found: str, rule: str) -> Finding:
+def _unmeasured(layer: Layer, kind: str, expected: str, found: str, stated: str, allow: str) -> Finding:
     mend = "`proofbeat doctor` names what this machine lacks."
-    return Finding(kind, ViolationClass.DRIFT, layer, f"layer {layer}", expected, found, rule, mend)
+    return Finding(kind, ViolationClass.DRIFT, layer, f"layer {layer}", expected, found, stated, mend, allow)
 
 
 def _files(
@@ -97,7 +108,7 @@ def _files(
         if finding := check_file(entry, policy, references):
             findings.append(finding)
     absent = sorted(references.spec.files.keys() - seen)
-    return findings + [finding for path in absent if (finding := missing_file(path, policy))]
+    return findings + [finding for path in absent if (finding := missing_file(path, policy, references))]
 
 
 def _processes(
@@ -110,16 +121,16 @@ def _processes(
 
 
 def _coverage(coverage: Coverage, policy: AttestationPolicy) -> list[Finding]:
-    asked, rule = policy.spec.coverage, f"{policy.metadata.name}: coverage"
+    asked = policy.spec.coverage
     found = []
     if list(Grade).index(coverage.grade) > list(Grade).index(asked.grade):
-        found.append(_weak("grade", asked.grade, coverage.grade, rule))
+        found.append(_weak("grade", asked.grade, coverage.grade, policy))
     if list(Cutting).index(coverage.cutting) > list(Cutting).index(asked.cutting):
-        found.append(_weak("cutting", asked.cutting, coverage.cutting, rule))
+        found.append(_weak("cutting", asked.cutting, coverage.cutting, policy))
     return found
 
 
-def _weak(name: str, expected: str, found: str, rule: str) -> Finding:
+def _weak(name: str, expected: str, found: str, policy: AttestationPolicy) -> Finding:
     return Finding(
         "coverage-weak",
         ViolationClass.DRIFT,
@@ -127,8 +138,9 @@ def _weak(name: str, expected: str, found: str, rule: str) -> Finding:
         f"coverage.{name}",
         f"{expected} is the least",
         found,
-        rule,
-        "Give the measurer the capabilities that `proofbeat doctor` names, or lower the policy's demand.",
+        rule(policy, f"coverage.{name}"),
+        "Give the measurer the capabilities that `proofbeat doctor` names.",
+        allowing.weaker(name, found, policy),
     )
 
 

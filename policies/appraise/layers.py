@@ -8,7 +8,9 @@ from attestation.manifest import DIRECTORY, FILE, LINK, NO_DIGEST, Entry
 from attestation.patterns import matches
 from attestation.processes import ProcessKind
 from attestation.violation import ViolationClass
+from policies.appraise import allowing
 from policies.appraise.reasons import Finding
+from policies.model.places import rule
 from policies.model.policy import AttestationPolicy
 from policies.model.references import FileReference, ReferenceValues
 
@@ -32,16 +34,20 @@ def check_file(entry: Entry, policy: AttestationPolicy, references: ReferenceVal
         return None
     reference = references.spec.files.get(entry.path)
     if reference is None:
-        return _file("file-unreferenced", entry.path, "no reference value allows it", "a file is there", policy)
+        measured, allow = rule(policy, "files.include"), allowing.file(entry, references)
+        expected = "no reference value allows it"
+        return _file("file-unreferenced", entry.path, expected, "a file is there", measured, allow)
+    if entry.kind in (FILE, LINK) and entry.digest in reference.digests:
+        return _attributes(entry, reference, references)
+    stated, allow = rule(references, "files", entry.path), allowing.file(entry, references)
     if entry.kind not in (FILE, LINK) or entry.digest == NO_DIGEST:
-        return _file("file-unreadable", entry.path, "its content is referenced", "it cannot be read as a file", policy)
-    if entry.digest not in reference.digests:
-        found = f"content sha256:{entry.digest[:12]}"
-        return _file("file-modified", entry.path, f"only {_short(reference.digests)} may be", found, policy)
-    return _attributes(entry, reference, policy)
+        expected = "its content is referenced"
+        return _file("file-unreadable", entry.path, expected, "it cannot be read as a file", stated, allow)
+    found = f"content sha256:{entry.digest[:12]}"
+    return _file("file-modified", entry.path, f"only {_short(reference.digests)} may be", found, stated, allow)
 
 
-def _attributes(entry: Entry, reference: FileReference, policy: AttestationPolicy) -> Finding | None:
+def _attributes(entry: Entry, reference: FileReference, references: ReferenceValues) -> Finding | None:
     for name, expected, found in (
         ("mode", reference.mode, entry.mode),
         ("owner", reference.uid, entry.uid),
@@ -49,23 +55,31 @@ def _attributes(entry: Entry, reference: FileReference, policy: AttestationPolic
     ):
         if expected is not None and expected != found:
             shown = (f"{found:04o}", f"{expected:04o}") if name == "mode" else (str(found), str(expected))
-            return _file(
-                "file-attributes", entry.path, f"{name} {shown[1]} is referenced", f"{name} {shown[0]}", policy
-            )
+            expectation = f"{name} {shown[1]} is referenced"
+            stated, allow = rule(references, "files", entry.path), allowing.file(entry, references)
+            return _file("file-attributes", entry.path, expectation, f"{name} {shown[0]}", stated, allow)
     return None
 
 
-def missing_file(path: str, policy: AttestationPolicy) -> Finding | None:
+def missing_file(path: str, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
     """One referenced path that is not there."""
     if volatile(path, policy) or not in_scope(path, policy):
         return None
-    return _file("file-missing", path, "a reference value asks for it", "no file is there", policy)
+    stated, allow = rule(references, "files", path), allowing.absence(path, policy)
+    return _file("file-missing", path, "a reference value asks for it", "no file is there", stated, allow)
 
 
-def _file(kind: str, path: str, expected: str, found: str, policy: AttestationPolicy) -> Finding:
-    rule = f"{policy.metadata.name}: files"
-    mend = "Put the referenced content back, or add what is there to the reference values."
-    return Finding(kind, ViolationClass.DRIFT, Layer.FILES, path, expected, found, rule, mend)
+_RESTORE = {
+    "file-unreferenced": "Remove the file.",
+    "file-unreadable": "Put the referenced file back, readable.",
+    "file-modified": "Put the referenced content back.",
+    "file-attributes": "Give the file its referenced mode and owner again.",
+    "file-missing": "Put the file back.",
+}
+
+
+def _file(kind: str, path: str, expected: str, found: str, stated: str, allow: str) -> Finding:
+    return Finding(kind, ViolationClass.DRIFT, Layer.FILES, path, expected, found, stated, _RESTORE[kind], allow)
 
 
 def check_executable(
@@ -73,13 +87,17 @@ def check_executable(
 ) -> Finding | None:
     """One executable that runs or ran, or a loader."""
     if deleted and policy.spec.processes.forbid_deleted:
-        return _execution("execution-deleted", path, "files without a name may not run", "it has no name", policy)
+        stated, allow = rule(policy, "processes.forbidDeleted"), allowing.deleted(path, digest, policy, references)
+        expected = "files without a name may not run"
+        return _execution("execution-deleted", path, expected, "it has no name", stated, allow)
     allowed = references.spec.executables.get(path)
     if allowed is None:
-        return _execution("execution-foreign", path, "no reference value allows it", "it was executed", policy)
+        stated, allow = rule(references, "executables"), allowing.execution(path, digest, references)
+        return _execution("execution-foreign", path, "no reference value allows it", "it was executed", stated, allow)
     if digest not in allowed:
         found = f"executed with content sha256:{digest[:12]}" if digest else "executed, its content unknown"
-        return _execution("execution-modified", path, f"only {_short(allowed)} may be", found, policy)
+        stated, allow = rule(references, "executables", path), allowing.execution(path, digest, references)
+        return _execution("execution-modified", path, f"only {_short(allowed)} may be", found, stated, allow)
     return None
 
 
@@ -96,12 +114,20 @@ def check_process(kind: ProcessKind, policy: AttestationPolicy, references: Refe
                 kind.executable,
                 f"{rules.most_capabilities} is the most",
                 f"capabilities {kind.capabilities}",
-                policy,
+                rule(policy, "processes.mostCapabilities"),
+                allowing.capabilities(kind.capabilities, policy),
             )
         )
     if rules.require_no_new_privileges and not kind.no_new_privileges:
         findings.append(
-            _execution("privileges-open", kind.executable, "no_new_privs is required", "it can gain privileges", policy)
+            _execution(
+                "privileges-open",
+                kind.executable,
+                "no_new_privs is required",
+                "it can gain privileges",
+                rule(policy, "processes.requireNoNewPrivileges"),
+                allowing.privileges(policy),
+            )
         )
     return [finding for finding in findings if finding is not None]
 
@@ -111,10 +137,9 @@ def exceeds(capabilities: str, most: str) -> bool:
     return bool(int(capabilities, 16) & ~int(most, 16))
 
 
-def _execution(kind: str, path: str, expected: str, found: str, policy: AttestationPolicy) -> Finding:
-    rule = f"{policy.metadata.name}: processes"
-    mend = "Start a new instance; if this is meant to run, add it to the reference values first."
-    return Finding(kind, ViolationClass.TAMPER, Layer.PROCESSES, path, expected, found, rule, mend)
+def _execution(kind: str, path: str, expected: str, found: str, stated: str, allow: str) -> Finding:
+    mend = "Start a new instance; if this is meant to run, allow it first."
+    return Finding(kind, ViolationClass.TAMPER, Layer.PROCESSES, path, expected, found, stated, mend, allow)
 
 
 def _short(digests: tuple[Digest, ...]) -> str:

@@ -13,7 +13,8 @@ from attestation.violation import ViolationClass
 class Finding:
     """Something about a layer that policy or references do not allow.
 
-    kind: stable word. expected, found: what the reference says and what is there. rule: `hardened: files`.
+    kind: stable word. expected, found: what the reference says and what is there. rule: by policies/model/places.py.
+    allow: by policies/appraise/allowing.py.
     """
 
     kind: str
@@ -24,6 +25,7 @@ class Finding:
     found: str
     rule: str
     mend: str = ""
+    allow: str = ""
 
     @property
     def text(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attestation.facts import (
+    Actor,
     CollectorFact,
     CollectorState,
     ExecutionFact,
@@ -15,8 +16,10 @@ from attestation.facts import (
 from attestation.layers import Layer
 from attestation.manifest import FILE, NO_DIGEST, Entry
 from attestation.violation import Violation, ViolationClass
+from policies.appraise import allowing
 from policies.appraise.layers import check_executable, check_file, exceeds, missing_file
 from policies.appraise.reasons import Finding
+from policies.model.places import rule
 from policies.model.policy import AttestationPolicy, Demand
 from policies.model.references import ReferenceValues
 
@@ -40,22 +43,22 @@ def _file(fact: FileFact, policy: AttestationPolicy, references: ReferenceValues
     if fact.change is FileChange.REMOVED:
         if fact.path not in references.spec.files:
             return None
-        finding = missing_file(fact.path, policy)
+        finding = missing_file(fact.path, policy, references)
     else:
         digest = fact.digest or NO_DIGEST
         finding = check_file(Entry(fact.path, FILE, fact.mode, fact.uid, fact.gid, 0, digest), policy, references)
     by = f", by {fact.actor.executable or 'pid'} ({fact.actor.pid})" if fact.actor else ""
-    return _violation(finding, fact.at, by) if finding else None
+    return _violation(finding, fact.at, by, fact.actor) if finding else None
 
 
 def _execution(fact: ExecutionFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
     if policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
         return None
     finding = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
-    return _violation(finding, fact.at, f", as pid {fact.process.pid}") if finding else None
+    return _violation(finding, fact.at, f", as pid {fact.process.pid}", fact.process) if finding else None
 
 
-def _violation(finding: Finding, at: float, by: str) -> Violation:
+def _violation(finding: Finding, at: float, by: str, process: Actor | None) -> Violation:
     return Violation(
         finding.kind,
         finding.finding_class,
@@ -65,6 +68,8 @@ def _violation(finding: Finding, at: float, by: str) -> Violation:
         at,
         finding.rule,
         finding.mend,
+        process,
+        finding.allow,
     )
 
 
@@ -78,8 +83,9 @@ def _process(fact: ProcessFact, policy: AttestationPolicy) -> Violation | None:
         fact.process.executable,
         f"{fact.process.executable} ({fact.process.pid}): {fact.aspect} went from {fact.before} to {fact.after}",
         fact.at,
-        f"{policy.metadata.name}: processes",
+        rule(policy, "processes"),
         "Start a new instance.",
+        fact.process,
     )
 
 
@@ -111,6 +117,7 @@ def _collector(fact: CollectorFact, policy: AttestationPolicy) -> Violation | No
         fact.collector,
         f"the collector {fact.collector} is {fact.state}{': ' + fact.detail if fact.detail else ''}",
         fact.at,
-        f"{policy.metadata.name}: layers.{layer}",
+        rule(policy, "layers", layer),
         "A full measurement taken from now on shows what was missed.",
+        allow=allowing.unmeasured(layer, policy),
     )

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from attestation.coverage import Cutting, Grade
+from attestation.coverage import Cutting, Grade, Guarantee
 from attestation.layers import Layer
 from policies.model.dialect import Duration, Strict
 
@@ -64,10 +64,14 @@ class ProcessRules(Strict):
 
 
 class CoverageDemand(Strict):
-    """The least that the watchers themselves must be. weakest values accepted, best first in each enum."""
+    """The least that the watchers themselves must be. weakest values accepted, best first in each enum.
+
+    isolation: what must be guaranteed against the workload, all of it.
+    """
 
     grade: Grade = Grade.BOUNDED_NEW_CONNECTIONS_ONLY
     cutting: Cutting = Cutting.CAPPED
+    isolation: tuple[Guarantee, ...] = ()
 
 
 class RecoveryRules(Strict):

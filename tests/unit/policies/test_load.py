@@ -8,6 +8,7 @@ import pytest
 
 from attestation.errors import InvalidConfiguration
 from policies.model.load import load
+from policies.model.places import place, rule
 from policies.model.policy import Mode
 
 POLICY = """\
@@ -103,3 +104,18 @@ def test_two_documents_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_reference_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfiguration, match=r"absent\.yaml: the file cannot be read"):
         load([tmp_path / "absent.yaml"])
+
+
+def test_every_rule_knows_its_file_and_line_whatever_the_order_of_documents(tmp_path: Path) -> None:
+    governing = load([written(tmp_path, REGISTRATION, REFERENCES, POLICY)]).governing["web"]
+    lines = (tmp_path / "web.yaml").read_text().splitlines()
+
+    def line(stated: str) -> str:
+        file, _, number = place(stated, governing.origins).rpartition(":")
+        assert file == "web.yaml"
+        return lines[int(number) - 1].strip()
+
+    assert line(rule(governing.policy, "files.include")).startswith("files: {include:")
+    assert line(rule(governing.policy, "interval")) == "interval: 10s"
+    assert line(rule(governing.references, "files", "/srv/app/main.py")).startswith("files: {/srv/app/main.py:")
+    assert place(rule(governing.references, "executables"), governing.origins) == ""

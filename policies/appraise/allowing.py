@@ -1,0 +1,127 @@
+"""What would have to stand in policy or reference values for a finding to be none: the exact YAML to add there.
+
+Each piece names its document and gives only what changes: maps are added to, everything else replaces what stands
+there. It is text put together by hand, because it is made on the way from a fact to the closing: a YAML library
+would cost more than the judgement. Empty where nothing in policy could allow the finding.
+"""
+
+from __future__ import annotations
+
+from attestation.digests import Digest
+from attestation.layers import Layer
+from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
+from policies.model.policy import AttestationPolicy, Demand
+from policies.model.references import FileReference, ReferenceValues
+
+MOST_DIGESTS = 8
+"""Digests of one file or executable that are named beside the new one; of more, the latest."""
+
+
+def file(entry: Entry, references: ReferenceValues) -> str:
+    """This path, as it is now."""
+    if entry.kind not in (FILE, LINK) or entry.digest == NO_DIGEST:
+        return ""
+    known = references.spec.files.get(entry.path)
+    fields = [f"digests: {_digests(known.digests if known else (), entry.digest)}", *_attributes(entry, known)]
+    return _references(references, "files", entry.path, f"{{{', '.join(fields)}}}")
+
+
+def absence(path: str, policy: AttestationPolicy) -> str:
+    """This path, there or not: its content is then judged no more."""
+    patterns = [*policy.spec.files.volatile, path]
+    return _policy(policy, "files", f"{{volatile: [{', '.join(_quoted(each) for each in patterns)}]}}", path)
+
+
+def execution(path: str, digest: Digest, references: ReferenceValues) -> str:
+    """This executable, with this content."""
+    if not digest:
+        return ""
+    return _references(references, "executables", path, _digests(references.spec.executables.get(path, ()), digest))
+
+
+def deleted(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> str:
+    """Executables without a name, and this one among them."""
+    listed = execution(path, digest, references)
+    unnamed = _policy(policy, "processes", "{forbidDeleted: false}")
+    return f"{unnamed}---\n{listed}" if listed else ""
+
+
+def capabilities(found: str, policy: AttestationPolicy) -> str:
+    """These capabilities beside those that are allowed. found: hex, as CapEff."""
+    both = int(found, 16) | int(policy.spec.processes.most_capabilities or "0", 16)
+    return _policy(policy, "processes", f'{{mostCapabilities: "{both:x}"}}')
+
+
+def privileges(policy: AttestationPolicy) -> str:
+    return _policy(policy, "processes", "{requireNoNewPrivileges: false}")
+
+
+def unmeasured(layer: Layer, policy: AttestationPolicy) -> str:
+    """A layer that is measured where it can be, and missed by nobody where it cannot."""
+    if policy.spec.demand(layer) is Demand.OFF:
+        return ""
+    return _policy(policy, "layers", f"{{{layer}: {{demand: {Demand.BEST_EFFORT}}}}}")
+
+
+def age(layer: Layer, field: str, milliseconds: int, policy: AttestationPolicy) -> str:
+    """field: maxAge or fullMaxAge."""
+    return _policy(policy, "layers", f"{{{layer}: {{{field}: {milliseconds}ms}}}}")
+
+
+def weaker(name: str, found: str, policy: AttestationPolicy) -> str:
+    """name: grade or cutting."""
+    return _policy(policy, "coverage", f"{{{name}: {found}}}")
+
+
+def _attributes(entry: Entry, known: FileReference | None) -> list[str]:
+    """Those that the reference judges; of a new path its permission bits."""
+    fields = []
+    if known is None or known.mode is not None:
+        fields.append(f'mode: "{entry.mode:04o}"')
+    if known is not None and known.uid is not None:
+        fields.append(f"uid: {entry.uid}")
+    if known is not None and known.gid is not None:
+        fields.append(f"gid: {entry.gid}")
+    return fields
+
+
+def _digests(known: tuple[Digest, ...], new: Digest) -> str:
+    # With its prefix it is text to every parser, even one that is all digits.
+    return f"[{', '.join(f'sha256:{each}' for each in dict.fromkeys((*known[-MOST_DIGESTS:], new)))}]"
+
+
+def _references(document: ReferenceValues, section: str, path: str, value: str) -> str:
+    if not _writable(path):
+        return ""
+    return f"{_head(document)}spec:\n  {section}:\n    {_quoted(path)}: {value}\n"
+
+
+def _policy(document: AttestationPolicy, section: str, value: str, path: str = "") -> str:
+    return f"{_head(document)}spec:\n  {section}: {value}\n" if _writable(path) else ""
+
+
+def _head(document: AttestationPolicy | ReferenceValues) -> str:
+    meta = document.metadata
+    place = "" if meta.namespace == "default" else f", namespace: {_quoted(meta.namespace)}"
+    return f"kind: {document.kind}\nmetadata: {{name: {_quoted(meta.name)}{place}}}\n"
+
+
+def _writable(path: str) -> bool:
+    """A name that is no Unicode text can stand in no document."""
+    return not any("\ud800" <= each <= "\udfff" for each in path)
+
+
+def _quoted(text: str) -> str:
+    """As a double-quoted scalar (YAML 1.2 section 7.3.1), which can hold any Unicode text."""
+    return f'"{"".join(_escaped(each) for each in text)}"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -29,6 +29,14 @@ _LAYERS = (
 _METHODS = (Method.FULL, Method.INCREMENTAL, Method.EVENT)
 _MECHANISMS = (Mechanism.FANOTIFY, Mechanism.INOTIFY, Mechanism.PROC_CONNECTOR, Mechanism.POLL)
 _CUTTINGS = (Cutting.DESTROY, Cutting.KILL, Cutting.CAPPED)
+_ISOLATION_1_0 = ("non_dumpable", "distinct_user", "workload_can_trace", "shared_pid_namespace")
+_ISOLATION = (
+    *_ISOLATION_1_0,
+    "workload_can_become_us",
+    "envoy_non_dumpable",
+    "envoy_distinct_user",
+    "workload_can_trace_envoy",
+)
 _GRADES = (Grade.CLOSED_BY_GUARDIAN, Grade.BOUNDED_NEW_CONNECTIONS_ONLY)
 
 _SHAPE: dict[int, type] = {1: bytes, 2: int, 3: int, 4: int, 5: int, 6: bytes, 7: str, 8: list, 9: list}
@@ -104,19 +112,25 @@ def _decode_layer(row: Any) -> LayerClaim:
 
 
 def _encode_coverage(coverage: Coverage) -> list[Any]:
-    isolation = coverage.isolation
     return [
         [_encode_collector(each) for each in coverage.collectors],
         [_LAYERS.index(layer) for layer in coverage.absent],
         _CUTTINGS.index(coverage.cutting),
         _GRADES.index(coverage.grade),
-        [
-            isolation.non_dumpable,
-            isolation.distinct_user,
-            isolation.workload_can_trace,
-            isolation.shared_pid_namespace,
-        ],
+        _encode_isolation(coverage.isolation),
     ]
+
+
+def _encode_isolation(isolation: Isolation) -> list[bool]:
+    """Four words as wire 1.0 has them; the later four only where one of them says more than their absence does."""
+    row = [getattr(isolation, name) for name in _ISOLATION]
+    known = len(_ISOLATION_1_0)
+    return row if row[known:] != [getattr(Isolation(), name) for name in _ISOLATION[known:]] else row[:known]
+
+
+def _decode_isolation(row: list[Any]) -> Isolation:
+    names = _ISOLATION_1_0 if len(row) == len(_ISOLATION_1_0) else _ISOLATION
+    return Isolation(**dict(zip(names, _row(row, (bool,) * len(names), "isolation"), strict=True)))
 
 
 def _encode_collector(each: CollectorCoverage) -> list[Any]:
@@ -140,7 +154,7 @@ def _decode_coverage(row: Any) -> Coverage:
         absent=tuple(_word(_LAYERS, number) for number in absent),
         cutting=_word(_CUTTINGS, cutting),
         grade=_word(_GRADES, grade),
-        isolation=Isolation(*_row(isolation, (bool, bool, bool, bool), "isolation")),
+        isolation=_decode_isolation(isolation),
     )
 
 

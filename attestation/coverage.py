@@ -46,15 +46,53 @@ class Grade(StrEnum):
     BOUNDED_NEW_CONNECTIONS_ONLY = "bounded-new-connections-only"
 
 
+class Guarantee(StrEnum):
+    """What a policy can ask of isolation, each on its own."""
+
+    NON_DUMPABLE = "non-dumpable"
+    DISTINCT_USER = "distinct-user"
+    NO_TRACING = "no-tracing"
+    NO_IMPERSONATION = "no-impersonation"
+    OWN_PID_NAMESPACE = "own-pid-namespace"
+    ENVOY_NON_DUMPABLE = "envoy-non-dumpable"
+    ENVOY_DISTINCT_USER = "envoy-distinct-user"
+    ENVOY_NO_TRACING = "envoy-no-tracing"
+
+
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """How hard it is for the workload to reach the programs that measure it."""
+    """How hard it is for the workload to reach the programs that measure it, and the Envoy that holds its key.
 
-    non_dumpable: bool
-    distinct_user: bool
-    workload_can_trace: bool
-    """The workload has CAP_SYS_PTRACE, or shares our user where Yama does not forbid attaching."""
-    shared_pid_namespace: bool
+    "We" are the sidecar and its measurer. What is not known is said as the worse, and so are the last three while
+    no Envoy is guarded.
+    """
+
+    non_dumpable: bool = False
+    """The kernel gives neither of us out: no core dump, no attaching, no /proc/PID/mem without CAP_SYS_PTRACE."""
+    distinct_user: bool = False
+    workload_can_trace: bool = True
+    """The workload has a capability that reads our memory, or could attach as our user."""
+    shared_pid_namespace: bool = True
+    workload_can_become_us: bool = True
+    """The workload is our user, may take it, or may overwrite what we run."""
+    envoy_non_dumpable: bool = False
+    envoy_distinct_user: bool = False
+    workload_can_trace_envoy: bool = True
+
+    @property
+    def guarantees(self) -> frozenset[Guarantee]:
+        """What holds."""
+        held = {
+            Guarantee.NON_DUMPABLE: self.non_dumpable,
+            Guarantee.DISTINCT_USER: self.distinct_user,
+            Guarantee.NO_TRACING: not self.workload_can_trace,
+            Guarantee.NO_IMPERSONATION: not self.workload_can_become_us,
+            Guarantee.OWN_PID_NAMESPACE: not self.shared_pid_namespace,
+            Guarantee.ENVOY_NON_DUMPABLE: self.envoy_non_dumpable,
+            Guarantee.ENVOY_DISTINCT_USER: self.envoy_distinct_user,
+            Guarantee.ENVOY_NO_TRACING: not self.workload_can_trace_envoy,
+        }
+        return frozenset(each for each, holds in held.items() if holds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +102,7 @@ class Coverage:
     """Layers that nothing here measures."""
     cutting: Cutting = Cutting.CAPPED
     grade: Grade = Grade.BOUNDED_NEW_CONNECTIONS_ONLY
-    isolation: Isolation = Isolation(False, False, True, True)
+    isolation: Isolation = Isolation()
 
     @property
     def weakest(self) -> dict[Layer, bool]:

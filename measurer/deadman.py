@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from measurer.clock import monotonic
 from measurer.envoy import Envoy
 from measurer.guardian import Duty, Guardian
+from measurer.scope import pid_of
 from measurer.sockets import Cut
 
 
@@ -40,6 +41,11 @@ class Deadman:
         self.reports: deque[Fired] = deque()
         self.reported = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="guardian", daemon=True)
+
+    @property
+    def sidecar(self) -> tuple[int, int]:
+        """Pid and pidfd."""
+        return pid_of(self._sidecar), self._sidecar
 
     @property
     def duty(self) -> Duty:

@@ -6,11 +6,10 @@ import os
 import select
 import signal
 import threading
-from pathlib import Path
 
 from attestation.coverage import Cutting
 from attestation.errors import InvalidInput
-from measurer.scope import alive
+from measurer.scope import alive, pid_of
 from measurer.sockets import Cut, Cutter
 
 _NOTHING = Cut(0, 0, 0)
@@ -29,13 +28,18 @@ class Envoy:
             self._proc = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise InvalidInput("this Envoy does not run", where=f"process {pid}", mend=_MEND) from error
-        if _pid_of(pidfd) != pid or not alive(pidfd):
+        if pid_of(pidfd) != pid or not alive(pidfd):
             os.close(self._proc)
             raise InvalidInput("the pidfd is not that process", where=f"process {pid}", mend=_MEND)
         self.pid, self.pidfd = pid, pidfd
         self._lock = threading.Lock()
         self._cutter = Cutter(self._proc, pidfd)
         self._closed = False
+
+    @property
+    def named(self) -> tuple[int, int]:
+        """Pid and pidfd."""
+        return self.pid, self.pidfd
 
     @property
     def cutting(self) -> Cutting:
@@ -100,16 +104,3 @@ class Envoy:
         except PermissionError:
             return False
         return True
-
-
-def _pid_of(pidfd: int) -> int:
-    """The `Pid:` line of a pidfd's fdinfo (pidfd_open(2)); -1 for a process that is gone or another descriptor."""
-    try:
-        text = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
-    except OSError:
-        return -1
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name == "Pid":
-            return int(value)
-    return -1

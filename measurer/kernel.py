@@ -6,7 +6,9 @@ Each group names its header. Every call raises OSError with the kernel's errno.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import resource
 import struct
 
 # linux/fanotify.h
@@ -89,7 +91,27 @@ PR_SET_DUMPABLE = 4
 CLONE_NEWNET = 0x40000000
 
 # linux/capability.h
+CAP_CHOWN = 0
+CAP_DAC_OVERRIDE = 1
+CAP_DAC_READ_SEARCH = 2
+CAP_FOWNER = 3
+CAP_SETUID = 7
+CAP_SYS_MODULE = 16
+CAP_SYS_RAWIO = 17
 CAP_SYS_PTRACE = 19
+CAP_SYS_ADMIN = 21
+CAP_MKNOD = 27
+CAP_SETFCAP = 31
+CAP_PERFMON = 38
+
+# linux/nsfs.h
+_NS_GET_PARENT = 0xB702
+
+# linux/pidfd.h
+_PIDFD_INFO_COREDUMP = 1 << 4
+_PIDFD_COREDUMP_USER = 1 << 2
+_PIDFD_INFO = struct.Struct("=Q56xII")
+_PIDFD_GET_INFO = 3 << 30 | _PIDFD_INFO.size << 16 | 0xFF << 8 | 11
 
 # asm-generic/socket.h
 SO_RCVBUFFORCE = 33
@@ -171,7 +193,24 @@ def enter_network(namespace: int) -> None:
     _call("setns", namespace, CLONE_NEWNET)
 
 
+def parent_namespace(namespace: int) -> int:
+    """NS_GET_PARENT (ioctl_ns(2)). Raises OSError EPERM where the parent is outside of what we may see."""
+    return fcntl.ioctl(namespace, _NS_GET_PARENT)
+
+
+def dumpable(pidfd: int) -> bool | None:
+    """Does the kernel give this process out to its own user (PR_GET_DUMPABLE)? None before Linux 6.16, or if gone."""
+    answer = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_COREDUMP, 0, 0))
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, answer)
+    except OSError:
+        return None
+    known, how, _ = _PIDFD_INFO.unpack(answer)
+    return bool(how & _PIDFD_COREDUMP_USER) if known & _PIDFD_INFO_COREDUMP else None
+
+
 def forbid_tracing() -> bool:
     """PR_SET_DUMPABLE 0 (prctl(2)): no core dumps, no attaching without CAP_SYS_PTRACE. True when it holds."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _call("prctl", PR_SET_DUMPABLE, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
     return _call("prctl", PR_GET_DUMPABLE, *(ctypes.c_ulong(0),) * 4) == 0

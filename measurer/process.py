@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from attestation.channel import Beat, Covered, Fault, Guard, KillEnvoy, Measure, Message, Pinned, Scope, Sweep, Swept
-from attestation.coverage import Coverage, Cutting
+from attestation.coverage import Coverage, Cutting, Isolation
 from attestation.errors import InvalidInput, ProofbeatError
 from attestation.facts import CollectorFact, CollectorState, InstanceFact
 from attestation.layers import Layer
-from measurer import coverage, kernel, scope
+from measurer import coverage, isolation, kernel, scope
 from measurer.channel import Channel, Hangup
 from measurer.clock import boottime
 from measurer.deadman import Deadman
@@ -30,8 +30,8 @@ GUARDIAN = "guardian"
 class Measurer:
     """Built by `run` once the scope is known."""
 
-    def __init__(self, loop: Loop, channel: Channel, wanted: Scope, non_dumpable: bool, deadman: Deadman) -> None:
-        self._loop, self._channel, self._non_dumpable, self._deadman = loop, channel, non_dumpable, deadman
+    def __init__(self, loop: Loop, channel: Channel, wanted: Scope, deadman: Deadman) -> None:
+        self._loop, self._channel, self._deadman = loop, channel, deadman
         self._pinned = scope.pin(wanted)
         self._envoy: Envoy | None = None
         self._told: Coverage | None = None
@@ -76,11 +76,15 @@ class Measurer:
             (self._files.coverage, *self._processes.coverage),
             self._cutting(),
             self._deadman.duty is Duty.GUARDING,
-            coverage.isolation(self._non_dumpable, self._processes.pids),
+            self._isolation(),
         )
         if now != self._told:
             self._told = now
             self._channel.send(Covered(now))
+
+    def _isolation(self) -> Isolation:
+        envoy = self._envoy.named if self._envoy is not None else None
+        return isolation.look(self._deadman.sidecar, envoy, self._processes.pids)
 
     def handle(self, message: Message, descriptors: list[int]) -> None:
         """One message of the sidecar. Raises InvalidInput for one that does not belong here."""
@@ -154,7 +158,7 @@ def run(descriptor: int) -> int:
 
     However it ends, a guarded Envoy is cut off first: a measurer that crashes must not leave traffic open.
     """
-    non_dumpable = kernel.forbid_tracing()
+    kernel.forbid_tracing()
     loop = Loop()
     channel = Channel(descriptor, lambda: loop.change(descriptor, select.EPOLLIN | select.EPOLLOUT))
     deadman: Deadman | None = None
@@ -163,7 +167,7 @@ def run(descriptor: int) -> int:
         wanted = _scope(channel)
         deadman = Deadman(Guardian(wanted.deadman), _sidecar(channel), os._exit)
         deadman.start()
-        measurer = Measurer(loop, channel, wanted, non_dumpable, deadman)
+        measurer = Measurer(loop, channel, wanted, deadman)
         loop.watch(descriptor, lambda: _read(loop, channel, measurer))
         measurer.start()
         loop.run()

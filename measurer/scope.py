@@ -105,6 +105,19 @@ def alive(pidfd: int) -> bool:
     return True
 
 
+def pid_of(pidfd: int) -> int:
+    """The `Pid:` line of a pidfd's fdinfo (pidfd_open(2)); -1 for a process that is gone or another descriptor."""
+    try:
+        text = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    except OSError:
+        return -1
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name == "Pid":
+            return int(value)
+    return -1
+
+
 def read_at(directory: int, name: str) -> bytes:
     """A whole small file below a /proc/PID descriptor. Raises OSError, ESRCH once the process is gone."""
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)

@@ -25,7 +25,10 @@ class Stat:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What a process may do and who watches it: the part that can drift while it runs."""
+    """What a process may do and who watches it: the part that can drift while it runs.
+
+    attainable: the capabilities that it has or can take by itself; a bit each, as in CapEff.
+    """
 
     uids: tuple[int, ...]
     gids: tuple[int, ...]
@@ -34,6 +37,7 @@ class Rights:
     seccomp: int
     tracer: int
     namespaces: tuple[str, ...]
+    attainable: int
 
     def watched_by(self, tracer: int) -> Rights:
         return replace(self, tracer=tracer)
@@ -92,9 +96,17 @@ def parse_status(text: bytes, namespaces: tuple[str, ...] = ()) -> Rights:
             seccomp=int(fields[b"Seccomp"][0]) if b"Seccomp" in fields else 0,
             tracer=int(fields[b"TracerPid"][0]),
             namespaces=namespaces,
+            attainable=_attainable(fields),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise InvalidInput("a process status that does not parse", where="/proc/PID/status") from error
+
+
+def _attainable(fields: dict[bytes, list[bytes]]) -> int:
+    """Root gets back by execve all that its bounding set holds, unless no_new_privs forbids it (capabilities(7))."""
+    effective, permitted, bounding = (int(fields[name][0], 16) for name in (b"CapEff", b"CapPrm", b"CapBnd"))
+    regains = b"0" in fields[b"Uid"] and fields[b"NoNewPrivs"][0] != b"1"
+    return effective | permitted | (bounding if regains else 0)
 
 
 def listing(folder: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Patterns, isolation, drift and facts: the small decisions without a kernel."""
+"""Patterns, grades, drift and facts: the small decisions without a kernel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from attestation.coverage import Cutting, Grade, Isolation
 from attestation.facts import FileChange, ProcessAspect
 from attestation.layers import Layer
-from measurer.coverage import coverage, judge
+from measurer.coverage import coverage
 from measurer.files.collector import fact_of
 from measurer.files.manifest import DIRECTORY, FILE, HEAD
 from measurer.files.patterns import Volatile
@@ -21,8 +21,7 @@ from measurer.processes.drift import differences
 from measurer.processes.proc import Rights
 
 HERE = ("pid:[1]", "user:[2]")
-ROOT = Rights((0,) * 4, (0,) * 4, f"{(1 << 41) - 1:016x}", False, 0, 0, HERE)
-USER = Rights((1000,) * 4, (1000,) * 4, "0" * 16, True, 2, 0, ("pid:[9]", "user:[2]"))
+USER = Rights((1000,) * 4, (1000,) * 4, "0" * 16, True, 2, 0, HERE, 0)
 
 
 @pytest.mark.parametrize(
@@ -46,28 +45,8 @@ def test_no_pattern_covers_nothing() -> None:
     assert not Volatile([]).covers(b"/srv")
 
 
-def test_another_user_in_another_namespace_is_isolated() -> None:
-    assert judge(True, ROOT, [USER], yama=False) == Isolation(True, True, False, False)
-
-
-def test_a_shared_user_may_trace_unless_yama_forbids_it() -> None:
-    ours = replace(USER, namespaces=HERE)
-    assert judge(True, ours, [USER], yama=False).workload_can_trace
-    assert not judge(True, ours, [USER], yama=True).workload_can_trace
-    assert not judge(True, ours, [USER], yama=True).distinct_user
-
-
-def test_the_capability_to_trace_counts_only_in_our_user_namespace() -> None:
-    capable = replace(USER, capabilities=f"{1 << 19:016x}")
-    assert judge(True, ROOT, [USER, capable], yama=True).workload_can_trace
-    elsewhere = replace(capable, namespaces=("pid:[9]", "user:[77]"))
-    assert not judge(True, ROOT, [elsewhere], yama=True).workload_can_trace
-    unreadable = replace(capable, namespaces=("pid:unreadable", "user:unreadable"))
-    assert judge(True, ROOT, [unreadable], yama=True) == Isolation(True, True, True, True)
-
-
 def test_the_grade_needs_a_guarded_envoy_and_a_way_to_cut_it() -> None:
-    alone = Isolation(True, True, False, False)
+    alone = Isolation()
     assert coverage((), Cutting.DESTROY, False, alone).grade is Grade.BOUNDED_NEW_CONNECTIONS_ONLY
     assert coverage((), Cutting.CAPPED, True, alone).grade is Grade.BOUNDED_NEW_CONNECTIONS_ONLY
     assert coverage((), Cutting.KILL, True, alone).grade is Grade.CLOSED_BY_GUARDIAN

@@ -18,7 +18,7 @@ from measurer.scope import cgroup_paths
 names = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name and b"/" not in name)
 STATUS = (
     b"Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nTracerPid:\t9\n"
-    b"CapEff:\t00000000a80425fb\nNoNewPrivs:\t1\nSeccomp:\t2\n"
+    b"CapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425ff\nNoNewPrivs:\t1\nSeccomp:\t2\n"
 )
 
 
@@ -59,6 +59,14 @@ def test_rights_are_read_from_a_process_status() -> None:
     assert rights.no_new_privileges
     with pytest.raises(InvalidInput):
         parse_status(STATUS.replace(b"CapEff", b"CapXyz"))
+
+
+def test_what_a_process_can_take_by_itself_is_counted_as_had() -> None:
+    permitted = STATUS.replace(b"CapEff:\t00000000a80425fb", b"CapEff:\t0000000000000000")
+    assert parse_status(permitted).attainable == 0xA80425FB
+    root = permitted.replace(b"Uid:\t1\t", b"Uid:\t0\t")
+    assert parse_status(root).attainable == 0xA80425FB
+    assert parse_status(root.replace(b"NoNewPrivs:\t1", b"NoNewPrivs:\t0")).attainable == 0xA80425FF
 
 
 def fanotify_event(mask: int, pid: int, fsid: bytes, handle: bytes, name: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,13 +16,16 @@ Line = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Watch:
-    """The story of one sidecar, line by line."""
+    """The story of one sidecar, line by line. phase: the one last told."""
 
     lines: list[Line] = field(default_factory=list)
+    phase: str = ""
     _news: list[asyncio.Future[None]] = field(default_factory=list)
 
     def hear(self, line: Line) -> None:
         self.lines.append({**line, "heard": now()})
+        if line.get("event") == Event.PHASE:
+            self.phase = str(line["phase"])
         waiting, self._news = self._news, []
         for each in waiting:
             if not each.done():
@@ -29,10 +33,11 @@ class Watch:
 
     def first(self, event: Event, since: float, matching: Callable[[Line], bool] = lambda _: True) -> Line | None:
         """The first such line that was heard at or after `since`."""
-        for line in self.lines:
-            if line["heard"] >= since and line.get("event") == event and matching(line):
-                return line
-        return None
+        return next((line for line in self.since(since) if line.get("event") == event and matching(line)), None)
+
+    def since(self, moment: float) -> list[Line]:
+        """The lines that were heard at or after `moment`."""
+        return self.lines[bisect_left(self.lines, moment, key=lambda line: float(line["heard"])) :]
 
     async def until(
         self, event: Event, since: float, *, within: float, matching: Callable[[Line], bool] = lambda _: True
@@ -47,11 +52,6 @@ class Watch:
         except TimeoutError:
             return None
         return found
-
-    @property
-    def phase(self) -> str:
-        """The phase last told."""
-        return next((str(line["phase"]) for line in reversed(self.lines) if line.get("event") == Event.PHASE), "")
 
 
 def in_phase(phase: str) -> Callable[[Line], bool]:

@@ -202,7 +202,8 @@ def _ca(config: AuthorityConfig, *, allow_demo: bool, now: float) -> Ca:
 async def _served(
     routes: list[web.RouteDef], site: Callable[[web.AppRunner], web.BaseSite]
 ) -> AsyncIterator[web.AppRunner]:
-    application = web.Application(middlewares=[replies.as_problems], client_max_size=messages.MOST_FRAME)
+    middlewares = [replies.in_version, replies.as_problems]
+    application = web.Application(middlewares=middlewares, client_max_size=messages.MOST_FRAME)
     application.add_routes(routes)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=_GRACE)
     await runner.setup()

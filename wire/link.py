@@ -13,13 +13,17 @@ from attestation.errors import InvalidInput, Unavailable
 from wire import messages, problems
 from wire.messages import Frame, Message, Push, Reply, Request
 from wire.problems import Problem
+from wire.versions import Version
 
 
 class Link:
-    """Lives as long as its WebSocket. `read` must run while `ask` waits."""
+    """Lives as long as its WebSocket. `read` must run while `ask` waits. version: what is spoken on it."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse, on_push: Callable[[Push], None]) -> None:
+    def __init__(
+        self, socket: aiohttp.ClientWebSocketResponse, on_push: Callable[[Push], None], version: Version
+    ) -> None:
         self._socket = socket
+        self._version = version
         self._on_push = on_push
         self._numbers = itertools.count(messages.PUSH + 1)
         self._waiting: dict[int, asyncio.Future[Message]] = {}
@@ -27,7 +31,7 @@ class Link:
     async def ask(self, request: Request, timeout: float) -> Reply:
         """The answer. Raises what a Problem means, and Unavailable when none came within `timeout` seconds."""
         number = next(self._numbers)
-        frame = messages.encode(request, number)
+        frame = messages.encode(request, number, version=self._version)
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         try:
@@ -51,7 +55,7 @@ class Link:
             async for received in self._socket:
                 if received.type is not aiohttp.WSMsgType.BINARY:
                     raise InvalidInput(f"a {received.type.name} frame", where="authority session")
-                self._take(messages.decode(received.data))
+                self._take(messages.decode(received.data, version=self._version))
         finally:
             for answer in self._waiting.values():
                 if not answer.done():

@@ -16,6 +16,7 @@ from attestation.instance import InstanceId
 from attestation.plain import build, plain
 from attestation.violation import ViolationClass
 from wire.problems import Problem
+from wire.versions import OURS, Version
 
 MEDIA_TYPE = "application/cbor"
 MOST_FRAME = 32 * 1024 * 1024
@@ -217,16 +218,19 @@ class Frame:
     message: Message
 
 
-def encode(message: Message, number: int = PUSH) -> bytes:
-    """Raises InvalidInput when the frame would be larger than MOST_FRAME."""
-    frame = cbor.dumps({"is": type(message).__name__, "no": number, "in": plain(message)})
+def encode(message: Message, number: int = PUSH, *, version: Version = OURS.highest) -> bytes:
+    """version: what the reader speaks; a field that came later stays at home.
+
+    Raises InvalidInput when the frame would be larger than MOST_FRAME.
+    """
+    frame = cbor.dumps({"is": type(message).__name__, "no": number, "in": plain(message, minor=version.minor)})
     if len(frame) > MOST_FRAME:
         raise InvalidInput(f"a {type(message).__name__} of {len(frame)} bytes", where="wire")
     return frame
 
 
-def decode(frame: bytes) -> Frame:
-    """`encode` reversed. Raises InvalidInput for unknown kinds, unknown, missing or mistyped fields."""
+def decode(frame: bytes, *, version: Version = OURS.highest) -> Frame:
+    """`encode` reversed. Raises InvalidInput for what `version` does not know, and for missing or mistyped fields."""
     envelope = cbor.loads(frame, most_bytes=MOST_FRAME)
     if not isinstance(envelope, dict) or envelope.keys() != {"is", "no", "in"}:
         raise MalformedEvidence("a frame that is no message", where="wire")
@@ -234,4 +238,4 @@ def decode(frame: bytes) -> Frame:
     shape = _SHAPES.get(name) if isinstance(name, str) else None
     if shape is None or type(number) is not int or number < 0:
         raise MalformedEvidence("a frame of an unknown kind, or without a number", where="wire")
-    return Frame(number, build(shape, envelope["in"], where=shape.__name__))
+    return Frame(number, build(shape, envelope["in"], where=shape.__name__, minor=version.minor))

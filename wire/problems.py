@@ -20,6 +20,7 @@ class Kind(StrEnum):
     MALFORMED = "malformed"
     TOO_LARGE = "too-large"
     NOT_FOUND = "not-found"
+    VERSION_UNSUPPORTED = "version-unsupported"
     TOKEN_INVALID = "token-invalid"  # noqa: S105 - the name of a problem
     TOKEN_EXPIRED = "token-expired"  # noqa: S105 - the same
     TOKEN_USED = "token-used"  # noqa: S105 - the same

@@ -1,4 +1,7 @@
-"""Messages signed by the evidence key: who enrols, who opens a session, who posts. One purpose each."""
+"""Messages signed by the evidence key: who enrols, who opens a session, who posts. One purpose each.
+
+They come before anything is agreed, so they keep the shape that they had in 1.0 for the whole of a major version.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from attestation.errors import InvalidInput, Refused
 from wire import messages
 from wire.messages import Enrol, Hello, Posted
 from wire.problems import Kind
+from wire.versions import FIRST
 
 Signed = TypeVar("Signed", Enrol, Hello, Posted)
 
@@ -26,7 +30,7 @@ class Purpose(StrEnum):
 
 def seal(message: Enrol | Hello | Posted, purpose: Purpose, key: ec.EllipticCurvePrivateKey) -> bytes:
     """The message in a COSE_Sign1."""
-    return cose.sign1(messages.encode(message), key, aad=purpose.encode())
+    return cose.sign1(messages.encode(message, version=FIRST), key, aad=purpose.encode())
 
 
 class Opened:
@@ -34,7 +38,7 @@ class Opened:
 
     def __init__(self, data: bytes) -> None:
         self._sealed = cose.parse(data, most_bytes=messages.MOST_FRAME)
-        self._message = messages.decode(self._sealed.payload).message
+        self._message = messages.decode(self._sealed.payload, version=FIRST).message
 
     def claimed(self, shape: type[Signed]) -> Signed:
         """What it says, unverified: enough to find the key. Raises InvalidInput when it is of another kind."""

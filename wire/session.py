@@ -40,6 +40,7 @@ from wire.messages import (
 )
 from wire.proofs import Purpose
 from wire.transport import Endpoint, Transport
+from wire.versions import Version
 
 _MOST_ASKED_AGAIN = 3
 _SETTLED = 5.0
@@ -111,7 +112,8 @@ class AuthorityClient:
             ticket=credential.value if isinstance(credential, Ticket) else "",
             unclean=unclean,
         )
-        reply = await self._transport.post("/v1/enroll", proofs.seal(request, Purpose.ENROL, key))
+        sealed = proofs.seal(request, Purpose.ENROL, key)
+        reply = await self._transport.post("/v1/enroll", lambda _: sealed)
         enrolment = _expect(reply, Enrolment)
         self._who = (instance, key)
         return enrolment
@@ -187,8 +189,12 @@ class AuthorityClient:
                 if self._transport.closed:
                     raise
         instance, key = self._known()
-        posted = Posted(instance, messages.encode(request))
-        return await self._transport.post(_PATHS[type(request)], proofs.seal(posted, Purpose.POST, key))
+
+        def sealed(version: Version) -> bytes:
+            posted = Posted(instance, messages.encode(request, version=version))
+            return proofs.seal(posted, Purpose.POST, key)
+
+        return await self._transport.post(_PATHS[type(request)], sealed)
 
     def _known(self) -> tuple[InstanceId, ec.EllipticCurvePrivateKey]:
         if self._who is None:
@@ -197,15 +203,15 @@ class AuthorityClient:
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Link]:
-        socket = await self._transport.open_session(*self._known())
+        opening = await self._transport.open_session(*self._known())
         try:
-            self._link = Link(socket, self._on_push)
+            self._link = Link(opening.socket, self._on_push, opening.version)
             self._linked.set()
             yield self._link
         finally:
             self._link = None
             self._linked.clear()
-            await socket.close()
+            await opening.socket.close()
 
     async def _pause(self, seconds: float) -> None:
         try:

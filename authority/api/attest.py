@@ -17,6 +17,7 @@ from authority.sessions import Sessions
 from wire import messages
 from wire.messages import Posted, Request
 from wire.proofs import Opened, Purpose
+from wire.versions import Version
 
 PATHS = ("/v1/challenge", "/v1/attest", "/v1/report", "/v1/policy", "/v1/goodbye")
 
@@ -49,22 +50,23 @@ class Posts:
         enrolment, instance = await self._enrolments.enrol(await request.read())
         # Whoever still speaks for this instance does so with the key it had before.
         self._sessions.end(instance)
-        return replies.message(enrolment)
+        return replies.message(enrolment, replies.version_of(request))
 
     async def _post(self, request: web.Request) -> web.Response:
-        opened = Opened(await request.read())
+        version, opened = replies.version_of(request), Opened(await request.read())
         posted = opened.claimed(Posted)
         enrolled = await self._instances.get(posted.instance)
         opened.check(Purpose.POST, keys.from_der(enrolled.public_key))
-        return replies.message(await self._answering.answer(posted.instance, asked(posted.request)))
+        reply = await self._answering.answer(posted.instance, asked(posted.request, version))
+        return replies.message(reply, version)
 
     async def _serve_bundle(self, _: web.Request) -> web.Response:
         return web.Response(body=self._bundle(), content_type="application/json")
 
 
-def asked(frame: bytes) -> Request:
+def asked(frame: bytes, version: Version) -> Request:
     """Raises InvalidInput for a message that is no request."""
-    message = messages.decode(frame).message
+    message = messages.decode(frame, version=version).message
     if not isinstance(message, get_args(Request)):
         raise InvalidInput(f"a {type(message).__name__}, which is no request", where="wire")
     return cast(Request, message)

@@ -7,19 +7,37 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from attestation.errors import ProofbeatError, Refused
-from wire import messages, problems
+from wire import messages, problems, versions
 from wire.messages import Reply
 from wire.problems import Kind, Problem
+from wire.versions import Version
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def message(reply: Reply) -> web.Response:
-    return web.Response(body=messages.encode(reply), content_type=messages.MEDIA_TYPE)
+def message(reply: Reply, version: Version) -> web.Response:
+    return web.Response(body=messages.encode(reply, version=version), content_type=messages.MEDIA_TYPE)
 
 
 def problem(document: Problem) -> web.Response:
     return web.Response(status=document.status, body=problems.to_json(document), content_type=problems.MEDIA_TYPE)
+
+
+def version_of(request: web.Request) -> Version:
+    """What is spoken with whoever sent this. Raises Refused (version-unsupported), and InvalidInput."""
+    return versions.agreed(versions.read(request.headers.get(versions.HEADER)))
+
+
+@web.middleware
+async def in_version(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every answer says which version was chosen; without one in common the answer is a problem."""
+    try:
+        version = version_of(request)
+    except ProofbeatError as error:
+        return problem(problems.of(error))
+    response = await handler(request)
+    response.headers[versions.HEADER] = str(version)
+    return response
 
 
 @web.middleware

@@ -11,6 +11,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from attestation import keys
 from attestation.errors import InvalidInput, ProofbeatError, Refused, Unavailable
+from authority.api import replies
 from authority.api.answering import Answering
 from authority.api.challenges import Challenges
 from authority.instances import Instances
@@ -21,6 +22,7 @@ from wire import messages, problems
 from wire.messages import Frame, Goodbye, Hello, Reply, Request
 from wire.problems import Kind
 from wire.proofs import Opened, Purpose
+from wire.versions import Version
 
 HEARTBEAT = 20.0
 """Seconds between pings; a sidecar that answers none of them is gone."""
@@ -45,13 +47,14 @@ class SessionApi:
         if not proof.startswith(_SCHEME):
             return self._challenge()
         enrolled = await self._authenticated(proof.removeprefix(_SCHEME))
+        version = replies.version_of(request)
         socket = web.WebSocketResponse(heartbeat=HEARTBEAT, max_msg_size=messages.MOST_FRAME, compress=False)
         await socket.prepare(request)
         with self._sessions.opened(enrolled.instance) as session:
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(_deliver(session, socket))
-                    await self._serve(enrolled, session, socket)
+                    tasks.create_task(_deliver(session, socket, version))
+                    await self._serve(enrolled, session, socket, version)
                     session.end_outbox()
             finally:
                 await self._ended(enrolled, session)
@@ -73,18 +76,20 @@ class SessionApi:
         self._challenges.redeem(hello.challenge)
         return enrolled
 
-    async def _serve(self, enrolled: Enrolled, session: Session, socket: web.WebSocketResponse) -> None:
+    async def _serve(
+        self, enrolled: Enrolled, session: Session, socket: web.WebSocketResponse, version: Version
+    ) -> None:
         """Until the other side ends it, or says what is no message."""
         async for received in socket:
             try:
-                frame = _frame(received.data if received.type is WSMsgType.BINARY else b"")
+                frame = _frame(received.data if received.type is WSMsgType.BINARY else b"", version)
             except InvalidInput:
                 await socket.close(code=WSCloseCode.PROTOCOL_ERROR)
                 return
             reply = await self._reply(enrolled, cast(Request, frame.message))
             session.clean = isinstance(frame.message, Goodbye) and not isinstance(reply, problems.Problem)
             try:
-                await socket.send_bytes(messages.encode(reply, frame.number))
+                await socket.send_bytes(messages.encode(reply, frame.number, version=version))
             except ConnectionError:
                 return  # it went away meanwhile, and will ask again
 
@@ -105,17 +110,17 @@ class SessionApi:
         self._instances.forget(enrolled.instance)
 
 
-async def _deliver(session: Session, socket: web.WebSocketResponse) -> None:
+async def _deliver(session: Session, socket: web.WebSocketResponse, version: Version) -> None:
     while (push := await session.next()) is not None:
         try:
-            await socket.send_bytes(messages.encode(push))
+            await socket.send_bytes(messages.encode(push, version=version))
         except ConnectionError:
             break
     await socket.close()
 
 
-def _frame(data: bytes) -> Frame:
-    frame = messages.decode(data)
+def _frame(data: bytes, version: Version) -> Frame:
+    frame = messages.decode(data, version=version)
     if frame.number == messages.PUSH or not isinstance(frame.message, get_args(Request)):
         raise InvalidInput("no request", where="session")
     return frame

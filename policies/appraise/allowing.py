@@ -7,6 +7,9 @@ would cost more than the judgement. Empty where nothing in policy could allow th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from attestation.coverage import Guarantee
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
@@ -71,6 +74,12 @@ def age(layer: Layer, field: str, milliseconds: int, policy: AttestationPolicy) 
 def weaker(name: str, found: str, policy: AttestationPolicy) -> str:
     """name: grade or cutting."""
     return _policy(policy, "coverage", f"{{{name}: {found}}}")
+
+
+def less_isolated(missing: Sequence[Guarantee], policy: AttestationPolicy) -> str:
+    """Everything that is asked of isolation but these."""
+    asked = [each for each in policy.spec.coverage.isolation if each not in missing]
+    return _policy(policy, "coverage", f"{{isolation: [{', '.join(asked)}]}}")
 
 
 def _attributes(entry: Entry, known: FileReference | None) -> list[str]:

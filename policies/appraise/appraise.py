@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from attestation import manifest, processes
 from attestation.claims import Claims, LayerClaim
-from attestation.coverage import Coverage, Cutting, Grade
+from attestation.coverage import Coverage, Cutting, Grade, Guarantee
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
@@ -127,7 +127,9 @@ def _coverage(coverage: Coverage, policy: AttestationPolicy) -> list[Finding]:
         found.append(_weak("grade", asked.grade, coverage.grade, policy))
     if list(Cutting).index(coverage.cutting) > list(Cutting).index(asked.cutting):
         found.append(_weak("cutting", asked.cutting, coverage.cutting, policy))
-    return found
+    held = coverage.isolation.guarantees
+    missing = [each for each in asked.isolation if each not in held]
+    return found + [_exposed(each, missing, policy) for each in missing]
 
 
 def _weak(name: str, expected: str, found: str, policy: AttestationPolicy) -> Finding:
@@ -141,6 +143,20 @@ def _weak(name: str, expected: str, found: str, policy: AttestationPolicy) -> Fi
         rule(policy, f"coverage.{name}"),
         "Give the measurer the capabilities that `proofbeat doctor` names.",
         allowing.weaker(name, found, policy),
+    )
+
+
+def _exposed(guarantee: Guarantee, missing: Sequence[Guarantee], policy: AttestationPolicy) -> Finding:
+    return Finding(
+        "coverage-weak",
+        ViolationClass.DRIFT,
+        Layer.ATTESTER,
+        "coverage.isolation",
+        f"{guarantee} is asked for",
+        "it does not hold",
+        rule(policy, "coverage.isolation"),
+        "docs/hardening.md says what gives it.",
+        allowing.less_isolated(missing, policy),
     )
 
 

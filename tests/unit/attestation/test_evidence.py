@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from attestation import cbor, cose, evidence, keys
+from attestation.coverage import Isolation
 from attestation.errors import InvalidInput, MalformedEvidence
 from tests.unit.attestation.world import CLAIMS, KEY, NONCE, OTHER
 
@@ -35,6 +36,19 @@ def test_evidence_says_what_was_signed_and_who_signed_it() -> None:
     assert told.nonce == NONCE == evidence.nonce_of(SIGNED)
     assert told.thumbprint == keys.thumbprint(KEY.public_key())
     assert told.issued_at == 1234
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Isolation)])
+def test_every_word_of_isolation_is_told(name: str) -> None:
+    coverage = CLAIMS.coverage
+    changed = replace(coverage.isolation, **{name: not getattr(coverage.isolation, name)})
+    claims = replace(CLAIMS, coverage=replace(coverage, isolation=changed))
+    assert evidence.verify(evidence.sign(claims, NONCE, KEY, issued_at=1.0)).claims == claims
+
+
+def test_evidence_of_wire_1_0_guarantees_nothing_of_what_it_does_not_know() -> None:
+    assert _payload()[-70001][9][-1] == [True, True, False, False]
+    assert CLAIMS.coverage.isolation == Isolation(True, True, False, False, True, False, False, True)
 
 
 def test_steady_state_evidence_stays_below_two_kilobytes() -> None:

@@ -132,7 +132,7 @@ def test_the_old_content_stays_allowed_beside_the_new() -> None:
 
 WEAK = coverage(grade=Grade.BOUNDED_NEW_CONNECTIONS_ONLY)
 STRICT: dict[str, Any] = {
-    "coverage": {"grade": "closed-by-guardian"},
+    "coverage": {"grade": "closed-by-guardian", "isolation": ["non-dumpable", "no-impersonation", "envoy-no-tracing"]},
     "processes": {"mostCapabilities": "f", "requireNoNewPrivileges": True},
     "layers": {"files": {"maxAge": "1s", "fullMaxAge": "1s"}, "processes": {}, "memory": {}},
 }

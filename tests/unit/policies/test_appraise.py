@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import pytest
 
-from attestation.coverage import Coverage, Grade
+from attestation.coverage import Coverage, Grade, Guarantee, Isolation
 from attestation.facts import (
     Actor,
     CollectorFact,
@@ -126,6 +128,33 @@ def test_watchers_weaker_than_the_policy_asks_are_a_warning() -> None:
     policy = ruled(coverage={"grade": "closed-by-guardian"})
     assert judged(policy=policy).tier is Tier.AFFIRMING
     assert judged(policy=policy, watchers=coverage(grade=Grade.BOUNDED_NEW_CONNECTIONS_ONLY)).tier is Tier.WARNING
+
+
+EVERY = Isolation(
+    non_dumpable=True,
+    distinct_user=True,
+    workload_can_trace=False,
+    shared_pid_namespace=False,
+    workload_can_become_us=False,
+    envoy_non_dumpable=True,
+    envoy_distinct_user=True,
+    workload_can_trace_envoy=False,
+)
+
+
+@pytest.mark.parametrize("field", [each.name for each in fields(Isolation)])
+def test_each_guarantee_that_policy_asks_for_must_hold(field: str) -> None:
+    policy = ruled(coverage={"isolation": [str(each) for each in Guarantee]})
+    isolated = replace(coverage(), isolation=EVERY)
+    assert judged(policy=policy, watchers=isolated).tier is Tier.AFFIRMING
+    exposed = replace(EVERY, **{field: not getattr(EVERY, field)})
+    verdict = judged(policy=policy, watchers=replace(isolated, isolation=exposed))
+    assert verdict.tier is Tier.WARNING
+    (reason,) = verdict.reasons
+    (missing,) = set(Guarantee) - exposed.guarantees
+    assert missing in reason.text
+    assert f" {missing}" not in reason.allow.replace("[", " ")
+    assert judged(watchers=replace(isolated, isolation=Isolation())).tier is Tier.AFFIRMING, "nothing was asked for"
 
 
 @pytest.mark.parametrize("kind", ["file-modified", "file-unreferenced", "file-attributes"])

@@ -393,7 +393,7 @@ def test_two_hundred_rounds_in_flight_share_commits_and_none_is_lost(tmp_path: P
             assert all(
                 one.result(task.result()).status is Tier.AFFIRMING for one, task in zip(crowd, rounds, strict=True)
             )
-            # How many depends on what else the machine does; tests/unit/authority/test_store.py holds the sharing itself.
+            # How few depends on what else the machine does; tests/unit/authority/test_store.py holds the sharing.
             assert commits < 200
             serials = {
                 x509.load_pem_x509_certificates(task.result().chain.encode())[0].serial_number for task in rounds

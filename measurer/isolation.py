@@ -14,8 +14,11 @@ from pathlib import Path
 from attestation.coverage import Isolation
 from measurer import kernel
 from measurer.processes.proc import Rights, read_rights
+from measurer.scope import alive
 
 _YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
+Named = tuple[int, int]
+"""Pid and pidfd."""
 _MOST_LEVELS = 32  # the kernel's limit on nested user namespaces
 
 READS_MEMORY = (
@@ -91,17 +94,13 @@ def judge(ours: list[Ward | None], envoy: Ward | None, workload: list[Suspect], 
     )
 
 
-def look(sidecar: tuple[int, int], envoy: tuple[int, int] | None, workload: Iterable[int]) -> Isolation:
-    """sidecar, envoy: pid and pidfd."""
-    own = os.pidfd_open(os.getpid())
-    try:
-        wards = [_ward(os.getpid(), own), _ward(*sidecar)]
-    finally:
-        os.close(own)
+def look(ours: tuple[Named, ...], envoy: Named | None, workload: Iterable[int]) -> Isolation:
+    """ours: the sidecar and ourselves."""
+    wards = [_ward(*each) for each in ours]
     guarded = _ward(*envoy) if envoy is not None else None
     targets = {namespace(ward.rights, "user") for ward in (*wards, guarded) if ward is not None} - {""}
     suspects = [_suspect(pid, read[1], targets) for pid in workload if (read := read_rights(pid)) is not None]
-    return judge([*wards], guarded, suspects, yama_forbids())
+    return judge(wards, guarded, suspects, yama_forbids())
 
 
 def yama_forbids() -> bool:
@@ -125,7 +124,8 @@ def _ward(pid: int, pidfd: int) -> Ward | None:
     if read is None:
         return None
     told = kernel.dumpable(pidfd)
-    return Ward(read[1], told if told is not None else _owner_may_dump(pid, read[1]))
+    ward = Ward(read[1], told if told is not None else _owner_may_dump(pid, read[1]))
+    return ward if alive(pidfd) else None
 
 
 def _owner_may_dump(pid: int, rights: Rights) -> bool:

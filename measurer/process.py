@@ -32,6 +32,7 @@ class Measurer:
 
     def __init__(self, loop: Loop, channel: Channel, wanted: Scope, deadman: Deadman) -> None:
         self._loop, self._channel, self._deadman = loop, channel, deadman
+        self._own = (os.getpid(), os.pidfd_open(os.getpid()))
         self._pinned = scope.pin(wanted)
         self._envoy: Envoy | None = None
         self._told: Coverage | None = None
@@ -44,6 +45,7 @@ class Measurer:
         """Answer the scope, begin to watch, and take the first measurement of both layers unasked."""
         pinned = self._pinned
         self._processes.start(pinned.root, self._mountinfo)
+        self._protect()
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
         self.cover()
         self._loop.watch(pinned.pidfd, self._workload_ended)
@@ -82,9 +84,13 @@ class Measurer:
             self._told = now
             self._channel.send(Covered(now))
 
+    def _protect(self) -> None:
+        named = [self._own, self._deadman.sidecar, *([self._envoy.named] if self._envoy is not None else [])]
+        self._processes.wards.protect(dict(named))
+
     def _isolation(self) -> Isolation:
         envoy = self._envoy.named if self._envoy is not None else None
-        return isolation.look(self._deadman.sidecar, envoy, self._processes.pids)
+        return isolation.look((self._own, self._deadman.sidecar), envoy, self._processes.pids)
 
     def handle(self, message: Message, descriptors: list[int]) -> None:
         """One message of the sidecar. Raises InvalidInput for one that does not belong here."""
@@ -123,6 +129,7 @@ class Measurer:
             return
         self._deadman.guard(envoy)
         self._envoy = envoy
+        self._protect()
         if was is Duty.FIRED:
             self._channel.send(CollectorFact(boottime(), GUARDIAN, CollectorState.RUNNING, "guards again"))
         self.cover()

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import resource
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from attestation.errors import InvalidInput, ProofbeatError
+from attestation.errors import InvalidInput, ProofbeatError, Unavailable
 
 DONE, NO, USAGE = 0, 1, 2
 
-_PR_SET_DUMPABLE = 4
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
 
 
 def run(program: Callable[[], Coroutine[Any, Any, None]]) -> int:
@@ -33,8 +34,18 @@ def run(program: Callable[[], Coroutine[Any, Any, None]]) -> int:
 
 
 def harden() -> None:
-    """No core dump and no tracer of our own user: keys live in this process (prctl(2), PR_SET_DUMPABLE)."""
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    """No core dump and no tracer of our own user: keys live in this process (prctl(2), PR_SET_DUMPABLE).
+
+    Raises Unavailable where the kernel does not grant it, as under a system-call filter of somebody else's.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prctl = ctypes.CDLL(None).prctl
+    if prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0 or prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise Unavailable(
+            "this process cannot be kept from being traced and dumped",
+            where="prctl(PR_SET_DUMPABLE)",
+            mend="Allow prctl(2) in the sidecar's system-call filter.",
+        )
 
 
 async def _until_signalled(program: Callable[[], Coroutine[Any, Any, None]]) -> None:

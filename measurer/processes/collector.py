@@ -19,6 +19,7 @@ from measurer.processes.drift import Drift
 from measurer.processes.executions import Executions
 from measurer.processes.proc import Look, look
 from measurer.processes.tree import Members
+from measurer.processes.wards import Wards
 from measurer.scope import Pinned
 
 NAME = "processes.rights"
@@ -33,8 +34,8 @@ class Processes:
     def __init__(self, loop: Loop, channel: Channel, pinned: Pinned, covered: Callable[[], None]) -> None:
         self._loop, self._channel = loop, channel
         self._members, self._binaries = Members(pinned), Binaries(pinned.root)
-        self._drift = Drift(self._tell)
-        self.executions = Executions(loop, channel, self._members, self._binaries, self._drift, covered)
+        self._drift, self.wards = Drift(self._tell), Wards(self._tell)
+        self.executions = Executions(loop, channel, self._members, self._binaries, self._drift, self.wards, covered)
         self._events = 0
         self._sent: Digest = ""
         self._full_began = 0.0
@@ -126,6 +127,7 @@ class Processes:
 
     def _drift_round(self) -> Iterator[None]:
         spent = 0.0
+        self.wards.look()
         for pid in self._members.all():
             begun = monotonic()
             self._drift.look(pid)

@@ -28,6 +28,7 @@ from measurer.processes.openexec import ExecFiles, OpenExec
 from measurer.processes.polling import Polling
 from measurer.processes.proc import binary_of, executable_of
 from measurer.processes.tree import Members
+from measurer.processes.wards import Wards
 
 NAME = "processes.executions"
 EVENT_LATENCY_MS = 5.0
@@ -59,10 +60,11 @@ class Executions:
         members: Members,
         binaries: Binaries,
         drift: Drift,
+        wards: Wards,
         covered: Callable[[], None],
     ) -> None:
         self._loop, self._channel, self._covered = loop, channel, covered
-        self._members, self._binaries, self._drift = members, binaries, drift
+        self._members, self._binaries, self._drift, self._wards = members, binaries, drift, wards
         self._connector: Connector | None = None
         self._files: ExecFiles | None = None
         self._polling: Polling | None = None
@@ -171,6 +173,8 @@ class Executions:
                 self._drift.traced(event.pid, event.other)
             else:
                 self._drift.look(event.pid)
+        elif event.what == k.PROC_EVENT_PTRACE:
+            self._wards.attached(event.pid, event.other)
 
     def _open(self, opened: OpenExec) -> None:
         if opened.lost:

@@ -157,14 +157,18 @@ def policy_check(paths: list[Path]) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="round, violation or start; `list` names them.")],
+    name: Annotated[str, typer.Argument(help="round, violation, start or faults; `list` names them.")],
     as_json: Json = False,
     quick: Annotated[bool, typer.Option("--quick", help="Under 30 seconds, fewer samples.")] = False,
+    seed: Annotated[int | None, typer.Option(help="faults: the same seed gives the same faults.")] = None,
+    count: Annotated[int | None, typer.Option(help="faults: how many.", min=1)] = None,
+    only: Annotated[list[int] | None, typer.Option(help="faults: this one of the list; repeat it.", min=1)] = None,
 ) -> None:
     """One benchmark, with its budgets."""
     from proofbeat.bench.run import run
 
-    _exit_with(lambda: run(name, as_json=as_json, quick=quick))
+    options = {"seed": seed, "count": count, "only": tuple(only or ()) or None}
+    _exit_with(lambda: run(name, as_json=as_json, quick=quick, options=options))
 
 
 def _exit_with(program: Any) -> None:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from attestation.errors import InvalidInput
 from proofbeat.bench import round as round_bench
 from proofbeat.bench import start, violation
+from proofbeat.bench.faults import run as faults
 from proofbeat.bench.figures import Distribution, Report
 
 BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "round": (round_bench.run, "one round with evidence, stage by stage"),
     "violation": (violation.run, "a modified file: seen, refused, cut, open again"),
     "start": (start.run, "start to first certificate; memory and idle cost"),
+    "faults": (faults.run, "random faults under load: what leaked, what was lost, how long it was out"),
 }
 
 
-async def run(name: str, *, as_json: bool, quick: bool) -> bool:
-    """True when every budget holds. Raises InvalidInput for a name that is none."""
+async def run(name: str, *, as_json: bool, quick: bool, options: Mapping[str, Any] | None = None) -> bool:
+    """True when every budget holds. options: only for a benchmark that has them. Raises InvalidInput."""
     if name == "list":
         for known, (_, what) in BENCHES.items():
             print(f"{known:12}{what}")
@@ -27,7 +30,10 @@ async def run(name: str, *, as_json: bool, quick: bool) -> bool:
     if name not in BENCHES:
         raise InvalidInput(f"no benchmark {name!r}", where="bench", mend=f"There are: {', '.join(BENCHES)}.")
     print(f"bench {name}: a mesh of two real Envoys is set up; this takes a while", file=sys.stderr)
-    report = await BENCHES[name][0](quick=quick)
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    if given and name != "faults":
+        raise InvalidInput(f"{name} takes no --{next(iter(given))}", where="bench", mend="`bench faults` does.")
+    report = await BENCHES[name][0](quick=quick, **given)
     if as_json:
         print(json.dumps(report.plain(), indent=1))
     else:

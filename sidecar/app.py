@@ -17,13 +17,12 @@ from attestation.channel import Beat, Covered, Fault, Guard, Message, Observed, 
 from attestation.coverage import Coverage
 from attestation.errors import InvalidConfiguration, MalformedResult, ProofbeatError, Unavailable, WorkloadGone
 from attestation.facts import CollectorFact, ExecutionFact, Fact, FileFact, InstanceFact, ProcessFact
-from attestation.keys import from_der
 from attestation.layers import Layer
 from attestation.violation import Violation, ViolationClass
 from policies.appraise.violation import violates
 from policies.model.policy import PolicySpec
-from sidecar import clock, freshness
-from sidecar.attester import Attester, Outcome, Standpoint
+from sidecar import answers, clock, freshness
+from sidecar.attester import Attester, HeldNonce, Outcome, Standpoint
 from sidecar.causes import Causes
 from sidecar.clock import LeaseTimer
 from sidecar.config import SidecarConfig
@@ -138,7 +137,7 @@ class Sidecar:
             unclean=unclean,
             waiting=self._telling.enrolment_waits,
         )
-        self._result_key = from_der(enrolled.enrolment.result_key)
+        self._membership = answers.member(enrolled.enrolment, self._config.trust_domain)
         self._adopt(enrolled.enrolment.policy)
         self._telling.enrolled(enrolled.enrolment)
         for cause in enrolled.enrolment.standing.causes:
@@ -260,13 +259,13 @@ class Sidecar:
     def _attester(self, pinned: Pinned, enrolled: Enrolled, key: ec.EllipticCurvePrivateKey) -> Attester:
         return Attester(
             self._client,
-            enrolled.enrolment,
+            self._membership,
+            HeldNonce(enrolled.enrolment.nonce, enrolled.sent),
             pinned.instance,
             pinned.boot_id,
             key,
             self._observations,
             self._standpoint,
-            enrolled.sent,
         )
 
     def _standpoint(self) -> Standpoint:
@@ -279,12 +278,13 @@ class Sidecar:
             governed.layers,
             governed.required,
             governed.policy.spec.freshness,
+            governed.policy.spec.mode,
         )
 
     def _adopt(self, document: str) -> None:
         """A policy document, the first or a newer one. Raises MalformedResult."""
-        known = self._governed.epoch if self._governed else 0
-        governed = read_governing(document, self._result_key, at_least=known)
+        member = self._membership
+        governed = read_governing(document, member.result_key, member.spiffe_id, self._governed)
         first, self._governed = self._governed is None, governed
         spec, local = governed.policy.spec, self._config.workload
         include = tuple(dict.fromkeys((*spec.files.include, *local.files.include)))
@@ -319,7 +319,7 @@ class Sidecar:
 
     def _released(self, order: str) -> None:
         try:
-            generations = self._causes.released(order, self._result_key, self._state)
+            generations = self._causes.released(order, self._membership.result_key, self._state)
         except MalformedResult as error:
             self._telling.push_failed(error.sentence)
         else:
@@ -372,6 +372,9 @@ class Sidecar:
         self._telling.measurer_lost(reason)
         if self._state.phase is not Phase.ENDED:
             self._step(freshness.MeasurerLost(_lost(reason, now)))
+            if self._delivering.closing:
+                # Who would cut what is open is gone.
+                self._delivering.end_envoy(reason)
         self._end(Unavailable(f"the measurer is lost: {reason}", where="measurer", mend="Start the sidecar again."))
 
     def _latch_failed(self, reason: str) -> None:
@@ -388,6 +391,7 @@ class Sidecar:
     def _close_for_good(self) -> None:
         if self._state.open:
             self._delivering.close("sidecar-stopped")
+            self._delivering.end_envoy("the sidecar stops")
         self._delivering.stop()
         self._measurer.stop()
         self._telling.stopped()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -122,6 +123,22 @@ class Delivery:
         self._steps.setdefault("swept", done.at)
         self._climb(ladder.SweepDone(done.number, done.destroyed, done.left))
 
+    def end_envoy(self, reason: str) -> None:
+        """SIGKILL from here, in case nobody else can cut its open connections any more.
+
+        Where we may not, for it runs as another user, they end by their duration cap.
+        """
+        envoy = self._server.client
+        if envoy is None:
+            return
+        try:
+            signal.pidfd_send_signal(envoy.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        except PermissionError as error:
+            reason = f"{reason}; not by us: {error.strerror}"
+        self._tell(Told(Happening.ESCALATED, reason))
+
     def stop(self) -> None:
         self._abandon_closing()
 
@@ -161,8 +178,9 @@ class Delivery:
                 self._order(SweepOrder(number))
             case Kill(number, reason):
                 self._sweeps = number
+                # Both try: the measurer may be stopped, and we may be no user who is allowed to.
                 self._order(KillEnvoy(number))
-                self._tell(Told(Happening.ESCALATED, reason))
+                self.end_envoy(reason)
             case Wait(seconds):
                 self._later(seconds, ladder.Settled())
             case Closed(destroyed, killed):

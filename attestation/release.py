@@ -47,5 +47,5 @@ def parse(token: str, key: ec.EllipticCurvePublicKey) -> ReleaseOrder:
         order = json.loads(body)
         causes = tuple(str(cause) for cause in order["causes"])
         return ReleaseOrder(InstanceId(order["instance"]), causes, int(order["iat"]))
-    except (ValueError, KeyError, TypeError, InvalidInput) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, InvalidInput) as error:
         raise MalformedResult("a release order that does not parse", where="release") from error

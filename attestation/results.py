@@ -124,7 +124,7 @@ def read_payload(body: bytes) -> Result:
         return _read(token, _names(token["eat_profile"]))
     except MalformedResult:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, InvalidInput) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput) as error:
         raise MalformedResult(f"claims that do not parse ({error})", where=_WHERE) from error
 
 

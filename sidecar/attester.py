@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from attestation import evidence, results
+from attestation import evidence
 from attestation.claims import Claims
 from attestation.coverage import Coverage
+from attestation.digests import Digest
 from attestation.errors import MalformedResult
 from attestation.instance import InstanceId
-from attestation.keys import from_der, public_der
+from attestation.keys import public_der
 from attestation.layers import Layer
 from attestation.results import Result
-from attestation.spiffe import SpiffeId
 from attestation.trust import Tier
 from attestation.violation import Violation, ViolationClass
-from sidecar import clock
+from policies.model.policy import Mode
+from sidecar import answers, clock
+from sidecar.answers import Asked, Believed, Membership
 from sidecar.delivery.resources import Identity
-from sidecar.freshness import Appraised, Lease
+from sidecar.freshness import Appraised
 from sidecar.observations import Measured, Observations
 from telemetry.recorder import RoundRecord
-from wire.messages import Answer, Enrolment, Nonce
+from wire.messages import Nonce
 from wire.session import AuthorityClient
 
+_MOST_SPENT = 64
 REQUEST_SECONDS = 10.0
 """How long one exchange with the authority, or one measurement, may take before the round is given up."""
 
@@ -78,6 +81,7 @@ class Standpoint:
     layers: tuple[Layer, ...]
     required: tuple[Layer, ...]
     freshness: float
+    mode: Mode
 
 
 class Attester:
@@ -89,13 +93,13 @@ class Attester:
     def __init__(
         self,
         client: AuthorityClient,
-        enrolment: Enrolment,
+        membership: Membership,
+        first: HeldNonce,
         instance: InstanceId,
         boot_id: str,
         evidence_key: ec.EllipticCurvePrivateKey,
         observations: Observations,
         standpoint: Callable[[], Standpoint],
-        enrolment_sent: float,
     ) -> None:
         self._client = client
         self._instance = instance
@@ -103,14 +107,13 @@ class Attester:
         self._evidence_key = evidence_key
         self._observations = observations
         self._standpoint = standpoint
-        self._spiffe_id = SpiffeId.parse(enrolment.spiffe_id)
-        self._bundle = enrolment.bundle.encode()
-        self._result_key = from_der(enrolment.result_key)
-        self._nonce: HeldNonce | None = HeldNonce(enrolment.nonce, enrolment_sent)
+        self._membership = membership
+        self._nonce: HeldNonce | None = first
+        self._spent: deque[bytes] = deque(maxlen=_MOST_SPENT)
         self._leaf: LeafKey | None = None
 
     async def round(self, *, full: bool) -> Outcome:
-        """Raises Unavailable (try again), Refused (the authority said no) and MalformedResult (it lied)."""
+        """Raises Unavailable (try again), Refused (the authority said no) and InvalidInput (it lied)."""
         record = RoundRecord(began=clock.now().boot)
         # 1. A nonce, with the time it was asked for.
         held = await self._take_nonce()
@@ -130,19 +133,36 @@ class Attester:
         )
         record.signed = sent = clock.now().boot
         # 4. The authority's answer, with the next nonce.
-        answer = await self._client.attest(signed, measured.bodies.__getitem__)
+        answer = await self._client.attest(signed, lambda digest: _body(measured, digest))
         self._nonce = HeldNonce(answer.nonce, sent)
         record.answered = clock.now().boot
         # 5. What it comes to, believed only after it is checked.
-        return self._outcome(held, answer, standpoint, measured, leaf, record)
+        asked = Asked(
+            held.nonce.value,
+            held.nonce.sequence,
+            held.sent,
+            self._instance,
+            standpoint.generation,
+            standpoint.policy_epoch,
+            standpoint.mode,
+            standpoint.freshness,
+            leaf.key.public_key(),
+        )
+        believed = answers.believe(answer, asked, self._membership, clock.now())
+        return self._outcome(believed, asked, standpoint, measured, leaf, record)
 
     async def _take_nonce(self) -> HeldNonce:
         """The prefetched nonce, once; a fresh one where there is none or it grew old."""
         held, self._nonce = self._nonce, None
-        if held is not None and held.usable(clock.now().boot):
-            return held
-        sent = clock.now().boot
-        return HeldNonce(await self._client.challenge(), sent)
+        if held is None or not held.usable(clock.now().boot):
+            sent = clock.now().boot
+            held = HeldNonce(await self._client.challenge(), sent)
+        if held.nonce.value in self._spent:
+            raise MalformedResult(
+                "the authority gave out a nonce for the second time", where="nonce", mend="Look at its log and clock."
+            )
+        self._spent.append(held.nonce.value)
+        return held
 
     def _current_leaf(self) -> LeafKey:
         now = clock.now().boot
@@ -165,65 +185,41 @@ class Attester:
 
     def _outcome(
         self,
-        held: HeldNonce,
-        answer: Answer,
+        believed: Believed,
+        asked: Asked,
         standpoint: Standpoint,
         measured: Measured,
         leaf: LeafKey,
         record: RoundRecord,
     ) -> Outcome:
-        result = results.parse(answer.ear, self._result_key, now=clock.now().wall)
-        self._check_result(result, held, standpoint)
-        identity = self._identity(answer, leaf) if answer.chain else None
-        lease = Lease(
-            number=held.nonce.sequence,
-            boot_end=held.sent + answer.lease_ms / 1000,
-            wall_end=(answer.issued_ms + answer.lease_ms) / 1000,
-            affirmed=result.status is Tier.AFFIRMING,
-        )
+        result = believed.result
         event = Appraised(
             tier=result.status,
             generation=result.generation,
-            sequence=held.nonce.sequence,
+            sequence=asked.sequence,
             measured_from=min(
                 (each.full_began for each in measured.observations if each.layer in standpoint.required),
                 default=measured.full_began,
             ),
-            lease=lease if identity is not None else None,
+            lease=believed.lease,
             cause=_contraindication(result, record.began) if result.status is Tier.CONTRAINDICATED else None,
         )
-        return Outcome(event, identity, result, answer.policy_epoch, record)
+        return Outcome(event, self._identity(believed, leaf), result, result.policy_epoch, record)
 
-    def _check_result(self, result: Result, held: HeldNonce, standpoint: Standpoint) -> None:
-        """The result answers this evidence, of this instance, under this identity, and nothing else."""
-        wrong = [
-            name
-            for name, found, expected in (
-                ("nonce", result.nonce, held.nonce.value),
-                ("instance", result.instance, self._instance),
-                ("SPIFFE ID", result.spiffe_id, self._spiffe_id),
-                ("generation", result.generation, standpoint.generation),
-            )
-            if found != expected
-        ]
-        if wrong:
-            raise MalformedResult(
-                f"the result is for another {', another '.join(wrong)}",
-                where="attestation result",
-                mend="The authority, or something in between, mixed up its answers: nothing was opened.",
-            )
-
-    def _identity(self, answer: Answer, leaf: LeafKey) -> Identity:
-        chain = answer.chain.encode()
-        certificate = x509.load_pem_x509_certificate(chain)
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        identities = names.get_values_for_type(x509.UniformResourceIdentifier)
-        if certificate.public_key() != leaf.key.public_key() or identities != [str(self._spiffe_id)]:
-            raise MalformedResult(
-                "the certificate is for another key or identity", where="attestation answer", mend="Nothing was opened."
-            )
+    def _identity(self, believed: Believed, leaf: LeafKey) -> Identity | None:
+        if not believed.chain:
+            return None
         key = leaf.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return Identity(chain, key, self._bundle)
+        return Identity(believed.chain, key, self._membership.bundle)
+
+
+def _body(measured: Measured, digest: Digest) -> bytes:
+    body = measured.bodies.get(digest)
+    if body is None:
+        raise MalformedResult(
+            f"the authority asks for the body {digest[:12]!r}, which this round does not claim", where="need"
+        )
+    return body
 
 
 def _contraindication(result: Result, at: float) -> Violation:

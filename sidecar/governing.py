@@ -11,12 +11,17 @@ from pydantic import ValidationError
 from attestation import results
 from attestation.errors import MalformedResult
 from attestation.layers import Layer
+from attestation.spiffe import SpiffeId
 from policies.model.policy import AttestationPolicy, Demand
 from policies.model.references import ReferenceValues
+from policies.model.registration import WorkloadRegistration
 from sidecar.freshness import Rules
 
 MEASURED = (Layer.FILES, Layer.PROCESSES)
 """The layers that this sidecar can measure. Others are named absent in the evidence."""
+
+_WHERE = "signed policy"
+_KEPT = "What was in force stays in force."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +47,49 @@ class Governed:
         return tuple(layer for layer in MEASURED if self.policy.spec.demand(layer) is Demand.REQUIRED)
 
 
-def read_governing(document: str, key: ec.EllipticCurvePublicKey, *, at_least: int) -> Governed:
-    """The document's content. Raises MalformedResult for a foreign signature, another form, or a lower epoch."""
-    payload = results.open_signed(document, key)
-    try:
-        fields = json.loads(payload)
-        governed = Governed(
-            int(fields["epoch"]),
-            AttestationPolicy.model_validate_json(json.dumps(fields["policy"])),
-            ReferenceValues.model_validate_json(json.dumps(fields["references"])),
-        )
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise MalformedResult("the policy document does not parse", where="signed policy") from error
-    if governed.epoch < at_least:
+def read_governing(
+    document: str, key: ec.EllipticCurvePublicKey, identity: SpiffeId, known: Governed | None
+) -> Governed:
+    """The document's content. known: what is in force, which stays so whenever this raises.
+
+    Raises MalformedResult for a foreign signature, anything not understood, another identity's policy, a lower epoch,
+    or the same epoch with other content.
+    """
+    registered, governed = _parsed(results.open_signed(document, key))
+    if registered != str(identity):
+        raise MalformedResult(f"the policy of {registered}, where this is {identity}", where=_WHERE, mend=_KEPT)
+    if known is not None and governed.epoch < known.epoch:
         raise MalformedResult(
-            f"policy epoch {governed.epoch} after {at_least}",
-            where="signed policy",
+            f"policy epoch {governed.epoch} after {known.epoch}",
+            where=_WHERE,
             mend="Epochs only rise: a roll-back of policy is a new epoch.",
         )
+    if known is not None and governed.epoch == known.epoch and governed != known:
+        raise MalformedResult(f"another policy under the same epoch {known.epoch}", where=_WHERE, mend=_KEPT)
     return governed
+
+
+def _parsed(payload: bytes) -> tuple[str, Governed]:
+    """The SPIFFE ID that it is for, and what it says: strictly, for what is not understood may be what matters."""
+    try:
+        fields = json.loads(payload)
+        if fields.keys() != {"epoch", "policy", "references", "registration"} or type(fields["epoch"]) is not int:
+            raise ValueError(f"it has the parts {', '.join(sorted(map(str, fields)))}")
+        policy = AttestationPolicy.model_validate_json(json.dumps(fields["policy"]))
+        references = ReferenceValues.model_validate_json(json.dumps(fields["references"]))
+        registration = WorkloadRegistration.model_validate_json(json.dumps(fields["registration"]))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(map(str, (error.title, *fault["loc"])))
+        raise _not_understood(f"{place}: {fault['msg']}") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _not_understood(str(error)) from error
+    return registration.spec.spiffe_id, Governed(fields["epoch"], policy, references)
+
+
+def _not_understood(why: str) -> MalformedResult:
+    return MalformedResult(
+        f"a policy document that this sidecar does not understand: {why}",
+        where=_WHERE,
+        mend=f"{_KEPT} Update this sidecar, or write the policy as it knows it.",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from attestation.errors import Refused, Unavailable
+from attestation.errors import InvalidInput, Refused, Unavailable
 from sidecar.retries import Retries
 from wire.messages import Report
 from wire.session import AuthorityClient
@@ -34,7 +34,8 @@ class Reports:
         while True:
             try:
                 await self._client.report(report)
-            except Unavailable:
+            except (Unavailable, InvalidInput):
+                # What answers nothing acknowledges nothing.
                 await asyncio.sleep(retries.pause())
             except Refused as error:
                 return error.sentence

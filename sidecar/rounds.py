@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Protocol, Self
 
-from attestation.errors import MalformedResult, ProofbeatError, Refused, Unavailable
+from attestation.errors import InvalidInput, ProofbeatError, Refused, Unavailable
 from policies.model.policy import PolicySpec
 from sidecar import clock
 from sidecar.attester import Attester, Outcome
@@ -38,7 +38,7 @@ class Owner(Protocol):
         ...
 
     async def fetch_policy(self) -> None:
-        """Adopts the authority's newest. Raises Unavailable, MalformedResult."""
+        """Adopts the authority's newest. Raises Unavailable, Refused, InvalidInput."""
         ...
 
 
@@ -86,7 +86,7 @@ class RoundLoop:
             full = await self._rounds.next()
             try:
                 outcome = await attester.round(full=full or not self._owner.state.open or self._full_is_due())
-            except (Unavailable, MalformedResult) as error:
+            except (Unavailable, InvalidInput) as error:
                 self._again(error)
             except Refused as error:
                 await self._refused(error)
@@ -105,7 +105,7 @@ class RoundLoop:
         if error.kind == Kind.POLICY_EPOCH_STALE:
             try:
                 await self._owner.fetch_policy()
-            except (Unavailable, MalformedResult) as failed:
+            except (Unavailable, Refused, InvalidInput) as failed:
                 self._again(failed)
             else:
                 self._rounds.want(full=True)

@@ -151,7 +151,7 @@ def from_json(body: bytes) -> Problem:
     """Raises InvalidInput for a document that is no problem of ours."""
     try:
         fields: Any = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput("an answer that is neither a result nor a problem", where="authority") from error
     return build(Problem, fields, where="problem")
 

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation import digests, evidence, keys
 from attestation.digests import Digest
-from attestation.errors import InvalidInput, Unavailable
+from attestation.errors import InvalidInput, Refused, Unavailable
 from attestation.instance import InstanceId
-from attestation.wording import shown
+from attestation.wording import shown, shown_lines
 from wire import backoff, messages, proofs
 from wire.link import Link
 from wire.messages import (
@@ -157,18 +157,23 @@ class AuthorityClient:
 
     async def report(self, report: Report) -> Standing:
         """Tells of a violation. When this returns, the authority has it on disk."""
-        return _expect(await self._ask(replace(report, cause=shown(report.cause))), Standing)
+        return _expect(await self._ask(_harmless(report)), Standing)
 
     async def policy(self) -> PolicyChanged:
         """The policy document in force for this instance."""
         return _expect(await self._ask(AskPolicy()), PolicyChanged)
 
     async def close(self, *, clean: bool = True) -> None:
-        """Ends the session. clean: this run ends in order; the next start then is no unclean one."""
+        """Ends the session. clean: this run ends in order; the next start then is no unclean one.
+
+        A goodbye that the authority does not take changes nothing: it sees a run without one, and so an unclean end.
+        """
         self._closing.set()
         try:
             if clean and self._who is not None:
                 _expect(await self._ask(Goodbye()), Done)
+        except (Unavailable, Refused, InvalidInput):
+            pass
         finally:
             if self._link is not None:
                 await self._link.close()
@@ -219,6 +224,20 @@ class AuthorityClient:
                 await self._closing.wait()
         except TimeoutError:
             return
+
+
+def _harmless(report: Report) -> Report:
+    """What the workload had a hand in, fit for any encoding and bounded."""
+    process = report.process
+    return replace(
+        report,
+        cause=shown(report.cause),
+        subject=shown(report.subject),
+        process=process and replace(process, executable=shown(process.executable)),
+        rule=shown(report.rule),
+        mend=shown(report.mend),
+        allow=shown_lines(report.allow),
+    )
 
 
 def _expect(reply: Reply, shape: type[Wanted]) -> Wanted:

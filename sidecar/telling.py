@@ -7,6 +7,7 @@ from typing import Any
 
 from attestation.channel import Pinned
 from attestation.coverage import Coverage
+from attestation.plain import plain
 from attestation.violation import Violation
 from sidecar import clock
 from sidecar.attester import Outcome
@@ -41,7 +42,9 @@ class Telling:
         self._log.info(Event.ENROLLED, spiffe_id=enrolment.spiffe_id, policy_epoch=enrolment.policy_epoch)
 
     def covered(self, coverage: Coverage) -> None:
-        self._log.info(Event.COVERAGE, grade=coverage.grade, cutting=coverage.cutting)
+        self._log.info(
+            Event.COVERAGE, grade=coverage.grade, cutting=coverage.cutting, isolation=plain(coverage.isolation)
+        )
 
     def violated(self, violation: Violation) -> None:
         self._log.warning(

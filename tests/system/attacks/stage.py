@@ -1,0 +1,287 @@
+"""A real authority, sidecar and measurer around a workload that attacks them, each as the user that a test gives it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attestation.coverage import Isolation
+from proofbeat import references
+from tests.system.authority.town import Clock, Town, town
+from tests.system.measurer.stage import ROOT, Workload
+
+PATIENCE = 15.0
+DEADMAN = 1.0
+REFUSED = "refused"
+NAME = "web"
+ASK = """
+import os, socket, sys
+def ask(path):
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(5)
+        asking.connect(path)
+        try:
+            return "served" if asking.recv(1) else "refused"
+        except ConnectionResetError:
+            return "refused"
+def tell(folder, name, act):
+    try:
+        said = act()
+    except Exception as error:
+        said = type(error).__name__
+    with open(f"{folder}/{name}.new", "w") as file:
+        file.write(str(said))
+    os.rename(f"{folder}/{name}.new", f"{folder}/{name}")
+"""
+"""What every attacker knows: asking for the key (the server speaks first to whom it admits), and telling us of it."""
+
+
+def user(uid: int, *capabilities: str) -> tuple[str, ...]:
+    """Before a command: another user, with these capabilities and no others."""
+    given = ",".join(f"+{each}" for each in capabilities) or "-all"
+    return (
+        "setpriv",
+        f"--reuid={uid}",
+        f"--regid={uid}",
+        "--clear-groups",
+        f"--inh-caps={given}",
+        f"--ambient-caps={given}",
+    )
+
+
+class Attacked(Workload):
+    """A workload that somebody broke into. folder: where it writes what came of its acts."""
+
+    def __init__(self, folder: Path, first: Sequence[str] = ()) -> None:
+        self._folder, self._told = folder, 0
+        super().__init__(first)
+        for line in ASK.strip().split("\ndef "):
+            head = line if line.startswith("import") else "def " + line
+            self.do(f"exec({head!r}, globals())")
+
+    def tries(self, expression: str) -> str:
+        """What an expression comes to, or the name of the error that it raises."""
+        self.told_later(expression)
+        return self.heard()
+
+    def told_later(self, expression: str, before: str = "") -> None:
+        """The same in a process of its own, whose name for what it finds is taken up by `heard`."""
+        self._told += 1
+        self.do(f"{before}tell({str(self._folder)!r}, {self._name!r}, lambda: {expression})")
+
+    def heard(self) -> str:
+        end = time.monotonic() + PATIENCE
+        told = self._folder / self._name
+        while not told.exists():
+            assert time.monotonic() < end, "the attacker says nothing"
+            time.sleep(0.01)
+        return told.read_text()
+
+    @property
+    def _name(self) -> str:
+        return f"told-{self._told}"
+
+
+class TownHall:
+    """The authority in a thread of its own. clock: its wall clock, which a test can move."""
+
+    def __init__(self, folder: Path, rules: str) -> None:
+        self.clock = Clock()
+        self._ready: queue.Queue[Town] = queue.Queue()
+        self._loop = asyncio.new_event_loop()
+        self._over = asyncio.Event()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(folder, rules),))
+        self._thread.start()
+        self.town = self._ready.get(timeout=PATIENCE)
+
+    async def _run(self, folder: Path, rules: str) -> None:
+        async with town(folder, clock=self.clock, rules=rules) as running:
+            self._ready.put(running)
+            await self._over.wait()
+
+    def token(self) -> str:
+        made = asyncio.run_coroutine_threadsafe(self.town.authority.create_token(NAME), self._loop)
+        return made.result(PATIENCE)
+
+    def end(self) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+        self._loop.close()
+
+
+@dataclass
+class Scene:
+    """What a test plays in. logs: what the sidecar has said, oldest first."""
+
+    folder: Path
+    workload: Attacked
+    hall: TownHall
+    sidecar: subprocess.Popen[str]
+    logs: list[dict[str, Any]] = field(default_factory=list)
+    _lines: queue.Queue[dict[str, Any] | None] = field(default_factory=queue.Queue)
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "keys" / "xds.sock"
+
+    @property
+    def measurer(self) -> int:
+        return int(self.until("started")["measurer"])
+
+    def listen(self) -> None:
+        """In a thread: every line that the sidecar writes."""
+        assert self.sidecar.stderr
+        for line in self.sidecar.stderr:
+            if line.startswith("{"):
+                self._lines.put(json.loads(line))
+            else:
+                sys.stderr.write(line)
+        self._lines.put(None)
+
+    def until(
+        self,
+        event: str,
+        matching: Callable[[Mapping[str, Any]], bool] = lambda _: True,
+        *,
+        after: int = 0,
+        seconds: float = PATIENCE,
+    ) -> dict[str, Any]:
+        """The first line of this event that matches. after: how many lines are passed over, as `len(logs)` said."""
+        end, looked = time.monotonic() + seconds, after
+        while True:
+            for line in self.logs[looked:]:
+                if line["event"] == event and matching(line):
+                    return line
+            looked = len(self.logs)
+            try:
+                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"no such {event}; it said {[each['event'] for each in self.logs]}") from None
+            if line is None:
+                raise AssertionError(f"the sidecar ended without {event}; it said {self.logs[-3:]}")
+            self.logs.append(line)
+
+    def until_open(self, after: int = 0) -> None:
+        self.until("phase", lambda each: each["phase"] == "fresh", after=after)
+
+    def until_quarantined(self, kind: str) -> dict[str, Any]:
+        """Closed because of this violation."""
+        told = self.until("violation", lambda each: each["kind"] == kind)
+        self.until("phase", lambda each: each["phase"] == "quarantined")
+        return told
+
+    def isolation(self, holds: Callable[[Isolation], bool]) -> Isolation:
+        """What the sidecar signs, once it is so."""
+        told = self.until("coverage", lambda each: holds(Isolation(**each["isolation"])))
+        return Isolation(**told["isolation"])
+
+
+def policy(**changes: Any) -> str:
+    spec = {
+        "mode": "enforce",
+        "interval": "500ms",
+        "freshness": "20s",
+        "deadman": f"{DEADMAN * 1000:.0f}ms",
+        **changes,
+    }
+    head = {"apiVersion": "proofbeat.dev/v1alpha1"}
+    ruled = {**head, "kind": "AttestationPolicy", "metadata": {"name": NAME}, "spec": spec}
+    registered = {"spiffeId": f"spiffe://town.example/{NAME}", "policy": NAME, "references": NAME}
+    registration = {**head, "kind": "WorkloadRegistration", "metadata": {"name": NAME}, "spec": registered}
+    return yaml.safe_dump_all([ruled, registration])
+
+
+@contextlib.contextmanager
+def scene(
+    *,
+    workload: Sequence[str] = (),
+    sidecar: Sequence[str] = (),
+    owner: int = 0,
+    envoys: Sequence[int] = (),
+    cgroup: str = "",
+    **rules: Any,
+) -> Iterator[Scene]:
+    """A workload, measured and waiting to be attested. workload, sidecar: what their commands begin with.
+
+    owner: whose the sidecar's folders are. envoys: users that may fetch the key; empty for the sidecar's own.
+    """
+    with contextlib.ExitStack() as undo:
+        folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="attack-")))
+        folder.chmod(0o755)
+        measured = folder / "app"
+        measured.mkdir()
+        (measured / "main").write_text("what is measured")
+        attacker = folder / "loot"
+        attacker.mkdir()
+        attacker.chmod(0o777)
+        running = Attacked(attacker, workload)
+        undo.callback(running.end)
+        taken = asyncio.run(references.build(NAME, running.pid, (str(measured),)))
+        document = f"{policy(files={'include': [str(measured)]}, **rules)}---\n{references.to_yaml(taken)}"
+        (folder / "authority").mkdir()
+        hall = TownHall(folder / "authority", document)
+        undo.callback(hall.end)
+        config = _configured(folder, hall, running.pid, owner, envoys, cgroup)
+        process = subprocess.Popen(
+            [*sidecar, sys.executable, "-P", "-m", "proofbeat", "sidecar", "-c", str(config)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        playing = Scene(folder, running, hall, process)
+        listening = threading.Thread(target=playing.listen)
+        listening.start()
+        undo.callback(_end, process, listening)
+        yield playing
+
+
+def _configured(folder: Path, hall: TownHall, pid: int, owner: int, envoys: Sequence[int], cgroup: str) -> Path:
+    for name in ("keys", "state"):
+        (folder / name).mkdir()
+        os.chown(folder / name, owner, owner)
+    bundle, token = folder / "bundle.pem", folder / "token"
+    bundle.write_text(hall.town.where.bundle)
+    token.write_text(hall.token())
+    config = {
+        "trustDomain": hall.town.where.trust_domain,
+        "authority": {"url": hall.town.where.url, "bundle": str(bundle)},
+        "enrolment": {"joinTokenFile": str(token)},
+        "workload": {"pid": pid, "cgroup": cgroup},
+        "delivery": {
+            "socket": str(folder / "keys" / "xds.sock"),
+            "socketMode": 0o666,
+            "allow": {"uids": list(envoys)},
+        },
+        "state": str(folder / "state" / "own"),
+    }
+    file = folder / "sidecar.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return file
+
+
+def _end(process: subprocess.Popen[str], listening: threading.Thread) -> None:
+    process.send_signal(signal.SIGCONT)
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    listening.join()

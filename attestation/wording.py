@@ -16,5 +16,10 @@ def shown(text: str, most: int = MOST_CHARACTERS) -> str:
     return text[:most]
 
 
+def shown_lines(text: str, most: int = MOST_CHARACTERS) -> str:
+    """`shown`, line by line: for a document of ours, whose line ends are meant."""
+    return "\n".join(shown(line, most) for line in text[: 4 * most].split("\n"))
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")

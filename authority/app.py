@@ -12,7 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from attestation import jws
-from attestation.errors import Refused, Unavailable
+from attestation.errors import InvalidInput, Refused, Unavailable
 from attestation.instance import InstanceId
 from authority import keyring
 from authority.api import replies
@@ -30,12 +30,14 @@ from authority.issuer.ca import Ca
 from authority.issuer.issuer import Issuer
 from authority.nonces import Nonces
 from authority.orders import Orders
+from authority.roll import called, chosen
 from authority.rounds import Rounds
 from authority.rules import Rules
 from authority.serving import Serving
 from authority.sessions import Sessions
 from authority.store.records import Enrolled, InstanceState
 from authority.store.store import Store
+from authority.why import Why, told
 from policies.model import load as policies
 from wire import messages, tls
 from wire.messages import AttestNow, Cause, PolicyChanged, Quarantined, Standing
@@ -70,7 +72,7 @@ class Authority:
         self._config = config
         self._clock = clock
         self._ca = _ca(config, allow_demo=allow_demo, now=clock())
-        self._store = Store(config.store)
+        self._store = Store(config.store, clock)
         self._signer = jws.Signer(self._ca.result_key)
         self._sessions = Sessions()
         self._serving = Serving(self._ca, config.trust_domain)
@@ -114,14 +116,40 @@ class Authority:
 
     async def instances(self) -> tuple[InstanceState, ...]:
         """Every instance that ever enrolled, the latest first."""
-        return await self._store.instances(self._rules().identities)
+        return self._called(await self._store.instances(self._rules().identities))
 
-    async def why(self, instance: InstanceId) -> InstanceState:
+    async def instance(self, instance: InstanceId) -> InstanceState:
         """One instance. Raises Refused (instance-unknown)."""
         found = await self._store.instance(instance, self._rules().identities)
         if found is None:
             raise Refused("this instance has not enrolled", kind=Kind.INSTANCE_UNKNOWN, where=str(instance))
-        return found
+        return (await self._called_among((found,)))[0]
+
+    async def why(self, asked: str, at: float | None = None) -> Why:
+        """asked: an instance, the beginning of its name, its registration or SPIFFE ID. at: Unix seconds, None for now.
+
+        Raises Refused (instance-unknown), and InvalidInput where several instances are meant or `at` lies ahead.
+        """
+        now = self._clock()
+        if at is not None and at > now:
+            raise InvalidInput("a time that is yet to come", where="why", mend="Ask for now by leaving it out.")
+        identities = self._rules().identities
+        named = [name for name, identity in identities.items() if asked in (name, identity)]
+        found = await self._store.registered(named, identities) if named else ()
+        found = found or await self._store.beginning(asked, identities)
+        instance = chosen(asked, await self._called_among(found))
+        moments = await self._store.history(instance.instance)
+        return told(instance, moments, int((now if at is None else at) * 1000), int(now * 1000))
+
+    async def _called_among(self, found: tuple[InstanceState, ...]) -> tuple[InstanceState, ...]:
+        """Whether one is gone is seen beside all of its registration."""
+        wanted = {each.instance for each in found}
+        peers = await self._store.registered({each.registration for each in found}, self._rules().identities)
+        return tuple(each for each in self._called(peers) if each.instance in wanted)
+
+    def _called(self, states: tuple[InstanceState, ...]) -> tuple[InstanceState, ...]:
+        retire_after_ms = int(self._config.history.retire_after * 1000)
+        return called(states, self._sessions.instances(), int(self._clock() * 1000), retire_after_ms)
 
     async def attest_now(self, instance: InstanceId) -> bool:
         """Asks for a round at once. False when the instance has no session."""
@@ -188,7 +216,10 @@ class Authority:
         while True:
             await asyncio.sleep(_HOUSEKEEPING)
             longest_ms = max((each.nonce_valid_ms for each in self._rules().registrations.values()), default=0)
-            await self._store.forget_rounds(int(self._clock() * 1000) - 2 * longest_ms - _LEAST_MEMORY_MS)
+            now_ms = int(self._clock() * 1000)
+            await self._store.forget_rounds(now_ms - 2 * longest_ms - _LEAST_MEMORY_MS)
+            await self._store.end_leases(now_ms)
+            await self._store.forget_history(now_ms - int(self._config.history.keep * 1000))
 
 
 def _ca(config: AuthorityConfig, *, allow_demo: bool, now: float) -> Ca:

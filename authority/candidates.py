@@ -5,12 +5,14 @@ from __future__ import annotations
 from attestation import release, results
 from attestation.results import Result
 from attestation.violation import ViolationClass
-from attestation.wording import shown
+from attestation.wording import shown, shown_lines
 from authority.issuer.ca import BACKDATE
 from authority.rules import Ruling
-from authority.store.records import Candidate, Enrolled
+from authority.store.records import Candidate, Enrolled, Explanation
 from authority.verifier.verify import Verified
-from policies.appraise.reasons import Verdict
+from policies.appraise.reasons import Finding, Verdict
+from policies.model.places import place
+from policies.model.policy import Mode
 from wire.messages import Cause
 
 VERIFIER = "proofbeat authority"
@@ -39,6 +41,7 @@ def candidate(
         policy_digest=ruling.digest,
         reasons=tuple(shown(f"{reason.kind}: {reason.text}") for reason in verdict.reasons[: results.MOST_REASONS]),
     )
+    tamper = _tamper(verified, verdict, now_ms) if ruling.sticky and verdict.tamper else None
     return Candidate(
         instance=enrolled.instance,
         thumbprint=verified.thumbprint,
@@ -51,13 +54,37 @@ def candidate(
         leaf_key=verified.claims.leaf_key,
         not_before=now_ms // 1000 - int(BACKDATE.total_seconds()),
         lease_end_ms=lease_end_ms,
-        tamper=_tamper(verified, verdict, now_ms) if ruling.sticky and verdict.tamper else None,
+        tamper=tamper,
+        closes=ruling.policy.spec.mode is Mode.ENFORCE,
+        explanation=_explained(_gravest(verdict), ruling, tamper, now_ms) if verdict.reasons else None,
     )
 
 
 def _tamper(verified: Verified, verdict: Verdict, now_ms: int) -> Cause:
     """The first finding that leaves no clean state behind, as a cause."""
-    text = shown(next(reason.text for reason in verdict.reasons if reason.finding_class is ViolationClass.TAMPER))
+    text = shown(_gravest(verdict).text)
     generation = verified.claims.generation
     name = release.cause_id(verified.claims.instance, generation=generation, kind="tamper", text=text, at_ms=now_ms)
     return Cause(name, "tamper", text, now_ms, generation)
+
+
+def _gravest(verdict: Verdict) -> Finding:
+    """The first tamper, else the first reason."""
+    tampers = (reason for reason in verdict.reasons if reason.finding_class is ViolationClass.TAMPER)
+    return next(tampers, verdict.reasons[0])
+
+
+def _explained(finding: Finding, ruling: Ruling, cause: Cause | None, now_ms: int) -> Explanation:
+    return Explanation(
+        id=cause.id if cause is not None else "",
+        kind=finding.kind,
+        violation_class=finding.finding_class,
+        text=shown(finding.text),
+        at_ms=now_ms,
+        layer=finding.layer,
+        subject=shown(finding.subject),
+        rule=shown(finding.rule),
+        place=place(finding.rule, ruling.governing.origins),
+        mend=shown(finding.mend),
+        allow=shown_lines(finding.allow),
+    )

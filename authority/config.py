@@ -32,6 +32,17 @@ class CaConfig(Strict):
     lifetime: Duration = 3650 * 86400.0
 
 
+class HistoryConfig(Strict):
+    """keep: how long history answers `proofbeat why` about states that are over; of one instance at most 500 moments.
+
+    What quarantines is kept for ever, whatever its age. retire_after: without session, lease and goodbye for that
+    long, an instance counts as gone.
+    """
+
+    keep: Duration = 30 * 86400.0
+    retire_after: Duration = 600.0
+
+
 class AuthorityConfig(Strict):
     """listen: host:port, port 0 for any. store: the SQLite file. policies: files, or folders of *.yaml.
 
@@ -44,6 +55,7 @@ class AuthorityConfig(Strict):
     policies: tuple[Path, ...] = Field(min_length=1)
     ca: CaConfig
     admin: Path
+    history: HistoryConfig = HistoryConfig()
 
     @property
     def address(self) -> tuple[str, int]:

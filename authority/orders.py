@@ -10,13 +10,18 @@ from attestation.errors import InvalidInput, Refused
 from attestation.instance import InstanceId
 from attestation.release import ReleaseOrder
 from attestation.violation import ViolationClass
-from attestation.wording import shown
+from attestation.wording import shown, shown_lines
 from authority.instances import Instances
-from authority.rules import Rules
-from authority.store.records import Enrolled
+from authority.rules import Rules, Ruling
+from authority.store.records import Enrolled, Explanation
 from authority.store.store import Store
+from policies.model.places import place
+from policies.model.policy import Mode
 from wire.messages import Cause, Push, Quarantined, Released, Report, Standing
 from wire.problems import Kind
+
+_MOST_WORD = 64
+"""Characters of a kind or a layer: they are words."""
 
 
 class Orders:
@@ -46,8 +51,14 @@ class Orders:
         )
         cause = Cause(name, kind, text, report.at_ms, report.generation)
         tamper = report.violation_class is ViolationClass.TAMPER
-        binding = tamper and rules.of(enrolled.registration).sticky
-        return await self._record(enrolled.instance, cause, binding=binding)
+        ruling = rules.of(enrolled.registration)
+        return await self._record(
+            enrolled.instance,
+            cause,
+            binding=tamper and ruling.sticky,
+            closes=ruling.policy.spec.mode is Mode.ENFORCE,
+            explanation=_explained(cause, report, ruling),
+        )
 
     async def quarantine(self, instance: InstanceId, text: str) -> Standing:
         """An operator's order. Raises Refused (instance-unknown)."""
@@ -82,8 +93,18 @@ class Orders:
         self._push(instance, Released(order))
         return order
 
-    async def _record(self, instance: InstanceId, cause: Cause, *, binding: bool) -> Standing:
-        standing = await self._store.record_cause(instance, cause, binding=binding, now_ms=self._now_ms())
+    async def _record(
+        self,
+        instance: InstanceId,
+        cause: Cause,
+        *,
+        binding: bool,
+        closes: bool = True,
+        explanation: Explanation | None = None,
+    ) -> Standing:
+        standing = await self._store.record_cause(
+            instance, cause, binding=binding, now_ms=self._now_ms(), closes=closes, explanation=explanation
+        )
         known = await self._instances.get(instance)
         generation = max(known.generation, cause.generation)
         self._instances.put(replace(known, standing=standing, generation=generation))
@@ -97,3 +118,22 @@ def _worded(text: str) -> str:
     if not text.strip():
         raise InvalidInput("an empty cause", where="quarantine", mend="Say why.")
     return shown(text)
+
+
+def _explained(cause: Cause, report: Report, ruling: Ruling) -> Explanation:
+    """A sidecar's words, made harmless once more: it is not trusted to have done so."""
+    process = report.process
+    return Explanation(
+        id=cause.id,
+        kind=shown(report.kind or cause.kind, _MOST_WORD),
+        violation_class=cause.kind,
+        text=cause.text,
+        at_ms=cause.at_ms,
+        layer=shown(report.layer, _MOST_WORD),
+        subject=shown(report.subject),
+        process=process and replace(process, executable=shown(process.executable)),
+        rule=shown(report.rule),
+        place=place(report.rule, ruling.governing.origins),
+        mend=shown(report.mend),
+        allow=shown_lines(report.allow),
+    )

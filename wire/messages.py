@@ -12,8 +12,9 @@ from typing import Any
 from attestation import cbor
 from attestation.digests import Digest
 from attestation.errors import InvalidInput, MalformedEvidence
+from attestation.facts import Actor
 from attestation.instance import InstanceId
-from attestation.plain import build, plain
+from attestation.plain import build, plain, since
 from attestation.violation import ViolationClass
 from wire.problems import Problem
 from wire.versions import OURS, Version
@@ -116,12 +117,22 @@ class Attest:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The sidecar closed because of this. Answered by Standing, after it is on disk."""
+    """The sidecar closed because of this. Answered by Standing, after it is on disk.
+
+    From kind on: as attestation.violation.Violation has them, empty where nobody knows.
+    """
 
     generation: int
     violation_class: ViolationClass
     cause: str
     at_ms: int
+    kind: str = since(1, "")
+    layer: str = since(1, "")
+    subject: str = since(1, "")
+    process: Actor | None = since(1, None)
+    rule: str = since(1, "")
+    mend: str = since(1, "")
+    allow: str = since(1, "")
 
 
 @dataclass(frozen=True, slots=True)

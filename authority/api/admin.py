@@ -15,6 +15,7 @@ from attestation.instance import InstanceId
 from attestation.plain import plain
 from attestation.quantities import seconds
 from authority.store.records import InstanceState
+from authority.why import Why
 from wire.messages import Standing
 
 
@@ -25,7 +26,7 @@ class Operations(Protocol):
     async def quarantine(self, instance: InstanceId, cause: str) -> Standing: ...
     async def release(self, instance: InstanceId, causes: tuple[str, ...] | None = None) -> str: ...
     async def instances(self) -> tuple[InstanceState, ...]: ...
-    async def why(self, instance: InstanceId) -> InstanceState: ...
+    async def why(self, asked: str, at: float | None = ...) -> Why: ...
     async def attest_now(self, instance: InstanceId) -> bool: ...
     async def reload_policies(self) -> int: ...
 
@@ -78,8 +79,14 @@ class AdminApi:
         return web.json_response({"instances": plain(await self._operations.instances())})
 
     async def _why(self, request: web.Request) -> web.Response:
-        state = await self._operations.why(InstanceId(request.query.get("instance", "")))
-        return web.json_response(plain(state))
+        asked, at = request.query.get("instance", ""), request.query.get("at")
+        if not asked:
+            raise InvalidInput("nobody is named", where="why", mend="Give an instance, or a registration.")
+        try:
+            moment = None if at is None else int(at) / 1000
+        except ValueError as error:
+            raise InvalidInput(f"{at!r} is no time", where="at", mend="Unix milliseconds.") from error
+        return web.json_response(plain(await self._operations.why(asked, moment)))
 
 
 def bound_socket(path: Path) -> socket.socket:

@@ -7,16 +7,31 @@ from collections.abc import Collection
 from sqlalchemy import Connection, insert, select, update
 
 from attestation.instance import InstanceId
+from authority.store import history
+from authority.store.records import Explanation, Happened, State
 from authority.store.schema import causes, instances
 from wire.messages import Cause, Standing
 
 MOST_SHOWN = 64
 
 
-def record(db: Connection, instance: InstanceId, cause: Cause, *, binding: bool, now_ms: int) -> bool:
+_EVENTS = {"order": Happened.ORDERED, "clone": Happened.CLONED}
+
+
+def record(
+    db: Connection,
+    instance: InstanceId,
+    cause: Cause,
+    *,
+    binding: bool,
+    now_ms: int,
+    closes: bool = True,
+    explanation: Explanation | None = None,
+) -> bool:
     """Keeps a cause, once; a binding one quarantines. False when it was known: a report is safe to repeat.
 
-    A cause that was released stays released: a late copy of its report is no later cause.
+    A cause that was released stays released: a late copy of its report is no later cause. closes: policy enforces,
+    so that the sidecar has closed; else history tells what would have happened.
     """
     if db.execute(select(causes.c.id).where(causes.c.id == cause.id)).first() is not None:
         return False
@@ -39,7 +54,18 @@ def record(db: Connection, instance: InstanceId, cause: Cause, *, binding: bool,
         .values(generation=cause.generation)
     )
     if binding:
-        db.execute(update(instances).where(instances.c.instance == instance.value).values(quarantined=True))
+        mark = update(instances).where(instances.c.instance == instance.value)
+        db.execute(mark.values(quarantined=True, lease_end_ms=0))
+    event = _EVENTS.get(cause.kind, Happened.VIOLATION) if closes else Happened.WOULD_HAVE
+    history.add(
+        db,
+        instance.value,
+        now_ms,
+        event,
+        cause.text,
+        state=State.QUARANTINED if binding or closes else None,
+        explanation=explanation or Explanation(cause.id, cause.kind, cause.kind, cause.text, cause.at_ms),
+    )
     return True
 
 
@@ -62,7 +88,7 @@ def of(db: Connection, instance: InstanceId, *, binding: bool, released: bool) -
     return tuple(Cause(*row) for row in db.execute(query))
 
 
-def release(db: Connection, instance: InstanceId, named: Collection[str], order: str) -> tuple[Cause, ...]:
+def release(db: Connection, instance: InstanceId, named: Collection[str], order: str, now_ms: int) -> tuple[Cause, ...]:
     """Releases, when every binding cause is named; else nothing changes. Returns the causes that are not named."""
     later = tuple(each for each in of(db, instance, binding=True, released=False) if each.id not in named)
     if later:
@@ -75,6 +101,8 @@ def release(db: Connection, instance: InstanceId, named: Collection[str], order:
         .where(instances.c.instance == instance.value)
         .values(quarantined=False, full_required=True, release=order)
     )
+    text = "an operator released it; its next full measurement opens it"
+    history.add(db, instance.value, now_ms, Happened.RELEASED, text, state=State.STALE)
     return ()
 
 

@@ -12,8 +12,8 @@ from attestation.digests import Digest
 from attestation.errors import Refused
 from attestation.instance import InstanceId
 from attestation.trust import Tier
-from authority.store import causes
-from authority.store.records import Enrolled
+from authority.store import causes, history
+from authority.store.records import Enrolled, Happened, State
 from authority.store.schema import instances, tokens
 from wire.problems import Kind
 
@@ -59,6 +59,10 @@ def enrol(db: Connection, application: Application, registrations: Mapping[str, 
         _insert(db, application, registration, now_ms)
     elif known.ticket != application.next_ticket:
         _rotate(db, application, known, now_ms)
+    if known is None or known.ticket != application.next_ticket:
+        by = "a join token" if application.token else "its ticket"
+        state = State.QUARANTINED if known is not None and known.quarantined else State.UNATTESTED
+        history.add(db, application.instance.value, now_ms, Happened.ENROLLED, f"enrolled by {by}", state=state)
     found = load(db, application.instance)
     if found is None:
         raise LookupError("the row that was just written")
@@ -81,14 +85,18 @@ def load(db: Connection, instance: InstanceId) -> Enrolled | None:
     )
 
 
-def end_run(db: Connection, instance: InstanceId, thumbprint: Digest, *, clean: bool) -> None:
+def end_run(db: Connection, instance: InstanceId, thumbprint: Digest, *, clean: bool, now_ms: int) -> None:
     """A session of this key ended. One that did not end in order asks for a full round."""
+    known = _row(db, instance)
+    if known is None or known.thumbprint != thumbprint:
+        return
     values: dict[str, Any] = {"ended_clean": True} if clean else {"full_required": True}
-    db.execute(
-        update(instances)
-        .where(instances.c.instance == instance.value, instances.c.thumbprint == thumbprint)
-        .values(**values)
-    )
+    db.execute(update(instances).where(instances.c.instance == instance.value).values(left_ms=now_ms, **values))
+    if clean:
+        ended = None if known.state == State.QUARANTINED else State.ENDED
+        history.add(db, instance.value, now_ms, Happened.GOODBYE, "its sidecar ended in order", state=ended)
+    else:
+        history.add(db, instance.value, now_ms, Happened.SESSION_LOST, "its session broke off")
 
 
 def _redeem_token(db: Connection, application: Application, known: Row[Any] | None, now_ms: int) -> str:
@@ -158,6 +166,9 @@ def _insert(db: Connection, application: Application, registration: str, now_ms:
         "full_required": application.unclean,
         "quarantined": False,
         "release": "",
+        "state": State.UNATTESTED.value,
+        "since_ms": now_ms,
+        "left_ms": 0,
         "sequence": 0,
         "generation": 0,
         "tier": int(Tier.NONE),
@@ -180,6 +191,7 @@ def _rotate(db: Connection, application: Application, known: Row[Any], now_ms: i
             ticket_before=application.ticket,
             enrolled_ms=now_ms,
             ended_clean=False,
+            left_ms=0,
             full_required=unclean,
             generation=0,  # a new run counts its violations anew
         )

@@ -3,11 +3,72 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from attestation.digests import Digest
+from attestation.facts import Actor
 from attestation.instance import InstanceId
 from attestation.trust import Tier
 from wire.messages import Cause, Standing
+
+
+class State(StrEnum):
+    """What is known here of an instance's traffic. Only FRESH is open; the sidecar may have closed it already."""
+
+    UNATTESTED = "unattested"
+    FRESH = "fresh"
+    STALE = "stale"
+    QUARANTINED = "quarantined"
+    ENDED = "ended"
+
+
+class Happened(StrEnum):
+    """The events of an instance's history."""
+
+    ENROLLED = "enrolled"
+    AFFIRMED = "affirmed"
+    NOT_AFFIRMED = "not-affirmed"
+    VIOLATION = "violation"
+    WOULD_HAVE = "would-have"
+    ORDERED = "ordered"
+    CLONED = "cloned"
+    RELEASED = "released"
+    LEASE_ENDED = "lease-ended"
+    SESSION_LOST = "session-lost"
+    GOODBYE = "goodbye"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why an instance was closed, as far as anybody knows. Text is harmless to show (attestation/wording.py).
+
+    id: the cause's, empty for what has none. violation_class: drift, tamper, order or clone. rule, place: what forbids
+    it, and where that stood then (`web.yaml:12`). allow: YAML. at_ms: of the fact, by the sidecar's clock.
+    """
+
+    id: str
+    kind: str
+    violation_class: str
+    text: str
+    at_ms: int
+    layer: str = ""
+    subject: str = ""
+    process: Actor | None = None
+    rule: str = ""
+    place: str = ""
+    mend: str = ""
+    allow: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One change. at_ms: when it was recorded here, Unix milliseconds. state: from then on."""
+
+    at_ms: int
+    event: Happened
+    state: State
+    text: str
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +90,7 @@ class Candidate:
     """A round that verification and appraisal let through; the store decides whether it counts.
 
     full: every layer was read in full since the nonce was issued. result: the EAR's payload. tamper: a cause that
-    the appraisal found, which quarantines.
+    the appraisal found, which quarantines. closes: policy enforces. explanation: of what does not affirm.
     """
 
     instance: InstanceId
@@ -44,6 +105,8 @@ class Candidate:
     not_before: int
     lease_end_ms: int
     tamper: Cause | None
+    closes: bool = True
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +148,10 @@ Decision = Accepted | Quarantine | Lapsed
 
 @dataclass(frozen=True, slots=True)
 class InstanceState:
-    """An instance as operators see it. reasons: of the last round that was accepted. Times in Unix ms, 0 for never."""
+    """An instance as operators see it. reasons: of the last round that was accepted. Times in Unix ms, 0 for never.
+
+    gone: nobody speaks for it any more, and nobody needs to look at it (authority/roll.py).
+    """
 
     instance: InstanceId
     spiffe_id: str
@@ -102,3 +168,8 @@ class InstanceState:
     records: tuple[Cause, ...]
     """Drift, and everything under a policy that does not enforce: recorded, and quarantining nobody."""
     reasons: tuple[str, ...]
+    state: State
+    since_ms: int
+    left_ms: int
+    ended_clean: bool
+    gone: bool = False

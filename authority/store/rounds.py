@@ -8,8 +8,8 @@ from sqlalchemy import Connection, and_, bindparam, delete, insert, select, tupl
 
 from attestation import release
 from attestation.trust import Tier
-from authority.store import causes
-from authority.store.records import Accepted, Candidate, Decision, Lapsed, Quarantine
+from authority.store import causes, history
+from authority.store.records import Accepted, Candidate, Decision, Happened, Lapsed, Quarantine, State
 from authority.store.schema import instances, rounds
 from wire.messages import Cause
 
@@ -24,6 +24,8 @@ _STANDING = (
         instances.c.full_required,
         instances.c.sequence,
         instances.c.generation,
+        instances.c.state,
+        instances.c.lease_end_ms,
         rounds.c.evidence,
     )
     .outerjoin(rounds, and_(rounds.c.instance == instances.c.instance, rounds.c.sequence == bindparam("at")))
@@ -66,7 +68,25 @@ def accept(db: Connection, candidate: Candidate, now_ms: int) -> Decision:
     if known.full_required and not candidate.full:
         return Lapsed(full_required=True)
     # 6. It counts.
+    _note(db, candidate, State(known.state), known.lease_end_ms, now_ms)
     return _keep(db, candidate, bool(known.full_required), now_ms)
+
+
+def _note(db: Connection, candidate: Candidate, before: State, lease_end_ms: int, now_ms: int) -> None:
+    """In history, where this round changes the state; most change nothing."""
+    who = candidate.instance.value
+    if before is State.FRESH and lease_end_ms <= now_ms:
+        history.end_lease(db, who, lease_end_ms)
+        before = State.STALE
+    if candidate.tier is Tier.AFFIRMING:
+        if before is not State.FRESH:
+            history.add(db, who, now_ms, Happened.AFFIRMED, "an appraisal affirmed it", state=State.FRESH)
+        return
+    closed = State.QUARANTINED if candidate.closes and candidate.tier is Tier.CONTRAINDICATED else State.STALE
+    if candidate.tamper is None and before not in (closed, State.QUARANTINED):
+        text = f"appraised {candidate.tier.label}"
+        event = Happened.NOT_AFFIRMED
+        history.add(db, who, now_ms, event, text, state=closed, explanation=candidate.explanation)
 
 
 def prune(db: Connection, before_ms: int) -> int:
@@ -139,7 +159,9 @@ def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int
         },
     )
     if candidate.tamper is not None:
-        causes.record(db, candidate.instance, candidate.tamper, binding=True, now_ms=now_ms)
+        causes.record(
+            db, candidate.instance, candidate.tamper, binding=True, now_ms=now_ms, explanation=candidate.explanation
+        )
     return Accepted(
         candidate.tier,
         candidate.result,

@@ -31,6 +31,11 @@ instances = Table(
     Column("full_required", Boolean, nullable=False),
     Column("quarantined", Boolean, nullable=False),
     Column("release", Text, nullable=False),
+    # Open or closed, as history tells it (authority/store/records.py, State), and since when.
+    Column("state", String(16), nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+    # When its last run said goodbye or was lost; 0 while there is one.
+    Column("left_ms", BigInteger, nullable=False),
     # Of the last round that was accepted.
     Column("sequence", BigInteger, nullable=False),
     Column("generation", BigInteger, nullable=False),
@@ -70,6 +75,25 @@ causes = Table(
     Column("binding", Boolean, nullable=False),
     Column("released", Boolean, nullable=False),
 )
+
+# What changed for an instance, and why: one row a change, none a round. A record; decisions never read it.
+history = Table(
+    "history",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("instance", String(34), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("event", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    # An Explanation as JSON, or empty.
+    Column("explanation", Text, nullable=False),
+    Index("history_of", "instance", "number"),
+    Index("history_by_age", "at_ms"),
+)
+
+# One row: the version of these tables.
+versions = Table("versions", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
 
 epochs = Table(
     "epochs",

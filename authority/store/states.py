@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, and_, select
@@ -11,7 +11,7 @@ from attestation import results
 from attestation.instance import InstanceId
 from attestation.trust import Tier
 from authority.store import causes
-from authority.store.records import InstanceState
+from authority.store.records import InstanceState, State
 from authority.store.schema import instances, rounds
 
 MOST_LISTED = 10_000
@@ -26,6 +26,21 @@ def every(db: Connection, identities: Mapping[str, str]) -> tuple[InstanceState,
 def one(db: Connection, instance: InstanceId, identities: Mapping[str, str]) -> InstanceState | None:
     row = db.execute(_query().where(instances.c.instance == instance.value)).mappings().first()
     return _state(db, row, identities) if row is not None else None
+
+
+def beginning(db: Connection, prefix: str, identities: Mapping[str, str]) -> tuple[InstanceState, ...]:
+    """Those whose name begins so, MOST_LISTED of them."""
+    query = _query().where(instances.c.instance.startswith(prefix, autoescape=True)).limit(MOST_LISTED)
+    return tuple(_state(db, row, identities) for row in db.execute(query).mappings().all())
+
+
+def registered(
+    db: Connection, registrations: Collection[str], identities: Mapping[str, str]
+) -> tuple[InstanceState, ...]:
+    """Those of some registrations, the latest enrolled first, MOST_LISTED of them."""
+    query = _query().where(instances.c.registration.in_(registrations))
+    query = query.order_by(instances.c.enrolled_ms.desc(), instances.c.instance).limit(MOST_LISTED)
+    return tuple(_state(db, row, identities) for row in db.execute(query).mappings().all())
 
 
 def _query() -> Select[Any]:
@@ -50,4 +65,8 @@ def _state(db: Connection, row: RowMapping, identities: Mapping[str, str]) -> In
         released=causes.of(db, instance, binding=True, released=True),
         records=causes.of(db, instance, binding=False, released=False),
         reasons=results.read_payload(row["result"]).reasons if row["result"] else (),
+        state=State(row["state"]),
+        since_ms=row["since_ms"],
+        left_ms=row["left_ms"],
+        ended_clean=row["ended_clean"],
     )

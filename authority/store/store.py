@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from sqlalchemy import Connection, insert, select
 
 from attestation.digests import Digest
 from attestation.instance import InstanceId
-from authority.store import causes, enrolments, rounds, states
+from authority.store import causes, enrolments, history, rounds, states
 from authority.store.enrolments import Application
-from authority.store.records import Candidate, Decision, Enrolled, InstanceState
+from authority.store.records import Candidate, Decision, Enrolled, Explanation, InstanceState, Moment
 from authority.store.schema import epochs
 from authority.store.writer import Writer
 from wire.messages import Cause, Standing
@@ -20,10 +21,11 @@ _MOST_CAUSES = 200
 
 
 class Store:
-    """Every method may raise Unavailable, and then nothing has changed."""
+    """Every method may raise Unavailable, and then nothing has changed. clock: Unix seconds, for the history."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._writer = Writer(path)
+        self._clock = clock
 
     def open(self) -> None:
         self._writer.open()
@@ -49,16 +51,26 @@ class Store:
         return await self._writer.run(lambda db: enrolments.load(db, instance))
 
     async def end_run(self, instance: InstanceId, thumbprint: Digest, *, clean: bool) -> None:
-        await self._writer.run(lambda db: enrolments.end_run(db, instance, thumbprint, clean=clean))
+        now_ms = self._now_ms()
+        await self._writer.run(lambda db: enrolments.end_run(db, instance, thumbprint, clean=clean, now_ms=now_ms))
 
     async def accept_round(self, candidate: Candidate, now_ms: int) -> Decision:
         return await self._writer.run(lambda db: rounds.accept(db, candidate, now_ms))
 
-    async def record_cause(self, instance: InstanceId, cause: Cause, *, binding: bool, now_ms: int) -> Standing:
-        """Keeps what was reported or ordered. binding: it quarantines."""
+    async def record_cause(
+        self,
+        instance: InstanceId,
+        cause: Cause,
+        *,
+        binding: bool,
+        now_ms: int,
+        closes: bool = True,
+        explanation: Explanation | None = None,
+    ) -> Standing:
+        """Keeps what was reported or ordered. binding: it quarantines. closes: policy enforces."""
 
         def work(db: Connection) -> Standing:
-            causes.record(db, instance, cause, binding=binding, now_ms=now_ms)
+            causes.record(db, instance, cause, binding=binding, now_ms=now_ms, closes=closes, explanation=explanation)
             causes.prune(db, instance, keep=_MOST_CAUSES, binding=binding)
             return causes.standing(db, instance)
 
@@ -69,13 +81,36 @@ class Store:
 
     async def release(self, instance: InstanceId, named: Collection[str], order: str) -> tuple[Cause, ...]:
         """Releases the instance, or returns the causes that the order does not name and does nothing."""
-        return await self._writer.run(lambda db: causes.release(db, instance, named, order))
+        now_ms = self._now_ms()
+        return await self._writer.run(lambda db: causes.release(db, instance, named, order, now_ms))
 
     async def instances(self, identities: Mapping[str, str]) -> tuple[InstanceState, ...]:
         return await self._writer.run(lambda db: states.every(db, identities))
 
     async def instance(self, instance: InstanceId, identities: Mapping[str, str]) -> InstanceState | None:
         return await self._writer.run(lambda db: states.one(db, instance, identities))
+
+    async def beginning(self, prefix: str, identities: Mapping[str, str]) -> tuple[InstanceState, ...]:
+        return await self._writer.run(lambda db: states.beginning(db, prefix, identities))
+
+    async def registered(
+        self, registrations: Collection[str], identities: Mapping[str, str]
+    ) -> tuple[InstanceState, ...]:
+        return await self._writer.run(lambda db: states.registered(db, registrations, identities))
+
+    async def history(self, instance: InstanceId) -> tuple[Moment, ...]:
+        """What changed for it, in order."""
+        return await self._writer.run(lambda db: history.of(db, instance))
+
+    async def end_leases(self, now_ms: int) -> None:
+        """Housekeeping: history learns of each lease that ended without another."""
+        while await self._writer.run(lambda db: history.end_leases(db, now_ms)):
+            pass
+
+    async def forget_history(self, before_ms: int) -> None:
+        """Housekeeping, as `forget_rounds`."""
+        while await self._writer.run(lambda db: history.prune(db, before_ms)) == history.MOST_FORGOTTEN:
+            pass
 
     async def policy_epoch(self, digest: Digest, now_ms: int) -> int:
         """The epoch of this set of policies: a new one whenever the digest is not the latest's. Never goes back."""
@@ -94,3 +129,6 @@ class Store:
         """Housekeeping: in several transactions, between which others get theirs."""
         while await self._writer.run(lambda db: rounds.prune(db, before_ms)) == rounds.MOST_FORGOTTEN:
             pass
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)

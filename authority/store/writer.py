@@ -22,7 +22,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 
 from attestation.errors import Unavailable
-from authority.store import schema
+from authority.store import migrations
 
 MOST_TOGETHER = 256
 """Pieces of work that share one commit, at most: bounds how long the first of them waits."""
@@ -54,7 +54,7 @@ class Writer:
         try:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             self._engine = _engine(self._path)
-            schema.metadata.create_all(self._engine)
+            migrations.migrate(self._engine)
         except (OSError, SQLAlchemyError) as error:
             raise Unavailable(f"the store cannot be opened: {error}", where=str(self._path)) from error
         self._thread.start()

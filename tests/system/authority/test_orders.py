@@ -71,7 +71,7 @@ def test_a_report_is_safe_to_repeat_and_drift_quarantines_nobody(tmp_path: Path)
             assert not (await one.client.report(DRIFT)).quarantined
             assert not (await one.client.report(DRIFT)).quarantined
             await next_round(one)
-            state = await where.authority.why(one.instance)
+            state = await where.authority.instance(one.instance)
             assert [cause.text for cause in state.records] == [DRIFT.cause]
 
     asyncio.run(story())
@@ -122,10 +122,10 @@ def test_a_release_is_void_when_a_cause_stands_that_it_does_not_name(tmp_path: P
             later = Report(2, ViolationClass.TAMPER, "a tracer was attached", TAMPER.at_ms + 1)
             both = await one.client.report(later)
             assert await kind_of(where.authority.release(one.instance, seen)) == "release-void"
-            assert (await where.authority.why(one.instance)).quarantined
+            assert (await where.authority.instance(one.instance)).quarantined
             await where.authority.release(one.instance, tuple(cause.id for cause in both.causes))
             assert await kind_of(where.authority.release(one.instance)) == "release-void"
-            state = await where.authority.why(one.instance)
+            state = await where.authority.instance(one.instance)
             assert not state.quarantined
             assert len(state.released) == 2
 
@@ -153,7 +153,7 @@ def test_where_policy_does_not_enforce_a_tamper_is_only_recorded(tmp_path: Path,
         async with town(tmp_path, rules=policies(mode=mode)) as where, attester(where) as one:
             assert not (await one.client.report(TAMPER)).quarantined
             await next_round(one)
-            assert [cause.kind for cause in (await where.authority.why(one.instance)).records] == ["tamper"]
+            assert [cause.kind for cause in (await where.authority.instance(one.instance)).records] == ["tamper"]
 
     asyncio.run(story())
 
@@ -193,7 +193,7 @@ def test_a_request_signed_by_another_key_quarantines_nobody(tmp_path: Path) -> N
         async with town(tmp_path) as where, attester(where, session=False) as one:
             one.client._who = (one.instance, ec.generate_private_key(ec.SECP256R1()))
             assert await kind_of(one.client.report(TAMPER)) == "proof-invalid"
-            assert not (await where.authority.why(one.instance)).quarantined
+            assert not (await where.authority.instance(one.instance)).quarantined
 
     asyncio.run(story())
 
@@ -205,7 +205,7 @@ def test_a_file_name_that_is_no_text_quarantines_like_any_other(tmp_path: Path) 
             kind = ProcessKind(name, BAD, "", "", 0, 0, "0", False, 0, ())
             one.layers = one.layers | {Layer.PROCESSES: processes.pack([kind])}
             assert (await one.round()).chain == ""
-            (cause,) = (await where.authority.why(one.instance)).causes
+            (cause,) = (await where.authority.instance(one.instance)).causes
             assert "\\udcff\\x1b[2J\\nevil" in cause.text
             told = Report(1, ViolationClass.TAMPER, f"{name} was executed", 5)
             identity = release.cause_id(one.instance, generation=1, kind="tamper", text=told.cause, at_ms=5)

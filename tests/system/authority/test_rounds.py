@@ -130,7 +130,7 @@ def test_audit_issues_whatever_the_verdict_and_the_result_in_the_leaf_says_so(tm
             assert (result.status, result.mode) == (Tier.CONTRAINDICATED, "audit")
             assert answer.chain != ""
             # Nothing that counts instances by their leases counts it as fresh.
-            assert (await where.authority.why(one.instance)).lease_end_ms == 0
+            assert (await where.authority.instance(one.instance)).lease_end_ms == 0
 
     asyncio.run(story())
 
@@ -190,7 +190,7 @@ def test_other_evidence_over_the_same_nonce_is_a_clone_and_quarantines(tmp_path:
             with pytest.raises(Refused) as refused:
                 await posted(where, one, Attest(second))
             assert refused.value.kind == "evidence-cloned"
-            state = await where.authority.why(one.instance)
+            state = await where.authority.instance(one.instance)
             assert state.quarantined
             assert state.causes[0].kind == "clone"
             one.nonce = await one.client.challenge()
@@ -211,7 +211,7 @@ def test_a_nonce_that_was_overtaken_is_no_clone(tmp_path: Path) -> None:
             assert (await refusal(one, one.signed())).kind == "nonce-passed"
             one.nonce = await one.client.challenge()
             await one.round()
-            assert not (await where.authority.why(one.instance)).quarantined
+            assert not (await where.authority.instance(one.instance)).quarantined
 
     asyncio.run(story())
 

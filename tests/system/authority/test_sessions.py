@@ -71,7 +71,7 @@ def test_a_session_that_breaks_asks_for_a_full_round_though_the_key_is_the_same(
         async with town(tmp_path) as where:
             async with attester(where) as one:
                 await one.round()
-            await eventually(lambda: where.authority.why(one.instance), lambda state: state.full_required)
+            await eventually(lambda: where.authority.instance(one.instance), lambda state: state.full_required)
 
     asyncio.run(story())
 

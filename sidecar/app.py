@@ -37,11 +37,11 @@ from sidecar.latch import Latch
 from sidecar.measurement import Measurer, Spawned, spawn
 from sidecar.membership import Enrolled, enrol
 from sidecar.observations import Observations
-from sidecar.reports import Reports
+from sidecar.reports import Reports, report_of
 from sidecar.rounds import RoundLoop
 from sidecar.standing import StateFolder
 from sidecar.telling import Telling
-from wire.messages import AttestNow, PolicyChanged, Push, Quarantined, Released, Report
+from wire.messages import AttestNow, PolicyChanged, Push, Quarantined, Released
 from wire.session import AuthorityClient
 from wire.session import Endpoint as AuthorityEndpoint
 from xds.errors import SocketInUse, SocketUnusable
@@ -224,7 +224,7 @@ class Sidecar:
         match command:
             case freshness.Report(generation, violation):
                 told = self._causes.named(generation, violation, clock.now())
-                self._reports.add(Report(generation, violation.violation_class, violation.text, told.at_ms))
+                self._reports.add(report_of(generation, violation, told.at_ms))
                 self._telling.violated(violation)
             case freshness.Reattest(full):
                 self._rounds.want(full=full)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from attestation.errors import InvalidInput, Refused, Unavailable
+from attestation.violation import Violation
 from sidecar.retries import Retries
 from wire.messages import Report
 from wire.session import AuthorityClient
@@ -41,3 +42,20 @@ class Reports:
                 return error.sentence
             else:
                 return "acknowledged"
+
+
+def report_of(generation: int, violation: Violation, at_ms: int) -> Report:
+    """generation: the one that the violation began. at_ms: of the fact, Unix milliseconds."""
+    return Report(
+        generation,
+        violation.violation_class,
+        violation.text,
+        at_ms,
+        kind=violation.kind,
+        layer=violation.layer,
+        subject=violation.subject,
+        process=violation.process,
+        rule=violation.rule,
+        mend=violation.mend,
+        allow=violation.allow,
+    )

@@ -72,7 +72,7 @@ try() {
 for as in "$@"; do
   case $as in
     root) try root /root ;;
-    user) try operator /home/operator ;;
+    user) try ordinary /home/ordinary ;;
     *) say "unknown user '$as': root or user"; exit 2 ;;
   esac
 done

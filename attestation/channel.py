@@ -79,7 +79,7 @@ class KillEnvoy:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """The sidecar is alive and its event loop turns. Sent several times a dead-man period."""
+    """The sidecar is alive and its event loop turns. Sent several times a dead-man period; answered by the same."""
 
     number: int
 

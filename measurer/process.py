@@ -97,6 +97,7 @@ class Measurer:
         match message:
             case Beat():
                 self._deadman.beat()
+                self._channel.send(message)
             case Scope():
                 self._rescope(message)
             case Measure(layers, not_before, full):

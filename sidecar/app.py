@@ -77,7 +77,7 @@ class Sidecar:
         )
         self._client = AuthorityClient(_authority(config), self._pushed)
         self._reports = Reports(self._client, self._telling.reported)
-        self._heartbeat = Heartbeat(lambda: self.spec.deadman, self._beat, self._stalled)
+        self._heartbeat = Heartbeat(lambda: self.spec.deadman, self._beat, self._stalled, self._measurer_lost)
         self._keys = KeySocket(
             config.delivery,
             config.workload,
@@ -165,6 +165,8 @@ class Sidecar:
                     self._rounds.want(full=True)
             case Swept():
                 self._delivering.swept(message)
+            case Beat():
+                self._heartbeat.answered()
             case InstanceFact():
                 self._step(freshness.WorkloadEnded("workload-ended"))
             case Covered(coverage):

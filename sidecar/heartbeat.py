@@ -39,23 +39,39 @@ def gap(before: Pulse, after: Pulse, deadman: float) -> str | None:
 
 
 class Heartbeat:
-    """deadman: seconds, read at each beat. beat: sends the sign with its number. stalled: told of a gap, before it."""
+    """deadman: seconds, read at each beat. beat: sends the sign with its number. stalled: told of a gap, before it.
+    unanswered: told when the measurer has not answered for longer than the dead-man time.
+    """
 
     def __init__(
-        self, deadman: Callable[[], float], beat: Callable[[int], None], stalled: Callable[[str], None]
+        self,
+        deadman: Callable[[], float],
+        beat: Callable[[int], None],
+        stalled: Callable[[str], None],
+        unanswered: Callable[[str], None],
     ) -> None:
         self._deadman = deadman
         self._beat = beat
         self._stalled = stalled
+        self._unanswered = unanswered
+        self._answered = 0.0
+
+    def answered(self) -> None:
+        """The measurer sent a beat back: its loop turns as well."""
+        self._answered = clock.now().boot
 
     async def run(self) -> None:
         """Until cancelled."""
         number, last = 0, Pulse.now()
+        self._answered = last.boot
         while True:
             deadman, pulse = self._deadman(), Pulse.now()
             reason = gap(last, pulse, deadman)
             if reason is not None:
                 self._stalled(reason)
+                self._answered = pulse.boot
+            if pulse.boot - self._answered > deadman:
+                self._unanswered(f"it has answered no heartbeat for {pulse.boot - self._answered:.1f} s")
             number, last = number + 1, pulse
             self._beat(number)
             await asyncio.sleep(deadman / BEATS)

@@ -17,7 +17,6 @@ from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.stage import User
 from tests.system.measurer.test_files import independently
 
-pytestmark = needs_root
 SIZES = (0, 10, 5_000, 400_000, 1_500_000)
 
 
@@ -43,7 +42,9 @@ def act(tree: Path, dice: random.Random) -> None:
             shutil.rmtree(dice.choice(folders[1:]))
 
 
-@pytest.mark.parametrize("user", ["root", "nobody"], ids=["fanotify", "inotify"])
+@pytest.mark.parametrize(
+    "user", [pytest.param("root", marks=needs_root, id="fanotify"), pytest.param("nobody", id="inotify")]
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_after_any_churn_the_last_observation_is_true(
     user: str, seed: int, tree: Path, request: pytest.FixtureRequest

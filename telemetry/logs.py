@@ -8,8 +8,7 @@ from typing import Any, TextIO
 
 import structlog
 
-REDACTED = "[redacted]"
-_SECRET_WORDS = ("token", "ticket", "secret", "private", "password", "authorization")
+from telemetry.redaction import redacted
 
 
 def configure(program: str, stream: TextIO | None = None) -> None:
@@ -19,8 +18,8 @@ def configure(program: str, stream: TextIO | None = None) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            redact,
             structlog.processors.format_exc_info,
+            redact,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(0),
@@ -36,13 +35,5 @@ def logger() -> Any:
 
 
 def redact(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Replaces every value whose name says secret, and every PEM private key wherever it stands."""
-    for name, value in fields.items():
-        secret = any(word in name.lower() for word in _SECRET_WORDS)
-        if secret or (isinstance(value, str | bytes) and b"PRIVATE KEY" in _bytes(value)):
-            fields[name] = REDACTED
-    return fields
-
-
-def _bytes(value: str | bytes) -> bytes:
-    return value.encode("utf-8", "replace") if isinstance(value, str) else value
+    """Stands last before the line is rendered, after everything that adds to it, tracebacks included."""
+    return dict(redacted(fields))

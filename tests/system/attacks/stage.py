@@ -97,6 +97,63 @@ class Attacked(Workload):
         return f"told-{self._told}"
 
 
+class Proxy:
+    """Stands in for Envoy: takes the key, acknowledges all, and tells every certificate that it is given."""
+
+    def __init__(self, socket: Path, first: Sequence[str] = ()) -> None:
+        self.process = subprocess.Popen(
+            [*first, sys.executable, "-m", "tests.system.attacks.proxy", str(socket)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reading = threading.Thread(target=self._read)
+        self._reading.start()
+        self.poison = self.given()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def given(self) -> str:
+        """The next certificate. Raises queue.Empty when none comes."""
+        return self._lines.get(timeout=PATIENCE)
+
+    def until_identity(self) -> None:
+        """Holds something other than what it was given before any lease."""
+        while self.given() == self.poison:
+            pass
+
+    def until_poisoned(self) -> None:
+        while self.given() != self.poison:
+            pass
+
+    def killed(self) -> bool:
+        """Whether it ends by SIGKILL."""
+        return self.process.wait(PATIENCE) == -signal.SIGKILL
+
+    def do(self, line: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reading.join()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                pipe.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self._lines.put(line.strip())
+
+
 class TownHall:
     """The authority in a thread of its own. clock: its wall clock, which a test can move."""
 
@@ -134,6 +191,7 @@ class Scene:
     sidecar: subprocess.Popen[str]
     logs: list[dict[str, Any]] = field(default_factory=list)
     _lines: queue.Queue[dict[str, Any] | None] = field(default_factory=queue.Queue)
+    _undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
     def socket(self) -> Path:
@@ -142,6 +200,16 @@ class Scene:
     @property
     def measurer(self) -> int:
         return int(self.until("started")["measurer"])
+
+    def proxy(self, first: Sequence[str] = ()) -> Proxy:
+        """One that holds the identity."""
+        started = Proxy(self.socket, first)
+        self._undo.callback(started.end)
+        started.until_identity()
+        return started
+
+    def end(self) -> None:
+        self._undo.close()
 
     def listen(self) -> None:
         """In a thread: every line that the sidecar writes."""
@@ -239,13 +307,14 @@ def scene(
         config = _configured(folder, hall, running.pid, owner, envoys, cgroup)
         process = subprocess.Popen(
             [*sidecar, sys.executable, "-P", "-m", "proofbeat", "sidecar", "-c", str(config)],
-            cwd=ROOT,
+            cwd=folder / "keys",
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
         playing = Scene(folder, running, hall, process)
+        undo.callback(playing.end)
         listening = threading.Thread(target=playing.listen)
         listening.start()
         undo.callback(_end, process, listening)

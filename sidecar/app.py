@@ -38,11 +38,11 @@ from sidecar.measurement import Measurer, Spawned, spawn
 from sidecar.membership import Enrolled, enrol
 from sidecar.observations import Observations
 from sidecar.reports import Reports, report_of
+from sidecar.restored import PacedClient, Restores
 from sidecar.rounds import RoundLoop
 from sidecar.standing import StateFolder
 from sidecar.telling import Telling
 from wire.messages import AttestNow, PolicyChanged, Push, Quarantined, Released
-from wire.session import AuthorityClient
 from wire.session import Endpoint as AuthorityEndpoint
 from xds.errors import SocketInUse, SocketUnusable
 from xds.peer import Peer
@@ -75,7 +75,8 @@ class Sidecar:
         self._timer = LeaseTimer(
             on_end=lambda: self._step(freshness.Ticked()), on_set=lambda: self._stalled("the-wall-clock-was-set")
         )
-        self._client = AuthorityClient(_authority(config), self._pushed)
+        self._client = PacedClient(_authority(config), self._pushed, left_behind=self._stalled)
+        self._restores = Restores(self._stalled)
         self._reports = Reports(self._client, self._telling.reported)
         self._heartbeat = Heartbeat(lambda: self.spec.deadman, self._beat, self._stalled, self._measurer_lost)
         self._keys = KeySocket(
@@ -93,17 +94,20 @@ class Sidecar:
         Raises WorkloadGone, InvalidConfiguration, Refused (enrolment), Unavailable (the measurer).
         """
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._broke)
         unclean = self._folder.enter()
         async with self._listening():
             self._deliver_under(deadman=5.0, escalate_after=0.25)
             self._measurer.start(loop, self._spawned or spawn())
             self._timer.start(loop)
+            self._restores.start(loop)
             try:
                 with self._rounds:
                     await self._attest_until_over(unclean, ready)
             finally:
                 self._close_for_good()
                 self._timer.close(loop)
+                self._restores.close(loop)
                 await self._client.close()
         self._folder.leave()
 
@@ -331,6 +335,7 @@ class Sidecar:
 
     def _beat(self, number: int) -> None:
         """For the guardian, and to renew what Envoy would drop by itself."""
+        self._restores.look()
         self._step(freshness.Ticked())
         self._measurer.send(Beat(number))
         self._delivering.heartbeat()
@@ -382,6 +387,13 @@ class Sidecar:
     def _latch_failed(self, reason: str) -> None:
         """The closing is on its way; without a latch this process must not go on to open anything again."""
         self._end(Unavailable(reason, where=str(self._config.state), mend="Make room, or mend the file system."))
+
+    def _broke(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback that fails half-way may have been a closing: nothing goes on after it, and the guardian closes."""
+        loop.default_exception_handler(context)
+        if "handle" in context:
+            error = context.get("exception")
+            self._end(Unavailable(f"a callback failed: {error}", where="sidecar", mend="Start the sidecar again."))
 
     def _end(self, error: ProofbeatError) -> None:
         """Everything ends with this error, once."""

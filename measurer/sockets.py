@@ -28,6 +28,7 @@ _TCP_LISTEN, _TCP_TIME_WAIT, _TCP_CLOSE = 10, 6, 7
 _OPEN_STATES = 0xFFFF & ~(1 << _TCP_LISTEN | 1 << _TCP_TIME_WAIT | 1 << _TCP_CLOSE | 1)
 """A bit a state of linux/tcp_states.h: all that can still carry data."""
 _BUFFER = 1 << 16
+_OUR_OWN_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _MOST_PASSES = 20
 _BATCH = 64
 _EVERY_ADDRESS = bytes(16)
@@ -246,12 +247,15 @@ def parse(body: bytes) -> Socket | None:
 
 
 def _socket_inodes(proc: int) -> set[int]:
-    """Inodes of the sockets that a process has open; none once it is gone."""
+    """Inodes of the sockets that a process has open; none once it is gone.
+
+    Raises OSError where we could not look: that is not the same as finding nothing, and closes by killing.
+    """
     found: set[int] = set()
     try:
         folder = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
-    except OSError:
-        return found
+    except OSError as error:
+        return _nothing_if_gone(error)
     try:
         for name in os.listdir(folder):  # noqa: PTH208 - a descriptor, not a path
             try:
@@ -260,11 +264,17 @@ def _socket_inodes(proc: int) -> set[int]:
                 continue
             if link.startswith("socket:["):
                 found.add(int(link[8:-1]))
-    except OSError:  # the process ended while we read
-        return found
+    except OSError as error:
+        return found | _nothing_if_gone(error)
     finally:
         os.close(folder)
     return found
+
+
+def _nothing_if_gone(error: OSError) -> set[int]:
+    if error.errno in _OUR_OWN_LACK:
+        raise error
+    return set()
 
 
 def _in_our_network(proc: int) -> bool:

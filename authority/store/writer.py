@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,10 +20,13 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from attestation.errors import Unavailable
 from authority.store import migrations
+
+_MEND = "Make room on its disk, or mend the file system; what was acknowledged before is kept."
+_MEND_DAMAGED = "Let the authority write there; put a backup in its place, or remove it: all sidecars then enrol again."
 
 MOST_TOGETHER = 256
 """Pieces of work that share one commit, at most: bounds how long the first of them waits."""
@@ -55,8 +59,10 @@ class Writer:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             self._engine = _engine(self._path)
             migrations.migrate(self._engine)
-        except (OSError, SQLAlchemyError) as error:
-            raise Unavailable(f"the store cannot be opened: {error}", where=str(self._path)) from error
+        except (OSError, SQLAlchemyError, sqlite3.Error) as error:
+            raise Unavailable(
+                f"the store cannot be opened: {_said(error)}", where=str(self._path), mend=_MEND_DAMAGED
+            ) from error
         self._thread.start()
 
     async def run(self, do: Callable[[Connection], Given]) -> Given:
@@ -106,8 +112,8 @@ class Writer:
                 with connection.begin():
                     outcomes.extend((work, *_one(connection, work, connection.begin_nested)) for work in batch)
             self.commits += 1
-        except SQLAlchemyError as error:
-            refusal = Unavailable(f"the store did not take it: {error}", where=str(self._path))
+        except Exception as error:  # noqa: BLE001 - the edge of a thread: one that died would leave all later waiting
+            refusal = Unavailable(f"the store did not take it: {_said(error)}", where=str(self._path), mend=_MEND)
             outcomes = [(work, None, refusal) for work in batch]
         for loop in {work.loop for work in batch}:
             _hand_over(loop, [each for each in outcomes if each[0].loop is loop])
@@ -120,8 +126,8 @@ def _one(
     try:
         with scope():
             return work.do(connection), None
-    except SQLAlchemyError as error:
-        return None, Unavailable(f"the store did not take it: {error}", where="store")
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        return None, Unavailable(f"the store did not take it: {_said(error)}", where="store", mend=_MEND)
     except Exception as error:  # noqa: BLE001 - the edge of a thread: whatever it is belongs to whoever waits
         return None, error
 
@@ -138,6 +144,19 @@ def _hand_over(loop: asyncio.AbstractEventLoop, outcomes: list[tuple[_Work[Any],
 
     if not loop.is_closed():
         loop.call_soon_threadsafe(settle)
+
+
+def _check(engine: Engine) -> None:
+    """Raises DatabaseError for a file that is damaged: better not to start than to find out at some row."""
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    if found != "ok":
+        raise sqlite3.DatabaseError(" ".join(str(found).split()))
+
+
+def _said(error: BaseException) -> str:
+    """The database's own words, without the statement."""
+    return str(error.orig if isinstance(error, DBAPIError) else error)
 
 
 def _engine(path: Path) -> Engine:

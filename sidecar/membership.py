@@ -78,6 +78,7 @@ async def _present(
     *,
     unclean: bool,
 ) -> Enrolled:
+    state.make_room()
     sent = clock.now().boot
     enrolment = await client.enrol(credential, instance, key, unclean=unclean)
     state.keep_ticket(enrolment.ticket)

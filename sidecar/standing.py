@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from attestation.errors import InvalidConfiguration
+from attestation.errors import InvalidConfiguration, Unavailable
+
+_TICKET_SIZE = 4096
+"""Bytes: more than a ticket has."""
 
 
 class StateFolder:
@@ -14,6 +19,7 @@ class StateFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._ticket = folder / "ticket"
+        self._fresh = folder / "ticket.new"
         self._running = folder / "running"
 
     def enter(self) -> bool:
@@ -41,13 +47,37 @@ class StateFolder:
         except FileNotFoundError:
             return ""
 
+    def make_room(self) -> None:
+        """Takes the disk space of the next ticket before it is asked for: one that could not be kept is spent.
+
+        Raises Unavailable.
+        """
+        with self._writing():
+            self._write(b" " * _TICKET_SIZE)
+
     def keep_ticket(self, ticket: str) -> None:
-        """Replaces the ticket in one step, durably: a lost ticket would cost a new join token."""
-        fresh = self._ticket.with_suffix(".new")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        """Replaces the ticket in one step, durably: a lost ticket would cost a new join token. Raises Unavailable."""
+        with self._writing():
+            self._write(ticket.encode())
+            self._fresh.replace(self._ticket)
+
+    def _write(self, content: bytes) -> None:
+        """In place, so that the room made before is used."""
+        descriptor = os.open(self._fresh, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            os.write(descriptor, ticket.encode())
+            os.write(descriptor, content)
+            os.ftruncate(descriptor, len(content))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        fresh.replace(self._ticket)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Unavailable(
+                f"the ticket cannot be kept: {error.strerror}",
+                where=str(self.folder),
+                mend="Make room there, or let the sidecar write.",
+            ) from error

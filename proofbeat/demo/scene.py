@@ -88,7 +88,13 @@ class Scene:
             [sys.executable, "-P", "-m", "proofbeat.demo.authority", str(self.layout.authority_config), str(ahead)],
             heard=self.authority_watch.hear,
         )
-        if await self.authority_watch.until(Event.LISTENING, began, within=START_SECONDS) is None:
+        told = self._tasks.create_task(self.authority_watch.until(Event.LISTENING, began, within=START_SECONDS))
+        ended = self._tasks.create_task(self.authority.process.wait())
+        await asyncio.wait((told, ended), return_when=asyncio.FIRST_COMPLETED)
+        listens = told.done() and told.result() is not None
+        told.cancel()
+        ended.cancel()
+        if not listens:
             raise Unavailable("the authority did not start", where=str(self.layout.folder / "authority.log"))
 
     async def stop_authority(self) -> None:

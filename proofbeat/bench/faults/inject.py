@@ -93,7 +93,7 @@ async def _memory_refused(stage: Stage, fault: Fault) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _descriptors(stage: Stage, fault: Fault) -> AsyncIterator[None]:
-    with _limited(resource.RLIMIT_NOFILE, lambda _: 0, stage.pids(fault.target, fault.side)):
+    with _limited(resource.RLIMIT_NOFILE, _highest_descriptor, stage.pids(fault.target, fault.side)):
         yield
 
 
@@ -275,6 +275,11 @@ def _limited(kind: int, limit: Callable[[int], int], pids: tuple[int, ...]) -> I
 
 def _address_space(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def _highest_descriptor(pid: int) -> int:
+    """The lowest limit under which what is open stays usable."""
+    return max(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()) + 1
 
 
 def _folder(stage: Stage, fault: Fault) -> Path:

@@ -20,6 +20,7 @@ from proofbeat.bench.faults.plan import Fault, Kind, Target
 from proofbeat.demo.layout import Terms
 from proofbeat.demo.ledger import Closure
 from proofbeat.demo.load import Record
+from sidecar.heartbeat import BEATS
 
 GRACE = 0.1
 """Seconds beyond the dead-man time within which the guardian has closed everything."""
@@ -67,6 +68,9 @@ def expected(fault: Fault, terms: Terms) -> Expectation:
             return held
         case Kind.STOP, Target.SIDECAR:
             return ended
+        case Kind.STOP, Target.MEASURER:
+            # Found out by the first heartbeat after the dead-man time.
+            return Expectation(Lease.ENDS, dead + terms.deadman / BEATS)
         case Kind.STOP, Target.SIDE:
             # Nobody is there to answer, and nobody to close; both count from when the side runs again.
             return Expectation(Lease.ENDS, fault.seconds + dead)

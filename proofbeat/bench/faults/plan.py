@@ -111,7 +111,7 @@ def catalogue(terms: Terms) -> tuple[Case, ...]:
         *(Case(Kind.KILL, target, 6) for target in processes),
         *(Case(Kind.STOP_BRIEFLY, target, 7, *brief) for target in (*processes, Target.SIDE)),
         *(Case(Kind.STOP, target, 3, *beyond) for target in (*processes, Target.SIDE)),
-        *(Case(Kind.OUTLIVE, target, 1, *outlive) for target in (Target.AUTHORITY, Target.MEASURER)),
+        Case(Kind.OUTLIVE, Target.AUTHORITY, 1, *outlive),
         *(Case(Kind.OUT_OF_MEMORY, target, 1, *window, root=True) for target in processes),
         *(Case(Kind.MEMORY_REFUSED, target, 1, *window) for target in ours),
         *(Case(Kind.THROTTLE, target, 1, *window, root=True) for target in processes),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from attestation import cgroups
 from attestation.channel import Scope
 from attestation.errors import InvalidConfiguration, InvalidInput, WorkloadGone
 from attestation.instance import InstanceId
@@ -26,9 +27,9 @@ class Cgroup:
     folder: Path
     inode: int
 
-    def holds(self, membership: str) -> bool:
+    def holds(self, membership: bytes) -> bool:
         """Does a process with this /proc/PID/cgroup text live in the group or below it?"""
-        where = cgroup_paths(membership).get(self.hierarchy)
+        where = cgroups.memberships(membership).get(self.hierarchy)
         return where is not None and (where == self.path or where.startswith(self.path.rstrip("/") + "/"))
 
     def pids(self) -> Iterator[int]:
@@ -73,7 +74,7 @@ def pin(scope: Scope) -> Pinned:
         pidfd = os.pidfd_open(scope.pid)
         proc = os.open(f"/proc/{scope.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         stat = parse_stat(read_at(proc, "stat"))
-        membership = read_at(proc, "cgroup").decode(errors="surrogateescape")
+        membership = read_at(proc, "cgroup")
     except (OSError, InvalidInput) as error:
         raise WorkloadGone(
             "the workload ended before it could be pinned", where=where, mend="Start it again, then measure that run."
@@ -130,18 +131,7 @@ def read_at(directory: int, name: str) -> bytes:
         os.close(descriptor)
 
 
-def cgroup_paths(membership: str) -> dict[int, str]:
-    """/proc/PID/cgroup (cgroups(7)) as hierarchy number -> path."""
-    paths = {}
-    for line in membership.splitlines():
-        number, _, rest = line.partition(":")
-        _, _, path = rest.partition(":")
-        if number.isdigit():
-            paths[int(number)] = path
-    return paths
-
-
-def find_cgroup(wanted: str, membership: str) -> Cgroup:
+def find_cgroup(wanted: str, membership: bytes) -> Cgroup:
     """The group of that path (as in /proc/PID/cgroup, or as a folder) that the workload lives in.
 
     Looks through version 2 first and then every version 1 hierarchy, because a hybrid system keeps the workload's
@@ -164,7 +154,7 @@ def _cgroup_mounts() -> list[tuple[int, Path]]:
         for controller in controllers.split(","):
             numbers[controller] = number
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).rstrip("\n").split("\n"):
         before, _, after = line.partition(" - ")
         point, kind, options = Path(before.split()[4]), after.split()[0], after.split()[2]
         if kind == "cgroup2":
@@ -175,7 +165,7 @@ def _cgroup_mounts() -> list[tuple[int, Path]]:
 
 
 def _own_hierarchies() -> Iterator[tuple[int, str]]:
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in os.fsdecode(Path("/proc/self/cgroup").read_bytes()).rstrip("\n").split("\n"):
         number, controllers, _ = line.split(":", 2)
         if controllers:
             yield int(number), controllers

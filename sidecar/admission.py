@@ -6,6 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from attestation import cgroups
 from attestation.digests import Digest
 
 _MOST_GENERATIONS = 128
@@ -73,13 +74,12 @@ def _below(path: str, group: str) -> bool:
     return path == group or path.startswith(group.rstrip("/") + "/")
 
 
-def _memberships(pid: int) -> dict[str, str]:
-    """Hierarchy number -> path, from /proc/PID/cgroup (cgroups(7)); empty when the process is gone."""
+def _memberships(pid: int) -> dict[int, str]:
+    """Hierarchy number -> path; empty when the process is gone."""
     try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="replace").splitlines()
+        return cgroups.memberships(Path(f"/proc/{pid}/cgroup").read_bytes())
     except OSError:
         return {}
-    return {hierarchy: path for hierarchy, _, path in (line.split(":", 2) for line in lines)}
 
 
 def _parent(pid: int) -> int | None:

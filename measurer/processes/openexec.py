@@ -98,7 +98,7 @@ def parse(buffer: bytes) -> Iterator[tuple[int, int, int]]:
 def mount_points(mountinfo: bytes) -> list[bytes]:
     """Where programs could lie: the mount points in a mountinfo text (proc(5)) but those of kernel interfaces."""
     points = []
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split(b"\n"):
         before, _, after = line.partition(b" - ")
         fields, kinds = before.split(b" "), after.split(b" ")
         if len(fields) > 5 and kinds[0] not in _NEVER_EXECUTABLE and b"noexec" not in fields[5].split(b","):

@@ -84,7 +84,7 @@ def parse_stat(text: bytes) -> Stat:
 def parse_status(text: bytes, namespaces: tuple[str, ...] = ()) -> Rights:
     """The rights in /proc/PID/status. Raises InvalidInput when a field is missing or malformed."""
     fields = {}
-    for line in text.splitlines():
+    for line in text.split(b"\n"):  # a command may hold every other end of a line
         name, _, value = line.partition(b":")
         fields[name] = value.split()
     try:

@@ -113,7 +113,7 @@ class Members:
 
     def _in_cgroup(self, pid: int) -> bool:
         try:
-            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            with open(f"/proc/{pid}/cgroup", "rb") as file:
                 return self._pinned.cgroup is not None and self._pinned.cgroup.holds(file.read())
         except OSError:
             return False

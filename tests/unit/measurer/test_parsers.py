@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attestation import cgroups
 from attestation.errors import InvalidInput
 from measurer import kernel, sockets
 from measurer.files import fanotify, inotify
 from measurer.processes import connector, openexec
 from measurer.processes.proc import parse_stat, parse_status
-from measurer.scope import cgroup_paths
 
 names = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name and b"/" not in name)
 STATUS = (
@@ -163,4 +163,19 @@ def test_programs_can_lie_on_every_mount_but_those_of_the_kernel_and_noexec() ->
 
 
 def test_cgroup_memberships_are_read_by_hierarchy() -> None:
-    assert cgroup_paths("9:name=systemd:/a:b\n0::/c\nbroken\n") == {9: "/a:b", 0: "/c"}
+    assert cgroups.memberships(b"9:name=systemd:/a:b\n0::/c\nbroken\n") == {9: "/a:b", 0: "/c"}
+
+
+@pytest.mark.parametrize("end", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_a_cgroup_whose_name_looks_like_a_line_gives_no_other_membership(end: str) -> None:
+    assert cgroups.memberships(f"0::/pod/{end}0::/elsewhere\n".encode()) == {0: f"/pod/{end}0::/elsewhere"}
+
+
+def test_a_mount_point_whose_name_looks_like_a_line_is_still_marked() -> None:
+    line = b"29 1 8:1 / /srv/\rx rw - ext4 /dev/sda1 rw\n"
+    assert openexec.mount_points(line) == [b"/srv/\rx"]
+
+
+def test_a_command_whose_name_looks_like_a_line_grants_itself_nothing() -> None:
+    named = STATUS.replace(b"Name:\tx", b"Name:\t\rSeccomp:\t2").replace(b"\nSeccomp:\t2\n", b"\n")
+    assert parse_status(named).seccomp == 0

@@ -1,0 +1,221 @@
+"""Every metric that a program of ours exposes: name, type, unit, labels with all their values, and what it says.
+
+A label's values are a closed set. Whatever else a workload, an Envoy or an authority makes us meet is counted as
+`other`, so that nobody outside can make a series. docs/metrics.md is made from this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from attestation.facts import CollectorState, ProcessAspect
+from attestation.layers import Layer
+from attestation.trust import Tier
+from attestation.violation import ViolationClass
+
+OTHER = "other"
+
+SIDECAR, AUTHORITY = "sidecar", "authority"
+BOTH = (SIDECAR, AUTHORITY)
+
+
+class Type(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """values: all that it takes, besides OTHER."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Metric:
+    """Equal only to itself: a declaration, and a cheap key.
+
+    unit: as in UCUM, which OTLP asks for. bounds: a histogram's upper bounds, in the unit.
+    """
+
+    name: str
+    type: Type
+    unit: str
+    help: str
+    programs: tuple[str, ...]
+    labels: tuple[Label, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+    def labelled(self, values: tuple[str, ...]) -> tuple[str, ...]:
+        """The values, each one that is not known replaced."""
+        pairs = zip(self.labels, values, strict=True)
+        return tuple(value if value in label.values else OTHER for label, value in pairs)
+
+
+SUBJECT = ("workload", "namespace", "trust_domain")
+"""Labels on every series, as Istio names them: whose sidecar this is. The authority has only the trust domain."""
+
+AGE_BOUNDS = (10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
+"""Seconds that a measurement's age is rounded up to. An exact age would tell an attacker when to strike."""
+LEASE_STEP = 5.0
+"""Seconds that what is left of a lease is rounded down to a multiple of, for the same reason."""
+
+_STAGE_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+ATTESTING = ("nonce", "measured", "signed", "answered", "served")
+"""A round's stages at the sidecar, each named by what is done at its end."""
+APPRAISING = ("verified", "appraised", "accepted", "issued")
+"""The same round's stages at the authority."""
+CLOSING = ("written", "acknowledged", "swept", "verified")
+"""A closing's steps, each counted from its beginning."""
+TOTAL = "total"
+
+TIERS = tuple(tier.label for tier in Tier)
+FAILURES = ("refused", "unavailable", "malformed")
+VIOLATIONS = (
+    "file-modified",
+    "file-missing",
+    "file-unreferenced",
+    "file-unreadable",
+    "file-attributes",
+    "execution-foreign",
+    "execution-modified",
+    "execution-deleted",
+    *(f"process-{aspect}" for aspect in ProcessAspect),
+    *(f"collector-{state}" for state in CollectorState if state is not CollectorState.RUNNING),
+    "measurer-lost",
+    "key-socket-second-client",
+    "contraindicated",
+    "quarantined-tamper",
+    "quarantined-order",
+    "quarantined-clone",
+)
+COLLECTORS = ("files", "processes.executions", "processes.rights")
+
+LEASE_REMAINING = Metric(
+    "proofbeat_lease_remaining_seconds",
+    Type.GAUGE,
+    "s",
+    f"What is left of the lease, rounded down to a multiple of {LEASE_STEP:g}; 0 while closed.",
+    (SIDECAR,),
+)
+IDENTITY_STATE = Metric(
+    "proofbeat_identity_state",
+    Type.GAUGE,
+    "1",
+    "1 for the state that the identity is in, 0 for the others. Only `fresh` in mode `enforce` is attested.",
+    (SIDECAR,),
+    (
+        Label("state", ("unattested", "fresh", "stale", "quarantined", "ended")),
+        Label("mode", ("observe", "audit", "enforce")),
+    ),
+)
+ROUNDS = Metric(
+    "proofbeat_rounds_total",
+    Type.COUNTER,
+    "1",
+    "Rounds by what they came to: the tier of the result, or why there is none.",
+    BOTH,
+    (Label("result", (*TIERS, *FAILURES)),),
+)
+ROUND_SECONDS = Metric(
+    "proofbeat_round_seconds",
+    Type.HISTOGRAM,
+    "s",
+    "Time spent in each stage of a round.",
+    BOTH,
+    (Label("stage", (*ATTESTING, *APPRAISING, TOTAL)),),
+    _STAGE_BOUNDS,
+)
+MEASUREMENT_AGE = Metric(
+    "proofbeat_measurement_age_seconds",
+    Type.GAUGE,
+    "s",
+    f"Age of the latest measurement, rounded up to one of {', '.join(f'{each:g}' for each in AGE_BOUNDS)}, or +Inf.",
+    (SIDECAR,),
+    (Label("layer", tuple(Layer)),),
+)
+EVENTS_LOST = Metric(
+    "proofbeat_events_lost_total",
+    Type.COUNTER,
+    "1",
+    "Times that a collector lost events; each closes, and everything is measured again.",
+    (SIDECAR,),
+    (Label("collector", COLLECTORS),),
+)
+VIOLATIONS_SEEN = Metric(
+    "proofbeat_violations_total",
+    Type.COUNTER,
+    "1",
+    "Violations found in this instance.",
+    (SIDECAR,),
+    (Label("kind", VIOLATIONS), Label("class", tuple(ViolationClass))),
+)
+CLOSE_SECONDS = Metric(
+    "proofbeat_close_seconds",
+    Type.HISTOGRAM,
+    "s",
+    "Time from a closing's beginning to the end of each step.",
+    (SIDECAR,),
+    (Label("step", CLOSING),),
+    _STAGE_BOUNDS,
+)
+XDS_PUSHES = Metric("proofbeat_xds_pushes_total", Type.COUNTER, "1", "Snapshots published to Envoy.", (SIDECAR,))
+XDS_REJECTIONS = Metric(
+    "proofbeat_xds_rejections_total", Type.COUNTER, "1", "Responses that Envoy rejected.", (SIDECAR,)
+)
+APPRAISALS = Metric(
+    "proofbeat_appraisals_total",
+    Type.COUNTER,
+    "1",
+    "Appraisals by tier, those from the cache included.",
+    (AUTHORITY,),
+    (Label("tier", TIERS),),
+)
+APPRAISAL_CACHE = Metric(
+    "proofbeat_appraisal_cache_total",
+    Type.COUNTER,
+    "1",
+    "Look-ups of an appraisal made before, by what they found.",
+    (AUTHORITY,),
+    (Label("outcome", ("hit", "miss")),),
+)
+ISSUED = Metric("proofbeat_issued_total", Type.COUNTER, "1", "Certificates issued.", (AUTHORITY,))
+SESSIONS = Metric("proofbeat_sessions", Type.GAUGE, "1", "Sidecars with an open session.", (AUTHORITY,))
+DROPPED = Metric(
+    "proofbeat_telemetry_dropped_total",
+    Type.COUNTER,
+    "1",
+    "What telemetry gave up so as not to wait: traces that found no room, exports and scrapes that failed.",
+    BOTH,
+    (Label("what", ("trace", "export", "scrape")),),
+)
+
+METRICS = (
+    LEASE_REMAINING,
+    IDENTITY_STATE,
+    ROUNDS,
+    ROUND_SECONDS,
+    MEASUREMENT_AGE,
+    EVENTS_LOST,
+    VIOLATIONS_SEEN,
+    CLOSE_SECONDS,
+    XDS_PUSHES,
+    XDS_REJECTIONS,
+    APPRAISALS,
+    APPRAISAL_CACHE,
+    ISSUED,
+    SESSIONS,
+    DROPPED,
+)
+
+
+class Trace(StrEnum):
+    """The root span of each trace; a child is named after the stage it ends with: `proofbeat.round.signed`."""
+
+    ROUND = "proofbeat.round"
+    APPRAISAL = "proofbeat.appraisal"
+    CLOSING = "proofbeat.closing"

@@ -29,6 +29,7 @@ PATIENCE = 15.0
 DEADMAN = 1.0
 REFUSED = "refused"
 NAME = "web"
+POISON, IDENTITY = "poison", f"spiffe://town.example/{NAME}"
 ASK = """
 import os, socket, sys
 def ask(path):
@@ -112,7 +113,6 @@ class Proxy:
         self._lines: queue.Queue[str] = queue.Queue()
         self._reading = threading.Thread(target=self._read)
         self._reading.start()
-        self.poison = self.given()
 
     @property
     def pid(self) -> int:
@@ -123,12 +123,11 @@ class Proxy:
         return self._lines.get(timeout=PATIENCE)
 
     def until_identity(self) -> None:
-        """Holds something other than what it was given before any lease."""
-        while self.given() == self.poison:
+        while self.given() != IDENTITY:
             pass
 
     def until_poisoned(self) -> None:
-        while self.given() != self.poison:
+        while self.given() != POISON:
             pass
 
     def killed(self) -> bool:

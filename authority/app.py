@@ -28,6 +28,7 @@ from authority.issuer import bundle
 from authority.issuer import ca as authorities
 from authority.issuer.ca import Ca
 from authority.issuer.issuer import Issuer
+from authority.metering import Metering
 from authority.nonces import Nonces
 from authority.orders import Orders
 from authority.roll import called, chosen
@@ -39,6 +40,9 @@ from authority.store.records import Enrolled, InstanceState
 from authority.store.store import Store
 from authority.why import Why, told
 from policies.model import load as policies
+from telemetry import metrics
+from telemetry.exporting import exported
+from telemetry.recorder import Recorder
 from wire import messages, tls
 from wire.messages import AttestNow, Cause, PolicyChanged, Quarantined, Standing
 from wire.problems import Kind
@@ -81,7 +85,12 @@ class Authority:
         self._instances = Instances(self._store)
         self._nonces = Nonces(self._instances, keys, clock)
         self._orders = Orders(self._store, self._instances, self._signer, clock, self._sessions.push)
-        rounds = Rounds(self._store, self._instances, Issuer(self._ca), keys, self._nonces, clock, self._on_quarantine)
+        self._recorder = Recorder(metrics.AUTHORITY)
+        self._recorder.subject = {"trust_domain": config.trust_domain}
+        metering = Metering(self._recorder, self._sessions)
+        rounds = Rounds(
+            self._store, self._instances, Issuer(self._ca), keys, self._nonces, clock, self._on_quarantine, metering
+        )
         self._enrolments = Enrolments(self._store, self._instances, self._nonces, self._ca, keys, self._rules, clock)
         self._answering = Answering(self._store, self._instances, self._nonces, rounds, self._orders, self._rules)
         self._challenges = Challenges(keys, clock)
@@ -97,6 +106,7 @@ class Authority:
             admin = await stack.enter_async_context(_served(AdminApi(self).routes(), self._admin_site))
             public = await stack.enter_async_context(_served(self._routes(), self._public_site))
             stack.callback(self._sessions.end_all)
+            await stack.enter_async_context(exported(self._recorder, self._config.telemetry))
             ready(self._listening(public, admin))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._renew(again))

@@ -11,6 +11,7 @@ from attestation.errors import InvalidInput
 from attestation.spiffe import SpiffeId
 from policies.model import dialect
 from policies.model.dialect import Duration, Strict
+from telemetry.settings import TelemetrySettings
 
 
 def _trust_domain(text: str) -> str:
@@ -55,6 +56,7 @@ class AuthorityConfig(Strict):
     policies: tuple[Path, ...] = Field(min_length=1)
     ca: CaConfig
     admin: Path
+    telemetry: TelemetrySettings = TelemetrySettings()
     history: HistoryConfig = HistoryConfig()
 
     @property
@@ -74,5 +76,6 @@ def load(path: Path) -> AuthorityConfig:
             "policies": tuple(base / each for each in config.policies),
             "ca": config.ca.model_copy(update={"folder": base / config.ca.folder}),
             "admin": base / config.admin,
+            "telemetry": config.telemetry.below(base),
         }
     )

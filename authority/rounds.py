@@ -13,6 +13,7 @@ from authority.candidates import candidate
 from authority.instances import Instances
 from authority.issuer.issuer import Issuer
 from authority.keyring import Keyring
+from authority.metering import Metering, now
 from authority.nonces import Nonces
 from authority.rules import Rules, Ruling
 from authority.store.records import Accepted, Candidate, Enrolled, Lapsed, Quarantine
@@ -23,6 +24,7 @@ from authority.verifier.verify import Expected, Verified, verify
 from policies.appraise.appraise import appraise
 from policies.appraise.reasons import Verdict
 from policies.model.policy import Mode
+from telemetry.recorder import AppraisalRecord
 from wire.messages import Answer, Attest, Cause, Need
 from wire.problems import Kind
 
@@ -43,6 +45,7 @@ class Rounds:
         nonces: Nonces,
         clock: Callable[[], float],
         on_quarantine: Callable[[Enrolled, Cause], None],
+        metering: Metering,
     ) -> None:
         self._store = store
         self._instances = instances
@@ -53,16 +56,26 @@ class Rounds:
         self._on_quarantine = on_quarantine
         self._bodies = Bodies()
         self._appraisals = Appraisals()
+        self._metering = metering
+        metering.cached(self._appraisals)
 
     async def attest(self, enrolled: Enrolled, request: Attest, rules: Rules) -> Answer | Need:
         """Raises Rejected and Refused; then nothing has been accepted."""
+        with self._metering.round() as record:
+            return await self._attest(enrolled, request, rules, record)
+
+    async def _attest(
+        self, enrolled: Enrolled, request: Attest, rules: Rules, record: AppraisalRecord
+    ) -> Answer | Need:
         ruling = rules.of(enrolled.registration)
         # 1. Is the evidence genuine, fresh and this instance's?
         verified = verify(request.evidence, self._expected(enrolled, ruling, rules.epoch))
+        record.verified = now()
         # 2. What does it show? Perhaps that takes bodies which are not here yet.
         verdict = await self._judged(request, verified, ruling)
         if isinstance(verdict, Need):
             return verdict
+        record.appraised = now()
         # 3. Does it count? On disk before anybody hears of it.
         judged = candidate(
             enrolled,
@@ -74,8 +87,11 @@ class Rounds:
             now_ms=self._now_ms(),
         )
         accepted = await self._accepted(enrolled, judged)
+        record.accepted = now()
         # 4. Only now is anything signed.
-        return self._answer(self._instances.counted(enrolled, judged), accepted, verified, ruling, rules.epoch)
+        answer = self._answer(self._instances.counted(enrolled, judged), accepted, verified, ruling, rules.epoch)
+        self._metering.answered(record, verified, accepted, issued=bool(answer.chain))
+        return answer
 
     def _expected(self, enrolled: Enrolled, ruling: Ruling, policy_epoch: int) -> Expected:
         return Expected(

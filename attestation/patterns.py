@@ -12,7 +12,7 @@ def compiled(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
     """One expression for all patterns; None for none. A pattern without a slash matches a name in any folder."""
     if not patterns:
         return None
-    return re.compile("|".join(f"(?:{_expression(pattern)})" for pattern in patterns))
+    return re.compile("|".join(f"(?:{_expression(pattern)})" for pattern in patterns), re.DOTALL)
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
@@ -22,19 +22,32 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
 
 
 def _expression(pattern: str) -> str:
+    """The pattern as an expression whose time grows with the path's length, not with a power of it.
+
+    Paths are the workload's to choose, so no wildcard may be tried in every combination with every other. What
+    follows a wildcard is found where it first occurs and that is final (an atomic group): whatever a later
+    occurrence would leave to the next wildcard, that one covers as well. Only the last wildcards look further,
+    because what follows them must also reach the path's end.
+    """
     anchored = pattern if pattern.startswith("/") else f"**/{pattern}"
-    out, position = [], 0
-    while position < len(anchored):
-        if anchored.startswith("**/", position):
-            out.append("(?:.*/)?")
-            position += 3
-        elif anchored.startswith("**", position):
-            out.append(".*")
-            position += 2
-        else:
-            out.append(_SINGLE.get(anchored[position], re.escape(anchored[position])))
-            position += 1
-    return "".join(out)
+    first, *others = _ACROSS.split(anchored)
+    wildcards = [_FOLDERS if each.endswith("/") else _ANYTHING for each in _ACROSS.findall(anchored)]
+    if not others:
+        return _chunk(first, last=True)
+    middle = [f"(?>{wildcard}{_chunk(chunk)})" for wildcard, chunk in zip(wildcards, others[:-1], strict=False)]
+    return "".join([_chunk(first), *middle, wildcards[-1], _chunk(others[-1], last=True)])
 
 
-_SINGLE = {"*": "[^/]*", "?": "[^/]"}
+def _chunk(text: str, *, last: bool = False) -> str:
+    """What stands between two wildcards that cross segments. last: it must reach the end of the path."""
+    head, *parts = (_literal(part) for part in text.split("*"))
+    ends = [f"[^/]*{parts.pop()}"] if last and parts else []
+    return "".join([head, *(f"(?>[^/]*?{part})" for part in parts), *ends])
+
+
+def _literal(text: str) -> str:
+    return "[^/]".join(re.escape(part) for part in text.split("?"))
+
+
+_ACROSS = re.compile(r"(?:(?<=/)|^)\*{2,}/|\*{2,}")
+_FOLDERS, _ANYTHING = "(?:.*?/)??", ".*?"

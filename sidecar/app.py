@@ -36,12 +36,16 @@ from sidecar.keysocket import KeySocket
 from sidecar.latch import Latch
 from sidecar.measurement import Measurer, Spawned, spawn
 from sidecar.membership import Enrolled, enrol
+from sidecar.metering import Metering
 from sidecar.observations import Observations
 from sidecar.reports import Reports, report_of
 from sidecar.restored import PacedClient, Restores
 from sidecar.rounds import RoundLoop
 from sidecar.standing import StateFolder
 from sidecar.telling import Telling
+from telemetry import metrics
+from telemetry.exporting import exported
+from telemetry.recorder import Recorder
 from wire.messages import AttestNow, PolicyChanged, Push, Quarantined, Released
 from wire.session import Endpoint as AuthorityEndpoint
 from xds.errors import SocketInUse, SocketUnusable
@@ -59,7 +63,9 @@ class Sidecar:
     def __init__(self, config: SidecarConfig, log: Any, spawned: Spawned | None = None) -> None:
         self._config = config
         self._spawned = spawned
-        self._telling = Telling(log)
+        self._recorder = Recorder(metrics.SIDECAR)
+        self._metering = Metering(self._recorder)
+        self._telling = Telling(log, self._metering)
         self._state = State(Rules())
         self._coverage = Coverage()
         self._governed: Governed | None = None
@@ -86,6 +92,7 @@ class Sidecar:
             admitted=self._guard,
             asked=lambda violation: self._step(freshness.Violated(violation)),
         )
+        self._metering.watch(lambda: self._state, self._observations, self._keys.server)
         self._delivery: Delivery | None = None
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -96,7 +103,7 @@ class Sidecar:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._broke)
         unclean = self._folder.enter()
-        async with self._listening():
+        async with self._listening(), exported(self._recorder, self._config.telemetry):
             self._deliver_under(deadman=5.0, escalate_after=0.25)
             self._measurer.start(loop, self._spawned or spawn())
             self._timer.start(loop)

@@ -15,6 +15,7 @@ from attestation.spiffe import SpiffeId
 from policies.model import dialect
 from policies.model.dialect import Strict
 from policies.model.references import ReferenceDigest
+from telemetry.settings import TelemetrySettings
 
 
 class AuthoritySettings(Strict):
@@ -88,6 +89,7 @@ class SidecarConfig(Strict):
     measurer: MeasurerSettings = MeasurerSettings()
     delivery: DeliverySettings
     state: Path
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     @model_validator(mode="after")
     def _known_trust_domain(self) -> Self:

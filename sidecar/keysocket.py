@@ -37,6 +37,7 @@ class KeySocket:
         self.server = Server(
             Endpoint(delivery.socket, mode=delivery.socket_mode),
             Admission(self._uids, self._admit, self._refused),
+            on_verdict=telling.judged,
             clock=lambda: clock.now().boot,
         )
 

@@ -83,6 +83,10 @@ class Observations:
             ) from error
         return self.frozen(layers)
 
+    def began(self) -> dict[Layer, float]:
+        """CLOCK_BOOTTIME at which the latest measurement of each layer began."""
+        return {layer: each.began for layer, each in self._latest.items()}
+
     def frozen(self, layers: tuple[Layer, ...]) -> Measured:
         """The latest of each layer."""
         bodies = dict(self._bodies[layer] for layer in layers)

@@ -110,14 +110,14 @@ class RoundLoop:
             else:
                 self._rounds.want(full=True)
         elif error.kind == Kind.INSTANCE_QUARANTINED and self._owner.state.sticky:
-            self._telling.round_failed(error.sentence)
+            self._telling.round_failed(error)
         else:
             self._again(error)
 
     def _again(self, error: ProofbeatError) -> None:
         """The lease runs on meanwhile: nobody notices an authority that is away for less than what is left of it."""
         pause = min(self._retries.pause(), self._owner.spec.interval)
-        self._telling.round_failed(error.sentence, pause)
+        self._telling.round_failed(error, pause)
         if self._retry is not None:
             self._retry.cancel()
         self._retry = asyncio.get_running_loop().call_later(pause, self._rounds.want)

@@ -1,4 +1,4 @@
-"""What the sidecar says of itself: one line of log an event, written after whatever the event closes or opens."""
+"""What the sidecar says of itself: a line of log and a count an event, after whatever the event closes or opens."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Any
 
 from attestation.channel import Pinned
 from attestation.coverage import Coverage
+from attestation.errors import ProofbeatError
 from attestation.plain import plain
 from attestation.violation import Violation
 from sidecar import clock
 from sidecar.attester import Outcome
 from sidecar.delivery.delivery import Happening, Told
 from sidecar.freshness import Now, State
+from sidecar.metering import Metering
 from telemetry.names import Event
 from wire.messages import Enrolment, Report
+from xds.acks import Verdict
 from xds.peer import Peer
 
 _EVENTS = {
@@ -29,24 +32,29 @@ _EVENTS = {
 class Telling:
     """log: a structured logger."""
 
-    def __init__(self, log: Any) -> None:
+    def __init__(self, log: Any, metering: Metering) -> None:
         self._log = log
+        self._metering = metering
 
     def started(self, pinned: Pinned, measurer: int) -> None:
+        self._metering.started(pinned.instance)
         self._log.info(Event.STARTED, instance=str(pinned.instance), pid=os.getpid(), measurer=measurer)
 
     def enrolment_waits(self, why: str, pause: float) -> None:
         self._log.warning(Event.ENROLMENT_REFUSED, why=why, again_in=round(pause, 2))
 
     def enrolled(self, enrolment: Enrolment) -> None:
+        self._metering.enrolled(enrolment.spiffe_id)
         self._log.info(Event.ENROLLED, spiffe_id=enrolment.spiffe_id, policy_epoch=enrolment.policy_epoch)
 
     def covered(self, coverage: Coverage) -> None:
+        self._metering.covered(coverage)
         self._log.info(
             Event.COVERAGE, grade=coverage.grade, cutting=coverage.cutting, isolation=plain(coverage.isolation)
         )
 
     def violated(self, violation: Violation) -> None:
+        self._metering.violated(violation)
         self._log.warning(
             Event.VIOLATION,
             kind=violation.kind,
@@ -70,6 +78,7 @@ class Telling:
             self._log.info(Event.PHASE, phase=after.phase, generation=after.generation, at=now.boot)
 
     def appraised(self, outcome: Outcome) -> None:
+        self._metering.appraised(outcome)
         self._log.info(
             Event.ROUND,
             tier=outcome.event.tier.label,
@@ -80,9 +89,12 @@ class Telling:
             **outcome.record.stages(),
         )
 
-    def round_failed(self, why: str, again_in: float | None = None) -> None:
+    def round_failed(self, error: ProofbeatError, again_in: float | None = None) -> None:
         """again_in: seconds until the next try; None where something else must happen first."""
-        self._log.warning(Event.ROUND_FAILED, why=why, again_in=None if again_in is None else round(again_in, 2))
+        self._metering.round_failed(error)
+        self._log.warning(
+            Event.ROUND_FAILED, why=error.sentence, again_in=None if again_in is None else round(again_in, 2)
+        )
 
     def push_failed(self, why: str) -> None:
         """What the authority said unasked could not be used; what was in force stays."""
@@ -92,6 +104,7 @@ class Telling:
         self._log.info(Event.REPORTED, generation=report.generation, how=how)
 
     def delivered(self, told: Told) -> None:
+        self._metering.delivered(told)
         self._log.info(
             _EVENTS[told.happening],
             how=told.happening,
@@ -106,6 +119,10 @@ class Telling:
 
     def envoy_refused(self, reason: str) -> None:
         self._log.error(Event.ENVOY_REFUSED, reason=reason)
+
+    def judged(self, verdict: Verdict) -> None:
+        """Envoy's answer to one response; delivery tells what a rejection leads to."""
+        self._metering.judged(verdict)
 
     def measurer_lost(self, reason: str) -> None:
         self._log.error(Event.MEASURER_LOST, reason=reason)

@@ -30,6 +30,8 @@ OUT_HTTP, OUT_FRESH, OUT_TCP = 7001, 7002, 7003
 class Terms:
     """Seconds, and how many pages each service has. pages: files measured, besides the service itself.
 
+    scraped: with a metrics socket each. otlp: a collector's address, or empty.
+
     Shorter times than the presets', so that a minute shows everything; the dead-man time suits a busy laptop.
     """
 
@@ -37,6 +39,15 @@ class Terms:
     freshness: float = 20.0
     deadman: float = 2.0
     pages: int = 24
+    scraped: bool = True
+    otlp: str = ""
+
+    def telemetry(self, socket: Path) -> dict[str, object]:
+        """The part of a program's settings that says where its telemetry goes."""
+        return {
+            **({"listen": f"unix:{socket}"} if self.scraped else {}),
+            **({"otlp": {"endpoint": self.otlp, "interval": "1s"}} if self.otlp else {}),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,10 @@ class Side:
     @property
     def admin(self) -> Path:
         return self.folder / "envoy-admin.sock"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.sock"
 
     @property
     def access_log(self) -> Path:
@@ -127,6 +142,10 @@ class Layout:
     def store(self) -> Path:
         """In a folder of its own, with everything else that the authority must not lose."""
         return self.folder / "store" / "authority.sqlite"
+
+    @property
+    def authority_metrics(self) -> Path:
+        return self.folder / "metrics.sock"
 
     @property
     def bundle(self) -> Path:
@@ -207,6 +226,7 @@ def write_authority(layout: Layout, ca_name: str, lifetime: float) -> None:
         "policies": ["policies"],
         "ca": {"folder": "ca", "name": ca_name, "lifetime": duration(lifetime)},
         "admin": layout.authority_admin.name,
+        "telemetry": layout.terms.telemetry(layout.authority_metrics),
     }
     layout.authority_config.write_text(yaml.safe_dump(config, sort_keys=False))
 
@@ -222,6 +242,7 @@ def write_sidecar(layout: Layout, side: Side, pid: int, token: str) -> None:
         "workload": {"pid": pid},
         "delivery": {"mode": "sds", "socket": str(side.xds)},
         "state": str(side.state),
+        "telemetry": layout.terms.telemetry(side.metrics),
     }
     side.config.write_text(yaml.safe_dump(config, sort_keys=False))
 

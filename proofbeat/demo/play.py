@@ -62,5 +62,7 @@ async def _stay(scene: Scene, telling: Telling) -> None:
     telling.say(f"curl http://{layout.db.address}:{layouts.OUT_HTTP}/        # db calls web through both Envoys")
     telling.say(f"echo changed >> {layout.web.page}        # and call again")
     telling.say(f"curl --unix-socket {layout.web.admin} http://envoy/certs")
+    telling.say(f"curl --unix-socket {layout.web.metrics} http://sidecar/metrics")
+    telling.say(f"curl --unix-socket {layout.authority_metrics} http://authority/metrics")
     telling.say(f"tail -f {layout.folder}/*.log")
     await asyncio.Event().wait()

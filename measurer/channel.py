@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from attestation import channel as words
-from attestation.channel import Message
+from attestation.channel import Fault, Message
 from attestation.errors import Unavailable
 from attestation.facts import FileFact
 
@@ -51,7 +51,13 @@ class Channel:
         return self._socket
 
     def send(self, message: Message, body: int | None = None) -> None:
-        """Send now, or queue behind what waits. `body` is a descriptor that this channel closes afterwards."""
+        """Send now, or queue behind what waits. `body` is a descriptor that this channel closes afterwards.
+
+        Raises Unavailable too where no descriptor is left: a process or a file that could not be opened for that
+        looks like one that is gone or unreadable, and what was read so is not to be told.
+        """
+        if not isinstance(message, Fault):
+            self._check_descriptors()
         if isinstance(message, FileFact) and len(self._waiting) > MOST_FILE_FACTS_WAITING:
             self.refused_file_facts += 1
             return
@@ -61,6 +67,14 @@ class Channel:
             if len(self._waiting) > _MOST_WAITING:
                 raise Unavailable("the sidecar reads nothing any more", where="measurer channel")
             self._on_backlog()
+
+    def _check_descriptors(self) -> None:
+        try:
+            os.close(os.dup(self.descriptor))
+        except OSError as error:
+            raise Unavailable(
+                f"no more descriptors: {error.strerror}", where="measurer", mend="Raise its limit (RLIMIT_NOFILE)."
+            ) from error
 
     def flush(self) -> bool:
         """Send what waits. True when nothing waits any more."""

@@ -1,0 +1,70 @@
+"""A measurer without descriptors cannot look: that is never taken for having seen nothing."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attestation.channel import Fault, Measure, Scope, Sweep
+from attestation.layers import Layer
+from tests.system.measurer.conftest import needs_root
+from tests.system.measurer.stage import Sidecar, Workload
+from tests.system.measurer.test_guardian import Proxy
+
+pytestmark = needs_root
+
+
+@pytest.fixture
+def workload() -> Iterator[Workload]:
+    running = Workload()
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    running = Proxy()
+    yield running
+    running.end()
+
+
+def exhaust(pid: int) -> None:
+    """No descriptor more than it has open."""
+    taken = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (next(each for each in range(most) if each not in taken), most))
+
+
+def test_a_sweep_that_cannot_look_for_want_of_descriptors_ends_the_proxy(
+    workload: Workload, proxy: Proxy, tmp_path: Path
+) -> None:
+    proxy.connect(5)
+    with Sidecar(Scope(workload.pid, (str(tmp_path),), deadman=30.0)) as sidecar:
+        sidecar.settle()
+        sidecar.guard(proxy.pid)
+        sidecar.sweep()
+        proxy.connect(1)
+        exhaust(sidecar.process.pid)
+        sidecar.send(Sweep(2))
+        assert proxy.process.wait(5) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("layer", [Layer.FILES, Layer.PROCESSES])
+def test_a_measurement_without_descriptors_is_not_told_and_the_proxy_ends(
+    layer: Layer, workload: Workload, proxy: Proxy, tmp_path: Path
+) -> None:
+    with Sidecar(Scope(workload.pid, (str(tmp_path),), deadman=30.0)) as sidecar:
+        sidecar.settle()
+        sidecar.guard(proxy.pid)
+        sidecar.sweep()
+        sidecar.inbox.clear()
+        exhaust(sidecar.process.pid)
+        sidecar.send(Measure((layer,), 0.0, True))
+        said = sidecar.expect(Fault)
+        assert "Too many open files" in said.what
+        assert len(sidecar.inbox) == 1
+        assert proxy.process.wait(5) == -signal.SIGKILL

@@ -42,6 +42,6 @@ def test_a_path_made_to_fit_a_pattern_in_countless_ways_is_answered_all_the_same
 
 def _by_all_combinations(pattern: str) -> re.Pattern[str]:
     anchored = pattern if pattern.startswith("/") else f"**/{pattern}"
-    meaning = {"**/": "(?:.*/)?", "/**/": "/(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    tokens = re.findall(r"^\*\*/|/\*\*/(?!\*\*/)|\*\*|.", anchored, re.DOTALL)
+    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    tokens = re.findall(r"(?:^|(?<=/))\*\*/|\*\*|.", anchored, re.DOTALL)
     return re.compile("".join(meaning.get(token, re.escape(token)) for token in tokens), re.DOTALL)

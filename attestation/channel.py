@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from attestation import strictjson
 from attestation.coverage import Coverage
 from attestation.errors import InvalidInput
 from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, ProcessFact
@@ -123,6 +124,14 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True)
+class Guarded:
+    """Answer to Guard. workload: it is a process of the workload, which is guarded by nobody and gets no key."""
+
+    pid: int
+    workload: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """The measurer cannot go on. Its process ends right after; the sidecar closes."""
 
@@ -142,6 +151,7 @@ Message = (
     | Covered
     | Observed
     | Swept
+    | Guarded
     | Fault
     | FileFact
     | ExecutionFact
@@ -164,9 +174,9 @@ def encode(message: Message) -> bytes:
 def decode(datagram: bytes) -> Message:
     """`encode` reversed. Raises InvalidInput for unknown kinds, unknown or mistyped fields."""
     try:
-        fields = json.loads(datagram)
+        fields = strictjson.loads(datagram)
         shape = _SHAPES[fields.pop("is")]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (InvalidInput, KeyError, TypeError, AttributeError) as error:
         raise InvalidInput("a datagram that is no message", where="measurer channel") from error
     message: Message = build(shape, fields, where=shape.__name__)
     return message

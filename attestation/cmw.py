@@ -6,12 +6,12 @@ CMW ::= CHOICE { json UTF8String, cbor OCTET STRING }; the record is [media type
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 
 from cryptography import x509
 
-from attestation.errors import MalformedResult
+from attestation import strictjson
+from attestation.errors import InvalidInput, MalformedResult
 
 OID = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.35")
 EAR_TYPE = "application/eat+jwt"
@@ -34,10 +34,17 @@ def ear_of(certificate: x509.Certificate) -> str:
         raise MalformedResult("the certificate carries no attestation result", where=_WHERE) from error
     if found.critical or not isinstance(found.value, x509.UnrecognizedExtension):
         raise MalformedResult("it is critical, which it must not be", where=_WHERE)
+    return ear_in(found.value.value)
+
+
+def ear_in(extension: bytes) -> str:
+    """The EAR, unverified, in the extension's DER. Raises MalformedResult."""
     try:
-        kind, value, indicator = json.loads(_content(found.value.value))
+        kind, value, indicator = strictjson.loads(_content(extension))
         ear = base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True).decode("ascii")
-    except (ValueError, TypeError, binascii.Error) as error:
+    except MalformedResult:
+        raise
+    except (ValueError, TypeError, InvalidInput) as error:
         raise MalformedResult("not a JSON record", where=_WHERE) from error
     if (kind, indicator) != (EAR_TYPE, _RESULTS):
         raise MalformedResult(f"a record of {kind!r}, where {EAR_TYPE!r} belongs", where=_WHERE)

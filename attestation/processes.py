@@ -10,9 +10,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from attestation import digests
+from attestation import digests, strictjson
 from attestation.digests import Digest
-from attestation.errors import MalformedEvidence
+from attestation.errors import InvalidInput, MalformedEvidence
+from attestation.plain import build
 
 _MOST_KINDS = 4096
 
@@ -46,9 +47,8 @@ def pack(kinds: Iterable[ProcessKind]) -> bytes:
 def unpack(body: bytes) -> tuple[ProcessKind, ...]:
     """Raises MalformedEvidence for bytes that `pack` cannot have made."""
     try:
-        rows = json.loads(body)
-        kinds = tuple(ProcessKind(**{**row, "namespaces": tuple(row["namespaces"])}) for row in rows)
-    except (ValueError, TypeError, KeyError) as error:
+        kinds = build(tuple[ProcessKind, ...], strictjson.loads(body), where="processes layer")
+    except InvalidInput as error:
         raise MalformedEvidence("the process list does not parse", where="processes layer") from error
     if len(kinds) > _MOST_KINDS or pack(kinds) != body:
         raise MalformedEvidence("the process list is not in its canonical form", where="processes layer")

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation import digests, jws
+from attestation import digests, jws, strictjson
 from attestation.errors import InvalidInput, MalformedResult
 from attestation.instance import InstanceId
+from attestation.plain import build
 from attestation.wording import shown
 
 KIND = "proofbeat-release+jws"
@@ -44,8 +45,9 @@ def parse(token: str, key: ec.EllipticCurvePublicKey) -> ReleaseOrder:
     """Raises MalformedResult for an order that `key` did not sign or that does not parse."""
     body = jws.open_signed(token, key, kind=KIND)
     try:
-        order = json.loads(body)
-        causes = tuple(str(cause) for cause in order["causes"])
-        return ReleaseOrder(InstanceId(order["instance"]), causes, int(order["iat"]))
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, InvalidInput) as error:
+        order = strictjson.loads(body)
+        return build(
+            ReleaseOrder, {"instance": order["instance"], "causes": order["causes"], "issued_at": order["iat"]}
+        )
+    except (KeyError, TypeError, InvalidInput) as error:
         raise MalformedResult("a release order that does not parse", where="release") from error

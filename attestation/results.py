@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation import digests, jws
+from attestation import digests, jws, strictjson
 from attestation.digests import Digest
 from attestation.errors import InvalidInput, MalformedResult
 from attestation.instance import InstanceId
@@ -30,6 +30,7 @@ MODES = ("observe", "audit", "enforce")
 SUBMODULE = "workload"
 
 _WHERE = "EAR"
+_BEYOND = 1 << 63
 _SEPARATORS = {VERAISON_PROFILE: (".", "-"), IETF_PROFILE: ("_", "_")}
 _EXTENSION = "proofbeat"
 _TIERS = {tier.label: tier for tier in Tier}
@@ -120,11 +121,11 @@ def open_signed(document: str, key: ec.EllipticCurvePublicKey) -> bytes:
 def read_payload(body: bytes) -> Result:
     """The result in a token's JSON, whose signature somebody else has checked. Raises MalformedResult."""
     try:
-        token = json.loads(body)
+        token = strictjson.loads(body)
         return _read(token, _names(token["eat_profile"]))
     except MalformedResult:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidInput) as error:
         raise MalformedResult(f"claims that do not parse ({error})", where=_WHERE) from error
 
 
@@ -143,14 +144,14 @@ def _read(token: dict[str, Any], name: Any) -> Result:
         nonce=_unbase64(token["eat_nonce"]),
         issued_at=_whole(token["iat"]),
         expires_at=_whole(token["exp"]),
-        verifier=str(token[name("ear verifier id")]["build"]),
+        verifier=_text(token[name("ear verifier id")]["build"]),
         instance=InstanceId(ours["instance"]),
         spiffe_id=SpiffeId.parse(ours["spiffe_id"]),
         mode=ours["mode"],
         generation=_whole(ours["generation"]),
         policy_epoch=_whole(ours["policy_epoch"]),
         policy_digest=appraisal[name("ear appraisal policy id")],
-        reasons=tuple(str(reason) for reason in ours["reasons"]),
+        reasons=tuple(_text(reason) for reason in ours["reasons"]),
     )
 
 
@@ -177,8 +178,14 @@ def _vector(claims: dict[str, Any]) -> TrustVector:
 
 
 def _whole(value: Any) -> int:
-    if type(value) is not int:
-        raise MalformedResult(f"{value!r} is not a whole number", where=_WHERE)
+    if type(value) is not int or not -_BEYOND <= value < _BEYOND:
+        raise MalformedResult(f"{str(value)[:40]!r} is not a whole number of 64 bits", where=_WHERE)
+    return value
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise MalformedResult(f"a {type(value).__name__} where text belongs", where=_WHERE)
     return value
 
 

@@ -10,8 +10,8 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from attestation import nonce
-from attestation.errors import InvalidConfiguration
+from attestation import nonce, strictjson
+from attestation.errors import InvalidConfiguration, InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ def opened(path: Path, *, now: float) -> Keyring:
     if path.stat().st_mode & 0o077:
         raise InvalidConfiguration("others can read these secrets", where=str(path), mend=f"chmod 600 {path}")
     try:
-        fields = json.loads(path.read_text())
+        fields = strictjson.loads(path.read_bytes())
         keys = bytes.fromhex(fields["nonce"]), bytes.fromhex(fields["ticket"])
         keyring = Keyring(int(fields["epoch"]), *keys)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, InvalidInput) as error:
         raise InvalidConfiguration("the secrets do not parse", where=str(path), mend=mend) from error
     if [len(key) for key in keys] != [nonce.KEY_SIZE, 32]:
         raise InvalidConfiguration("the secrets are of another length", where=str(path), mend=mend)

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from attestation import strictjson
 from attestation.errors import InvalidConfiguration, InvalidInput
 from attestation.instance import InstanceId
 from attestation.plain import build, plain
@@ -43,7 +44,7 @@ class Latch:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._descriptor = os.open(self._path, flags, 0o600)
             lines = self._path.read_text().splitlines()
-            found = tuple(build(Latched, json.loads(line), str(self._path)) for line in lines)
+            found = tuple(build(Latched, strictjson.loads(line), str(self._path)) for line in lines)
         except (OSError, ValueError, InvalidInput) as error:
             raise InvalidConfiguration(
                 f"the latch cannot be used: {error}",

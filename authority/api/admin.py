@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from attestation import strictjson
 from attestation.errors import InvalidInput, Unavailable
 from attestation.instance import InstanceId
 from attestation.plain import plain
@@ -118,8 +118,8 @@ def _refuse_if_alive(path: Path) -> None:
 
 async def _body(request: web.Request, *required: str, optional: tuple[str, ...] = ()) -> dict[str, Any]:
     try:
-        body = json.loads(await request.read())
-    except ValueError as error:
+        body = strictjson.loads(await request.read())
+    except InvalidInput as error:
         raise InvalidInput("the body is not JSON", where=request.path) from error
     if not isinstance(body, dict) or not set(required) <= body.keys() <= {*required, *optional}:
         known = ", ".join((*required, *optional))

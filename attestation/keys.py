@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -29,7 +30,7 @@ def from_der(der: bytes) -> ec.EllipticCurvePublicKey:
     """Raises InvalidInput for anything but the one DER SubjectPublicKeyInfo of a point on P-256."""
     try:
         key = serialization.load_der_public_key(der)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InvalidInput("bytes that are no public key", where="public key") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise InvalidInput("a public key that is not on P-256", where="public key", mend="Use ec.SECP256R1.")

@@ -5,20 +5,26 @@ from __future__ import annotations
 import re
 
 from attestation.errors import InvalidInput
+from attestation.wording import shown
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_MOST = 36_525 * 86_400.0
 
 
 def seconds(text: str) -> float:
     """The duration in seconds.
 
-    Raises InvalidInput for anything but a number directly followed by ms, s, m, h or d.
+    Raises InvalidInput for anything but a number directly followed by ms, s, m, h or d, for what is finer than a
+    millisecond (`duration` would not write it), and for a century or more.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise InvalidInput(f"{text!r} is not a duration", mend="Write a number and a unit: 250ms, 10s, 5m, 1h.")
-    return float(match[1]) * _UNITS[match[2]]
+    thousandths = float(match[1]) * _UNITS[match[2]] * 1000
+    if thousandths > _MOST * 1000 or abs(thousandths - round(thousandths)) > 1e-9 * thousandths:
+        raise InvalidInput(f"{shown(text, 40)!r} is no whole number of milliseconds within a century")
+    return round(thousandths) / 1000
 
 
 def duration(value: float) -> str:

@@ -9,12 +9,19 @@ import threading
 
 from attestation.coverage import Cutting
 from attestation.errors import InvalidInput
-from measurer.scope import alive, pid_of
+from measurer.scope import pid_of
 from measurer.sockets import Cut, Cutter
 
 _NOTHING = Cut(0, 0, 0)
 _DIES_WITHIN_MS = 500
 _MEND = "Send Guard with a pidfd of the running Envoy."
+
+
+def _has_ended(pidfd: int) -> bool:
+    """A zombie has: it runs no more, though it can still be signalled."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Envoy:
@@ -28,7 +35,7 @@ class Envoy:
             self._proc = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise InvalidInput("this Envoy does not run", where=f"process {pid}", mend=_MEND) from error
-        if pid_of(pidfd) != pid or not alive(pidfd):
+        if pid_of(pidfd) != pid or _has_ended(pidfd):
             os.close(self._proc)
             raise InvalidInput("the pidfd is not that process", where=f"process {pid}", mend=_MEND)
         self.pid, self.pidfd = pid, pidfd

@@ -8,7 +8,20 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from attestation.channel import Beat, Covered, Fault, Guard, KillEnvoy, Measure, Message, Pinned, Scope, Sweep, Swept
+from attestation.channel import (
+    Beat,
+    Covered,
+    Fault,
+    Guard,
+    Guarded,
+    KillEnvoy,
+    Measure,
+    Message,
+    Pinned,
+    Scope,
+    Sweep,
+    Swept,
+)
 from attestation.coverage import Coverage, Cutting, Isolation
 from attestation.errors import InvalidInput, ProofbeatError
 from attestation.facts import CollectorFact, CollectorState, InstanceFact
@@ -121,6 +134,10 @@ class Measurer:
     def _guard(self, pid: int, descriptors: list[int]) -> None:
         if len(descriptors) != 1:
             raise InvalidInput("Guard came without a pidfd", where="measurer channel", mend="Send one beside it.")
+        if self._processes.owns(pid):
+            os.close(descriptors[0])
+            self._channel.send(Guarded(pid, workload=True))
+            return
         was = self._deadman.duty
         try:
             envoy = Envoy(pid, descriptors[0])
@@ -130,6 +147,7 @@ class Measurer:
             return
         self._deadman.guard(envoy)
         self._envoy = envoy
+        self._channel.send(Guarded(pid, workload=False))
         self._protect()
         if was is Duty.FIRED:
             self._channel.send(CollectorFact(boottime(), GUARDIAN, CollectorState.RUNNING, "guards again"))

@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation.channel import Beat, Covered, Fault, Guard, Message, Observed, Pinned, Scope, Swept
+from attestation.channel import Beat, Covered, Fault, Guard, Guarded, Message, Observed, Pinned, Scope, Swept
 from attestation.coverage import Coverage
 from attestation.errors import InvalidConfiguration, MalformedResult, ProofbeatError, Unavailable, WorkloadGone
 from attestation.facts import CollectorFact, ExecutionFact, Fact, FileFact, InstanceFact, ProcessFact
@@ -176,6 +176,8 @@ class Sidecar:
                     self._rounds.want(full=True)
             case Swept():
                 self._delivering.swept(message)
+            case Guarded():
+                self._vouched(message)
             case Beat():
                 self._heartbeat.answered()
             case InstanceFact():
@@ -230,8 +232,12 @@ class Sidecar:
 
     def _serve(self, lease: freshness.Lease) -> None:
         if self._identity is not None:
-            self._delivering.serve(self._identity)
             self._timer.arm(lease)
+            self._hand_over(self._identity)
+
+    def _hand_over(self, identity: Identity) -> None:
+        if not self._keys.unvouched:
+            self._delivering.serve(identity)
 
     def _follow_up(self, command: freshness.Command) -> None:
         match command:
@@ -372,7 +378,13 @@ class Sidecar:
             self._delivery.retime(catalogue, escalate_after)
 
     def _guard(self, envoy: Peer) -> None:
+        self._delivering.withhold("not-yet-known")
         self._measurer.send(Guard(envoy.pid), envoy.pidfd)
+
+    def _vouched(self, word: Guarded) -> None:
+        self._keys.vouched(word.pid, workload=word.workload)
+        if self._state.open and self._identity is not None:
+            self._hand_over(self._identity)
 
     def _delivered(self, told: Told) -> None:
         if told.happening in (Happening.CLOSED, Happening.BOUNDED):

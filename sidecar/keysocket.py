@@ -18,7 +18,10 @@ from xds.server import Server
 
 
 class KeySocket:
-    """admitted: called with the process that takes the seat. asked: called when another process wanted the key."""
+    """admitted: called with the process that takes the seat, before it is given anything; `vouched` has to follow.
+
+    asked: called when another process wanted the key.
+    """
 
     def __init__(
         self,
@@ -33,21 +36,41 @@ class KeySocket:
         self._admitted = admitted
         self._asked = asked
         self._uids = frozenset(delivery.allow.uids or (os.getuid(),))
+        self._unvouched: Peer | None = None
         self._rules = KeyRules(workload.pid, workload.cgroup, frozenset(delivery.allow.executables))
         self.server = Server(
             Endpoint(delivery.socket, mode=delivery.socket_mode),
-            Admission(self._uids, self._admit, self._refused),
+            Admission(self._uids, self._admit, self._refused, self._seated),
             on_verdict=telling.judged,
             clock=lambda: clock.now().boot,
         )
 
+    @property
+    def unvouched(self) -> bool:
+        """Has the seat been taken by a process of which the measurer has not yet said that it is not the workload?"""
+        return self._unvouched is not None
+
+    def vouched(self, pid: int, *, workload: bool) -> None:
+        """The measurer's word: it has heard of every fork, so that nobody leaves the workload by losing its parent."""
+        taken = self._unvouched
+        if taken is None or taken.pid != pid:
+            return
+        if workload:
+            reason = f"process {pid} belongs to the workload, which it left by losing its parent"
+            self._telling.envoy_refused(reason)
+            self._asked(second_client(taken, reason, workload=True))
+        else:
+            self._unvouched = None
+            self._telling.envoy_admitted(taken)
+
     def _admit(self, peer: Peer) -> Refusal | None:
         why = self._rules.refusal(peer.pid)
-        if why is not None:
-            return Refusal(why)
-        self._admitted(peer)
-        self._telling.envoy_admitted(peer)
-        return None
+        return Refusal(why) if why is not None else None
+
+    def _seated(self, peer: Peer, new: bool) -> None:
+        if new:
+            self._unvouched = peer
+            self._admitted(peer)
 
     def _refused(self, peer: Peer | None, refusal: Refusal) -> None:
         """Whoever cannot reach the key by user is told no and is no cause: anybody on the machine could do that."""

@@ -24,16 +24,22 @@ def _silence(peer: Peer | None, refusal: Refusal) -> None:
     return None
 
 
+def _no_ceremony(peer: Peer, new: bool) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """The rules. `on_refused` hears of every refusal; its peer is None when the process could not be identified.
 
-    A refused peer's pidfd is open during `on_refused` only; duplicate it to keep it.
+    A refused peer's pidfd is open during `on_refused` only; duplicate it to keep it. `on_seated` hears of every
+    connection that is let in, before a byte is sent to it; its second argument says whether the process is a new one.
     """
 
     uids: frozenset[int]
     admit: Callable[[Peer], Refusal | None] = _anyone
     on_refused: Callable[[Peer | None, Refusal], None] = _silence
+    on_seated: Callable[[Peer, bool], None] = _no_ceremony
 
 
 class Seat:
@@ -64,12 +70,14 @@ class Seat:
         holder = self.holder
         if holder is None:
             self._holder = _owned(peer)
+            self._rules.on_seated(peer, True)
             return None
         if holder.identity != peer.identity:
             return Refusal(
                 f"process {peer.pid} ({peer.executable}) is a second client; "
                 f"process {holder.pid} ({holder.executable}) is served until it ends"
             )
+        self._rules.on_seated(peer, False)
         return None
 
     def vacate(self) -> None:

@@ -64,6 +64,12 @@ class Processes:
     def pids(self) -> list[int]:
         return self._members.all()
 
+    def owns(self, pid: int) -> bool:
+        """Is this a process of the workload? By every fork that was heard of, wherever its parent has gone since."""
+        known = pid in self._members  # before its end is read: it may have asked and gone
+        self.executions.read_events()
+        return known or pid in self._members or self._members.descends(pid)
+
     def measure(self, not_before: float, full: bool) -> None:
         """Send an observation that begins at or after `not_before`. full: hash every executable again."""
         self._requests.append((not_before, full))

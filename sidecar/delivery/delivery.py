@@ -94,6 +94,12 @@ class Delivery:
         publication = self._published(self._catalogue.opening(identity, "opening"))
         publication.on_settled(lambda settlement: self._let_pass(settlement, opened, publication))
 
+    def withhold(self, reason: str) -> None:
+        """Nothing of an identity for whoever asks now; `serve` gives it again. Not where a closing is under way."""
+        if self._open:
+            self._open = False
+            self._server.publish(self._catalogue.closed(self._poison, reason))
+
     def close(self, reason: str) -> None:
         """Poison and denial into every stream, then the order to cut what is open; the rest climbs the ladder."""
         began = self._clock()

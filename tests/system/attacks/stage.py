@@ -31,7 +31,7 @@ REFUSED = "refused"
 NAME = "web"
 POISON, IDENTITY = "poison", f"spiffe://town.example/{NAME}"
 ASK = """
-import os, socket, sys
+import os, socket, sys, time
 def ask(path):
     with socket.socket(socket.AF_UNIX) as asking:
         asking.settimeout(5)
@@ -40,6 +40,14 @@ def ask(path):
             return "served" if asking.recv(1) else "refused"
         except ConnectionResetError:
             return "refused"
+def orphan(act):
+    if os.fork() == 0:
+        middle = os.setsid() or os.getpid()
+        if os.fork() == 0:
+            while os.getppid() == middle: time.sleep(0.001)
+            act()
+        os._exit(0)
+    os.wait()
 def tell(folder, name, act):
     try:
         said = act()
@@ -77,13 +85,13 @@ class Attacked(Workload):
 
     def tries(self, expression: str) -> str:
         """What an expression comes to, or the name of the error that it raises."""
-        self.told_later(expression)
+        self._told += 1
+        self.do(f"tell({str(self._folder)!r}, {self._name!r}, lambda: {expression})")
         return self.heard()
 
-    def told_later(self, expression: str, before: str = "") -> None:
-        """The same in a process of its own, whose name for what it finds is taken up by `heard`."""
-        self._told += 1
-        self.do(f"{before}tell({str(self._folder)!r}, {self._name!r}, lambda: {expression})")
+    def starts_orphan(self, expression: str) -> None:
+        """By a child that has lost its parent to init, in a session of its own. What comes of it is not heard."""
+        self.do(f"orphan(lambda: {expression})")
 
     def heard(self) -> str:
         end = time.monotonic() + PATIENCE

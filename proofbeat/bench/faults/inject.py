@@ -93,7 +93,7 @@ async def _memory_refused(stage: Stage, fault: Fault) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _descriptors(stage: Stage, fault: Fault) -> AsyncIterator[None]:
-    with _limited(resource.RLIMIT_NOFILE, _highest_descriptor, stage.pids(fault.target, fault.side)):
+    with _limited(resource.RLIMIT_NOFILE, _lowest_free_descriptor, stage.pids(fault.target, fault.side)):
         yield
 
 
@@ -277,9 +277,10 @@ def _address_space(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
 
 
-def _highest_descriptor(pid: int) -> int:
-    """The lowest limit under which what is open stays usable."""
-    return max(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()) + 1
+def _lowest_free_descriptor(pid: int) -> int:
+    """The limit under which what is open stays usable, and nothing more can be opened."""
+    taken = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    return next(number for number in range(len(taken) + 1) if number not in taken)
 
 
 def _folder(stage: Stage, fault: Fault) -> Path:

@@ -147,12 +147,12 @@ def judge(fault: Fault, story: Story, terms: Terms) -> Finding:
     """One fault, judged."""
     wanted = expected(fault, terms)
     closures = _closures(fault, wanted, story, terms)
-    leaked = tuple((record, each) for each in closures for record in story.records if each.forbids(record))
+    leaked = {record: each for each in closures for record in story.records if each.forbids(record)}
     left = any(side.left or side.died for side in story.sides.values())
     refusals = [record for record in story.records if not record.served and record.began >= story.began]
     return Finding(
         fault,
-        leaked=leaked,
+        leaked=tuple(leaked.items()),
         lost=wanted.lease is Lease.HOLDS and left,
         refused=len(refusals) if wanted.traffic_holds else 0,
         kept=wanted.lease is Lease.ENDS and not left,

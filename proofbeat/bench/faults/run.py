@@ -71,22 +71,21 @@ async def one(made: Stage, fault: Fault) -> Finding:
         {side.name: made.story(side.name, began) for side in made.layout.sides},
         records,
     )
-    return oracle.judge(fault, story, TERMS)
+    return oracle.judge(fault, story, made.layout.terms)
 
 
 async def _moment(made: Stage, fault: Fault) -> None:
     """Until that stage of the next round of the side concerned, reckoned from its last one."""
-    standing = made.standing(fault.side or made.layout.web.name)
+    standing, interval = made.standing(fault.side or made.layout.web.name), made.layout.terms.interval
     line = next(line for line in reversed(standing.watch.lines) if line.get("event") == Event.ROUND)
     began = float(line["heard"]) - float(line["total_ms"]) / 1000
     if fault.moment is Moment.IDLE:
-        offset = 0.5 * TERMS.interval
+        offset = 0.5 * interval
     else:
         at = STAGES.index(AT_STAGE[fault.moment])
         offset = sum(float(line.get(name, 0.0)) for name in STAGES[:at]) / 1000
         offset += float(line.get(STAGES[at], 0.0)) / 2000
-    ahead = (began + offset - now()) % TERMS.interval
-    await asyncio.sleep(ahead)
+    await asyncio.sleep((began + offset - now()) % interval)
 
 
 async def _pass(made: Stage, end: float) -> None:

@@ -35,5 +35,10 @@ bench: setup
 	.venv/bin/proofbeat bench violation $(ARGS)
 	.venv/bin/proofbeat bench start $(ARGS)
 
+# Every parser against mutated input (docs/fuzzing.md): `make fuzz SECONDS=600 TARGET="cbor evidence" JOBS=1`.
+fuzz: setup
+	@.tools/bin/uv sync --quiet --frozen --inexact --all-extras --group fuzz --python .venv/bin/python
+	@.venv/bin/python -m tests.fuzz --seconds $(or $(SECONDS),60) --jobs $(or $(JOBS),2) $(TARGET)
+
 clean:
 	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

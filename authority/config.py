@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 
 from attestation.errors import InvalidInput
 from attestation.spiffe import SpiffeId
 from policies.model import dialect
 from policies.model.dialect import Duration, Strict
 from telemetry.settings import TelemetrySettings
+
+_MOST_PORT = 65_535
 
 
 def _trust_domain(text: str) -> str:
@@ -58,6 +60,13 @@ class AuthorityConfig(Strict):
     admin: Path
     telemetry: TelemetrySettings = TelemetrySettings()
     history: HistoryConfig = HistoryConfig()
+
+    @field_validator("listen")
+    @classmethod
+    def _known_port(cls, listen: str) -> str:
+        if int(listen.rpartition(":")[2]) > _MOST_PORT:
+            raise ValueError(f"a port is a number up to {_MOST_PORT}")
+        return listen
 
     @property
     def address(self) -> tuple[str, int]:

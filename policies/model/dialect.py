@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
@@ -18,6 +18,8 @@ from attestation.errors import InvalidConfiguration, InvalidInput
 from attestation.quantities import duration, seconds
 
 _MOST_BYTES = 16 * 1024 * 1024
+_MISREAD = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
+"""What PyYAML raises of its own for `!!int ""`, `!!timestamp x`, a list as a key, or a thousand brackets."""
 
 
 class Strict(BaseModel):
@@ -42,7 +44,20 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, and leaves time stamps as text."""
+    """SafeLoader that refuses a key given twice, merged keys and NUL, and leaves time stamps as text."""
+
+    def construct_scalar(self, node: Any) -> Any:
+        """Raises ConstructorError for text with a NUL in it: no path and no name here can hold one."""
+        value = super().construct_scalar(node)
+        if "\0" in value:
+            raise yaml.constructor.ConstructorError(None, None, "a NUL in a text", node.start_mark)
+        return value
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Raises ConstructorError for `<<`: merged from aliases of merges, a few lines grow without bound."""
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, "the key '<<' is not known here", key.start_mark)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -100,14 +115,15 @@ def _overridden(value: dict[str, Any], model: type[BaseModel], prefix: str, env:
             if below:
                 result[key] = below
         elif variable in env:
-            result[key] = yaml.safe_load(env[variable])
+            result[key] = next((found for found, _ in parse(env[variable], variable)), None)
     return result
 
 
 def parse(text: str, origin: str) -> Iterator[tuple[Any, yaml.Node]]:
     """Each YAML document as a plain value with its node, which knows lines and columns."""
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         while loader.check_node():
             node = loader.get_node()
             if node is not None:
@@ -117,8 +133,12 @@ def parse(text: str, origin: str) -> Iterator[tuple[Any, yaml.Node]]:
         raise InvalidConfiguration(error.problem or "this is not YAML", where=_place(origin, mark)) from error
     except yaml.YAMLError as error:
         raise InvalidConfiguration(f"this is not YAML: {error}", where=origin) from error
+    except _MISREAD as error:
+        place = _place(origin, loader.get_mark() if loader else None)
+        raise InvalidConfiguration(f"a value that cannot be read ({error})", where=place) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def validate(value: Any, node: yaml.Node, model: type[Model], origin: str) -> Model:
@@ -147,15 +167,22 @@ def _keys_at(model: type[BaseModel], path: list[str | int]) -> list[str]:
     """The keys a document may use at this place; empty where the model's type does not tell."""
     current: Any = model
     for step in path:
-        names = {field.alias or name: field.annotation for name, field in current.model_fields.items()}
-        current = next(_models_in(names.get(str(step))), None)
-        if not (isinstance(current, type) and issubclass(current, BaseModel)):
-            return []
-    return [field.alias or name for name, field in current.model_fields.items()]
+        if _is_model(current):
+            current = {field.alias or name: field.annotation for name, field in current.model_fields.items()}.get(
+                str(step)
+            )
+            if get_origin(current) in (dict, tuple):
+                continue  # the next step is a key or an index in it
+        current = next(_models_in(current), None)
+    return [field.alias or name for name, field in current.model_fields.items()] if _is_model(current) else []
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if _is_model(annotation):
         yield annotation
     for argument in getattr(annotation, "__args__", ()):
         yield from _models_in(argument)

@@ -119,3 +119,23 @@ def test_every_rule_knows_its_file_and_line_whatever_the_order_of_documents(tmp_
     assert line(rule(governing.policy, "interval")) == "interval: 10s"
     assert line(rule(governing.references, "files", "/srv/app/main.py")).startswith("files: {/srv/app/main.py:")
     assert place(rule(governing.references, "executables"), governing.origins) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("kind: \x00\n", "not YAML"),
+        ('kind: "\\0"\n', "NUL"),
+        ("? [a]\n: b\n", "cannot be read"),
+        ("!!int ''\n", "cannot be read"),
+        ("[" * 1500, "cannot be read"),
+        ("a: &a {x: 1}\nb: {<<: *a}\n", "'<<'"),
+        (POLICY.replace("mode: enforce", "layers: {files: {maxAgee: 10s}}"), "'maxAge'"),
+        (POLICY.replace("60s", "9" * 400 + "d"), "within a century"),
+        (POLICY.replace("10s", "1.0004s"), "whole number of milliseconds"),
+    ],
+)
+def test_what_yaml_can_hold_and_a_document_cannot_is_told_with_its_place(tmp_path: Path, text: str, words: str) -> None:
+    said = fault(tmp_path, text)
+    assert words in said
+    assert "web.yaml" in said

@@ -66,7 +66,11 @@ def encode(claims: Claims) -> dict[int, Any]:
 
 
 def decode(value: Any) -> Claims:
-    """`encode` reversed. Raises MalformedEvidence for a missing, unknown or mistyped claim, or a word not known."""
+    """`encode` reversed. Raises MalformedEvidence for a missing, unknown or mistyped claim, or a word not known.
+
+    One statement has one spelling: what `encode` would write otherwise (a name that is not printable, a row longer
+    than it need be) is refused, so that no two signed byte strings claim the same.
+    """
     if not isinstance(value, dict) or value.keys() != _SHAPE.keys():
         raise MalformedEvidence("claims are missing, or there are unknown ones", where="claims")
     for number, kind in _SHAPE.items():
@@ -74,7 +78,7 @@ def decode(value: Any) -> Claims:
             raise MalformedEvidence(f"claim {number} is not of its type", where="claims")
     if len(value[1]) != 16 or len(value[8]) > _MOST_LAYERS:
         raise MalformedEvidence("an instance of another length, or a layer more than exist", where="claims")
-    return Claims(
+    claims = Claims(
         instance=InstanceId("i-" + value[1].hex()),
         sequence=value[2],
         generation=value[3],
@@ -85,6 +89,9 @@ def decode(value: Any) -> Claims:
         layers=tuple(_decode_layer(each) for each in value[8]),
         coverage=_decode_coverage(value[9]),
     )
+    if encode(claims) != value:
+        raise MalformedEvidence("claims that are not written as `encode` writes them", where="claims")
+    return claims
 
 
 def _encode_layer(claim: LayerClaim) -> list[Any]:

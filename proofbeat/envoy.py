@@ -1,0 +1,38 @@
+"""Which Envoy is started, and how it is kept from giving its memory out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
+_ELF = b"\x7fELF"
+_EXECUTE_ONLY = 0o111
+
+
+def execute_only(envoy: Path, folder: Path) -> Path:
+    """A copy that its user may run and not read: the kernel makes such a process non-dumpable (prctl(2)).
+
+    Nobody of its own user can attach to it or read its memory then, and it leaves no core dump. It holds for users
+    without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH; root's own Envoy stays dumpable. A launcher script is
+    followed to the program that it starts; where that is not found, `envoy` itself is returned.
+    """
+    program = _program(envoy)
+    if program is None:
+        return envoy
+    copy = folder / "envoy.bin"
+    shutil.copyfile(program, copy)
+    copy.chmod(_EXECUTE_ONLY)
+    return copy
+
+
+def _program(envoy: Path) -> Path | None:
+    for candidate in (envoy, Path(sysconfig.get_path("purelib")) / "envoy" / "_bin" / "envoy"):
+        try:
+            with candidate.open("rb") as file:
+                if os.read(file.fileno(), len(_ELF)) == _ELF:
+                    return candidate
+        except OSError:
+            continue
+    return None

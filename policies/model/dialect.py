@@ -19,7 +19,7 @@ from attestation.quantities import duration, seconds
 
 _MOST_BYTES = 16 * 1024 * 1024
 _MISREAD = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
-"""What PyYAML raises of its own for `!!int ""`, `!!timestamp x`, a list as a key, or a thousand brackets."""
+"""What PyYAML raises of its own for `!!int ""`, a list as a key, or a thousand brackets."""
 
 
 class Strict(BaseModel):
@@ -44,7 +44,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, merged keys and NUL, and leaves time stamps as text."""
+    """SafeLoader that knows what JSON knows, refuses a key given twice and NUL, and leaves time stamps as text."""
 
     def construct_scalar(self, node: Any) -> Any:
         """Raises ConstructorError for text with a NUL in it: no path and no name here can hold one."""
@@ -52,12 +52,6 @@ class _Loader(yaml.SafeLoader):
         if "\0" in value:
             raise yaml.constructor.ConstructorError(None, None, "a NUL in a text", node.start_mark)
         return value
-
-    def flatten_mapping(self, node: Any) -> None:
-        """Raises ConstructorError for `<<`: merged from aliases of merges, a few lines grow without bound."""
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, "the key '<<' is not known here", key.start_mark)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -71,6 +65,11 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.yaml_constructors = {
+    tag: make
+    for tag, make in _Loader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
+}
 _Loader.yaml_implicit_resolvers = {
     letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -129,7 +129,7 @@ def test_every_rule_knows_its_file_and_line_whatever_the_order_of_documents(tmp_
         ("? [a]\n: b\n", "cannot be read"),
         ("!!int ''\n", "cannot be read"),
         ("[" * 1500, "cannot be read"),
-        ("a: &a {x: 1}\nb: {<<: *a}\n", "'<<'"),
+        ("a: &a {x: 1}\nb: {<<: *a}\n", ":merge"),
         (POLICY.replace("mode: enforce", "layers: {files: {maxAgee: 10s}}"), "'maxAge'"),
         (POLICY.replace("60s", "9" * 400 + "d"), "within a century"),
         (POLICY.replace("10s", "1.0004s"), "whole number of milliseconds"),

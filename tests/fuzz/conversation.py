@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 
 from attestation import cose, keys, results
-from attestation.errors import InvalidInput, MalformedResult
+from attestation.errors import InvalidInput, MalformedResult, Refused
 from attestation.spiffe import SpiffeId
 from attestation.violation import ViolationClass
 from policies.model.policy import AttestationPolicy, Metadata
@@ -88,7 +88,7 @@ def wire_message(data: bytes) -> None:
 def sealed_request(data: bytes) -> None:
     """Whatever is posted: refused as malformed, or parsed and held against the key that ought to have signed it."""
     for sealed in (data, cose.sign1(repaired(data), KEY, aad=Purpose.POST.encode())):
-        with suppress(InvalidInput):
+        with suppress(InvalidInput, Refused):
             opened = Opened(sealed)
             asked = opened.claimed(Posted)
             opened.check(Purpose.POST, PUBLIC)

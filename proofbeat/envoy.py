@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 _ELF = b"\x7fELF"
@@ -15,7 +16,7 @@ def execute_only(envoy: Path, folder: Path) -> Path:
     """A copy that its user may run and not read: the kernel makes such a process non-dumpable (prctl(2)).
 
     Nobody of its own user can attach to it or read its memory then, and it leaves no core dump. It holds for users
-    without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH; root's own Envoy stays dumpable. A launcher script is
+    without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: root's too, `without_capabilities`. A launcher script is
     followed to the program that it starts; where that is not found, `envoy` itself is returned.
     """
     program = _program(envoy)
@@ -36,3 +37,11 @@ def _program(envoy: Path) -> Path | None:
         except OSError:
             continue
     return None
+
+
+def without_capabilities(command: Sequence[str]) -> list[str]:
+    """As root: the same command with none, nor a way to get any. By a shell, for the rights at execve(2) count."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        return list(command)
+    dropped = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+    return [*dropped, "sh", "-c", 'exec "$@"', "sh", *command]

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from attestation.errors import Unavailable
-from proofbeat import admin, references
+from proofbeat import admin, envoy, references
 from proofbeat.demo import authority as demo_authority
 from proofbeat.demo import layout as layouts
 from proofbeat.demo.children import Child, Children
@@ -143,11 +143,13 @@ class Scene:
         await self._children.end()
 
     async def _keep_envoy(self, standing: Standing) -> None:
-        binary = layouts.envoy_binary()
+        binary = envoy.execute_only(layouts.envoy_binary(), standing.side.folder)
         while not self._ending:
             child = await self._children.start(
                 f"{standing.side.name}-envoy",
-                envoy_command(binary, standing.side.bootstrap, concurrency=1, extra=FLUSH_OFTEN),
+                envoy.without_capabilities(
+                    envoy_command(binary, standing.side.bootstrap, concurrency=1, extra=FLUSH_OFTEN)
+                ),
             )
             standing.envoy = child
             await child.process.wait()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from attestation.coverage import Isolation
-from proofbeat.envoy import execute_only
+from proofbeat.envoy import execute_only, without_capabilities
 from tests.system.attacks.stage import Scene, scene, user
 from tests.system.xds.rig import ENVOY, describe
 from xds.bootstrap import envoy_command, write_bootstrap
@@ -63,3 +63,19 @@ def test_an_envoy_that_its_user_may_read_is_graded_dumpable() -> None:
             assert not found.envoy_non_dumpable
             reading = ["head", "-c1", f"/proc/{running.pid}/environ"]
             assert subprocess.run([*user(ENVOYS), *reading], capture_output=True, check=False).returncode == 0
+
+
+def test_even_roots_envoy_is_not_dumpable_once_it_has_no_capabilities() -> None:
+    with scene() as playing:
+        description = describe(playing.folder / "keys", 1, before_first="refuse")
+        write_bootstrap(description, playing.folder / "envoy.json")
+        command = envoy_command(
+            execute_only(ENVOY, playing.folder), playing.folder / "envoy.json", concurrency=1, log_level="off"
+        )
+        running = subprocess.Popen(without_capabilities(command))
+        try:
+            playing.until("envoy-admitted", lambda each: each["envoy"] == running.pid)
+            assert playing.isolation(lambda each: each.envoy_non_dumpable).workload_can_trace_envoy
+        finally:
+            running.kill()
+            running.wait()

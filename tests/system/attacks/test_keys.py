@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 
-from tests.system.attacks.stage import REFUSED, scene, user
+from tests.system.attacks.stage import POISON, REFUSED, Proxy, scene, user
 
 US = 61803
 
@@ -43,6 +44,20 @@ def test_a_process_that_left_the_workload_by_losing_its_parent_takes_the_empty_s
         assert "losing its parent" in told["text"]
         playing.until("escalated")
         assert not [each for each in playing.logs if each["event"] == "envoy-admitted"]
+
+
+def test_nobody_gets_the_key_before_the_measurer_has_spoken() -> None:
+    with scene(deadman="5s") as playing:
+        playing.until_open()
+        os.kill(playing.measurer, signal.SIGSTOP)
+        try:
+            first = Proxy(playing.socket)
+            given = first.given()
+        finally:
+            os.kill(playing.measurer, signal.SIGCONT)
+        assert given == POISON
+        first.until_identity()
+        first.end()
 
 
 def test_a_second_client_is_refused_closes_and_does_not_take_the_place_of_the_guarded_envoy() -> None:

@@ -54,10 +54,11 @@ class Writer:
 
     def open(self) -> None:
         """Creates the file with mode 0600 where there is none. Raises Unavailable when it cannot be used."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             self._engine = _engine(self._path)
+            _check(self._engine)
             migrations.migrate(self._engine)
         except (OSError, SQLAlchemyError, sqlite3.Error) as error:
             raise Unavailable(

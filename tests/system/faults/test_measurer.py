@@ -10,12 +10,19 @@ from pathlib import Path
 import pytest
 
 from attestation.channel import Fault, Measure, Scope, Sweep
+from attestation.facts import ExecutionFact
 from attestation.layers import Layer
 from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.stage import Sidecar, Workload
 from tests.system.measurer.test_guardian import Proxy
 
 pytestmark = needs_root
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    (tmp_path / "page").write_text("one")
+    return tmp_path
 
 
 @pytest.fixture
@@ -55,9 +62,9 @@ def test_a_sweep_that_cannot_look_for_want_of_descriptors_ends_the_proxy(
 
 @pytest.mark.parametrize("layer", [Layer.FILES, Layer.PROCESSES])
 def test_a_measurement_without_descriptors_is_not_told_and_the_proxy_ends(
-    layer: Layer, workload: Workload, proxy: Proxy, tmp_path: Path
+    layer: Layer, workload: Workload, proxy: Proxy, measured: Path
 ) -> None:
-    with Sidecar(Scope(workload.pid, (str(tmp_path),), deadman=30.0)) as sidecar:
+    with Sidecar(Scope(workload.pid, (str(measured),), deadman=30.0)) as sidecar:
         sidecar.settle()
         sidecar.guard(proxy.pid)
         sidecar.sweep()
@@ -67,4 +74,18 @@ def test_a_measurement_without_descriptors_is_not_told_and_the_proxy_ends(
         said = sidecar.expect(Fault)
         assert "Too many open files" in said.what
         assert len(sidecar.inbox) == 1
+        assert proxy.process.wait(5) == -signal.SIGKILL
+
+
+def test_an_execution_that_could_not_be_looked_at_for_want_of_descriptors_is_no_foreign_program(
+    workload: Workload, proxy: Proxy, measured: Path
+) -> None:
+    with Sidecar(Scope(workload.pid, (str(measured),), deadman=30.0)) as sidecar:
+        sidecar.settle()
+        sidecar.guard(proxy.pid)
+        sidecar.sweep()
+        exhaust(sidecar.process.pid)
+        workload.do("subprocess.run(['/bin/sleep', '0.1'])")
+        assert "Too many open files" in sidecar.expect(Fault).what
+        assert [fact for fact in sidecar.seen(ExecutionFact) if not fact.digest] == []
         assert proxy.process.wait(5) == -signal.SIGKILL

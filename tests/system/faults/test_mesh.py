@@ -143,6 +143,8 @@ def test_a_closing_that_breaks_half_way_ends_the_sidecar_and_its_guardian_closes
             async with asyncio.timeout(5):
                 while made.scene.ledger.refused_after(ALL_FLOWS, act) is None:
                     await made.scene.news()
+        log = (made.layout.folder / "web-sidecar.log").read_text()
+        assert "proofbeat: sidecar: a callback failed" in log
 
     mesh.told(story)
 
@@ -160,6 +162,10 @@ def test_a_sidecar_on_a_full_disk_stays_closed_says_so_and_comes_back_by_its_tic
             assert str(made.layout.web.state) in refused["why"]
             assert "Make room" in refused["why"]
             assert watch.first(Event.ENROLLED, act) is None
+            sidecar = made.scene.web.sidecar
+            assert sidecar is not None
+            sidecar.send_signal(signal.SIGKILL)
+            await sidecar.process.wait()
         await flows(made)
         assert watch.first(Event.ENROLLED, act) is not None
         assert made.tokens == 0

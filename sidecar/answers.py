@@ -98,7 +98,7 @@ def member(enrolment: Enrolment, trust_domain: str) -> Membership:
 def believe(answer: Answer, asked: Asked, membership: Membership, now: Now) -> Believed:
     """Raises MalformedResult for an answer to anything but what was asked."""
     # 1. The result: signed by the authority, still running, about this evidence.
-    result = results.parse(answer.ear, membership.result_key, now=now.wall)
+    result = _result(answer.ear, membership, now)
     _same_round(result, asked, membership)
     # 2. Its period: no longer than policy grants, and not beyond what is signed.
     lease = _lease(answer, result, asked)
@@ -107,6 +107,13 @@ def believe(answer: Answer, asked: Asked, membership: Membership, now: Now) -> B
         return Believed(result, b"", None)
     _check_chain(answer, result, asked, membership, now)
     return Believed(result, answer.chain.encode(), lease)
+
+
+def _result(ear: str, membership: Membership, now: Now) -> Result:
+    try:
+        return results.parse(ear, membership.result_key, now=now.wall)
+    except MalformedResult as error:
+        raise MalformedResult(error.what, where=error.where, mend=error.mend or _MEND) from error
 
 
 def _same_round(result: Result, asked: Asked, membership: Membership) -> None:

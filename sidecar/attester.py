@@ -157,12 +157,18 @@ class Attester:
         if held is None or not held.usable(clock.now().boot):
             sent = clock.now().boot
             held = HeldNonce(await self._client.challenge(), sent)
-        if held.nonce.value in self._spent:
-            raise MalformedResult(
-                "the authority gave out a nonce for the second time", where="nonce", mend="Look at its log and clock."
-            )
-        self._spent.append(held.nonce.value)
+        self._spend(held.nonce.value)
         return held
+
+    def _spend(self, nonce: bytes) -> None:
+        if not evidence.LEAST_NONCE <= len(nonce) <= evidence.MOST_NONCE:
+            what = f"the authority gave out a nonce of {len(nonce)} bytes"
+        elif nonce in self._spent:
+            what = "the authority gave out a nonce for the second time"
+        else:
+            self._spent.append(nonce)
+            return
+        raise MalformedResult(what, where="nonce", mend="Nothing was signed over it; look at the authority's log.")
 
     def _current_leaf(self) -> LeafKey:
         now = clock.now().boot
@@ -217,7 +223,9 @@ def _body(measured: Measured, digest: Digest) -> bytes:
     body = measured.bodies.get(digest)
     if body is None:
         raise MalformedResult(
-            f"the authority asks for the body {digest[:12]!r}, which this round does not claim", where="need"
+            f"the authority asks for the body {digest[:12]!r}, which this round does not claim",
+            where="need",
+            mend="It mixes up its attesters: look at its log.",
         )
     return body
 

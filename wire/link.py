@@ -15,6 +15,8 @@ from wire.messages import Frame, Message, Push, Reply, Request
 from wire.problems import Problem
 from wire.versions import Version
 
+MEND_CONVERSATION = "Are sidecar and authority of releases that go together? Look at the authority's log."
+
 
 class Link:
     """Lives as long as its WebSocket. `read` must run while `ask` waits. version: what is spoken on it."""
@@ -80,6 +82,6 @@ def checked(message: Message) -> Reply:
     if isinstance(message, Problem):
         raise problems.error_of(message)
     if not isinstance(message, get_args(Reply)):
-        raise InvalidInput(f"a {type(message).__name__} as an answer", where="authority")
+        raise InvalidInput(f"{type(message).__name__} as an answer", where="authority", mend=MEND_CONVERSATION)
     reply: Reply = message
     return reply

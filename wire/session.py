@@ -16,7 +16,7 @@ from attestation.digests import Digest
 from attestation.errors import InvalidInput, Refused, Unavailable
 from attestation.instance import InstanceId
 from attestation.wording import shown, shown_lines
-from wire import backoff, messages, proofs
+from wire import backoff, link, messages, proofs
 from wire.link import Link
 from wire.messages import (
     Answer,
@@ -242,5 +242,7 @@ def _harmless(report: Report) -> Report:
 
 def _expect(reply: Reply, shape: type[Wanted]) -> Wanted:
     if not isinstance(reply, shape):
-        raise InvalidInput(f"a {type(reply).__name__} where a {shape.__name__} belongs", where="authority")
+        raise InvalidInput(
+            f"{type(reply).__name__} where {shape.__name__} belongs", where="authority", mend=link.MEND_CONVERSATION
+        )
     return reply

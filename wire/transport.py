@@ -111,7 +111,14 @@ class Transport:
             return problems.from_json(content)
         if answer.status != 200:
             raise Unavailable(f"status {answer.status}, and no problem document", where=self._url, mend=_MEND_URL)
-        return messages.decode(content, version=self._version).message
+        return self._parsed(content)
+
+    def _parsed(self, content: bytes) -> messages.Message:
+        try:
+            return messages.decode(content, version=self._version).message
+        except InvalidInput as error:
+            what = f"an answer that does not parse ({error.sentence})"
+            raise InvalidInput(what, where=self._url, mend=_MEND_URL) from error
 
     async def _content(self, answer: aiohttp.ClientResponse) -> bytes:
         content = bytearray()

@@ -24,6 +24,9 @@ from sidecar.heartbeat import BEATS
 
 GRACE = 0.1
 """Seconds beyond the dead-man time within which the guardian has closed everything."""
+AHEAD = 4
+"""Intervals by which an authority has to be back before a lease's end: its nonce came with the round before, and the
+next round has to be had."""
 SEEN_WITHIN = 1.0
 """Seconds from a drift to the end of the last request that may still be answered: far more than it takes, because the
 machine is being starved at the same time."""
@@ -109,7 +112,8 @@ class SideStory:
 class Story:
     """What happened from a fault's beginning until everything was judged to flow again, or was given up.
 
-    restored: when the fault was undone. recovered: did all of it flow again in the end?
+    restored: when the fault was undone. recovered: did all of it flow again in the end? away: seconds that the
+    authority was not there; how long its restart takes is this machine's affair, not the fault's.
     """
 
     began: float
@@ -118,6 +122,7 @@ class Story:
     ended: float
     sides: Mapping[str, SideStory]
     records: Sequence[Record]
+    away: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,8 @@ class Finding:
 def judge(fault: Fault, story: Story, terms: Terms) -> Finding:
     """One fault, judged."""
     wanted = expected(fault, terms)
+    if wanted.lease is Lease.HOLDS and story.away > terms.freshness - AHEAD * terms.interval:
+        wanted = Expectation(Lease.EITHER)
     closures = _closures(fault, wanted, story, terms)
     leaked = {record: each for each in closures for record in story.records if each.forbids(record)}
     left = any(side.left or side.died for side in story.sides.values())

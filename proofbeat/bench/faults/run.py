@@ -20,7 +20,7 @@ from proofbeat.demo.layout import Terms
 from proofbeat.demo.load import now
 from telemetry.names import Event
 
-TERMS = Terms(interval=0.5, freshness=6.0, deadman=1.0, pages=8)
+TERMS = Terms(interval=0.5, freshness=8.0, deadman=1.0, pages=8)
 """Short times: a recovery takes a second or two, and a lease runs out while somebody waits for it."""
 DEFAULT_COUNT, QUICK_COUNT = 50, 5
 OPEN_SECONDS = 30.0
@@ -70,6 +70,7 @@ async def one(made: Stage, fault: Fault) -> Finding:
         ended,
         {side.name: made.story(side.name, began) for side in made.layout.sides},
         records,
+        made.away,
     )
     return oracle.judge(fault, story, made.layout.terms)
 

@@ -41,6 +41,9 @@ class Stage:
         self.tokens = 0
         self.held_back: set[Target] = set()
         """What nobody may start again while a fault lasts."""
+        self.away = 0.0
+        """Seconds that the authority was not there since the fault began."""
+        self._gone: float | None = None
         self._deaths: dict[str, list[float]] = {side.name: [] for side in scene.layout.sides}
         self._starts: dict[str, int] = {side.name: 0 for side in scene.layout.sides}
         self._pidfds: list[int] = []
@@ -80,6 +83,7 @@ class Stage:
     def begin(self) -> None:
         """Forget the last fault's story; note from now on when somebody dies."""
         self.end_watch()
+        self.away = 0.0
         for standing in self.scene.standings:
             side = standing.side.name
             self._deaths[side], self._starts[side] = [], 0
@@ -113,10 +117,14 @@ class Stage:
         """Starts what does not run any more, as a supervisor and, in the end, an operator would."""
         authority = self.scene.authority
         if authority is None or not authority.running:
+            self._gone = self._gone or now()
             if Target.AUTHORITY not in self.held_back:
                 with suppress(Unavailable):
                     await self.scene.start_authority()
             return
+        if self._gone is not None:
+            self.away += now() - self._gone
+            self._gone = None
         for standing in self.scene.standings:
             await self._keep_side(standing)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from proofbeat.bench.faults import oracle, plan
@@ -76,6 +78,12 @@ def test_a_lease_that_had_to_hold_and_did_not_is_lost_although_nothing_leaked() 
     found = oracle.judge(fault(Kind.KILL, Target.AUTHORITY, side=""), story(served(100.1), db=left), TERMS)
     assert found.lost
     assert not found.holds
+
+
+def test_an_authority_whose_restart_took_longer_than_a_lease_costs_leases_and_that_is_right() -> None:
+    killed, left = fault(Kind.KILL, Target.AUTHORITY, side=""), SideStory(left=(106.0,), fresh=(108.0,))
+    assert oracle.judge(killed, replace(story(served(100.1), db=left), away=1.9), TERMS).lost
+    assert not oracle.judge(killed, replace(story(served(100.1), db=left), away=2.1), TERMS).lost
 
 
 def test_a_refusal_counts_only_where_traffic_had_to_hold() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from attestation import jws
-from attestation.errors import InvalidInput, Refused, Unavailable
+from attestation.errors import Unavailable
 from attestation.instance import InstanceId
 from authority import keyring
 from authority.api import replies
@@ -21,6 +21,7 @@ from authority.api.answering import Answering
 from authority.api.attest import Posts
 from authority.api.challenges import Challenges
 from authority.api.session import SessionApi
+from authority.asking import Asking
 from authority.config import AuthorityConfig
 from authority.enrolment import Enrolments
 from authority.instances import Instances
@@ -31,21 +32,19 @@ from authority.issuer.issuer import Issuer
 from authority.metering import Metering
 from authority.nonces import Nonces
 from authority.orders import Orders
-from authority.roll import called, chosen
 from authority.rounds import Rounds
 from authority.rules import Rules
 from authority.serving import Serving
 from authority.sessions import Sessions
 from authority.store.records import Enrolled, InstanceState
 from authority.store.store import Store
-from authority.why import Why, told
+from authority.why import Why
 from policies.model import load as policies
 from telemetry import metrics
 from telemetry.exporting import exported
 from telemetry.recorder import Recorder
 from wire import messages, tls
 from wire.messages import AttestNow, Cause, PolicyChanged, Quarantined, Standing
-from wire.problems import Kind
 
 _HOUSEKEEPING = 10.0
 _LEAST_MEMORY_MS = 60_000
@@ -94,6 +93,8 @@ class Authority:
         self._enrolments = Enrolments(self._store, self._instances, self._nonces, self._ca, keys, self._rules, clock)
         self._answering = Answering(self._store, self._instances, self._nonces, rounds, self._orders, self._rules)
         self._challenges = Challenges(keys, clock)
+        retire_after = config.history.retire_after
+        self._asking = Asking(self._store, self._sessions, self._rules, clock, retire_after)
 
     async def run(self, ready: Callable[[Listening], None]) -> None:
         """Serves until cancelled. Raises InvalidConfiguration and Unavailable when it cannot start."""
@@ -126,40 +127,15 @@ class Authority:
 
     async def instances(self) -> tuple[InstanceState, ...]:
         """Every instance that ever enrolled, the latest first."""
-        return self._called(await self._store.instances(self._rules().identities))
+        return await self._asking.instances()
 
     async def instance(self, instance: InstanceId) -> InstanceState:
         """One instance. Raises Refused (instance-unknown)."""
-        found = await self._store.instance(instance, self._rules().identities)
-        if found is None:
-            raise Refused("this instance has not enrolled", kind=Kind.INSTANCE_UNKNOWN, where=str(instance))
-        return (await self._called_among((found,)))[0]
+        return await self._asking.instance(instance)
 
     async def why(self, asked: str, at: float | None = None) -> Why:
-        """asked: an instance, the beginning of its name, its registration or SPIFFE ID. at: Unix seconds, None for now.
-
-        Raises Refused (instance-unknown), and InvalidInput where several instances are meant or `at` lies ahead.
-        """
-        now = self._clock()
-        if at is not None and at > now:
-            raise InvalidInput("a time that is yet to come", where="why", mend="Ask for now by leaving it out.")
-        identities = self._rules().identities
-        named = [name for name, identity in identities.items() if asked in (name, identity)]
-        found = await self._store.registered(named, identities) if named else ()
-        found = found or await self._store.beginning(asked, identities)
-        instance = chosen(asked, await self._called_among(found))
-        moments = await self._store.history(instance.instance)
-        return told(instance, moments, int((now if at is None else at) * 1000), int(now * 1000))
-
-    async def _called_among(self, found: tuple[InstanceState, ...]) -> tuple[InstanceState, ...]:
-        """Whether one is gone is seen beside all of its registration."""
-        wanted = {each.instance for each in found}
-        peers = await self._store.registered({each.registration for each in found}, self._rules().identities)
-        return tuple(each for each in self._called(peers) if each.instance in wanted)
-
-    def _called(self, states: tuple[InstanceState, ...]) -> tuple[InstanceState, ...]:
-        retire_after_ms = int(self._config.history.retire_after * 1000)
-        return called(states, self._sessions.instances(), int(self._clock() * 1000), retire_after_ms)
+        """As Asking.why."""
+        return await self._asking.why(asked, at)
 
     async def attest_now(self, instance: InstanceId) -> bool:
         """Asks for a round at once. False when the instance has no session."""

@@ -29,7 +29,8 @@ async def ask(socket: Path, method: str, path: str, body: dict[str, Any] | None 
         raise Unavailable(
             f"the authority does not answer: {error}",
             where=str(socket),
-            mend="Start it with `proofbeat authority -c FILE`, and name the `admin` socket of that file.",
+            mend="Start it with `proofbeat authority -c FILE`, and name the `admin` socket of that file. "
+            "While it is away, each sidecar's log says why that one is closed (event `violation`).",
         ) from error
 
 

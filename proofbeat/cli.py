@@ -95,11 +95,30 @@ def doctor(as_json: Json = False) -> None:
 
 
 @app.command()
-def status(admin: AdminSocket, as_json: Json = False) -> None:
+def status(
+    admin: AdminSocket,
+    everybody: Annotated[bool, typer.Option("--all", help="Instances that are gone as well.")] = False,
+    as_json: Json = False,
+) -> None:
     """Who is fresh, and why not."""
     from proofbeat.operate import status as run
 
-    _exit_with(lambda: run(admin, as_json=as_json))
+    _exit_with(lambda: run(admin, everybody=everybody, as_json=as_json))
+
+
+@app.command()
+def why(
+    admin: AdminSocket,
+    instance: Annotated[
+        str, typer.Argument(help="Its id or the beginning of it, a registration, a SPIFFE ID, or a cause (c-...).")
+    ],
+    at: Annotated[str | None, typer.Option("--at", help="As it was then: 2026-01-31T12:00:00Z, or -5m.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What closed an instance, which line forbids it, what would allow it and what repairs it."""
+    from proofbeat.why import run
+
+    _exit_with(lambda: run(admin, instance, at, as_json=as_json))
 
 
 @app.command()

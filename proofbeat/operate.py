@@ -5,32 +5,25 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from proofbeat import admin
 
 
-async def status(socket: Path, *, as_json: bool) -> bool:
-    """True when every instance is fresh."""
+async def status(socket: Path, *, everybody: bool, as_json: bool) -> bool:
+    """True when every instance that is not gone is fresh. everybody: list those that are gone as well."""
     answer = await admin.ask(socket, "GET", "/admin/instances")
-    now_ms = time.time() * 1000
-    found = [{"state": state_of(each, now_ms), **each} for each in answer["instances"]]
+    here = [each for each in answer["instances"] if not each["gone"]]
+    listed = answer["instances"] if everybody else here
     if as_json:
-        print(json.dumps({"instances": found}, indent=1))
+        print(json.dumps({"instances": listed}, indent=1))
     else:
-        _print_instances(found, now_ms)
-    return all(each["state"] == "fresh" for each in found)
-
-
-def state_of(instance: Mapping[str, Any], now_ms: float) -> str:
-    """What the authority knows of it: its last round's lease, unless it is quarantined."""
-    if instance["quarantined"]:
-        return "quarantined"
-    if not instance["last_round_ms"]:
-        return "unattested"
-    return "fresh" if instance["lease_end_ms"] > now_ms else "stale"
+        _print_instances(listed, time.time() * 1000)
+        if len(listed) < len(answer["instances"]):
+            print(f"and {len(answer['instances']) - len(listed)} that are gone (--all)")
+    return all(each["state"] == "fresh" for each in here)
 
 
 async def token(socket: Path, registration: str, lifetime: str) -> bool:
@@ -78,6 +71,7 @@ def _print_instances(found: list[dict[str, Any]], now_ms: float) -> None:
         left = max(0.0, (each["lease_end_ms"] - now_ms) / 1000)
         causes = [str(cause["text"]) for cause in each["causes"]] or each["reasons"]
         why = "" if each["state"] == "fresh" else "; ".join(causes)
-        table.add_row(each["instance"], each["spiffe_id"], each["state"], f"{left:.0f} s", why)
+        state = f"{each['state']}, gone" if each["gone"] else each["state"]
+        table.add_row(each["instance"], each["spiffe_id"], state, f"{left:.0f} s", why)
     # A pipe has no width of its own; identifiers cut in two are no use to anybody.
     Console(highlight=False, width=None if sys.stdout.isatty() else 180).print(table)

@@ -216,8 +216,8 @@ class Sidecar:
             match command:
                 case freshness.Latch(cause):
                     self._causes.latch(cause, now)
-                case freshness.Close(reason):
-                    self._delivering.close(reason)
+                case freshness.Close(reason, cause):
+                    self._delivering.close(self._causes.refusal(decided.state.generation, cause, now) or reason)
                 case freshness.Serve(lease):
                     self._serve(lease)
                 case _:

@@ -78,10 +78,24 @@ class Causes:
         if found is None:
             at_ms = int((now.wall - (now.boot - violation.at)) * 1000)
             identity = self._ordered.pop(violation, "") or release.cause_id(
-                self._known_instance, generation=generation, kind="tamper", text=violation.text, at_ms=at_ms
+                self._known_instance,
+                generation=generation,
+                kind=violation.violation_class,
+                text=violation.text,
+                at_ms=at_ms,
             )
             found = self._named[generation] = Named(identity, at_ms)
         return found
+
+    def refusal(self, generation: int, cause: Violation | None, now: Now) -> str:
+        """What Envoy tells those it refuses for this cause: its kind, and the name to ask the authority about.
+
+        No path and no content: whoever is refused has shown no certificate. Empty without a cause. Before the workload
+        is pinned a cause has no name yet; that keeps nothing from closing.
+        """
+        if cause is None or self._instance is None:
+            return cause.kind if cause is not None else ""
+        return f"{cause.kind}:{self.named(generation, cause, now).id}"
 
     def known(self, identity: str) -> bool:
         """Did we name, or were we told of, this cause before?"""

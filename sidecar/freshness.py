@@ -199,9 +199,10 @@ class Latch:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Refuse new connections, deny requests, cut open ones. reason is what Envoy tells those it refuses."""
+    """Refuse new connections, deny requests, cut open ones. cause: the violation that it is for, if any."""
 
     reason: str
+    cause: Violation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +303,7 @@ def _violated(state: State, violation: Violation, *, report: bool) -> Step:
     )
     latch = (Latch(marked.sticky[-1]),) if sticky else ()
     known = state.phase is Phase.QUARANTINED and (not sticky or bool(state.sticky))
-    closing = Step(marked) if known else _leave(marked, Phase.QUARANTINED, f"{violation.kind}: {violation.subject}")
+    closing = Step(marked) if known else _leave_for(marked, violation)
     told = report and (sticky or len(state.causes) < MOST_CAUSES)
     after: tuple[Command, ...] = (Report(generation, violation),) if told else ()
     again: tuple[Command, ...] = () if marked.sticky else (Reattest(full=True),)
@@ -314,13 +315,17 @@ def _is_sticky(rules: Rules, violation: Violation) -> bool:
     return rules.mode is Mode.ENFORCE and recovery is Recovery.REPLACE
 
 
-def _leave(state: State, phase: Phase, reason: str, *after: Command) -> Step:
+def _leave_for(state: State, violation: Violation) -> Step:
+    return _leave(state, Phase.QUARANTINED, f"{violation.kind}: {violation.subject}", cause=violation)
+
+
+def _leave(state: State, phase: Phase, reason: str, *after: Command, cause: Violation | None = None) -> Step:
     """Close, also where another phase was closed already. Never where policy does not enforce."""
     if state.rules.mode is not Mode.ENFORCE:
         return Step(state, (WouldHave(reason), *after))
     # A quarantine is not softened by a lease that ends meanwhile.
     settled = state.phase if state.phase is Phase.QUARANTINED and phase is Phase.STALE else phase
-    return Step(replace(state, phase=settled, lease=None), (Close(reason), *after))
+    return Step(replace(state, phase=settled, lease=None), (Close(reason, cause), *after))
 
 
 def _appraised(state: State, result: Appraised, now: Now) -> Step:
@@ -373,7 +378,7 @@ def _rules_changed(state: State, rules: Rules) -> Step:
     ruled = replace(ruled, sticky=sticky)
     latches = tuple(Latch(cause) for cause in sticky)
     if state.causes:
-        closing = _leave(ruled, Phase.QUARANTINED, f"{state.causes[-1].kind}: {state.causes[-1].subject}")
+        closing = _leave_for(ruled, state.causes[-1])
     elif state.lease is not None and not state.lease.affirmed:
         closing = _leave(ruled, Phase.STALE, "not-affirmed")
     else:

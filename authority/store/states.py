@@ -12,9 +12,11 @@ from attestation.instance import InstanceId
 from attestation.trust import Tier
 from authority.store import causes
 from authority.store.records import InstanceState, State
+from authority.store.schema import causes as recorded
 from authority.store.schema import instances, rounds
 
 MOST_LISTED = 10_000
+_MOST_ALIKE = 8
 
 
 def every(db: Connection, identities: Mapping[str, str]) -> tuple[InstanceState, ...]:
@@ -41,6 +43,12 @@ def registered(
     query = _query().where(instances.c.registration.in_(registrations))
     query = query.order_by(instances.c.enrolled_ms.desc(), instances.c.instance).limit(MOST_LISTED)
     return tuple(_state(db, row, identities) for row in db.execute(query).mappings().all())
+
+
+def of_cause(db: Connection, prefix: str) -> tuple[tuple[str, int], ...]:
+    """Instance and time of record of each cause whose name begins so, a few of them."""
+    query = select(recorded.c.instance, recorded.c.recorded_ms).where(recorded.c.id.startswith(prefix, autoescape=True))
+    return tuple((instance, at_ms) for instance, at_ms in db.execute(query.limit(_MOST_ALIKE)))
 
 
 def _query() -> Select[Any]:

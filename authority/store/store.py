@@ -98,6 +98,10 @@ class Store:
     ) -> tuple[InstanceState, ...]:
         return await self._writer.run(lambda db: states.registered(db, registrations, identities))
 
+    async def of_cause(self, prefix: str) -> tuple[tuple[str, int], ...]:
+        """Instance, and when it was recorded, of each cause whose name begins so."""
+        return await self._writer.run(lambda db: states.of_cause(db, prefix))
+
     async def history(self, instance: InstanceId) -> tuple[Moment, ...]:
         """What changed for it, in order."""
         return await self._writer.run(lambda db: history.of(db, instance))

@@ -18,8 +18,9 @@ from attestation.errors import InvalidConfiguration, InvalidInput
 from attestation.quantities import duration, seconds
 
 _MOST_BYTES = 16 * 1024 * 1024
-_MISREAD = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
-"""What PyYAML raises of its own for `!!int ""`, a list as a key, or a thousand brackets."""
+_MOST_DEPTH = 32
+_MISREAD = (ValueError, TypeError, AttributeError, LookupError, OverflowError)
+"""What PyYAML raises of its own for `!!int ""`, or a list as a key."""
 
 
 class Strict(BaseModel):
@@ -45,6 +46,26 @@ Model = TypeVar("Model", bound=BaseModel)
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader that knows what JSON knows, refuses a key given twice and NUL, and leaves time stamps as text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """Raises ScannerError as `compose_node` does: the scanner runs a thousand brackets ahead of it."""
+        if self.flow_level >= _MOST_DEPTH:
+            raise yaml.scanner.ScannerError(None, None, f"nested deeper than {_MOST_DEPTH}", self.get_mark())
+        super().fetch_flow_collection_start(token)  # type: ignore[no-untyped-call] # types-pyyaml leaves it untyped
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Raises ComposerError for what is nested deeper than any document is: it costs the square of the depth."""
+        self._depth += 1
+        if self._depth > _MOST_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # types-pyyaml leaves the parser untyped
+            raise yaml.composer.ComposerError(None, None, f"nested deeper than {_MOST_DEPTH}", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_scalar(self, node: Any) -> Any:
         """Raises ConstructorError for text with a NUL in it: no path and no name here can hold one."""

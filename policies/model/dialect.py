@@ -55,7 +55,7 @@ class _Loader(yaml.SafeLoader):
         """Raises ScannerError as `compose_node` does: the scanner runs a thousand brackets ahead of it."""
         if self.flow_level >= _MOST_DEPTH:
             raise yaml.scanner.ScannerError(None, None, f"nested deeper than {_MOST_DEPTH}", self.get_mark())
-        super().fetch_flow_collection_start(token)  # type: ignore[no-untyped-call] # types-pyyaml leaves it untyped
+        super().fetch_flow_collection_start(token)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Raises ComposerError for what is nested deeper than any document is: it costs the square of the depth."""

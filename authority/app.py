@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from attestation import jws
 from attestation.errors import Unavailable
@@ -23,6 +24,7 @@ from authority.api.challenges import Challenges
 from authority.api.session import SessionApi
 from authority.asking import Asking
 from authority.config import AuthorityConfig
+from authority.doors import IDLE_SECONDS, Doors, Intake
 from authority.enrolment import Enrolments
 from authority.instances import Instances
 from authority.issuer import bundle
@@ -104,14 +106,19 @@ class Authority:
             stack.callback(self._store.close)
             await self.reload_policies()
             again = self._serving.renew(self._clock())
-            admin = await stack.enter_async_context(_served(AdminApi(self).routes(), self._admin_site))
-            public = await stack.enter_async_context(_served(self._routes(), self._public_site))
+            admin = await stack.enter_async_context(_set_up(AdminApi(self).routes(), replies.as_problems))
+            await web.SockSite(admin, bound_socket(self._config.admin)).start()
+            doors = Doors(self._serving.context)
+            asked = (doors.watch, replies.in_version, replies.as_problems)
+            public = await stack.enter_async_context(_set_up(self._routes(doors), *asked))
+            stack.callback(doors.close)
             stack.callback(self._sessions.end_all)
             await stack.enter_async_context(exported(self._recorder, self._config.telemetry))
-            ready(self._listening(public, admin))
+            ready(self._listening(*doors.open(*self._config.address)))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._renew(again))
                 tasks.create_task(self._keep_house())
+                tasks.create_task(doors.serve(public.server))
 
     async def create_token(self, registration: str, *, lifetime: float = 3600.0) -> str:
         """A join token. lifetime: seconds. Raises Refused (registration-unknown)."""
@@ -172,24 +179,18 @@ class Authority:
     def _on_quarantine(self, enrolled: Enrolled, cause: Cause) -> None:
         self._sessions.push(enrolled.instance, Quarantined(cause))
 
-    def _routes(self) -> list[web.RouteDef]:
-        sessions = SessionApi(self._store, self._instances, self._sessions, self._answering, self._challenges)
-        posts = Posts(self._enrolments, self._instances, self._sessions, self._answering, self._bundle)
+    def _routes(self, doors: Doors) -> list[web.RouteDef]:
+        sessions = SessionApi(
+            self._store, self._instances, self._sessions, self._answering, self._challenges, doors.proven
+        )
+        posts = Posts(self._enrolments, self._instances, self._sessions, self._answering, self._bundle, Intake())
         return [*sessions.routes(), *posts.routes()]
 
     def _bundle(self) -> bytes:
         made = int(self._ca.root.not_valid_before_utc.timestamp())
         return bundle.document((self._ca.root,), sequence=made)
 
-    def _public_site(self, runner: web.AppRunner) -> web.BaseSite:
-        host, port = self._config.address
-        return web.TCPSite(runner, host, port, ssl_context=self._serving.context)
-
-    def _admin_site(self, runner: web.AppRunner) -> web.BaseSite:
-        return web.SockSite(runner, bound_socket(self._config.admin))
-
-    def _listening(self, public: web.AppRunner, _: web.AppRunner) -> Listening:
-        host, port = public.addresses[0][:2]
+    def _listening(self, host: str, port: int) -> Listening:
         shown = f"[{host}]" if ":" in host else host
         return Listening(f"https://{shown}:{port}", self._config.trust_domain, self._ca.bundle, self._config.admin)
 
@@ -216,19 +217,18 @@ def _ca(config: AuthorityConfig, *, allow_demo: bool, now: float) -> Ca:
 
 
 @asynccontextmanager
-async def _served(
-    routes: list[web.RouteDef], site: Callable[[web.AppRunner], web.BaseSite]
-) -> AsyncIterator[web.AppRunner]:
-    middlewares = [replies.in_version, replies.as_problems]
+async def _set_up(routes: list[web.RouteDef], *middlewares: Middleware) -> AsyncIterator[web.AppRunner]:
     application = web.Application(middlewares=middlewares, client_max_size=messages.MOST_FRAME)
     application.add_routes(routes)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=_GRACE)
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        shutdown_timeout=_GRACE,
+        keepalive_timeout=IDLE_SECONDS,
+        auto_decompress=False,
+    )
     await runner.setup()
     try:
-        try:
-            await site(runner).start()
-        except OSError as error:
-            raise Unavailable(f"cannot listen: {error.strerror or error}", where="authority") from error
         yield runner
     finally:
         await runner.cleanup()

@@ -11,6 +11,7 @@ from attestation import keys
 from attestation.errors import InvalidInput
 from authority.api import replies
 from authority.api.answering import Answering
+from authority.doors import Intake
 from authority.enrolment import Enrolments
 from authority.instances import Instances
 from authority.sessions import Sessions
@@ -19,6 +20,8 @@ from wire.messages import Posted, Request
 from wire.proofs import Opened, Purpose
 from wire.versions import Version
 
+_MOST_SMALL = 16 * 1024
+"""Everything but a round, which carries layers, fits into this."""
 PATHS = ("/v1/challenge", "/v1/attest", "/v1/report", "/v1/policy", "/v1/goodbye")
 
 
@@ -32,12 +35,14 @@ class Posts:
         sessions: Sessions,
         answering: Answering,
         bundle: Callable[[], bytes],
+        intake: Intake,
     ) -> None:
         self._enrolments = enrolments
         self._instances = instances
         self._sessions = sessions
         self._answering = answering
         self._bundle = bundle
+        self._intake = intake
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -47,13 +52,14 @@ class Posts:
         ]
 
     async def _enrol(self, request: web.Request) -> web.Response:
-        enrolment, instance = await self._enrolments.enrol(await request.read())
+        enrolment, instance = await self._enrolments.enrol(await self._intake.body(request, _MOST_SMALL))
         # Whoever still speaks for this instance does so with the key it had before.
         self._sessions.end(instance)
         return replies.message(enrolment, replies.version_of(request))
 
     async def _post(self, request: web.Request) -> web.Response:
-        version, opened = replies.version_of(request), Opened(await request.read())
+        most = messages.MOST_FRAME if request.path == "/v1/attest" else _MOST_SMALL
+        version, opened = replies.version_of(request), Opened(await self._intake.body(request, most))
         posted = opened.claimed(Posted)
         enrolled = await self._instances.get(posted.instance)
         opened.check(Purpose.POST, keys.from_der(enrolled.public_key))

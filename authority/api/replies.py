@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from attestation.errors import ProofbeatError, Refused
 from wire import messages, problems, versions
 from wire.messages import Reply
 from wire.problems import Kind, Problem
 from wire.versions import Version
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def message(reply: Reply, version: Version) -> web.Response:

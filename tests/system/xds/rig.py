@@ -17,9 +17,10 @@ from typing import Literal
 
 from xds.acks import Verdict
 from xds.admission import Admission, Refusal
-from xds.bootstrap import Application, Bootstrap, HostPort, Inbound, Upstream, envoy_command, write_bootstrap
+from xds.bootstrap import Bootstrap, envoy_command, write_bootstrap
 from xds.listening import Endpoint
 from xds.peer import Peer
+from xds.resources.service import Application, HostPort, Inbound, Service, Upstream
 from xds.resources.transport import Identities
 from xds.server import Server
 
@@ -82,6 +83,7 @@ async def until(condition: Callable[[], bool]) -> None:
 class Answer:
     status: int
     body: bytes
+    content_type: str = ""
 
 
 class Caller:
@@ -102,13 +104,18 @@ class Caller:
             status, *fields = head.decode().split("\r\n")
             headers = dict(line.lower().split(": ", 1) for line in fields if line)
             body = await self._reader.readexactly(int(headers.get("content-length", "0")))
-        return Answer(int(status.split()[1]), body)
+        return Answer(int(status.split()[1]), body, headers.get("content-type", ""))
 
     async def until_status(self, status: int) -> None:
         """An acknowledgement comes from Envoy's main thread; its workers follow within moments."""
+        await self.until_answer(lambda answer: answer.status == status)
+
+    async def until_answer(self, wanted: Callable[[Answer], bool]) -> Answer:
+        """As `until_status`: until an answer is one that is wanted."""
         async with asyncio.timeout(WORKERS_FOLLOW):
-            while (await self.get()).status != status:
+            while not wanted(answer := await self.get()):
                 pass
+        return answer
 
     async def close(self) -> None:
         self._writer.close()
@@ -124,13 +131,13 @@ async def call_once(port: int, tls: SSLContext | None = None) -> Answer:
 
 
 @asynccontextmanager
-async def application() -> AsyncIterator[int]:
+async def application(status: int = 200) -> AsyncIterator[int]:
     """A small HTTP application; gives its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                writer.write(b"HTTP/1.1 %d Said\r\ncontent-length: 2\r\n\r\nok" % status)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
@@ -151,11 +158,11 @@ class Envoy:
 
     @property
     def inbound(self) -> int:
-        return self.description.inbound[0].listen.port
+        return self.description.service.inbound[0].listen.port
 
     @property
     def outbound(self) -> int:
-        return self.description.upstreams[0].listen.port
+        return self.description.service.upstreams[0].listen.port
 
     async def admin(self, path: str) -> tuple[int, bytes]:
         return await asyncio.to_thread(_get_over_unix, self.description.admin_socket, path)
@@ -188,7 +195,7 @@ class Envoy:
         entries: list[dict[str, object]] = []
 
         async def logged() -> bool:
-            log = self.description.access_log
+            log = self.description.service.access_log
             lines = log.read_text().splitlines() if log.exists() else []
             entries[:] = [entry for entry in map(json.loads, lines) if found(entry)]
             return bool(entries)
@@ -240,10 +247,12 @@ def describe(
         node_cluster="test",
         xds_socket=folder / "xds.sock",
         admin_socket=folder / "admin.sock",
-        access_log=folder / "access.log",
-        inbound=(Inbound(inbound, HostPort(LOCALHOST, app), protocol, WORKLOADS),),
-        upstreams=(Upstream("peer", outbound, inbound, protocol, WORKLOADS, connection_per_request),),
-        deny_reason=deny_reason,
+        service=Service(
+            access_log=folder / "access.log",
+            inbound=(Inbound(inbound, HostPort(LOCALHOST, app), protocol, WORKLOADS),),
+            upstreams=(Upstream("peer", outbound, inbound, protocol, WORKLOADS, connection_per_request),),
+            deny_reason=deny_reason,
+        ),
         before_first=before_first,
     )
 

@@ -10,26 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from xds.bootstrap import (
-    Bootstrap,
-    HostPort,
-    Inbound,
-    Upstream,
-    envoy_bootstrap,
-    envoy_command,
-    write_bootstrap,
-)
+from xds.bootstrap import Bootstrap, envoy_bootstrap, envoy_command, write_bootstrap
 from xds.errors import BootstrapError
+from xds.resources.service import HostPort, Inbound, Service, Upstream
 from xds.resources.transport import Identities
 
 ANY = HostPort("127.0.0.1", 1)
 CALLERS = Identities(exact=("spiffe://example.org/a",), prefixes=("spiffe://example.org/ns/",))
 PEER = Identities(exact=("spiffe://example.org/b",))
-DESCRIPTION = Bootstrap(
-    node_id="n",
-    node_cluster="c",
-    xds_socket=Path("/run/xds.sock"),
-    admin_socket=Path("/run/admin.sock"),
+SERVICE = Service(
     access_log=Path("/run/access.log"),
     inbound=(Inbound(ANY, ANY, "http", CALLERS), Inbound(HostPort("127.0.0.1", 2), ANY, "tcp", CALLERS)),
     upstreams=(
@@ -37,6 +26,13 @@ DESCRIPTION = Bootstrap(
         Upstream("db", ANY, ANY, "tcp", PEER),
     ),
     max_connection_seconds=300,
+)
+DESCRIPTION = Bootstrap(
+    node_id="n",
+    node_cluster="c",
+    xds_socket=Path("/run/xds.sock"),
+    admin_socket=Path("/run/admin.sock"),
+    service=SERVICE,
 )
 
 
@@ -108,7 +104,10 @@ def test_connections_are_capped_where_asked() -> None:
     # Three: callers' and local HTTP connections, and those to the HTTP upstream; two: TCP in and out.
     assert having("max_connection_duration") == ["300s"] * 3
     assert having("max_downstream_connection_duration") == ["300s"] * 2
-    assert having("max_connection_duration", replace(DESCRIPTION, max_connection_seconds=None)) == []
+    assert (
+        having("max_connection_duration", replace(DESCRIPTION, service=replace(SERVICE, max_connection_seconds=None)))
+        == []
+    )
 
 
 def test_a_connection_per_request_is_for_the_upstream_that_asks() -> None:
@@ -118,14 +117,14 @@ def test_a_connection_per_request_is_for_the_upstream_that_asks() -> None:
 def test_nobody_named_is_refused_since_envoy_would_take_anybody() -> None:
     nobody = Identities()
     with pytest.raises(BootstrapError, match="inbound port 1: nobody is named"):
-        replace(DESCRIPTION, inbound=(Inbound(ANY, ANY, "http", nobody),))
+        replace(SERVICE, inbound=(Inbound(ANY, ANY, "http", nobody),))
     with pytest.raises(BootstrapError, match="upstream 'web'"):
-        replace(DESCRIPTION, upstreams=(Upstream("web", ANY, ANY, "http", nobody),))
+        replace(SERVICE, upstreams=(Upstream("web", ANY, ANY, "http", nobody),))
 
 
 def test_an_upstream_name_used_twice_is_refused() -> None:
     with pytest.raises(BootstrapError, match="used twice"):
-        replace(DESCRIPTION, upstreams=DESCRIPTION.upstreams * 2)
+        replace(SERVICE, upstreams=SERVICE.upstreams * 2)
 
 
 def test_the_file_is_for_its_owner_only_and_complete(tmp_path: Path) -> None:

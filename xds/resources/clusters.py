@@ -1,0 +1,50 @@
+"""Clusters (as JSON): the application behind an inbound port, and the peers behind mutual TLS."""
+
+from __future__ import annotations
+
+from xds.messages import TYPE_PREFIX
+from xds.resources.service import HostPort, Inbound, Service, Upstream
+from xds.resources.transport import HTTP_OPTIONS, Json, load_assignment, seconds, upstream_tls
+
+
+def app_cluster(inbound: Inbound) -> Json:
+    """The application itself, in plaintext."""
+    cluster = _static_cluster(inbound.cluster, inbound.app)
+    if inbound.protocol == "http":
+        cluster["typed_extension_protocol_options"] = _http_options({})
+    return cluster
+
+
+def peer_cluster(service: Service, source: Json, upstream: Upstream) -> Json:
+    """A peer. `source` is where secrets come from."""
+    # Without protocols of its own, TLS offers by ALPN the one that the caller speaks.
+    tls = upstream_tls(source, service.secrets, upstream.identities)
+    cluster = {**_static_cluster(upstream.name, upstream.peer), "transport_socket": tls}
+    if upstream.protocol == "http":
+        common: Json = {}
+        if upstream.connection_per_request:
+            common["max_requests_per_connection"] = 1
+        if service.max_connection_seconds is not None:
+            common["max_connection_duration"] = seconds(service.max_connection_seconds)
+        cluster["typed_extension_protocol_options"] = _http_options(common)
+    return cluster
+
+
+def _static_cluster(name: str, address: HostPort) -> Json:
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": load_assignment(name, address.envoy()),
+    }
+
+
+def _http_options(common: Json) -> Json:
+    """The protocol version that the caller speaks goes all the way through, so gRPC works as HTTP/1.1 does."""
+    options: Json = {
+        "@type": TYPE_PREFIX + HTTP_OPTIONS,
+        "use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}},
+    }
+    if common:
+        options["common_http_protocol_options"] = common
+    return {HTTP_OPTIONS: options}

@@ -41,9 +41,11 @@ def opened(path: Path, *, now: float) -> Keyring:
     try:
         fields = strictjson.loads(path.read_bytes())
         keys = bytes.fromhex(fields["nonce"]), bytes.fromhex(fields["ticket"])
-        keyring = Keyring(int(fields["epoch"]), *keys)
+        keyring = Keyring(fields["epoch"], *keys)
     except (OSError, ValueError, KeyError, TypeError, InvalidInput) as error:
         raise InvalidConfiguration("the secrets do not parse", where=str(path), mend=mend) from error
+    if type(keyring.epoch) is not int or not 0 <= keyring.epoch < 1 << 32:
+        raise InvalidConfiguration("the epoch is not a number of 32 bits", where=str(path), mend=mend)
     if [len(key) for key in keys] != [nonce.KEY_SIZE, 32]:
         raise InvalidConfiguration("the secrets are of another length", where=str(path), mend=mend)
     return keyring

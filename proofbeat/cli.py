@@ -87,11 +87,14 @@ def sidecar(config: ConfigFile) -> None:
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """What this kernel and user permit, and what the rest costs."""
-    from proofbeat.doctor import run
+def doctor(
+    config: Annotated[Path | None, typer.Option("-c", "--config", help="Settings to try as well, YAML.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What this machine, kernel and user permit, what the rest costs, and what mends it."""
+    from proofbeat.doctor.run import run
 
-    _exit_with(lambda: run(as_json=as_json))
+    _exit_with(lambda: run(config, as_json=as_json))
 
 
 @app.command()

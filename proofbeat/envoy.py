@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
+from attestation.errors import Unavailable
+
 _ELF = b"\x7fELF"
 _EXECUTE_ONLY = 0o111
+
+
+def binary() -> Path:
+    """The one beside our interpreter, else the one on PATH. Raises Unavailable."""
+    beside = Path(sysconfig.get_path("scripts")) / "envoy"
+    found = beside if beside.exists() else shutil.which("envoy")
+    if not found:
+        raise Unavailable(
+            "no Envoy was found", where="PATH", mend="Install it beside Proofbeat: uv pip install 'proofbeat[demo]'"
+        )
+    return Path(found)
+
+
+def version(envoy: Path) -> str:
+    """As the binary says it: `1.40.0`."""
+    said = subprocess.run([str(envoy), "--version"], capture_output=True, text=True, timeout=20, check=False).stdout
+    found = re.search(r"/(\d+\.\d+\.\d+)", said)
+    return found[1] if found else said.strip()
 
 
 def execute_only(envoy: Path, folder: Path) -> Path:

@@ -8,10 +8,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from proofbeat import envoy
 from proofbeat.demo import layout as layouts
 from proofbeat.demo.acts import ACTS, Act, Play
 from proofbeat.demo.layout import Layout
-from proofbeat.demo.report import envoy_version, report
+from proofbeat.demo.report import report
 from proofbeat.demo.scene import Scene
 from proofbeat.demo.telling import Telling
 
@@ -27,12 +28,10 @@ async def play(*, as_json: bool, keep: bool, acts: tuple[Play, ...] = ACTS) -> b
 
 
 async def _play(folder: Path, telling: Telling, acts: tuple[Play, ...], *, as_json: bool, keep: bool) -> bool:
-    envoy = layouts.envoy_binary()
+    version = envoy.version(envoy.binary())
     layout = Layout.make(folder)
     telling.title("Proofbeat: a mesh identity that lives only while its workload stays what it was attested to be.")
-    telling.say(
-        f"two services, web and db, behind two real Envoys {envoy_version(envoy)}; trust domain of this run only"
-    )
+    telling.say(f"two services, web and db, behind two real Envoys {version}; trust domain of this run only")
     done: list[Act] = []
     async with asyncio.TaskGroup() as tasks:
         scene = Scene(layout, tasks)
@@ -50,7 +49,7 @@ async def _play(folder: Path, telling: Telling, acts: tuple[Play, ...], *, as_js
             await scene.end()
     telling.table(done, scene.ledger)
     if as_json:
-        print(json.dumps(report(scene, done, envoy), indent=1))
+        print(json.dumps(report(scene, done, version), indent=1))
     return len(done) == len(acts) and all(act.ok for act in done) and not scene.ledger.leaked()
 
 

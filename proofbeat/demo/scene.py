@@ -143,7 +143,7 @@ class Scene:
         await self._children.end()
 
     async def _keep_envoy(self, standing: Standing) -> None:
-        binary = envoy.execute_only(layouts.envoy_binary(), standing.side.folder)
+        binary = envoy.execute_only(envoy.binary(), standing.side.folder)
         while not self._ending:
             child = await self._children.start(
                 f"{standing.side.name}-envoy",

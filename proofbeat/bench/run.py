@@ -9,7 +9,7 @@ from typing import Any
 
 from attestation.errors import InvalidInput
 from proofbeat.bench import round as round_bench
-from proofbeat.bench import start, violation
+from proofbeat.bench import start, telemetry, violation
 from proofbeat.bench.faults import run as faults
 from proofbeat.bench.figures import Distribution, Report
 
@@ -17,6 +17,7 @@ BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "round": (round_bench.run, "one round with evidence, stage by stage"),
     "violation": (violation.run, "a modified file: seen, refused, cut, open again"),
     "start": (start.run, "start to first certificate; memory and idle cost"),
+    "telemetry": (telemetry.run, "what exporting costs a round"),
     "faults": (faults.run, "random faults under load: what leaked, what was lost, how long it was out"),
 }
 

@@ -32,6 +32,29 @@ _LOG_FIELDS = {
     "duration_ms": "%DURATION%",
 }
 
+_DENIALS: Json = {
+    "mappers": [
+        {
+            "filter": {
+                "status_code_filter": {
+                    "comparison": {"op": "EQ", "value": {"default_value": 403, "runtime_key": "denial_status"}}
+                }
+            },
+            "body_format_override": {
+                "json_format": {
+                    "type": "about:blank",
+                    "title": "Forbidden",
+                    "status": "%RESPONSE_CODE%",
+                    "detail": "%RESPONSE_CODE_DETAILS%",
+                },
+                "content_type": "application/problem+json",
+            },
+        }
+    ]
+}
+"""Envoy's own 403 as a problem document (RFC 9457), with the name of the policy that denied. An application's 403 is
+no local reply, and passes as it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chain:
@@ -60,6 +83,7 @@ def http_filters(chain: Chain) -> list[Json]:
             {"name": "envoy.filters.http.router", "typed_config": {"@type": TYPE_PREFIX + _ROUTER}},
         ],
         "route_config": _everything_to(chain.cluster),
+        "local_reply_config": _DENIALS,
     }
     if chain.max_connection is not None:
         manager["common_http_protocol_options"] = {"max_connection_duration": chain.max_connection}

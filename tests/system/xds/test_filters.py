@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,32 @@ def test_a_denial_closes_new_tcp_connections_and_until_a_filter_comes_all_are_cl
                 assert (await server.publish(tcp(tcp_deny_all("tcp-denied"))).acknowledged(5)).in_force
                 await until_served(proxy.outbound, False)
                 await proxy.until_logged(lambda entry: "tcp-denied" in str(entry["termination"]))
+
+    asyncio.run(scenario())
+
+
+def test_whoever_is_refused_reads_the_reason_in_a_problem_document_and_an_applications_403_passes(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        identity = secrets(Authority("mesh"))
+        async with application(403) as app, make_server(tmp_path / "xds.sock", Events()) as server:
+            server.publish(Snapshot.of(*identity, *filters(http_deny_all("file-modified:c-0123"))))
+            async with envoy(describe(tmp_path, app), tmp_path) as proxy:
+                await proxy.until_ready()
+                caller = await Caller.connect(proxy.outbound)
+                answer = await caller.until_answer(lambda answer: b"c-0123" in answer.body)
+                assert (answer.status, answer.content_type) == (403, "application/problem+json")
+                assert json.loads(answer.body) == {
+                    "type": "about:blank",
+                    "title": "Forbidden",
+                    "status": 403,
+                    "detail": "rbac_access_denied_matched_policy[file-modified:c-0123]",
+                }
+                server.publish(Snapshot.of(*identity, *filters(http_allow_all())))
+                answer = await caller.until_answer(lambda answer: answer.content_type == "")
+                assert (answer.status, answer.body) == (403, b"ok")
+                await caller.close()
 
     asyncio.run(scenario())
 

@@ -15,7 +15,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Kind(StrEnum):
-    """The stable part of a problem's `type`."""
+    """The stable part of a problem's `type`. wire/document.py says of each what it means."""
 
     MALFORMED = "malformed"
     TOO_LARGE = "too-large"
@@ -130,12 +130,17 @@ def of(error: ProofbeatError) -> Problem:
     return Problem(
         type=BASE + kind,
         title=kind.replace("-", " ").capitalize(),
-        status=_STATUS.get(kind, 400),
+        status=status_of(kind),
         detail=error.what,
         where=error.where,
         mend=error.mend,
         faults=faults,
     )
+
+
+def status_of(kind: Kind) -> int:
+    """The HTTP status that goes with it."""
+    return _STATUS.get(kind, 400)
 
 
 def error_of(problem: Problem) -> ProofbeatError:

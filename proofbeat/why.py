@@ -22,13 +22,19 @@ _LATEST = 6
 
 async def run(socket: Path, asked: str, at: str | None, *, as_json: bool) -> bool:
     """True once the question is answered, whatever the answer."""
-    query = {"instance": asked} | ({} if at is None else {"at": str(int(moment(at, time.time()) * 1000))})
-    answer = await admin.ask(socket, "GET", f"/admin/why?{urlencode(query)}")
+    answer = await ask(socket, asked, None if at is None else moment(at, time.time()))
     if as_json:
         print(json.dumps(document(answer), indent=1))
     else:
         print("\n".join(lines(answer, socket)))
     return True
+
+
+async def ask(socket: Path, asked: str, at: float | None = None) -> dict[str, Any]:
+    """The authority's answer (authority.why.Why as JSON). at: Unix seconds, None for now."""
+    query = {"instance": asked} | ({} if at is None else {"at": str(int(at * 1000))})
+    answer: dict[str, Any] = await admin.ask(socket, "GET", f"/admin/why?{urlencode(query)}")
+    return answer
 
 
 def moment(text: str, now: float) -> float:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from proofbeat import why
 from proofbeat.demo.layout import FRESH, FROM_WEB, INTO_WEB, NEW_STREAMS, STREAMS, flows
 from proofbeat.demo.ledger import Closure
 from proofbeat.demo.load import Record, now
@@ -115,7 +116,12 @@ async def tamper(scene: Scene, say: Say) -> Act:
     say("its sidecar was killed with -9 and came back, enrolled by its ticket: still closed")
     await asyncio.sleep(2 * scene.layout.terms.interval)
     stayed = scene.web.watch.first(Event.PHASE, again, in_phase(Phase.FRESH)) is None
-    # 2. A new instance is clean.
+    # 2. The authority tells why, and goes on telling it when the instance is gone.
+    answer = await why.ask(scene.layout.authority_admin, "web")
+    say(f"$ proofbeat why --admin {scene.layout.authority_admin.name} web")
+    for line in why.lines(answer, scene.layout.authority_admin):
+        say(f"  {line}")
+    # 3. A new instance is clean.
     await _end_workload(scene.web)
     repair = now()
     await scene.start_workload(scene.web)

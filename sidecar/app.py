@@ -151,7 +151,10 @@ class Sidecar:
         self._membership = answers.member(enrolled.enrolment, self._config.trust_domain)
         self._adopt(enrolled.enrolment.policy)
         self._telling.enrolled(enrolled.enrolment)
-        for cause in enrolled.enrolment.standing.causes:
+        standing = enrolled.enrolment.standing.causes
+        for sticky, at_ms in self._causes.untold(self._state, {cause.id for cause in standing}):
+            self._reports.add(report_of(sticky.generation, sticky.violation, at_ms))
+        for cause in standing:
             self._pushed(Quarantined(cause))
         # 4. Rounds, until something ends them.
         attester = self._attester(pinned, enrolled, evidence_key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -15,6 +15,9 @@ from attestation.violation import Violation, ViolationClass
 from sidecar.freshness import Now, Phase, State, Sticky
 from sidecar.latch import Latch, Latched
 from wire.messages import Cause
+
+_ORDERED = "quarantined-"
+"""Begins the kind of a cause that the authority found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class Causes:
         if not latched:
             return state
         for entry in latched:
-            self._named[entry.cause.generation] = Named(entry.cause_id, 0)
+            self._named[entry.cause.generation] = Named(entry.cause_id, entry.at_ms)
         sticky = tuple(entry.cause for entry in latched)
         return replace(
             state,
@@ -54,11 +57,22 @@ class Causes:
             contradicted_at=max(cause.violation.at for cause in sticky),
         )
 
+    def untold(self, state: State, told: Collection[str]) -> Iterator[tuple[Sticky, int]]:
+        """The latched causes, with their times, whose report may have died with an earlier run.
+
+        told: causes that the authority names. Telling one again is safe: it is known there by the same name. What the
+        authority itself ordered is not ours to tell.
+        """
+        for cause in state.sticky:
+            named, ordered = self._named.get(cause.generation), cause.violation.kind.startswith(_ORDERED)
+            if named is not None and named.at_ms and named.id not in told and not ordered:
+                yield cause, named.at_ms
+
     def latch(self, cause: Sticky, now: Now) -> None:
         """Appends it to the latch file before the closing. A full disk does not keep anything open."""
         named = self.named(cause.generation, cause.violation, now)
         try:
-            self._latch.write(Latched(self._known_instance, named.id, cause))
+            self._latch.write(Latched(self._known_instance, named.id, cause, named.at_ms))
             self._unsynced = True
         except (OSError, InvalidConfiguration) as error:
             self._failed(f"the latch was not written: {error}")
@@ -104,7 +118,7 @@ class Causes:
     def ordered(self, cause: Cause, now: Now) -> Violation:
         """A cause that the authority found, as one of ours that keeps the authority's name."""
         violation = Violation(
-            f"quarantined-{cause.kind}",
+            f"{_ORDERED}{cause.kind}",
             ViolationClass.TAMPER,
             Layer.ATTESTER,
             "instance",

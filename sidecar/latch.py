@@ -20,11 +20,12 @@ from sidecar.freshness import Sticky
 
 @dataclass(frozen=True, slots=True)
 class Latched:
-    """One line of the file."""
+    """One line of the file. at_ms: as reported, Unix milliseconds; 0 in lines of before it was kept."""
 
     instance: InstanceId
     cause_id: str
     cause: Sticky
+    at_ms: int = 0
 
 
 class Latch:

@@ -26,7 +26,7 @@ from measurer.processes.connector import Connector, Lost, ProcessEvent
 from measurer.processes.drift import Drift
 from measurer.processes.openexec import ExecFiles, OpenExec
 from measurer.processes.polling import Polling
-from measurer.processes.proc import binary_of, executable_of
+from measurer.processes.proc import binary_of, executable_of, stat_of
 from measurer.processes.tree import Members
 from measurer.processes.wards import Wards
 
@@ -72,6 +72,7 @@ class Executions:
         self._running, self._lost = True, 0
         self._chains: dict[int, _Chain] = {}
         self._names: dict[int, str] = {}
+        self._parents: dict[int, int] = {}
         self._deferred: tuple[dict[int, None], list[int]] = ({}, [])
         self.loaders: set[str] = set()
         self.events = 0
@@ -162,6 +163,9 @@ class Executions:
         if event.what == k.PROC_EVENT_FORK:
             if event.other == event.other_thread and self._members.forked(event.pid, event.other):
                 self._name(event.other, self._names.get(event.pid, ""))
+                self._parents[event.other] = event.pid
+                if len(self._parents) > _MOST_NAMES:
+                    self._parents.pop(next(iter(self._parents)))
         elif event.what == k.PROC_EVENT_EXIT:
             if event.pid == event.thread and event.pid in self._members:
                 ended.append(event.pid)
@@ -226,10 +230,19 @@ class Executions:
 
     def _tell(self, pid: int, binary: Binary, sighting: Sighting) -> None:
         self.events += 1
-        actor = Actor(pid, self._names.get(pid) or executable_of(pid))  # what it ran before this
+        before = self._names.get(pid) or executable_of(pid)
+        actor = Actor(pid, before, self._parent(pid))
         self._channel.send(ExecutionFact(boottime(), binary.path, binary.digest, actor, sighting, binary.deleted))
         if binary.path:
             self._name(pid, binary.path)
+
+    def _parent(self, pid: int) -> int:
+        """Who forked it, from memory when it is gone; 0 where nobody knows."""
+        known = self._parents.get(pid)
+        if known is None:
+            stat = stat_of(pid)
+            return stat.parent if stat is not None else 0
+        return known
 
     def remember(self, pid: int, path: str) -> None:
         """A look found this process running that file."""

@@ -55,6 +55,15 @@ def test_a_short_lived_foreign_program_is_told_a_hundred_times_out_of_a_hundred(
     assert told == wanted
 
 
+def test_an_execution_names_the_process_and_who_forked_it_even_when_it_is_gone(
+    sidecar: Sidecar, workload: Workload, elsewhere: Path
+) -> None:
+    program = foreign(elsewhere, "child")
+    workload.do(f"subprocess.run(['{program}'])")
+    told = sidecar.expect(ExecutionFact, lambda each: each.path == str(program))
+    assert told.process.parent == workload.pid
+
+
 def test_a_burst_of_executions_is_told_completely(sidecar: Sidecar, workload: Workload, elsewhere: Path) -> None:
     program = foreign(elsewhere, "often")
     workload.do(f"subprocess.run(['sh', '-c', 'for n in $(seq 400); do {program}; done'])")

@@ -11,8 +11,9 @@ from attestation.instance import InstanceId
 from attestation.layers import Layer
 from attestation.violation import Violation, ViolationClass
 from sidecar.causes import Causes
-from sidecar.freshness import Now, Rules, State
+from sidecar.freshness import Now, Rules, State, Sticky
 from sidecar.latch import Latch
+from wire.messages import Cause
 from xds.resources.rbac import policy_name
 
 INSTANCE = InstanceId("i-" + "0" * 32)
@@ -40,3 +41,24 @@ def test_before_anything_is_pinned_it_is_the_kind_alone_and_without_a_cause_noth
     causes = Causes(Latch(tmp_path), lambda _: None)
     assert causes.refusal(1, violation(ViolationClass.DRIFT), NOW) == "file-modified"
     assert causes.refusal(1, None, NOW) == ""
+
+
+def test_a_latched_cause_whose_report_died_with_its_run_is_told_again_under_the_same_name(tmp_path: Path) -> None:
+    found, first = violation(ViolationClass.TAMPER), Causes(Latch(tmp_path), lambda _: None)
+    first.recalled(INSTANCE, State(Rules()))
+    first.latch(Sticky(1, found), NOW)
+    again = Causes(Latch(tmp_path), lambda _: None)
+    state = again.recalled(INSTANCE, State(Rules()))
+    ((cause, at_ms),) = again.untold(state, ())
+    name = release.cause_id(INSTANCE, generation=1, kind="tamper", text=found.text, at_ms=at_ms)
+    assert (cause, at_ms) == (Sticky(1, found), 999_000)
+    assert again.known(name)
+    assert list(again.untold(state, {name})) == []
+
+
+def test_what_the_authority_ordered_is_not_told_back_to_it(tmp_path: Path) -> None:
+    first = Causes(Latch(tmp_path), lambda _: None)
+    first.recalled(INSTANCE, State(Rules()))
+    first.latch(Sticky(1, first.ordered(Cause("c-" + "1" * 32, "order", "odd", 5, 0), NOW)), NOW)
+    again = Causes(Latch(tmp_path), lambda _: None)
+    assert list(again.untold(again.recalled(INSTANCE, State(Rules())), ())) == []

@@ -247,7 +247,7 @@ class Sidecar:
             case freshness.Report(generation, violation):
                 told = self._causes.named(generation, violation, clock.now())
                 self._reports.add(report_of(generation, violation, told.at_ms))
-                self._telling.violated(violation)
+                self._telling.violated(violation, told.id)
             case freshness.Reattest(full):
                 self._rounds.want(full=full)
             case freshness.WouldHave(reason):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 from attestation.channel import Pinned
@@ -53,16 +54,20 @@ class Telling:
             Event.COVERAGE, grade=coverage.grade, cutting=coverage.cutting, isolation=plain(coverage.isolation)
         )
 
-    def violated(self, violation: Violation) -> None:
+    def violated(self, violation: Violation, cause: str) -> None:
+        """cause: its name, which Envoy tells those it refuses and `proofbeat why` takes."""
         self._metering.violated(violation)
         self._log.warning(
             Event.VIOLATION,
+            cause=cause,
             kind=violation.kind,
             violation_class=violation.violation_class,
             subject=violation.subject,
             text=violation.text,
             rule=violation.rule,
             mend=violation.mend,
+            allow=violation.allow,
+            process=None if violation.process is None else asdict(violation.process),
             at=violation.at,
         )
 
@@ -109,6 +114,7 @@ class Telling:
             _EVENTS[told.happening],
             how=told.happening,
             detail=told.detail,
+            reason=told.reason,
             destroyed=told.destroyed,
             steps=told.steps,
             at=clock.now().boot,

@@ -32,12 +32,13 @@ class Happening(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """steps: where a closing's time went, in CLOCK_BOOTTIME seconds by name."""
+    """steps: where a closing's time went, in CLOCK_BOOTTIME seconds by name. reason: what a closing was for."""
 
     happening: Happening
     detail: str
     destroyed: int = 0
     steps: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
 
 
 class Delivery:
@@ -116,6 +117,10 @@ class Delivery:
         publication.on_settled(lambda settlement: self._settled(settlement))
 
     @property
+    def _reason(self) -> str:
+        return self._closing.reason if self._closing is not None else ""
+
+    @property
     def closing(self) -> bool:
         """Is a closing under way, not yet verified?"""
         return self._closing is not None
@@ -190,11 +195,11 @@ class Delivery:
             case Wait(seconds):
                 self._later(seconds, ladder.Settled())
             case Closed(destroyed, killed):
-                self._finish(
-                    Told(Happening.CLOSED, "Envoy was killed" if killed else "verified", destroyed, self._steps)
-                )
+                how, reason = "Envoy was killed" if killed else "verified", self._reason
+                self._finish(Told(Happening.CLOSED, how, destroyed, self._steps, reason))
             case Bounded(left):
-                self._finish(Told(Happening.BOUNDED, f"{left} connections end by their duration cap"))
+                how = f"{left} connections end by their duration cap"
+                self._finish(Told(Happening.BOUNDED, how, reason=self._reason))
 
     def _later(self, seconds: float, event: ladder.Event) -> None:
         loop = asyncio.get_running_loop()

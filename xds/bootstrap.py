@@ -1,6 +1,7 @@
-"""The bootstrap of an Envoy that is delivered its secrets and RBAC filters only: listeners and clusters are static.
+"""The two bootstraps: of an Envoy that is delivered its secrets and filters, and of one that is delivered everything.
 
-Never put `ads: {}` into a static cluster: Envoy 1.40 crashes on it. Secrets have their own incremental source here.
+Never put `ads: {}` into a static cluster: Envoy 1.40 crashes on it. The first has an incremental source of its own for
+secrets and filters; the second has no static cluster but the one that leads to the server.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from typing import Literal
 from xds.resources.clusters import app_cluster, peer_cluster
 from xds.resources.listeners import inbound_listener, outbound_listener
 from xds.resources.service import Service
-from xds.resources.transport import Json, config_source, seconds, xds_cluster
+from xds.resources.transport import (
+    Json,
+    aggregated_source,
+    config_source,
+    incremental_stream,
+    seconds,
+    xds_cluster,
+)
 
 _ADMIN_MODE = 0o600
 
@@ -41,8 +49,7 @@ def envoy_bootstrap(description: Bootstrap) -> Json:
     """The bootstrap as a plain JSON object."""
     source, service = config_source(_initial_fetch_timeout(description)), description.service
     return {
-        "node": {"id": description.node_id, "cluster": description.node_cluster},
-        "admin": {"address": {"pipe": {"path": str(description.admin_socket), "mode": _ADMIN_MODE}}},
+        **_identified(description.node_id, description.node_cluster, description.admin_socket),
         "static_resources": {
             "listeners": [
                 *(inbound_listener(service, source, inbound) for inbound in service.inbound),
@@ -57,12 +64,26 @@ def envoy_bootstrap(description: Bootstrap) -> Json:
     }
 
 
-def write_bootstrap(description: Bootstrap, path: Path) -> None:
-    """Write the bootstrap to `path` (mode 0600), complete or not at all."""
+def delivered_bootstrap(node_id: str, node_cluster: str, xds_socket: Path, admin_socket: Path) -> Json:
+    """The bootstrap of an Envoy that is delivered everything over one aggregated stream: it says only from where."""
+    everything = aggregated_source()
+    return {
+        **_identified(node_id, node_cluster, admin_socket),
+        "dynamic_resources": {
+            "ads_config": incremental_stream(),
+            "cds_config": everything,
+            "lds_config": everything,
+        },
+        "static_resources": {"clusters": [xds_cluster(xds_socket)]},
+    }
+
+
+def write_bootstrap(bootstrap: Json, path: Path) -> None:
+    """Write a bootstrap to `path` (mode 0600), complete or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(envoy_bootstrap(description), file, indent=1)
+        json.dump(bootstrap, file, indent=1)
     temporary.rename(path)
 
 
@@ -96,6 +117,13 @@ def envoy_command(
         *base,
         *extra,
     ]
+
+
+def _identified(node_id: str, node_cluster: str, admin_socket: Path) -> Json:
+    return {
+        "node": {"id": node_id, "cluster": node_cluster},
+        "admin": {"address": {"pipe": {"path": str(admin_socket), "mode": _ADMIN_MODE}}},
+    }
 
 
 def _initial_fetch_timeout(description: Bootstrap) -> str:

@@ -9,13 +9,32 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_pb2, message_factory
+from google.protobuf import (
+    any_pb2,
+    descriptor_pb2,
+    descriptor_pool,
+    duration_pb2,
+    message_factory,
+    struct_pb2,
+    wrappers_pb2,
+)
 
 _SCALARS = {
     "string": descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
     "bytes": descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
     "bool": descriptor_pb2.FieldDescriptorProto.TYPE_BOOL,
     "int32": descriptor_pb2.FieldDescriptorProto.TYPE_INT32,
+    "uint32": descriptor_pb2.FieldDescriptorProto.TYPE_UINT32,
+}
+_WELL_KNOWN = {
+    "google.protobuf." + name: file.DESCRIPTOR
+    for file, names in {
+        any_pb2: ("Any",),
+        duration_pb2: ("Duration",),
+        struct_pb2: ("Struct",),
+        wrappers_pb2: ("BoolValue", "UInt32Value"),
+    }.items()
+    for name in names
 }
 _OPTIONAL = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
 _REPEATED = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
@@ -44,10 +63,10 @@ class Schema:
 
 
 def build(schema: Schema) -> Mapping[str, type[Any]]:
-    """Make the message classes of `schema` in a new pool that also knows Any and Duration."""
+    """Make the message classes of `schema` in a new pool that also knows the well-known types used here."""
     pool = descriptor_pool.DescriptorPool()
-    for known in (any_pb2, duration_pb2):
-        pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
+    for known in dict.fromkeys(_WELL_KNOWN.values()):
+        pool.AddSerializedFile(known.serialized_pb)
     for package_file in _files(schema):
         pool.Add(package_file)
     return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(name)) for name in schema.messages}
@@ -79,13 +98,9 @@ def _file_name(package: str) -> str:
 
 
 def _dependencies(package: str, fields: tuple[Field, ...]) -> set[str]:
-    well_known = {
-        "google.protobuf.Any": any_pb2.DESCRIPTOR.name,
-        "google.protobuf.Duration": duration_pb2.DESCRIPTOR.name,
-    }
     kinds = {field.kind.removeprefix("enum ") for field in fields if field.kind not in _SCALARS}
     return {
-        well_known.get(kind) or _file_name(kind.rsplit(".", 1)[0])
+        _WELL_KNOWN[kind].name if kind in _WELL_KNOWN else _file_name(kind.rsplit(".", 1)[0])
         for kind in kinds
         if kind.rsplit(".", 1)[0] != package
     }

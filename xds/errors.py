@@ -69,6 +69,10 @@ class BootstrapError(XdsError):
     """The description of the sidecar's listeners and upstreams is incomplete or contradictory."""
 
 
+class ConfigurationError(XdsError):
+    """A listener, cluster, route or endpoint says something that our messages have no field for."""
+
+
 class GrpcStatus(IntEnum):
     """The gRPC status codes used here (gRPC, doc/statuscodes.md)."""
 

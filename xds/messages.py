@@ -27,6 +27,10 @@ SECRET: Final = _TLS + "Secret"
 TYPED_EXTENSION_CONFIG: Final = _CORE + "TypedExtensionConfig"
 HTTP_RBAC: Final = "envoy.extensions.filters.http.rbac.v3.RBAC"
 TCP_RBAC: Final = "envoy.extensions.filters.network.rbac.v3.RBAC"
+LISTENER: Final = "envoy.config.listener.v3.Listener"
+CLUSTER: Final = "envoy.config.cluster.v3.Cluster"
+ENDPOINTS: Final = "envoy.config.endpoint.v3.ClusterLoadAssignment"
+ROUTES: Final = "envoy.config.route.v3.RouteConfiguration"
 
 _SCHEMA: Final = Schema(
     enums={

@@ -10,6 +10,10 @@ from xds.errors import GrpcStatus, StreamError
 from xds.framing import frame
 from xds.ledger import Answer, Edition, Ledger, Response
 from xds.messages import (
+    CLUSTER,
+    ENDPOINTS,
+    LISTENER,
+    ROUTES,
     SECRET,
     TYPE_PREFIX,
     TYPED_EXTENSION_CONFIG,
@@ -24,18 +28,7 @@ from xds.sotw import SotwStream
 MAX_TYPES: Final = 64
 """Resource types one aggregated stream may ask for."""
 
-_ORDER: Final = {
-    TYPE_PREFIX + name: rank
-    for rank, name in enumerate(
-        (
-            "envoy.config.cluster.v3.Cluster",
-            "envoy.config.endpoint.v3.ClusterLoadAssignment",
-            "envoy.config.listener.v3.Listener",
-            "envoy.config.route.v3.RouteConfiguration",
-        ),
-        start=1,
-    )
-}
+_ORDER: Final = {TYPE_PREFIX + name: rank for rank, name in enumerate((CLUSTER, ENDPOINTS, LISTENER, ROUTES), start=1)}
 
 
 class TypeStream(Protocol):
@@ -63,6 +56,10 @@ _SERVICES: Final = {
         "ExtensionConfigs",
         TYPE_PREFIX + TYPED_EXTENSION_CONFIG,
     ),
+    "envoy.service.cluster.v3.ClusterDiscoveryService": ("Clusters", TYPE_PREFIX + CLUSTER),
+    "envoy.service.endpoint.v3.EndpointDiscoveryService": ("Endpoints", TYPE_PREFIX + ENDPOINTS),
+    "envoy.service.listener.v3.ListenerDiscoveryService": ("Listeners", TYPE_PREFIX + LISTENER),
+    "envoy.service.route.v3.RouteDiscoveryService": ("Routes", TYPE_PREFIX + ROUTES),
     "envoy.service.discovery.v3.AggregatedDiscoveryService": ("AggregatedResources", None),
 }
 METHODS: Final = {

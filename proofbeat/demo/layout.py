@@ -16,7 +16,7 @@ from policies.model.references import ReferenceValues
 from proofbeat import references
 from proofbeat.demo import service
 from proofbeat.demo.load import Flow
-from xds.bootstrap import Bootstrap, write_bootstrap
+from xds.bootstrap import Bootstrap, envoy_bootstrap, write_bootstrap
 from xds.resources.service import HostPort, Inbound, Service, Upstream
 from xds.resources.transport import Identities
 
@@ -271,7 +271,7 @@ def write_envoy(layout: Layout, side: Side) -> None:
         service=ports,
         before_first="refuse",
     )
-    write_bootstrap(description, side.bootstrap)
+    write_bootstrap(envoy_bootstrap(description), side.bootstrap)
 
 
 def _upstream(

@@ -15,11 +15,12 @@ def app_cluster(inbound: Inbound) -> Json:
     return cluster
 
 
-def peer_cluster(service: Service, source: Json, upstream: Upstream) -> Json:
-    """A peer. `source` is where secrets come from."""
+def peer_cluster(service: Service, source: Json, upstream: Upstream, *, delivered: bool = False) -> Json:
+    """A peer. `source` is where secrets come from, and its endpoints too where they are `delivered`."""
     # Without protocols of its own, TLS offers by ALPN the one that the caller speaks.
     tls = upstream_tls(source, service.secrets, upstream.identities)
-    cluster = {**_static_cluster(upstream.name, upstream.peer), "transport_socket": tls}
+    base = _delivered_cluster(upstream.name, source) if delivered else _static_cluster(upstream.name, upstream.peer)
+    cluster = {**base, "transport_socket": tls}
     if upstream.protocol == "http":
         common: Json = {}
         if upstream.connection_per_request:
@@ -37,6 +38,10 @@ def _static_cluster(name: str, address: HostPort) -> Json:
         "connect_timeout": "1s",
         "load_assignment": load_assignment(name, address.envoy()),
     }
+
+
+def _delivered_cluster(name: str, source: Json) -> Json:
+    return {"name": name, "type": "EDS", "connect_timeout": "1s", "eds_cluster_config": {"eds_config": source}}
 
 
 def _http_options(common: Json) -> Json:

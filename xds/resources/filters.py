@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xds.messages import HTTP_RBAC, TCP_RBAC, TYPE_PREFIX
 from xds.resources.rbac import http_rules, tcp_rules
+from xds.resources.routes import everything_to
 from xds.resources.transport import Json
 
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -58,7 +59,10 @@ no local reply, and passes as it is."""
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What both kinds of filter chain need. `max_connection` is a duration as Envoy writes it, or None."""
+    """What both kinds of filter chain need. `max_connection` is a duration as Envoy writes it, or None.
+
+    `delivered_routes`: the routes come by the chain's name from `source`, too.
+    """
 
     name: str
     cluster: str
@@ -67,6 +71,7 @@ class Chain:
     access_log: Path
     deny_reason: str
     max_connection: str | None
+    delivered_routes: bool = False
 
 
 def http_filters(chain: Chain) -> list[Json]:
@@ -82,7 +87,8 @@ def http_filters(chain: Chain) -> list[Json]:
             delivered(chain, {"@type": TYPE_PREFIX + HTTP_RBAC, **http_rules("DENY", chain.deny_reason)}),
             {"name": "envoy.filters.http.router", "typed_config": {"@type": TYPE_PREFIX + _ROUTER}},
         ],
-        "route_config": _everything_to(chain.cluster),
+        **_routes(chain),
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
         "local_reply_config": _DENIALS,
     }
     if chain.max_connection is not None:
@@ -132,6 +138,7 @@ def file_log(path: Path, listener: str, event: str) -> Json:
     }
 
 
-def _everything_to(cluster: str) -> Json:
-    route = {"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}}
-    return {"name": cluster, "virtual_hosts": [{"name": cluster, "domains": ["*"], "routes": [route]}]}
+def _routes(chain: Chain) -> Json:
+    if chain.delivered_routes:
+        return {"rds": {"config_source": chain.source, "route_config_name": chain.name}}
+    return {"route_config": everything_to(chain.name, chain.cluster)}

@@ -8,7 +8,7 @@ from xds.resources.transport import Json, downstream_tls, seconds
 
 
 def inbound_listener(service: Service, source: Json, inbound: Inbound) -> Json:
-    """Where peers call. `source` is where secrets and filters come from."""
+    """Where peers call. `source` is where secrets and filters come from, and routes where it brings everything."""
     chain = _chain(service, source, inbound.name, inbound.cluster, service.filters.inbound(inbound.protocol))
     alpn = ["h2", "http/1.1"] if inbound.protocol == "http" else []
     return {
@@ -48,4 +48,5 @@ def _chain(service: Service, source: Json, name: str, cluster: str, filter_name:
         service.access_log,
         service.deny_reason,
         None if cap is None else seconds(cap),
+        delivered_routes="ads" in source,
     )

@@ -43,21 +43,31 @@ def config_source(initial_fetch_timeout: str) -> Json:
     """The one way to every resource. All uses must be byte-identical, or Envoy makes a second secret provider
     that is never filled. The short back-off brings Envoy back in a fraction of a second when the server restarts.
     """
-    retry = {"retry_back_off": {"base_interval": "0.02s", "max_interval": "0.2s"}}
     return {
         "resource_api_version": "V3",
         "initial_fetch_timeout": initial_fetch_timeout,
-        "api_config_source": {
-            "api_type": "DELTA_GRPC",
-            "transport_api_version": "V3",
-            "set_node_on_first_message_only": True,
-            "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER, "retry_policy": retry}}],
-        },
+        "api_config_source": incremental_stream(),
     }
 
 
+def incremental_stream() -> Json:
+    """An incremental stream to the server, for one type or for all."""
+    retry = {"retry_back_off": {"base_interval": "0.02s", "max_interval": "0.2s"}}
+    return {
+        "api_type": "DELTA_GRPC",
+        "transport_api_version": "V3",
+        "set_node_on_first_message_only": True,
+        "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER, "retry_policy": retry}}],
+    }
+
+
+def aggregated_source() -> Json:
+    """The way to every resource where one stream brings them all: never for a static cluster, Envoy crashes on it."""
+    return {"resource_api_version": "V3", "initial_fetch_timeout": "0s", "ads": {}}
+
+
 def xds_cluster(socket: Path) -> Json:
-    """The static cluster behind `config_source`."""
+    """The static cluster that every way leads to."""
     return {
         "name": XDS_CLUSTER,
         "type": "STATIC",

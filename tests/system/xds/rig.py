@@ -17,7 +17,7 @@ from typing import Literal
 
 from xds.acks import Verdict
 from xds.admission import Admission, Refusal
-from xds.bootstrap import Bootstrap, envoy_command, write_bootstrap
+from xds.bootstrap import Bootstrap, delivered_bootstrap, envoy_bootstrap, envoy_command, write_bootstrap
 from xds.listening import Endpoint
 from xds.peer import Peer
 from xds.resources.service import Application, HostPort, Inbound, Service, Upstream
@@ -258,9 +258,13 @@ def describe(
 
 
 @asynccontextmanager
-async def envoy(description: Bootstrap, folder: Path, *, api_type: str = "DELTA_GRPC") -> AsyncIterator[Envoy]:
+async def envoy(
+    description: Bootstrap, folder: Path, *, api_type: str = "DELTA_GRPC", delivered: bool = False
+) -> AsyncIterator[Envoy]:
+    """delivered: it gets its listeners and clusters from the server, too."""
     config, log = folder / "envoy.json", folder / "envoy.log"
-    write_bootstrap(description, config)
+    everything = delivered_bootstrap("test", "test", description.xds_socket, description.admin_socket)
+    write_bootstrap(everything if delivered else envoy_bootstrap(description), config)
     config.write_text(config.read_text().replace("DELTA_GRPC", api_type))
     with log.open("w") as output:
         process = await asyncio.create_subprocess_exec(

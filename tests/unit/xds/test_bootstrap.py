@@ -129,7 +129,7 @@ def test_an_upstream_name_used_twice_is_refused() -> None:
 
 def test_the_file_is_for_its_owner_only_and_complete(tmp_path: Path) -> None:
     path = tmp_path / "envoy.json"
-    write_bootstrap(DESCRIPTION, path)
+    write_bootstrap(envoy_bootstrap(DESCRIPTION), path)
     assert json.loads(path.read_text()) == envoy_bootstrap(DESCRIPTION)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [p.name for p in tmp_path.iterdir()] == ["envoy.json"]

@@ -105,13 +105,13 @@ def test_removed_listeners_cut_what_runs_through_them_and_close_their_ports(tmp_
 
 def test_listeners_with_a_lifetime_close_and_cut_when_nobody_prolongs_it(tmp_path: Path) -> None:
     async def story(server: Server, service: Service, caller: Caller) -> None:
-        lasting = server.publish(behind(service, *mesh.listeners(service, ttl=1.0)))
+        lasting = server.publish(behind(service, *mesh.listeners(service, ttl=3.0)))
         assert (await lasting.acknowledged(PATIENCE)).in_force
         held = await Caller.connect(service.upstreams[0].listen.port)
         await held.until_status(200)
-        for _ in range(6):
+        for _ in range(9):
             server.heartbeat()
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.5)
             assert (await held.get()).status == 200
         with pytest.raises(CUT):
             async with asyncio.timeout(PATIENCE):

@@ -10,18 +10,11 @@ import threading
 from attestation.coverage import Cutting
 from attestation.errors import InvalidInput
 from measurer.scope import pid_of
-from measurer.sockets import Cut, Cutter
+from measurer.sockets import Cut, Cutter, has_ended
 
-_NOTHING = Cut(0, 0, 0)
+_NOTHING, _ALIVE = Cut(0, 0, 0), Cut(0, 1, 0)
 _DIES_WITHIN_MS = 500
 _MEND = "Send Guard with a pidfd of the running Envoy."
-
-
-def _has_ended(pidfd: int) -> bool:
-    """A zombie has: it runs no more, though it can still be signalled."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class Envoy:
@@ -35,7 +28,7 @@ class Envoy:
             self._proc = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise InvalidInput("this Envoy does not run", where=f"process {pid}", mend=_MEND) from error
-        if pid_of(pidfd) != pid or _has_ended(pidfd):
+        if pid_of(pidfd) != pid or has_ended(pidfd):
             os.close(self._proc)
             raise InvalidInput("the pidfd is not that process", where=f"process {pid}", mend=_MEND)
         self.pid, self.pidfd = pid, pidfd
@@ -81,11 +74,9 @@ class Envoy:
             return Cut(max(first.destroyed, last.destroyed), last.left, first.passes + last.passes)
 
     def kill(self) -> Cut:
-        """The process at once; the kernel closes its connections."""
+        """The process at once; the kernel closes its connections. One that we may not kill keeps them."""
         with self._lock:
-            if not self._closed:
-                self._kill()
-            return _NOTHING
+            return _NOTHING if self._closed or self._kill() else _ALIVE
 
     def close(self) -> None:
         with self._lock:

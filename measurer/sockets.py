@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 import threading
@@ -134,6 +135,10 @@ class Diagnosis:
                 self._socket.recv(_BUFFER, socket.MSG_DONTWAIT)
 
 
+_UNSEEN = Cut(0, 1, 1)
+"""Of a process that cannot be looked into: at least one connection counts as open."""
+
+
 class Cutter:
     """The connections of one process. proc: its /proc folder, open; pidfd: its network namespace is used.
 
@@ -142,7 +147,7 @@ class Cutter:
 
     def __init__(self, proc: int, pidfd: int) -> None:
         elsewhere = None if _in_our_network(proc) else pidfd
-        self._proc = proc
+        self._proc, self._pidfd = proc, pidfd
         self.refusal = can_destroy(elsewhere)
         self._diagnosis = Diagnosis(elsewhere)
         self._seen: set[bytes] = set()
@@ -161,14 +166,18 @@ class Cutter:
 
         A connection that appears while we sweep is destroyed too if another pass is needed; one that was in no dump
         but the last may remain, because its handshake happens under the new state. goes_on: what the sweep before
-        had seen counts as seen, even if the process is gone and its descriptors with it.
+        had seen counts as seen, even if the process is gone and its descriptors with it. A process that the kernel
+        does not let us look into has something left: then only its end closes.
         """
         self._own, self._foreign = set(), set()
         if not goes_on:
             self._seen = set()
         left: list[Socket] = []
         for passes in range(1, _MOST_PASSES + 1):
-            mine = self._mine()
+            try:
+                mine = self._mine()
+            except PermissionError:
+                return _UNSEEN
             left = [each for each in mine if each.cookie in self._seen]
             if not mine or (self._seen and not left):
                 return Cut(len(self._seen), 0, passes)
@@ -182,7 +191,10 @@ class Cutter:
         """Destroy all that is open now, without looking again. Raises OSError."""
         self._own, self._foreign = set(), set()
         self._seen = set()
-        mine = self._mine()
+        try:
+            mine = self._mine()
+        except PermissionError:
+            return _UNSEEN
         if self.may_destroy:
             self._diagnosis.destroy(mine)
         return Cut(len(mine), 0, 1) if self.may_destroy else Cut(0, len(mine), 1)
@@ -205,7 +217,12 @@ class Cutter:
         """Learn which of these sockets the process holds; asked once a sweep for each, since /proc is slow to read."""
         unknown = inodes - self._own - self._foreign
         if unknown:
-            held = _socket_inodes(self._proc)
+            try:
+                held = _socket_inodes(self._proc)
+            except PermissionError:
+                if not has_ended(self._pidfd):
+                    raise
+                held = set()  # of a process that has ended the kernel shows nothing, and it has nothing
             self._own |= unknown & held
             self._foreign |= unknown - held
 
@@ -213,6 +230,13 @@ class Cutter:
 def _accepts(listening: set[tuple[bytes, bytes]], connection: Socket) -> bool:
     """Is this connection one that would be accepted there?"""
     return (connection.port, connection.address) in listening or (connection.port, _EVERY_ADDRESS) in listening
+
+
+def has_ended(pidfd: int) -> bool:
+    """A zombie has: it runs no more, though it can still be signalled (pidfd_open(2))."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def can_destroy(pidfd: int | None = None) -> int:
@@ -256,7 +280,8 @@ def parse(body: bytes) -> Socket | None:
 def _socket_inodes(proc: int) -> set[int]:
     """Inodes of the sockets that a process has open; none once it is gone.
 
-    Raises OSError where we could not look: that is not the same as finding nothing, and closes by killing.
+    Raises OSError where we could not look, PermissionError where the kernel does not let us (a non-dumpable process,
+    for whom has no CAP_SYS_PTRACE): neither is the same as finding nothing.
     """
     found: set[int] = set()
     try:
@@ -267,6 +292,8 @@ def _socket_inodes(proc: int) -> set[int]:
         for name in os.listdir(folder):  # noqa: PTH208 - a descriptor, not a path
             try:
                 link = os.readlink(name, dir_fd=folder)
+            except PermissionError:
+                raise
             except OSError:  # closed since it was listed
                 continue
             if link.startswith("socket:["):
@@ -279,7 +306,7 @@ def _socket_inodes(proc: int) -> set[int]:
 
 
 def _nothing_if_gone(error: OSError) -> set[int]:
-    if error.errno in _OUR_OWN_LACK:
+    if error.errno in _OUR_OWN_LACK or isinstance(error, PermissionError):
         raise error
     return set()
 

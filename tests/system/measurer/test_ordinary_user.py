@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from attestation.channel import Covered, Scope
+from attestation.channel import Covered, KillEnvoy, Scope, Swept
 from attestation.coverage import Cutting, Grade, Mechanism
 from attestation.facts import ExecutionFact, FileChange, FileFact, Sighting
 from tests.system.measurer.conftest import needs_root
@@ -82,12 +83,32 @@ def test_a_proxy_of_the_same_user_can_at_least_be_killed(nobody: User, sidecar: 
         proxy.end()
 
 
+def test_a_proxy_that_may_not_be_looked_into_counts_as_open_until_it_has_ended(nobody: User, sidecar: Sidecar) -> None:
+    proxy = nobody.workload()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            proxy.do("import ctypes, socket; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)")  # PR_SET_DUMPABLE, linux/prctl.h
+            proxy.do(f"kept = socket.create_connection({listener.getsockname()})")
+            sidecar.guard(proxy.pid)
+            assert sidecar.sweep().left > 0
+            sidecar.send(KillEnvoy(1000))
+            assert sidecar.expect(Swept, lambda each: each.number == 1000).left == 0
+            assert proxy.process.wait(5) == -signal.SIGKILL
+            assert sidecar.sweep().left == 0
+    finally:
+        proxy.end()
+
+
 @needs_root
 def test_a_proxy_of_somebody_else_cannot_be_cut_and_the_grade_says_so(sidecar: Sidecar) -> None:
     proxy = Workload()
     try:
         sidecar.guard(proxy.pid)
-        assert sidecar.sweep().destroyed == 0
+        swept = sidecar.sweep()
+        assert (swept.destroyed, swept.left > 0) == (0, True)
+        sidecar.send(KillEnvoy(1000))
+        assert sidecar.expect(Swept, lambda each: each.number == 1000).left > 0
+        assert proxy.process.poll() is None
         coverage = sidecar.seen(Covered)[-1].coverage
         assert (coverage.cutting, coverage.grade) == (Cutting.CAPPED, Grade.BOUNDED_NEW_CONNECTIONS_ONLY)
     finally:

@@ -19,6 +19,8 @@ from proofbeat.demo.load import Flow
 from proofbeat.demo.scene import Scene
 
 _PHASE_STYLE = {"fresh": "bold green", "quarantined": "bold red", "stale": "bold red", "unattested": "yellow"}
+MOST_LEAKS = 10
+"""Leaks that are told one by one."""
 RECENT = 60
 """Records of a flow that its line of dots shows."""
 
@@ -80,7 +82,7 @@ class Telling:
         self._console.print()
         self._console.print(table)
         leaks = ledger.leaked()
-        for record, closure in leaks:
+        for record, closure in leaks[:MOST_LEAKS]:
             flow = self._flows[record.flow].name if record.flow < len(self._flows) else str(record.flow)
             self._console.print(
                 f"leaked: {flow}, begun {(record.began - closure.closed) * 1000:.1f} ms after the closing, served "
@@ -89,6 +91,8 @@ class Telling:
                 soft_wrap=True,
             )
         leaked = len(leaks)
+        if leaked > MOST_LEAKS:
+            self._console.print(f"leaked: and {leaked - MOST_LEAKS} more")
         self._console.print()
         self._console.print(
             f"{ledger.served()} requests served, {ledger.refused()} refused, "

@@ -51,3 +51,21 @@ def _written(file: Path, text: str) -> Path:
     file.parent.mkdir(exist_ok=True)
     file.write_text(text)
     return file
+
+
+def test_the_readme_names_every_key_that_why_and_doctor_print() -> None:
+    text = (ROOT / "README.md").read_text()
+    printed = {
+        key
+        for module in ("proofbeat/why.py", "proofbeat/doctor/run.py")
+        for key in re.findall(r'^        "(\w+)": ', (ROOT / module).read_text(), re.MULTILINE)
+    }
+    assert {"answer", "allow", "complete"} <= printed
+    assert {key for key in printed if not re.search(rf"[`\s{{]{key}[`\s,}}]", text)} == set()
+
+
+def test_each_check_that_the_readme_shows_is_one_that_the_doctor_makes() -> None:
+    shown = set(re.findall(r"^(?:ok|limited|broken) +([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    made = (ROOT / "proofbeat/doctor/findings.py").read_text()
+    assert shown
+    assert {name for name in shown if f'"{name}"' not in made} == set()

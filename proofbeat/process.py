@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from attestation.errors import InvalidInput, ProofbeatError, Unavailable
+from telemetry.redaction import safe
 
 DONE, NO, USAGE = 0, 1, 2
 
@@ -83,5 +84,7 @@ def _explain(error: BaseException) -> int:
         return USAGE if isinstance(error, InvalidInput) else NO
     if isinstance(error, KeyboardInterrupt):
         return 130
-    traceback.print_exception(error, file=sys.stderr)
+    for part in traceback.format_exception(error):
+        for line in part.splitlines():
+            print(safe(line), file=sys.stderr)
     return NO

@@ -11,7 +11,7 @@ from attestation.coverage import Isolation
 from proofbeat.envoy import execute_only, without_capabilities
 from tests.system.attacks.stage import Scene, scene, user
 from tests.system.xds.rig import ENVOY, describe
-from xds.bootstrap import envoy_command, write_bootstrap
+from xds.bootstrap import envoy_bootstrap, envoy_command, write_bootstrap
 
 ENVOYS, THE_WORKLOAD = 61802, 61804
 
@@ -22,7 +22,7 @@ def envoy(playing: Scene, binary: Path) -> Iterator[subprocess.Popen[bytes]]:
     folder = playing.folder / "loot"
     description = describe(playing.folder / "keys", 1, before_first="refuse")
     config = folder / "envoy.json"
-    write_bootstrap(description, config)
+    write_bootstrap(envoy_bootstrap(description), config)
     # Its own files go where it may write; the socket of the key stays where it is.
     config.write_text(config.read_text().replace(str(playing.folder / "keys" / "a"), str(folder / "a")))
     config.chmod(0o644)
@@ -68,7 +68,7 @@ def test_an_envoy_that_its_user_may_read_is_graded_dumpable() -> None:
 def test_even_roots_envoy_is_not_dumpable_once_it_has_no_capabilities() -> None:
     with scene() as playing:
         description = describe(playing.folder / "keys", 1, before_first="refuse")
-        write_bootstrap(description, playing.folder / "envoy.json")
+        write_bootstrap(envoy_bootstrap(description), playing.folder / "envoy.json")
         command = envoy_command(
             execute_only(ENVOY, playing.folder), playing.folder / "envoy.json", concurrency=1, log_level="off"
         )

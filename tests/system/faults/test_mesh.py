@@ -143,8 +143,8 @@ def test_a_closing_that_breaks_half_way_ends_the_sidecar_and_its_guardian_closes
             async with asyncio.timeout(5):
                 while made.scene.ledger.refused_after(ALL_FLOWS, act) is None:
                     await made.scene.news()
-        log = (made.layout.folder / "web-sidecar.log").read_text()
-        assert "proofbeat: sidecar: a callback failed" in log
+        # Whether a callback or a task is the first to meet it is chance; the reason is told in either case.
+        assert "Invalid argument" in (made.layout.folder / "web-sidecar.log").read_text()
 
     mesh.told(story)
 

@@ -164,6 +164,7 @@ class Sidecar:
             tasks.create_task(self._client.hold(), name="session")
             tasks.create_task(self._reports.run(), name="reports")
             tasks.create_task(self._heartbeat.run(), name="heartbeat")
+            tasks.create_task(self._keys.server.keep_listening(self._telling.key_socket_lost), name="key socket")
             tasks.create_task(self._rounds.run(attester), name="rounds")
             await self._over
 

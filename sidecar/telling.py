@@ -130,6 +130,9 @@ class Telling:
         """Envoy's answer to one response; delivery tells what a rejection leads to."""
         self._metering.judged(verdict)
 
+    def key_socket_lost(self, why: str) -> None:
+        self._log.error(Event.KEY_SOCKET_LOST, why=why, mend="Find out who may write to its folder; it is ours alone.")
+
     def measurer_lost(self, reason: str) -> None:
         self._log.error(Event.MEASURER_LOST, reason=reason)
 

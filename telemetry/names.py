@@ -14,6 +14,7 @@ class Event(StrEnum):
     ENVOY_ADMITTED = "envoy-admitted"
     ENVOY_REFUSED = "envoy-refused"
     ENVOY_REJECTED = "envoy-rejected"
+    KEY_SOCKET_LOST = "key-socket-lost"
     PHASE = "phase"
     ROUND = "round"
     ROUND_FAILED = "round-failed"

@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import stat
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -43,12 +43,29 @@ class Listening:
     lock: int
     file: tuple[int, int]
 
+    @property
+    def stands(self) -> bool:
+        """Is its file still where clients look for it?"""
+        try:
+            return _file_identity(self.path) == self.file
+        except OSError:
+            return False
+
+    def again(self, endpoint: Endpoint) -> Listening:
+        """A new socket under the same lock, for one whose file is gone; whoever accepts on this one closes it.
+
+        Raises SocketInUse and SocketUnusable; this one stays in use then.
+        """
+        with ExitStack() as undo:
+            renewed = _listen(endpoint, self.lock, undo)
+            undo.pop_all()
+        return renewed
+
     def close(self) -> None:
         """Close all, and remove the socket file if it is still this one."""
         self.socket.close()
-        with suppress(FileNotFoundError):
-            if _file_identity(self.path) == self.file:
-                self.path.unlink()
+        if self.stands:
+            self.path.unlink(missing_ok=True)
         os.close(self.lock)
 
 
@@ -57,27 +74,45 @@ def listen(endpoint: Endpoint) -> Listening:
 
     Raises SocketInUse when a living server holds the path, SocketUnusable when it cannot hold a socket.
     """
-    path = endpoint.path
-    temporary = path.with_name(f".{secrets.token_hex(4)}")
-    for name in (path, temporary):
-        if len(os.fsencode(name)) > _MAX_PATH_BYTES:
-            raise SocketUnusable(path, f"longer than {_MAX_PATH_BYTES} bytes", "choose a shorter socket path")
+    _check_length(endpoint.path)
     with ExitStack() as undo:
         try:
-            lock = _lock(path)
-            undo.callback(os.close, lock)
-            _check_vacant(path)
-            server = undo.enter_context(socket.socket(socket.AF_UNIX, _SOCKET_TYPE))
-            undo.callback(temporary.unlink, missing_ok=True)
-            _bind(server, temporary, endpoint)
-            temporary.rename(path)
-            listening = Listening(server, path, lock, _file_identity(path))
+            lock = _lock(endpoint.path)
         except OSError as failed:
-            raise SocketUnusable(
-                path, failed.strerror or str(failed), f"check that {path.parent} exists and is writable by us"
-            ) from failed
+            raise _unusable(endpoint.path, failed) from failed
+        undo.callback(os.close, lock)
+        listening = _listen(endpoint, lock, undo)
         undo.pop_all()
         return listening
+
+
+def _listen(endpoint: Endpoint, lock: int, undo: ExitStack) -> Listening:
+    path, temporary = endpoint.path, _temporary(endpoint.path)
+    try:
+        _check_vacant(path)
+        server = undo.enter_context(socket.socket(socket.AF_UNIX, _SOCKET_TYPE))
+        undo.callback(temporary.unlink, missing_ok=True)
+        _bind(server, temporary, endpoint)
+        temporary.rename(path)
+        return Listening(server, path, lock, _file_identity(path))
+    except OSError as failed:
+        raise _unusable(path, failed) from failed
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{secrets.token_hex(4)}")
+
+
+def _check_length(path: Path) -> None:
+    for name in (path, _temporary(path)):
+        if len(os.fsencode(name)) > _MAX_PATH_BYTES:
+            raise SocketUnusable(path, f"longer than {_MAX_PATH_BYTES} bytes", "choose a shorter socket path")
+
+
+def _unusable(path: Path, failed: OSError) -> SocketUnusable:
+    return SocketUnusable(
+        path, failed.strerror or str(failed), f"check that {path.parent} exists and is writable by us"
+    )
 
 
 def _lock(path: Path) -> int:

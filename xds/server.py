@@ -18,7 +18,7 @@ from typing import Final, Self
 from xds.acks import Publication, StreamId, Verdict
 from xds.admission import Admission, Refusal, Seat
 from xds.connection import Connection
-from xds.errors import PeerError
+from xds.errors import PeerError, SocketInUse, SocketUnusable
 from xds.ledger import Edition
 from xds.listening import Endpoint, Listening, listen
 from xds.peer import Peer, identify
@@ -87,6 +87,35 @@ class Server:
         self._listening.close()
         self._acceptor = self._listening = None
         self._seat.vacate()
+
+    async def keep_listening(self, lost: Callable[[str], None], every: float = 1.0) -> None:
+        """Looks after the socket's file until cancelled: a client that starts anew finds us by it alone.
+
+        `lost` is told when the file is gone or is another's; where the place is free, there is a new one right after.
+        """
+        told = ""
+        while True:
+            await asyncio.sleep(every)
+            if self._listening is None or self._listening.stands:
+                told = ""
+                continue
+            why = await self._listen_again()
+            if why != told:
+                lost(why)
+            told = why
+
+    async def _listen_again(self) -> str:
+        """What happened to the file, and what came of it. Connections that are open go on."""
+        if self._listening is None or self._acceptor is None:
+            return "the server is closed"
+        try:
+            self._listening = self._listening.again(self._endpoint)
+        except (SocketInUse, SocketUnusable) as taken:
+            return f"its file is gone or another's: {taken}"
+        self._acceptor.close()
+        loop = asyncio.get_running_loop()
+        self._acceptor = await loop.create_unix_server(lambda: Connection(self), sock=self._listening.socket)
+        return "its file was gone; there is a new one"
 
     @property
     def snapshot(self) -> Snapshot:

@@ -87,3 +87,33 @@ def test_closing_spares_a_successor_s_socket(tmp_path: Path) -> None:
         successor.bind(str(path))
         listening.close()
         assert path.exists()
+
+
+def test_a_file_that_is_gone_is_noticed_and_made_again_under_the_same_lock(tmp_path: Path) -> None:
+    endpoint = Endpoint(tmp_path / "xds.sock")
+    listening = listen(endpoint)
+    assert listening.stands
+    endpoint.path.unlink()
+    assert not listening.stands
+    renewed = listening.again(endpoint)
+    listening.socket.close()
+    assert renewed.stands
+    with pytest.raises(SocketInUse):
+        listen(endpoint)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(endpoint.path))
+    renewed.close()
+
+
+def test_a_place_that_somebody_else_took_is_left_to_him(tmp_path: Path) -> None:
+    endpoint = Endpoint(tmp_path / "xds.sock")
+    listening = listen(endpoint)
+    endpoint.path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(endpoint.path))
+        other.listen()
+        assert not listening.stands
+        with pytest.raises(SocketInUse):
+            listening.again(endpoint)
+        listening.close()
+        assert endpoint.path.exists()

@@ -293,6 +293,24 @@ def test_closing_ends_streams_with_unavailable_and_removes_the_socket(tmp_path: 
     run(scenario())
 
 
+def test_a_socket_whose_file_is_gone_is_made_again_and_open_connections_go_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with server(tmp_path) as serving, asyncio.TaskGroup() as tasks:
+            serving.publish(Snapshot.of(secret("a", b"1")))
+            client = await SocketClient.connect(tmp_path / "xds.sock")
+            stream, _ = await client.subscribed("a")
+            told: asyncio.Queue[str] = asyncio.Queue()
+            looking = tasks.create_task(serving.keep_listening(told.put_nowait, every=0.01))
+            (tmp_path / "xds.sock").unlink()
+            assert "there is a new one" in await told.get()
+            await (await SocketClient.connect(tmp_path / "xds.sock")).subscribed("a")
+            serving.publish(Snapshot.of(secret("a", b"2")))
+            await client.until(lambda: client.grpc.streams[stream].told()[-1].bodies == (b"2",))
+            looking.cancel()
+
+    run(scenario())
+
+
 def test_a_refused_user_gets_no_byte_and_is_reported(tmp_path: Path) -> None:
     async def scenario() -> None:
         reports = Reports()

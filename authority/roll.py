@@ -19,16 +19,17 @@ def called(
     """Every instance with its state as of now, and whether it is gone.
 
     connected: those with a session. Gone is who said goodbye, or has had no session and no lease for so long. Who is
-    quarantined is gone only when another instance of its registration has come after it and is fresh: until then
-    somebody has to look. Its record stays, and it stays refused if it comes back.
+    quarantined is gone only when another instance of its registration has come after it and has been appraised: then
+    that one is what somebody has to look at. Its record stays, and it stays refused if it comes back.
     """
     present = [_current(each, now_ms) for each in states]
-    fresh: dict[str, int] = {}
+    replaced: dict[str, int] = {}
     for each in present:
-        if each.state is State.FRESH:
-            fresh[each.registration] = max(fresh.get(each.registration, 0), each.enrolled_ms)
+        if each.last_round_ms:
+            replaced[each.registration] = max(replaced.get(each.registration, 0), each.enrolled_ms)
+    silent_since_ms = now_ms - retire_after_ms
     return tuple(
-        replace(each, gone=_gone(each, each.instance in connected, fresh, now_ms - retire_after_ms)) for each in present
+        replace(each, gone=_gone(each, each.instance in connected, replaced, silent_since_ms)) for each in present
     )
 
 
@@ -58,10 +59,10 @@ def _current(each: InstanceState, now_ms: int) -> InstanceState:
     return each
 
 
-def _gone(each: InstanceState, connected: bool, fresh: dict[str, int], silent_since_ms: int) -> bool:
+def _gone(each: InstanceState, connected: bool, replaced: dict[str, int], silent_since_ms: int) -> bool:
     if connected:
         return False
     heard = max(each.enrolled_ms, each.last_round_ms, each.lease_end_ms, each.left_ms)
     if not each.ended_clean and heard > silent_since_ms:
         return False
-    return each.state is not State.QUARANTINED or fresh.get(each.registration, 0) > each.enrolled_ms
+    return each.state is not State.QUARANTINED or replaced.get(each.registration, 0) > each.enrolled_ms

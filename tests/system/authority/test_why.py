@@ -150,6 +150,7 @@ def test_a_tampered_instance_that_was_replaced_is_gone_explained_and_still_refus
                 states = {each.instance: each for each in await where.authority.instances()}
                 assert states[one.instance].gone
                 assert not states[two.instance].gone
+                await two.client.report(DRIFT)
                 assert (await why(where, "web")).instance == two.instance.value
                 told = await why(where, one.instance)
                 assert (told.state, told.gone) == ("quarantined", True)

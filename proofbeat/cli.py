@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,14 @@ app.add_typer(token, name="token")
 app.add_typer(references, name="references")
 app.add_typer(policy, name="policy")
 
+
+class Delivery(StrEnum):
+    """The sidecar's `delivery.mode`."""
+
+    SDS = "sds"
+    XDS = "xds"
+
+
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="Settings, YAML.")]
 AdminSocket = Annotated[Path, typer.Option("--admin", help="The authority's admin socket.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
@@ -37,11 +46,15 @@ def main() -> None:
 def demo(
     as_json: Json = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it all running until Ctrl-C.")] = False,
+    delivery: Annotated[Delivery, typer.Option(help="What Envoy is delivered: secrets and filters, or everything.")] = (
+        Delivery.SDS
+    ),
 ) -> None:
     """The whole thing on this machine, with real Envoys: half a minute."""
+    from proofbeat.demo.layout import Terms
     from proofbeat.demo.play import play
 
-    _exit_with(lambda: play(as_json=as_json, keep=keep))
+    _exit_with(lambda: play(as_json=as_json, keep=keep, terms=Terms(delivery=delivery.value)))
 
 
 @app.command()

@@ -48,6 +48,7 @@ from telemetry.exporting import exported
 from telemetry.recorder import Recorder
 from wire.messages import AttestNow, PolicyChanged, Push, Quarantined, Released
 from wire.session import Endpoint as AuthorityEndpoint
+from xds.bootstrap import delivered_bootstrap, write_bootstrap
 from xds.errors import SocketInUse, SocketUnusable
 from xds.peer import Peer
 
@@ -120,6 +121,7 @@ class Sidecar:
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
+        self._write_bootstrap()
         try:
             await self._keys.server.start()
         except (SocketInUse, SocketUnusable) as error:
@@ -128,6 +130,21 @@ class Sidecar:
             yield
         finally:
             await self._keys.server.close()
+
+    def _write_bootstrap(self) -> None:
+        """For an Envoy that is delivered everything: it has to be told where from, and no more."""
+        settings = self._config.delivery
+        if settings.service is None:
+            return
+        socket, admin = settings.socket.absolute(), settings.service.admin.absolute()
+        try:
+            write_bootstrap(delivered_bootstrap(str(socket), "proofbeat", socket, admin), settings.service.bootstrap)
+        except OSError as error:
+            raise InvalidConfiguration(
+                f"Envoy's bootstrap cannot be written: {error.strerror}",
+                where=f"delivery.service.bootstrap: {settings.service.bootstrap}",
+                mend="Name a file in a folder that the sidecar may write.",
+            ) from error
 
     async def _attest_until_over(self, unclean: bool, ready: Callable[[], None]) -> None:
         # 1. Pin the workload: an instance, or an end.
@@ -365,7 +382,7 @@ class Sidecar:
     def _deliver_under(self, deadman: float, escalate_after: float) -> None:
         """The way to Envoy under these times. An open identity is handed on by the next round."""
         settings = self._config.delivery
-        catalogue = Catalogue(settings, ttl=deadman)
+        catalogue = Catalogue.under(settings, ttl=deadman)
         if self._delivery is None:
             self._delivery = Delivery(
                 self._keys.server,

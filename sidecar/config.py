@@ -15,6 +15,7 @@ from attestation.spiffe import SpiffeId
 from policies.model import dialect
 from policies.model.dialect import Strict
 from policies.model.references import ReferenceDigest
+from sidecar.service import ServiceSettings
 from telemetry.settings import TelemetrySettings
 
 
@@ -66,9 +67,14 @@ class AllowSettings(Strict):
 
 
 class DeliverySettings(Strict):
-    """before_first_lease: refuse serves poison at once (Envoy live and refusing); silent keeps Envoy initialising."""
+    """mode: sds delivers secrets and filters to an Envoy that is somebody else's to configure, xds all of it.
 
-    mode: Literal["sds"] = "sds"
+    before_first_lease: refuse serves poison at once (Envoy live and refusing); silent keeps Envoy initialising.
+    service: for mode xds, and for it alone.
+    """
+
+    mode: Literal["sds", "xds"] = "sds"
+    service: ServiceSettings | None = None
     socket: Path
     socket_mode: int = 0o600
     allow: AllowSettings = AllowSettings()
@@ -77,6 +83,12 @@ class DeliverySettings(Strict):
     validation: str = "ROOTCA"
     http_filters: tuple[str, ...] = ("rbac-inbound-http", "rbac-outbound-http")
     tcp_filters: tuple[str, ...] = ("rbac-inbound-tcp", "rbac-outbound-tcp")
+
+    @model_validator(mode="after")
+    def _service_where_it_is_delivered(self) -> Self:
+        if (self.mode == "xds") != (self.service is not None):
+            raise ValueError("`service` says what Envoy is delivered in mode xds, and nothing in mode sds")
+        return self
 
 
 class SidecarConfig(Strict):

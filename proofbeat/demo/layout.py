@@ -7,6 +7,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -29,7 +30,8 @@ OUT_HTTP, OUT_FRESH, OUT_TCP = 7001, 7002, 7003
 class Terms:
     """Seconds, and how many pages each service has. pages: files measured, besides the service itself.
 
-    scraped: with a metrics socket each. otlp: a collector's address, or empty.
+    scraped: with a metrics socket each. otlp: a collector's address, or empty. delivery: whether each Envoy is
+    delivered its secrets and filters, or everything.
 
     Shorter times than the presets', so that a minute shows everything; the dead-man time suits a busy laptop.
     """
@@ -40,6 +42,7 @@ class Terms:
     pages: int = 24
     scraped: bool = True
     otlp: str = ""
+    delivery: Literal["sds", "xds"] = "sds"
 
     def telemetry(self, socket: Path) -> dict[str, object]:
         """The part of a program's settings that says where its telemetry goes."""
@@ -239,18 +242,50 @@ def write_sidecar(layout: Layout, side: Side, pid: int, token: str) -> None:
         "authority": {"url": f"https://{layout.authority}", "bundle": str(layout.bundle)},
         "enrolment": {"joinTokenFile": str(side.token)},
         "workload": {"pid": pid},
-        "delivery": {"mode": "sds", "socket": str(side.xds)},
+        "delivery": _delivery(layout, side),
         "state": str(side.state),
         "telemetry": layout.terms.telemetry(side.metrics),
     }
     side.config.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
-def write_envoy(layout: Layout, side: Side) -> None:
+def _delivery(layout: Layout, side: Side) -> dict[str, object]:
+    settings: dict[str, object] = {"mode": layout.terms.delivery, "socket": str(side.xds)}
+    if layout.terms.delivery == "xds":
+        ports = service_of(layout, side)
+        settings["service"] = {
+            "bootstrap": str(side.bootstrap),
+            "admin": str(side.admin),
+            "accessLog": str(side.access_log),
+            "inbound": [
+                {
+                    "listen": f"{each.listen.host}:{each.listen.port}",
+                    "app": f"{each.app.host}:{each.app.port}",
+                    "protocol": each.protocol,
+                    "callers": list(each.callers.exact),
+                }
+                for each in ports.inbound
+            ],
+            "upstreams": [
+                {
+                    "name": each.name,
+                    "listen": f"{each.listen.host}:{each.listen.port}",
+                    "peer": f"{each.peer.host}:{each.peer.port}",
+                    "protocol": each.protocol,
+                    "identities": list(each.identities.exact),
+                    "connectionPerRequest": each.connection_per_request,
+                }
+                for each in ports.upstreams
+            ],
+        }
+    return settings
+
+
+def service_of(layout: Layout, side: Side) -> Service:
     """Mutual TLS by SPIFFE ID both ways: only the peer may call, and only the peer is called."""
     peer = layout.peer(side)
     only_peer = Identities(exact=(peer.spiffe_id,))
-    ports = Service(
+    return Service(
         access_log=side.access_log,
         inbound=(
             Inbound(HostPort(side.address, IN_HTTP), HostPort(side.address, APP_HTTP), "http", only_peer),
@@ -263,12 +298,18 @@ def write_envoy(layout: Layout, side: Side) -> None:
         ),
         max_connection_seconds=None,
     )
+
+
+def write_envoy(layout: Layout, side: Side) -> None:
+    """The bootstrap of an Envoy that is delivered secrets and filters; the sidecar writes the other kind itself."""
+    if layout.terms.delivery == "xds":
+        return
     description = Bootstrap(
         node_id=f"{side.name}-{layout.trust_domain}",
         node_cluster=side.name,
         xds_socket=side.xds,
         admin_socket=side.admin,
-        service=ports,
+        service=service_of(layout, side),
         before_first="refuse",
     )
     write_bootstrap(envoy_bootstrap(description), side.bootstrap)

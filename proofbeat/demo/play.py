@@ -11,25 +11,24 @@ from pathlib import Path
 from proofbeat import envoy
 from proofbeat.demo import layout as layouts
 from proofbeat.demo.acts import ACTS, Act, Play
-from proofbeat.demo.layout import Layout
+from proofbeat.demo.layout import Layout, Terms
 from proofbeat.demo.report import report
 from proofbeat.demo.scene import Scene
 from proofbeat.demo.telling import Telling
 
 
-async def play(*, as_json: bool, keep: bool, acts: tuple[Play, ...] = ACTS) -> bool:
+async def play(*, as_json: bool, keep: bool, acts: tuple[Play, ...] = ACTS, terms: Terms | None = None) -> bool:
     """The whole demo. True when every act came out as it must and nothing leaked."""
     folder = Path(tempfile.mkdtemp(prefix="proofbeat-demo-"))
     try:
         with Telling(quiet_stdout=as_json) as telling:
-            return await _play(folder, telling, acts, as_json=as_json, keep=keep)
+            return await _play(Layout.make(folder, terms), telling, acts, as_json=as_json, keep=keep)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _play(folder: Path, telling: Telling, acts: tuple[Play, ...], *, as_json: bool, keep: bool) -> bool:
+async def _play(layout: Layout, telling: Telling, acts: tuple[Play, ...], *, as_json: bool, keep: bool) -> bool:
     version = envoy.version(envoy.binary())
-    layout = Layout.make(folder)
     telling.title("Proofbeat: a mesh identity that lives only while its workload stays what it was attested to be.")
     telling.say(f"two services, web and db, behind two real Envoys {version}; trust domain of this run only")
     done: list[Act] = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sidecar.config import DeliverySettings
 from sidecar.delivery.poison import Poison
 from xds.resources import ecds, rbac, secrets
+from xds.resources.transport import SecretNames
 from xds.snapshot import Resource, Snapshot
 
 
@@ -21,22 +22,49 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Builds the snapshots of one sidecar. ttl: seconds after which Envoy denies by itself unless told again."""
+    """Builds the snapshots of one sidecar. ttl: seconds after which Envoy denies by itself unless told again.
+
+    standing: what is delivered besides, open or closed. listeners: what is delivered while open alone; to take a
+    listener away cuts all that runs through it (Envoy is started with no time to drain). Both are empty where Envoy's
+    listeners are somebody else's.
+    """
 
     settings: DeliverySettings
     ttl: float
+    standing: tuple[Resource, ...] = ()
+    listeners: tuple[Resource, ...] = ()
+
+    @classmethod
+    def under(cls, settings: DeliverySettings, ttl: float) -> Catalogue:
+        """For the mode that the settings name. Raises BootstrapError for a service that contradicts itself."""
+        if settings.service is None:
+            return cls(settings, ttl)
+        # Only an Envoy that is delivered everything needs the messages for it.
+        from xds.resources import mesh
+
+        service = settings.service.described(SecretNames(settings.certificate, settings.validation))
+        standing = (*mesh.clusters(service), *mesh.endpoints(service), *mesh.routes(service))
+        return cls(settings, ttl, standing, mesh.listeners(service, ttl=ttl))
 
     def opened(self, identity: Identity) -> Snapshot:
-        """The identity, and filters that let requests pass."""
-        return Snapshot.of(*self._secrets(identity.chain, identity.key, identity.bundle), *self._filters(None))
+        """The identity, filters that let requests pass, and the listeners."""
+        return Snapshot.of(
+            *self._secrets(identity.chain, identity.key, identity.bundle),
+            *self._filters(None),
+            *self.standing,
+            *self.listeners,
+        )
 
     def opening(self, identity: Identity, reason: str) -> Snapshot:
         """The identity while filters still deny: acknowledged first, so that nothing is let in under poison."""
-        return Snapshot.of(*self._secrets(identity.chain, identity.key, identity.bundle), *self._filters(reason))
+        return self._denying(self._secrets(identity.chain, identity.key, identity.bundle), reason)
 
     def closed(self, poison: Poison, reason: str) -> Snapshot:
-        """Poison, and filters that deny and say why."""
-        return Snapshot.of(*self._secrets(poison.chain, poison.key, poison.bundle), *self._filters(reason))
+        """Poison, filters that deny and say why, and no listeners of ours."""
+        return self._denying(self._secrets(poison.chain, poison.key, poison.bundle), reason)
+
+    def _denying(self, secrets: tuple[Resource, Resource], reason: str) -> Snapshot:
+        return Snapshot.of(*secrets, *self._filters(reason), *self.standing)
 
     def _secrets(self, chain: bytes, key: bytes, bundle: bytes) -> tuple[Resource, Resource]:
         return (

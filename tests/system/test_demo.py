@@ -37,10 +37,13 @@ def running_below(folder: str) -> list[int]:
 
 
 @pytest.mark.timeout(240)
-def test_two_demos_at_once_each_tell_the_whole_story_and_nothing_leaks() -> None:
+def test_two_demos_at_once_one_in_each_mode_tell_the_whole_story_and_nothing_leaks() -> None:
     before = left_over()
     running = [
-        subprocess.Popen([*DEMO, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen(
+            [*DEMO, "--json", "--delivery", mode], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for mode in ("sds", "xds")
     ]
     for demo in running:
         out, told = demo.communicate(timeout=220)

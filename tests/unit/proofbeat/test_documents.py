@@ -44,6 +44,7 @@ def test_the_settings_and_policy_that_the_readme_shows_are_accepted(tmp_path: Pa
     _written(tmp_path / "policies/web-references.yaml", to_yaml(references))
     assert authority_config.load(shown["authority.yaml"]).trust_domain == "example.org"
     assert sidecar_config.load(shown["sidecar.yaml"], {}).workload.pid == 4242
+    assert sidecar_config.load(shown["delivered.yaml"], {}).delivery.service is not None
     assert load([tmp_path / "policies"]).governing["web"].policy.spec.mode is Mode.ENFORCE
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from attestation.errors import InvalidConfiguration
 from sidecar.config import SidecarConfig, load
+from xds.resources.transport import SecretNames
 
 TEXT = """\
 trustDomain: example.org
@@ -53,3 +54,41 @@ def test_each_mistake_names_its_place_and_its_mending(tmp_path: Path, change: tu
         read(tmp_path, TEXT.replace(*change))
     assert words in raised.value.sentence
     assert "sidecar.yaml" in raised.value.sentence
+
+
+SERVICE = """{bootstrap: envoy.json, admin: admin.sock, accessLog: access.log,
+  inbound: [{listen: "0.0.0.0:8443", app: "127.0.0.1:8080", callers: [spiffe://example.org/db]}],
+  upstreams: [{name: db, listen: "127.0.0.1:7001", peer: "[::1]:8443", identities: [spiffe://example.org/db]}]}"""
+
+
+def delivered(service: str, mode: str = "xds") -> str:
+    return TEXT.replace("mode: sds,", f"mode: {mode}, service: {service},")
+
+
+def test_a_service_is_described_in_a_few_lines(tmp_path: Path) -> None:
+    settings = read(tmp_path, delivered(SERVICE)).delivery.service
+    assert settings is not None
+    service = settings.described(SecretNames())
+    (inbound,), (upstream,) = service.inbound, service.upstreams
+    assert (inbound.listen.port, inbound.app.host, inbound.protocol) == (8443, "127.0.0.1", "http")
+    assert inbound.callers.exact == ("spiffe://example.org/db",)
+    assert (upstream.peer.host, upstream.peer.port) == ("::1", 8443)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (delivered(SERVICE, "sds"), "mode xds"),
+        (TEXT.replace("mode: sds", "mode: xds"), "mode xds"),
+        (delivered(SERVICE.replace("127.0.0.1:8080", "localhost:8080")), "an IP address and a port"),
+        (delivered(SERVICE.replace("0.0.0.0:8443", "0.0.0.0:70000")), "an IP address and a port"),
+        (delivered(SERVICE.replace("callers: [spiffe://example.org/db]", "callers: []")), "callers"),
+        (delivered(SERVICE.replace("[spiffe://example.org/db]}]}", "[db]}]}")), "identities"),
+        (delivered(SERVICE.replace("name: db", "name: d b")), "name"),
+    ],
+)
+def test_a_service_that_cannot_be_meant_is_refused_where_it_stands(text: str, named: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfiguration) as refused:
+        read(tmp_path, text)
+    assert named in refused.value.sentence
+    assert "sidecar.yaml:" in refused.value.sentence

@@ -1,0 +1,99 @@
+"""What an Envoy that is delivered everything is for, as short settings: its ports, its peers, and who these may be."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from attestation.errors import InvalidInput
+from attestation.spiffe import SpiffeId
+from policies.model.dialect import Strict
+from xds.resources.service import HostPort, Inbound, Service, Upstream
+from xds.resources.transport import Identities, SecretNames
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+        good = 0 < int(port) < 65536
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("an IP address and a port are needed, as 127.0.0.1:8080 or [::1]:8080")
+    return text
+
+
+def _identity(text: str) -> str:
+    try:
+        return str(SpiffeId.parse(text))
+    except InvalidInput as error:
+        raise ValueError(error.sentence) from error
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Peers = Annotated[tuple[Annotated[str, AfterValidator(_identity)], ...], Field(min_length=1)]
+"""SPIFFE IDs, any of which the other end must present."""
+
+
+class InboundSettings(Strict):
+    """listen: where peers call. app: where the workload itself listens, in plaintext."""
+
+    listen: Address
+    app: Address
+    protocol: Literal["http", "tcp"] = "http"
+    callers: Peers
+
+
+class UpstreamSettings(Strict):
+    """listen: where the workload calls, in plaintext. peer: where the peer's Envoy listens.
+
+    connection_per_request: each HTTP request shakes hands anew.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    listen: Address
+    peer: Address
+    protocol: Literal["http", "tcp"] = "http"
+    identities: Peers
+    connection_per_request: bool = False
+
+
+class ServiceSettings(Strict):
+    """bootstrap: the file that the sidecar writes for `envoy --config-path`. admin: Envoy's own socket, mode 0600."""
+
+    bootstrap: Path
+    admin: Path
+    access_log: Path
+    inbound: tuple[InboundSettings, ...] = ()
+    upstreams: tuple[UpstreamSettings, ...] = ()
+
+    def described(self, secrets: SecretNames) -> Service:
+        """As xds/ builds from it. Raises BootstrapError for a name used twice."""
+        return Service(
+            access_log=self.access_log,
+            inbound=tuple(
+                Inbound(_host_port(each.listen), _host_port(each.app), each.protocol, Identities(exact=each.callers))
+                for each in self.inbound
+            ),
+            upstreams=tuple(
+                Upstream(
+                    each.name,
+                    _host_port(each.listen),
+                    _host_port(each.peer),
+                    each.protocol,
+                    Identities(exact=each.identities),
+                    each.connection_per_request,
+                )
+                for each in self.upstreams
+            ),
+            secrets=secrets,
+        )
+
+
+def _host_port(text: str) -> HostPort:
+    host, _, port = text.rpartition(":")
+    return HostPort(host.strip("[]"), int(port))

@@ -1,0 +1,65 @@
+"""What Envoy is served open, opening and closed, in both modes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sidecar.config import DeliverySettings
+from sidecar.delivery import poison
+from sidecar.delivery.resources import Catalogue, Identity
+from sidecar.service import InboundSettings, ServiceSettings, UpstreamSettings
+from xds.resources.ecds import EXTENSION_CONFIG_TYPE
+from xds.resources.mesh import CLUSTER_TYPE, ENDPOINTS_TYPE, LISTENER_TYPE, ROUTES_TYPE
+from xds.resources.secrets import SECRET_TYPE
+from xds.snapshot import Snapshot
+
+PEERS = ("spiffe://example.org/db",)
+SERVICE = ServiceSettings(
+    bootstrap=Path("envoy.json"),
+    admin=Path("admin.sock"),
+    access_log=Path("access.log"),
+    inbound=(
+        InboundSettings(listen="127.0.0.1:1", app="127.0.0.1:2", callers=PEERS),
+        InboundSettings(listen="127.0.0.1:3", app="127.0.0.1:4", protocol="tcp", callers=PEERS),
+    ),
+    upstreams=(UpstreamSettings(name="db", listen="127.0.0.1:5", peer="127.0.0.1:6", identities=PEERS),),
+)
+POISON = poison.make(0.0)
+IDENTITY = Identity(POISON.chain, POISON.key, POISON.bundle)
+SDS = Catalogue.under(DeliverySettings(socket=Path("xds.sock")), ttl=2.0)
+XDS = Catalogue.under(DeliverySettings(socket=Path("xds.sock"), mode="xds", service=SERVICE), ttl=2.0)
+
+
+def types(snapshot: Snapshot) -> set[str]:
+    return set(snapshot.by_type)
+
+
+def test_an_envoy_of_somebody_elses_gets_secrets_and_filters_only() -> None:
+    for snapshot in (SDS.opened(IDENTITY), SDS.opening(IDENTITY, "r"), SDS.closed(POISON, "r")):
+        assert types(snapshot) == {SECRET_TYPE, EXTENSION_CONFIG_TYPE}
+
+
+def test_listeners_are_served_while_open_and_at_no_other_time() -> None:
+    assert set(XDS.opened(IDENTITY).table(LISTENER_TYPE)) == {"inbound-1", "inbound-3", "outbound-db"}
+    assert LISTENER_TYPE not in types(XDS.opening(IDENTITY, "r"))
+    assert LISTENER_TYPE not in types(XDS.closed(POISON, "r"))
+
+
+def test_what_carries_traffic_or_lets_it_pass_ends_by_itself() -> None:
+    opened = XDS.opened(IDENTITY)
+    for kind in (LISTENER_TYPE, EXTENSION_CONFIG_TYPE):
+        assert {each.ttl for each in opened.table(kind).values()} == {2.0}
+
+
+@pytest.mark.parametrize("kind", [CLUSTER_TYPE, ENDPOINTS_TYPE, ROUTES_TYPE])
+def test_what_stands_does_not_change_by_opening_and_closing(kind: str) -> None:
+    assert XDS.opened(IDENTITY).version(kind) == XDS.closed(POISON, "r").version(kind) != ""
+
+
+def test_a_renewed_lease_leaves_every_listener_as_it_is() -> None:
+    renewed = poison.make(1.0)
+    other = XDS.opened(Identity(renewed.chain, renewed.key, renewed.bundle))
+    assert other.version(LISTENER_TYPE) == XDS.opened(IDENTITY).version(LISTENER_TYPE)
+    assert other.version(SECRET_TYPE) != XDS.opened(IDENTITY).version(SECRET_TYPE)

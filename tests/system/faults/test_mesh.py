@@ -119,6 +119,7 @@ def test_open_streams_do_not_outlive_the_measurer_that_would_have_cut_them(mesh:
     mesh.told(story)
 
 
+@needs_root
 def test_drift_is_closed_for_by_whoever_has_no_descriptor_left(mesh: Mesh) -> None:
     async def story(made: Stage) -> None:
         judged(await one(made, fault(Kind.DESCRIPTORS, Target.SIDECAR, 1.0, drift=True)))

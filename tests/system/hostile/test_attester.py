@@ -70,6 +70,7 @@ STEPS = st.lists(
     suppress_health_check=list(HealthCheck),
 )
 @given(steps=STEPS)
+@pytest.mark.timeout(300)  # a busy machine takes its time over twelve stories
 def test_attacks_and_honest_rounds_in_any_order_issue_to_the_honest_only(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Step]
 ) -> None:

@@ -156,6 +156,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     suppress_health_check=list(HealthCheck),
 )
 @given(steps=st.lists(STEPS, min_size=2, max_size=8))
+@pytest.mark.timeout(300)  # a busy machine takes its time over ten stories
 def test_honest_and_hostile_moves_in_any_order_open_only_what_was_earned(
     running: asyncio.Runner, one: World, steps: list[Step]
 ) -> None:

@@ -148,7 +148,8 @@ def test_counters_move_as_the_story_is_told_and_both_exporters_tell_it() -> None
             closed = await until(
                 socket, lambda found: state("quarantined")(found) and found.value(CLOSED, step="verified") == 1
             )
-            assert closed.value("proofbeat_violations_total", kind="file-modified", **{"class": "drift"}) == 1
+            # A file is emptied, then written: whether that is seen as one change or as two is a matter of moments.
+            assert closed.value("proofbeat_violations_total", kind="file-modified", **{"class": "drift"}) in (1, 2)
             assert closed.value(LEASE) == 0
             assert closed.value("proofbeat_xds_pushes_total") > fresh.value("proofbeat_xds_pushes_total")
             # 3. The repair opens again.

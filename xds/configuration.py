@@ -33,12 +33,8 @@ _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3."
 _HTTP: Final = "envoy.extensions.upstreams.http.v3."
 
 _CORE_MESSAGES: Final = {
-    _CORE + "Pipe": (Field(1, "path", "string"),),
     _CORE + "SocketAddress": (Field(2, "address", "string"), Field(3, "port_value", "uint32")),
-    _CORE + "Address": (
-        Field(1, "socket_address", _CORE + "SocketAddress"),
-        Field(2, "pipe", _CORE + "Pipe"),
-    ),
+    _CORE + "Address": (Field(1, "socket_address", _CORE + "SocketAddress"),),
     _CORE + "TransportSocket": (Field(1, "name", "string"), Field(3, "typed_config", _ANY)),
     _CORE + "AggregatedConfigSource": (),
     _CORE + "ConfigSource": (
@@ -53,29 +49,16 @@ _CORE_MESSAGES: Final = {
         Field(4, "type_urls", "string", repeated=True),
     ),
     _CORE + "SubstitutionFormatString": (
-        Field(1, "text_format", "string"),
         Field(2, "json_format", "google.protobuf.Struct"),
         Field(4, "content_type", "string"),
     ),
-    _CORE + "HeaderValue": (Field(1, "key", "string"), Field(2, "value", "string")),
-    _CORE + "HeaderValueOption": (Field(1, "header", _CORE + "HeaderValue"),),
     _CORE + "RuntimeUInt32": (Field(2, "default_value", "uint32"), Field(3, "runtime_key", "string")),
     _CORE + "HttpProtocolOptions": (
-        Field(1, "idle_timeout", _DURATION),
         Field(3, "max_connection_duration", _DURATION),
         Field(6, "max_requests_per_connection", _UINT),
     ),
     _CORE + "Http1ProtocolOptions": (),
     _CORE + "Http2ProtocolOptions": (),
-    _CORE + "HealthCheckTcpHealthCheck": (),
-    _CORE + "HealthCheck": (
-        Field(1, "timeout", _DURATION),
-        Field(2, "interval", _DURATION),
-        Field(4, "unhealthy_threshold", _UINT),
-        Field(5, "healthy_threshold", _UINT),
-        Field(7, "reuse_connection", _BOOL),
-        Field(9, "tcp_health_check", _CORE + "HealthCheckTcpHealthCheck"),
-    ),
 }
 
 _LOG_MESSAGES: Final = {
@@ -84,11 +67,7 @@ _LOG_MESSAGES: Final = {
         Field(2, "value", _CORE + "RuntimeUInt32"),
     ),
     _LOG + "StatusCodeFilter": (Field(1, "comparison", _LOG + "ComparisonFilter"),),
-    _LOG + "ResponseFlagFilter": (Field(1, "flags", "string", repeated=True),),
-    _LOG + "AccessLogFilter": (
-        Field(1, "status_code_filter", _LOG + "StatusCodeFilter"),
-        Field(9, "response_flag_filter", _LOG + "ResponseFlagFilter"),
-    ),
+    _LOG + "AccessLogFilter": (Field(1, "status_code_filter", _LOG + "StatusCodeFilter"),),
     _LOG + "AccessLog": (
         Field(1, "name", "string"),
         Field(2, "filter", _LOG + "AccessLogFilter"),
@@ -112,11 +91,9 @@ _ENDPOINT_MESSAGES: Final = {
 
 _ROUTE_MESSAGES: Final = {
     _ROUTE + "RouteMatch": (Field(1, "prefix", "string"),),
-    _ROUTE + "RouteActionUpgradeConfig": (Field(1, "upgrade_type", "string"),),
     _ROUTE + "RouteAction": (
         Field(1, "cluster", "string"),
         Field(8, "timeout", _DURATION),
-        Field(25, "upgrade_configs", _ROUTE + "RouteActionUpgradeConfig", repeated=True),
     ),
     _ROUTE + "Route": (
         Field(1, "match", _ROUTE + "RouteMatch"),
@@ -203,12 +180,8 @@ _FILTER_MESSAGES: Final = {
     _HCM + "ResponseMapper": (
         Field(1, "filter", _LOG + "AccessLogFilter"),
         Field(4, "body_format_override", _CORE + "SubstitutionFormatString"),
-        Field(5, "headers_to_add", _CORE + "HeaderValueOption", repeated=True),
     ),
-    _HCM + "LocalReplyConfig": (
-        Field(1, "mappers", _HCM + "ResponseMapper", repeated=True),
-        Field(2, "body_format", _CORE + "SubstitutionFormatString"),
-    ),
+    _HCM + "LocalReplyConfig": (Field(1, "mappers", _HCM + "ResponseMapper", repeated=True),),
     _HCM + "HttpConnectionManager": (
         Field(1, "codec_type", "enum " + _HCM + "CodecType"),
         Field(2, "stat_prefix", "string"),
@@ -240,14 +213,12 @@ _FILTER_MESSAGES: Final = {
 }
 
 _CLUSTER_MESSAGES: Final = {
-    _HTTP + "ExplicitHttpConfig": (Field(2, "http2_protocol_options", _CORE + "Http2ProtocolOptions"),),
     _HTTP + "UseDownstreamHttpConfig": (
         Field(1, "http_protocol_options", _CORE + "Http1ProtocolOptions"),
         Field(2, "http2_protocol_options", _CORE + "Http2ProtocolOptions"),
     ),
     _HTTP + "HttpProtocolOptions": (
         Field(1, "common_http_protocol_options", _CORE + "HttpProtocolOptions"),
-        Field(3, "explicit_http_config", _HTTP + "ExplicitHttpConfig"),
         Field(4, "use_downstream_protocol_config", _HTTP + "UseDownstreamHttpConfig"),
     ),
     _CLUSTER + "EdsClusterConfig": (Field(1, "eds_config", _CORE + "ConfigSource"),),
@@ -256,9 +227,7 @@ _CLUSTER_MESSAGES: Final = {
         Field(2, "type", "enum " + _CLUSTER + "DiscoveryType"),
         Field(3, "eds_cluster_config", _CLUSTER + "EdsClusterConfig"),
         Field(4, "connect_timeout", _DURATION),
-        Field(8, "health_checks", _CORE + "HealthCheck", repeated=True),
         Field(24, "transport_socket", _CORE + "TransportSocket"),
-        Field(31, "close_connections_on_host_health_failure", "bool"),
         Field(33, "load_assignment", ENDPOINTS),
         Field(36, "typed_extension_protocol_options", _ANY, map=True),
     ),

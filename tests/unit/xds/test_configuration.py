@@ -84,15 +84,13 @@ def test_a_listener_arrives_field_by_field_through_every_nested_type() -> None:
     assert combined.validation_context_sds_secret_config.name == "ROOTCA"
 
 
-def test_a_cluster_with_its_options_and_a_health_check_arrives() -> None:
+def test_a_cluster_with_its_options_arrives() -> None:
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     form = {
         "name": "db",
         "type": "EDS",
         "eds_cluster_config": {"eds_config": ADS},
         "connect_timeout": "1s",
-        "close_connections_on_host_health_failure": True,
-        "health_checks": [{"interval": "0.05s", "reuse_connection": False, "tcp_health_check": {}}],
         "typed_extension_protocol_options": {
             options: {
                 "@type": PREFIX + options,
@@ -104,10 +102,6 @@ def test_a_cluster_with_its_options_and_a_health_check_arrives() -> None:
     cluster = Cluster.parse(encode_configuration(CLUSTER, form))
     assert cluster.type is ClusterDiscoveryType.EDS
     assert cluster.eds_cluster_config.eds_config.ads is not None
-    assert cluster.close_connections_on_host_health_failure
-    assert cluster.health_checks[0].interval.total_seconds() == 0.05
-    assert cluster.health_checks[0].reuse_connection is False
-    assert cluster.health_checks[0].tcp_health_check is not None
     found = HttpProtocolOptions.parse(cluster.typed_extension_protocol_options[options].value)
     assert found.common_http_protocol_options.max_requests_per_connection == 1
     assert found.use_downstream_protocol_config.http2_protocol_options is not None
@@ -131,11 +125,11 @@ def test_routes_and_endpoints_arrive() -> None:
     )
     (route,) = routes.virtual_hosts[0].routes
     assert (route.match.prefix, route.route.cluster, route.route.timeout.total_seconds()) == ("/", "c", 0)
-    endpoint = {"endpoint": {"address": {"pipe": {"path": "/run/app"}}}}
+    endpoint = {"endpoint": {"address": {"socket_address": {"address": "10.0.0.2", "port_value": 8443}}}}
     assignment = ClusterLoadAssignment.parse(
         encode_configuration(ENDPOINTS, {"cluster_name": "c", "endpoints": [{"lb_endpoints": [endpoint]}]})
     )
-    assert assignment.endpoints[0].lb_endpoints[0].endpoint.address.pipe.path == "/run/app"
+    assert assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address == "10.0.0.2"
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,8 @@ class DeliverySettings(Strict):
     def _service_where_it_is_delivered(self) -> Self:
         if (self.mode == "xds") != (self.service is not None):
             raise ValueError("`service` says what Envoy is delivered in mode xds, and nothing in mode sds")
+        if self.mode == "xds" and {"http_filters", "tcp_filters"} & self.model_fields_set:
+            raise ValueError("in mode xds the filters are those of our own listeners: leave out their names")
         return self
 
 

@@ -6,7 +6,7 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 
 from attestation.errors import InvalidInput
 from attestation.spiffe import SpiffeId
@@ -71,8 +71,16 @@ class ServiceSettings(Strict):
     inbound: tuple[InboundSettings, ...] = ()
     upstreams: tuple[UpstreamSettings, ...] = ()
 
+    @field_validator("upstreams")
+    @classmethod
+    def _each_its_own_name(cls, upstreams: tuple[UpstreamSettings, ...]) -> tuple[UpstreamSettings, ...]:
+        names = [each.name for each in upstreams]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a name is used twice among {', '.join(sorted(names))}: give each upstream its own")
+        return upstreams
+
     def described(self, secrets: SecretNames) -> Service:
-        """As xds/ builds from it. Raises BootstrapError for a name used twice."""
+        """As xds/ builds from it."""
         return Service(
             access_log=self.access_log,
             inbound=tuple(

@@ -36,7 +36,7 @@ class Catalogue:
 
     @classmethod
     def under(cls, settings: DeliverySettings, ttl: float) -> Catalogue:
-        """For the mode that the settings name. Raises BootstrapError for a service that contradicts itself."""
+        """For the mode that the settings name."""
         if settings.service is None:
             return cls(settings, ttl)
         # Only an Envoy that is delivered everything needs the messages for it.

@@ -60,6 +60,9 @@ SERVICE = """{bootstrap: envoy.json, admin: admin.sock, accessLog: access.log,
   inbound: [{listen: "0.0.0.0:8443", app: "127.0.0.1:8080", callers: [spiffe://example.org/db]}],
   upstreams: [{name: db, listen: "127.0.0.1:7001", peer: "[::1]:8443", identities: [spiffe://example.org/db]}]}"""
 
+UPSTREAM = SERVICE[SERVICE.index("{name") : -2]
+TWICE = SERVICE.replace(UPSTREAM, f"{UPSTREAM}, {UPSTREAM}")
+
 
 def delivered(service: str, mode: str = "xds") -> str:
     return TEXT.replace("mode: sds,", f"mode: {mode}, service: {service},")
@@ -85,6 +88,8 @@ def test_a_service_is_described_in_a_few_lines(tmp_path: Path) -> None:
         (delivered(SERVICE.replace("callers: [spiffe://example.org/db]", "callers: []")), "callers"),
         (delivered(SERVICE.replace("[spiffe://example.org/db]}]}", "[db]}]}")), "identities"),
         (delivered(SERVICE.replace("name: db", "name: d b")), "name"),
+        (delivered(TWICE), "used twice"),
+        (delivered(SERVICE).replace("mode: xds,", "mode: xds, httpFilters: [mine],"), "leave out their names"),
     ],
 )
 def test_a_service_that_cannot_be_meant_is_refused_where_it_stands(text: str, named: str, tmp_path: Path) -> None:

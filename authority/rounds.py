@@ -106,7 +106,8 @@ class Rounds:
     async def _judged(self, request: Attest, verified: Verified, ruling: Ruling) -> Verdict | Need:
         key = appraisal_key(verified.claims, ruling)
         verdict = self._appraisals.get(key)
-        if verdict is None:
+        if verdict is None or request.bodies:
+            # Bodies that nobody asked for are looked at as well: what is sent must be what was claimed.
             asked = need.wanted(verified.claims, ruling.policy)
             bodies = need.take(request.bodies, asked, ruling.name, self._bodies)
             missing = sorted(asked.keys() - bodies.keys())

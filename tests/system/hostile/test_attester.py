@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from attestation.errors import Refused
@@ -66,10 +66,11 @@ STEPS = st.lists(
     deadline=None,
     database=None,
     print_blob=True,
-    phases=(Phase.generate,),
+    phases=(Phase.explicit, Phase.generate),
     suppress_health_check=list(HealthCheck),
 )
 @given(steps=STEPS)
+@example(steps=[("neighbour", 0), ("another body than was claimed", 0)])  # when the true body is known already
 @pytest.mark.timeout(300)  # a busy machine takes its time over twelve stories
 def test_attacks_and_honest_rounds_in_any_order_issue_to_the_honest_only(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Step]

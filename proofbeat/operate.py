@@ -44,9 +44,9 @@ async def release(socket: Path, instance: str) -> bool:
 
 
 async def build_references(name: str, pid: int, include: tuple[str, ...], volatile: tuple[str, ...]) -> bool:
-    from proofbeat import references
+    from proofbeat import documents, references
 
-    print(references.to_yaml(await references.build(name, pid, include, volatile)), end="")
+    print(documents.to_yaml(await references.build(name, pid, include, volatile)), end="")
     return True
 
 

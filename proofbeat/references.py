@@ -3,58 +3,95 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-
-import yaml
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 
 from attestation import manifest, processes
 from attestation.channel import Fault, Measure, Message, Observed, Pinned, Scope
 from attestation.errors import Unavailable
+from attestation.facts import ExecutionFact
 from attestation.layers import Layer
 from policies.model.policy import Metadata
 from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
 from sidecar.measurement import Measurer, spawn
 
 WITHIN_SECONDS = 60.0
+_LAYERS = (Layer.FILES, Layer.PROCESSES)
 
 
-@dataclass(slots=True)
-class _Taken:
-    """What came so far."""
+class Study:
+    """One workload under a measurer's eyes. executables: what was seen to be executed, with its contents."""
 
-    bodies: dict[Layer, bytes] = field(default_factory=dict)
+    def __init__(self, pid: int) -> None:
+        self.executables: dict[str, set[str]] = {}
+        self._pid = pid
+        self._bodies: dict[Layer, bytes] = {}
+        self._due: dict[Layer, float] = {}
+        self._measured: asyncio.Future[None] | None = None
+        self._pinned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._measurer = Measurer(self._heard, lambda reason: self._fail(Unavailable(reason, where="measurer")))
+
+    async def measure(self) -> ReferenceSpec:
+        """What its files and processes are from now on, read in full. Raises Unavailable, or what cannot be done."""
+        not_before = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._due = dict.fromkeys(_LAYERS, not_before)
+        try:
+            async with asyncio.timeout(WITHIN_SECONDS):
+                await self._pinned
+                self._measured = asyncio.get_running_loop().create_future()
+                self._measurer.send(Measure(_LAYERS, not_before, full=True))
+                await self._measured
+        except TimeoutError as error:
+            raise Unavailable(f"no measurement within {WITHIN_SECONDS:g} s", where=f"pid {self._pid}") from error
+        return _spec(self._bodies)
+
+    def begin(self, include: tuple[str, ...], volatile: tuple[str, ...]) -> None:
+        self._measurer.start(asyncio.get_running_loop(), spawn())
+        self._measurer.send(Scope(self._pid, include, volatile))
+
+    def end(self) -> None:
+        self._measurer.stop()
+
+    def _heard(self, message: Message, body: bytes | None) -> None:
+        match message:
+            case Pinned():
+                _settle(self._pinned, None)
+            case ExecutionFact(path=path, digest=digest) if digest:
+                self.executables.setdefault(path, set()).add(digest)
+            case Observed(observation):
+                if body is not None:
+                    self._bodies[observation.layer] = body
+                if observation.began >= self._due.get(observation.layer, float("inf")):
+                    del self._due[observation.layer]
+                if not self._due and self._measured is not None:
+                    _settle(self._measured, None)
+            case Fault(what, where, mend):
+                self._fail(Unavailable(what, where=where, mend=mend))
+            case _:
+                pass
+
+    def _fail(self, error: Exception) -> None:
+        for each in (self._pinned, self._measured):
+            if each is not None:
+                _settle(each, error)
+
+
+@asynccontextmanager
+async def studied(pid: int, include: tuple[str, ...], volatile: tuple[str, ...] = ()) -> AsyncIterator[Study]:
+    """The workload of this pid, watched until the block ends."""
+    study = Study(pid)
+    study.begin(include, volatile)
+    try:
+        yield study
+    finally:
+        study.end()
 
 
 async def build(name: str, pid: int, include: tuple[str, ...], volatile: tuple[str, ...] = ()) -> ReferenceValues:
     """References for the workload of this pid as it is now. Raises Unavailable, or what the measurer cannot do."""
-    taken, layers = _Taken(), (Layer.FILES, Layer.PROCESSES)
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def heard(message: Message, body: bytes | None) -> None:
-        match message:
-            case Pinned():
-                measurer.send(Measure(layers, 0.0, full=True))
-            case Observed(observation) if body is not None:
-                taken.bodies[observation.layer] = body
-            case Fault(what, where, mend):
-                _settle(done, Unavailable(what, where=where, mend=mend))
-            case _:
-                pass
-        if taken.bodies.keys() >= set(layers):
-            _settle(done, None)
-
-    measurer = Measurer(heard, lambda reason: _settle(done, Unavailable(reason, where="measurer")))
-    measurer.start(asyncio.get_running_loop(), spawn())
-    try:
-        measurer.send(Scope(pid, include, volatile))
-        async with asyncio.timeout(WITHIN_SECONDS):
-            await done
-    except TimeoutError as error:
-        raise Unavailable(f"no measurement within {WITHIN_SECONDS:g} s", where=f"pid {pid}") from error
-    finally:
-        measurer.stop()
-    return ReferenceValues(metadata=Metadata(name=name), spec=_spec(taken))
+    async with studied(pid, include, volatile) as study:
+        return ReferenceValues(metadata=Metadata(name=name), spec=await study.measure())
 
 
 def merged(name: str, parts: Iterable[ReferenceValues]) -> ReferenceValues:
@@ -68,19 +105,14 @@ def merged(name: str, parts: Iterable[ReferenceValues]) -> ReferenceValues:
     return ReferenceValues(metadata=Metadata(name=name), spec=ReferenceSpec(files=files, executables=executables))
 
 
-def to_yaml(document: ReferenceValues) -> str:
-    """As `proofbeat authority` reads it."""
-    return yaml.safe_dump(document.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False)
-
-
-def _spec(taken: _Taken) -> ReferenceSpec:
+def _spec(bodies: Mapping[Layer, bytes]) -> ReferenceSpec:
     files = {
         entry.path: FileReference.model_validate({"digests": [entry.digest], "mode": f"{entry.mode:04o}"})
-        for entry in manifest.unpack(taken.bodies[Layer.FILES])
+        for entry in manifest.unpack(bodies[Layer.FILES])
         if entry.kind in (manifest.FILE, manifest.LINK)
     }
     executables: dict[str, set[str]] = {}
-    for kind in processes.unpack(taken.bodies[Layer.PROCESSES]):
+    for kind in processes.unpack(bodies[Layer.PROCESSES]):
         executables.setdefault(kind.executable, set()).add(kind.digest)
         if kind.loader:
             executables.setdefault(kind.loader, set()).add(kind.loader_digest)

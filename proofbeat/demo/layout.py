@@ -14,7 +14,7 @@ import yaml
 from attestation.quantities import duration
 from policies.model.policy import AttestationPolicy, Metadata, PolicySpec
 from policies.model.references import ReferenceValues
-from proofbeat import references
+from proofbeat import documents
 from proofbeat.demo import service
 from proofbeat.demo.load import Flow
 from xds.bootstrap import Bootstrap, envoy_bootstrap, write_bootstrap
@@ -209,15 +209,8 @@ def write_policies(layout: Layout, taken: dict[str, ReferenceValues]) -> None:
     folder.mkdir()
     for side in layout.sides:
         ruled = policy(layout.terms, side)
-        registration = {
-            "apiVersion": ruled.api_version,
-            "kind": "WorkloadRegistration",
-            "metadata": {"name": side.name},
-            "spec": {"spiffeId": side.spiffe_id, "policy": ruled.metadata.name, "references": side.name},
-        }
-        documents = [ruled.model_dump(mode="json", by_alias=True, exclude_none=True), registration]
-        text = "---\n".join(yaml.safe_dump(each, sort_keys=False) for each in documents)
-        (folder / f"{side.name}.yaml").write_text(f"{text}---\n{references.to_yaml(taken[side.name])}")
+        text = documents.governing(side.name, side.spiffe_id, ruled, taken[side.name])
+        (folder / f"{side.name}.yaml").write_text(text)
 
 
 def write_authority(layout: Layout, ca_name: str, lifetime: float) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from attestation.coverage import Isolation
-from proofbeat import references
+from proofbeat import documents, references
 from tests.system.authority.town import Clock, Town, town
 from tests.system.measurer.stage import ROOT, Workload
 
@@ -307,7 +307,7 @@ def scene(
         running = Attacked(attacker, workload)
         undo.callback(running.end)
         taken = asyncio.run(references.build(NAME, running.pid, (str(measured),)))
-        document = f"{policy(files={'include': [str(measured)]}, **rules)}---\n{references.to_yaml(taken)}"
+        document = f"{policy(files={'include': [str(measured)]}, **rules)}---\n{documents.to_yaml(taken)}"
         (folder / "authority").mkdir()
         hall = TownHall(folder / "authority", document)
         undo.callback(hall.end)

@@ -9,7 +9,7 @@ from authority import config as authority_config
 from policies.model.load import load
 from policies.model.policy import Metadata, Mode
 from policies.model.references import ReferenceValues
-from proofbeat.references import to_yaml
+from proofbeat.documents import to_yaml
 from sidecar import config as sidecar_config
 
 ROOT = Path(__file__).parents[3]

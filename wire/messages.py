@@ -22,6 +22,9 @@ from wire.versions import OURS, Version
 MEDIA_TYPE = "application/cbor"
 MOST_FRAME = 32 * 1024 * 1024
 MOST_BODY = 24 * 1024 * 1024
+MOST_DENIED, MOST_DENIED_LEAVES, MOST_DENIED_ADDRESSES = 500, 1000, 1000
+"""Of one Denials altogether: it has to fit into a frame, and its CRL into every handshake of every peer."""
+MOST_ADDRESSES = 16
 PUSH = 0
 
 
@@ -97,6 +100,22 @@ class AskNonce:
 @dataclass(frozen=True, slots=True)
 class AskPolicy:
     """Answered by PolicyChanged."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskDenials:
+    """Answered by Denials. For who missed a push: one comes with every session that opens, and with every change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reachable:
+    """Where this instance's Envoy listens for its peers, altogether. Answered by Done.
+
+    addresses: attestation.addresses has their one form; MOST_ADDRESSES of them. No part of Enrol, which comes before
+    a version is agreed on.
+    """
+
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +232,62 @@ class PolicyChanged:
     document: str
 
 
-Request = AskNonce | AskPolicy | Attest | Report | Goodbye
-Push = AttestNow | Quarantined | Released | PolicyChanged
-Reply = Nonce | Need | Answer | Standing | PolicyChanged | Done | Enrolment | Problem
+@dataclass(frozen=True, slots=True)
+class DeniedLeaf:
+    """serial: as in the certificate, big-endian without leading zeros. fingerprint: SHA-256 of its DER, lower-case hex.
+
+    not_after_ms: its end.
+    """
+
+    serial: bytes
+    fingerprint: str
+    not_after_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """An instance that peers refuse, by any of three signs: the subject of its leaves, whose OU is the instance; its
+    leaves; where it listens, as far as no other live instance claims to listen there.
+
+    cause: the cause's id, which tells a stranger nothing. leaves: those that may still be valid; in a long list the
+    oldest are left out first, and the subject has to do.
+    """
+
+    instance: InstanceId
+    spiffe_id: str
+    cause: str
+    leaves: tuple[DeniedLeaf, ...]
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Denials:
+    """Whom peers refuse now: the whole list, which replaces the one before. Latest first, MOST_DENIED of them.
+
+    version: rises with every change, also over a restart of the authority; 0 while there was never anybody. A new
+    enrolment may begin lower: an authority that lost its store counts anew. crl: PEM, of the intermediate that signs
+    leaves, with exactly the leaves in `denied`; never empty. It is valid until the intermediate itself ends, because
+    a CRL that ran out would make Envoy refuse everybody.
+    """
+
+    version: int
+    denied: tuple[Denied, ...]
+    crl: bytes
+
+
+Request = AskNonce | AskPolicy | AskDenials | Reachable | Attest | Report | Goodbye
+Push = AttestNow | Quarantined | Released | PolicyChanged | Denials
+Reply = Nonce | Need | Answer | Standing | PolicyChanged | Denials | Done | Enrolment | Problem
 Message = Request | Push | Reply | Enrol | Hello | Posted
 
 _SHAPES: dict[str, type[Any]] = {shape.__name__: shape for shape in Message.__args__}
+_ADDED: dict[type[Any], int] = {AskDenials: 2, Reachable: 2, Denials: 2}
+"""The minor that brought a kind; the others are of 1.0."""
+
+
+def knows(version: Version, shape: type[Any]) -> bool:
+    """Whether a peer of this version knows messages of this kind."""
+    return _ADDED.get(shape, 0) <= version.minor
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +301,10 @@ class Frame:
 def encode(message: Message, number: int = PUSH, *, version: Version = OURS.highest) -> bytes:
     """version: what the reader speaks; a field that came later stays at home.
 
-    Raises InvalidInput when the frame would be larger than MOST_FRAME.
+    Raises InvalidInput for a kind that came later, and when the frame would be larger than MOST_FRAME.
     """
+    if not knows(version, type(message)):
+        raise InvalidInput(f"a {type(message).__name__} for a peer that speaks wire {version}", where="wire")
     frame = cbor.dumps({"is": type(message).__name__, "no": number, "in": plain(message, minor=version.minor)})
     if len(frame) > MOST_FRAME:
         raise InvalidInput(f"a {type(message).__name__} of {len(frame)} bytes", where="wire")
@@ -247,6 +318,6 @@ def decode(frame: bytes, *, version: Version = OURS.highest) -> Frame:
         raise MalformedEvidence("a frame that is no message", where="wire")
     name, number = envelope["is"], envelope["no"]
     shape = _SHAPES.get(name) if isinstance(name, str) else None
-    if shape is None or type(number) is not int or number < 0:
+    if shape is None or not knows(version, shape) or type(number) is not int or number < 0:
         raise MalformedEvidence("a frame of an unknown kind, or without a number", where="wire")
     return Frame(number, build(shape, envelope["in"], where=shape.__name__, minor=version.minor))

@@ -20,10 +20,12 @@ from wire import backoff, link, messages, proofs
 from wire.link import Link
 from wire.messages import (
     Answer,
+    AskDenials,
     AskNonce,
     AskPolicy,
     Attest,
     Body,
+    Denials,
     Done,
     Enrol,
     Enrolment,
@@ -33,6 +35,7 @@ from wire.messages import (
     PolicyChanged,
     Posted,
     Push,
+    Reachable,
     Reply,
     Report,
     Request,
@@ -50,6 +53,8 @@ _PATHS: dict[type[Request], str] = {
     Attest: "/v1/attest",
     Report: "/v1/report",
     AskPolicy: "/v1/policy",
+    AskDenials: "/v1/denials",
+    Reachable: "/v1/reachable",
     Goodbye: "/v1/goodbye",
 }
 
@@ -162,6 +167,19 @@ class AuthorityClient:
     async def policy(self) -> PolicyChanged:
         """The policy document in force for this instance."""
         return _expect(await self._ask(AskPolicy()), PolicyChanged)
+
+    async def denials(self) -> Denials | None:
+        """Whom peers are to refuse. None from an authority of before wire 1.2, which does not say."""
+        if not messages.knows(self._transport.version, AskDenials):
+            return None
+        return _expect(await self._ask(AskDenials()), Denials)
+
+    async def reachable(self, addresses: tuple[str, ...]) -> None:
+        """Tells where our Envoy listens for peers; when this returns, it is on disk. Nothing to tell an authority of
+        before wire 1.2. Raises Refused (malformed) for what is no such list.
+        """
+        if messages.knows(self._transport.version, Reachable):
+            _expect(await self._ask(Reachable(addresses)), Done)
 
     async def close(self, *, clean: bool = True) -> None:
         """Ends the session. clean: this run ends in order; the next start then is no unclean one.

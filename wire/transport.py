@@ -62,6 +62,11 @@ class Transport:
         self._version = versions.FIRST
 
     @property
+    def version(self) -> Version:
+        """What the authority chose when it last answered."""
+        return self._version
+
+    @property
     def closed(self) -> bool:
         return self._http is not None and self._http.closed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from attestation.errors import Unavailable
 from attestation.instance import InstanceId
 from authority.instances import Instances
 from authority.nonces import Nonces
@@ -11,7 +12,19 @@ from authority.orders import Orders
 from authority.rounds import Rounds
 from authority.rules import Rules
 from authority.store.store import Store
-from wire.messages import AskNonce, AskPolicy, Attest, Done, Goodbye, PolicyChanged, Reply, Report, Request
+from wire.messages import (
+    AskDenials,
+    AskNonce,
+    AskPolicy,
+    Attest,
+    Done,
+    Goodbye,
+    PolicyChanged,
+    Reachable,
+    Reply,
+    Report,
+    Request,
+)
 
 
 class Answering:
@@ -43,6 +56,8 @@ class Answering:
                 return await self._orders.report(enrolled, request, rules)
             case AskPolicy():
                 return PolicyChanged(rules.epoch, rules.of(enrolled.registration).document)
+            case AskDenials() | Reachable():
+                raise Unavailable("whom peers are to refuse is not kept here yet", where="authority")
             case Goodbye():
                 await self._store.end_run(instance, enrolled.thumbprint, clean=True)
                 return Done()

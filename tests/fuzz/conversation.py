@@ -19,11 +19,15 @@ from tests.fuzz.world import INSTANCE, KEY, NONCE, NOW, PUBLIC, SIGNER
 from wire import messages, problems, proofs, versions
 from wire.messages import (
     Answer,
+    AskDenials,
     AskNonce,
     Attest,
     AttestNow,
     Body,
     Cause,
+    Denials,
+    Denied,
+    DeniedLeaf,
     Enrol,
     Enrolment,
     Goodbye,
@@ -34,6 +38,7 @@ from wire.messages import (
     PolicyChanged,
     Posted,
     Quarantined,
+    Reachable,
     Released,
     Report,
     Standing,
@@ -71,6 +76,11 @@ _EVERY: tuple[Message, ...] = (
     Quarantined(_CAUSE),
     Released("order"),
     PolicyChanged(4, "document"),
+    AskDenials(),
+    Reachable(("127.0.0.1:9443", "[::1]:9443")),
+    Denials(
+        3, (Denied(INSTANCE, str(_IDENTITY), _CAUSE.id, (DeniedLeaf(b"\x81", "a" * 64, NOW * 1000),), ()),), b"crl"
+    ),
 )
 
 

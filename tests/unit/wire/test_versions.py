@@ -15,13 +15,26 @@ from attestation.errors import InvalidInput, Refused
 from attestation.plain import build, plain, since
 from tests.unit.wire.recorded import EVIDENCE_KEY, FRAMES, RECORDED, RESULT_KEY, Recorded, recorded
 from wire import messages, problems, versions
-from wire.messages import Answer, Attest, Enrol, Hello, Message, PolicyChanged, Posted, Released
+from wire.messages import (
+    Answer,
+    AskDenials,
+    Attest,
+    Denials,
+    Enrol,
+    Hello,
+    Message,
+    PolicyChanged,
+    Posted,
+    Reachable,
+    Released,
+)
 from wire.proofs import Opened, Purpose
 from wire.versions import FIRST, OURS, Spoken, Version
 
 FROZEN = "c2c5c20d772585344a544034362f442856ad5dbddb82e0f0844d37083ce98ba6"
-LATER_KINDS: frozenset[str] = frozenset()
-"""Kinds of message that came after 1.0; never sent to a peer of 1.0."""
+LATER = {AskDenials(): 2, Reachable(("127.0.0.1:9443",)): 2, Denials(1, (), b"crl"): 2}
+"""Messages of the kinds that came after 1.0, each with the minor that brought it."""
+LATER_KINDS = {type(each).__name__ for each in LATER}
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: frame.kind)
@@ -35,6 +48,20 @@ def test_what_was_said_in_1_0_is_understood_and_is_still_said_in_the_same_bytes(
 def test_every_kind_of_1_0_is_recorded() -> None:
     kinds = {shape.__name__ for shape in get_args(Message)}
     assert kinds == {frame.kind for frame in FRAMES} | LATER_KINDS
+
+
+@pytest.mark.parametrize(("message", "minor"), LATER.items(), ids=lambda each: type(each).__name__)
+def test_a_kind_that_came_later_is_neither_said_to_nor_taken_from_a_peer_of_an_earlier_minor(
+    message: Message, minor: int
+) -> None:
+    since, before = Version(1, minor), Version(1, minor - 1)
+    frame = messages.encode(message, 1, version=since)
+    assert messages.decode(frame, version=since).message == message
+    assert (messages.knows(since, type(message)), messages.knows(before, type(message))) == (True, False)
+    with pytest.raises(InvalidInput, match=r"wire 1\.1"):
+        messages.encode(message, 1, version=before)
+    with pytest.raises(InvalidInput, match="unknown kind"):
+        messages.decode(frame, version=before)
 
 
 @pytest.mark.parametrize(

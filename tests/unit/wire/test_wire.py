@@ -17,12 +17,16 @@ from attestation.violation import ViolationClass
 from wire import backoff, link, messages, problems, proofs, tls
 from wire.messages import (
     Answer,
+    AskDenials,
     AskNonce,
     AskPolicy,
     Attest,
     AttestNow,
     Body,
     Cause,
+    Denials,
+    Denied,
+    DeniedLeaf,
     Done,
     Enrol,
     Enrolment,
@@ -34,6 +38,7 @@ from wire.messages import (
     PolicyChanged,
     Posted,
     Quarantined,
+    Reachable,
     Released,
     Report,
     Standing,
@@ -69,6 +74,11 @@ EVERY: Iterable[Message] = (
     Quarantined(CAUSE),
     Released("order"),
     PolicyChanged(2, "document"),
+    AskDenials(),
+    Reachable(("127.0.0.1:9443", "[::1]:9443")),
+    Denials(
+        3, (Denied(INSTANCE, "spiffe://a/b", "c-1", (DeniedLeaf(b"\x81", "ab" * 32, 5),), ("[::1]:9443",)),), b"crl"
+    ),
 )
 
 

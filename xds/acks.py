@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +31,14 @@ class Verdict:
     reason: str
     at: float
     heartbeat: bool = False
+
+    @property
+    def blamed(self) -> tuple[str, ...]:
+        """Of a rejected response, the resources that the reason names; all that were sent, when it names none."""
+        if self.accepted:
+            return ()
+        named = (name for name in self.resources if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", self.reason))
+        return tuple(named) or self.resources
 
 
 @dataclass(frozen=True, slots=True)

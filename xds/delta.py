@@ -6,6 +6,8 @@ after a reconnect the client declares what it already holds.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from xds.ledger import Answer, Edition, Ledger, Response
 from xds.messages import DeltaRequest
 from xds.subscription import FULL_STATE_TYPES, Subscription
@@ -39,9 +41,8 @@ class DeltaStream:
         if edition is self._brought_to:
             return False
         table = edition.snapshot.table(self.type_url)
-        subscription = self._subscription
         owed = self._answer_owed and edition.sequence > 0
-        return owed or bool(subscription.changed(table) or subscription.vanished(table))
+        return owed or bool(self._subscription.changed(table) or self._gone(edition))
 
     def respond(self, edition: Edition, nonce: str, *, removals: bool = True) -> Response | None:
         """The response that brings the client to `edition`, or None when it is there.
@@ -52,7 +53,7 @@ class DeltaStream:
             return None
         table = edition.snapshot.table(self.type_url)
         changed = self._subscription.changed(table)
-        removed = self._subscription.vanished(table) if removals else ()
+        removed = self._gone(edition) if removals else ()
         if removals:
             self._brought_to = edition
         if not (changed or removed or (self._answer_owed and edition.sequence > 0)):
@@ -60,7 +61,7 @@ class DeltaStream:
         self._answer_owed = False
         self._subscription.sent(changed, removed)
         version = edition.snapshot.version(self.type_url)
-        response = Response(self.type_url, version, nonce, edition.sequence, changed, removed)
+        response = Response(self.type_url, version, nonce, edition.sequence, changed, removed, renewed=changed)
         self.ledger.sent(response)
         return response
 
@@ -73,6 +74,22 @@ class DeltaStream:
         response = Response(self.type_url, version, nonce, edition.sequence, resources, heartbeat=True)
         self.ledger.sent(response)
         return response
+
+    def repeat(self, names: Iterable[str]) -> None:
+        """Tell these again, if the client was told of them."""
+        for name in names:
+            self._subscription.doubt(name)
+        self._brought_to = None
+
+    def _gone(self, edition: Edition) -> tuple[str, ...]:
+        """What the client must be told does not exist: what it holds and, where absence is certain, what it asked
+        for. Who subscribes to everything knows all there is, so to him it always is."""
+        table = edition.snapshot.table(self.type_url)
+        vanished = self._subscription.vanished(table)
+        certain = self._subscription.wildcard or self.type_url in edition.snapshot.complete
+        if not certain or edition.sequence == 0:
+            return vanished
+        return vanished + self._subscription.missed(table)
 
     def _open(self, request: DeltaRequest) -> None:
         self._opened = True
@@ -90,7 +107,9 @@ class DeltaStream:
         # A client that subscribes again may have dropped the content, or may be about to read a response that is
         # still under way: it must be told again, be it of the content or of its absence.
         under_way = self.ledger.names_under_way()
+        had_everything = self._subscription.wildcard
         for name in request.subscribe:
             self._subscription.doubt(name, under_way)
         self._subscription.subscribe(request.subscribe)
         self._subscription.unsubscribe(request.unsubscribe)
+        self._answer_owed = self._answer_owed or (self._subscription.wildcard and not had_everything)

@@ -21,7 +21,10 @@ class Edition:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a stream is told: `resources` in full, then `removed`. A heartbeat only prolongs lifetimes."""
+    """What a stream is told: `resources` in full, then `removed`. A heartbeat only prolongs lifetimes.
+
+    `renewed` are those of the resources that are news to the client; the rest is repeated because the protocol says so.
+    """
 
     type_url: str
     version: str
@@ -30,6 +33,7 @@ class Response:
     resources: tuple[Resource, ...]
     removed: tuple[str, ...] = ()
     heartbeat: bool = False
+    renewed: tuple[Resource, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

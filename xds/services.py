@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -28,7 +29,14 @@ from xds.sotw import SotwStream
 MAX_TYPES: Final = 64
 """Resource types one aggregated stream may ask for."""
 
-_ORDER: Final = {TYPE_PREFIX + name: rank for rank, name in enumerate((CLUSTER, ENDPOINTS, LISTENER, ROUTES), start=1)}
+_ENDPOINTS: Final = TYPE_PREFIX + ENDPOINTS
+_SCOPED_ROUTES: Final = "envoy.config.route.v3.ScopedRouteConfiguration"
+_VIRTUAL_HOST: Final = "envoy.config.route.v3.VirtualHost"
+_RUNTIME: Final = "envoy.service.runtime.v3.Runtime"
+_ORDER: Final = {
+    TYPE_PREFIX + name: rank
+    for rank, name in enumerate((CLUSTER, ENDPOINTS, LISTENER, _SCOPED_ROUTES, ROUTES, _VIRTUAL_HOST), start=1)
+}
 
 
 class TypeStream(Protocol):
@@ -40,6 +48,7 @@ class TypeStream(Protocol):
     def due(self, edition: Edition) -> bool: ...
     def respond(self, edition: Edition, nonce: str, *, removals: bool = True) -> Response | None: ...
     def heartbeat(self, edition: Edition, nonce: str) -> Response | None: ...
+    def repeat(self, names: Iterable[str]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +69,16 @@ _SERVICES: Final = {
     "envoy.service.endpoint.v3.EndpointDiscoveryService": ("Endpoints", TYPE_PREFIX + ENDPOINTS),
     "envoy.service.listener.v3.ListenerDiscoveryService": ("Listeners", TYPE_PREFIX + LISTENER),
     "envoy.service.route.v3.RouteDiscoveryService": ("Routes", TYPE_PREFIX + ROUTES),
+    "envoy.service.route.v3.ScopedRoutesDiscoveryService": ("ScopedRoutes", TYPE_PREFIX + _SCOPED_ROUTES),
+    "envoy.service.route.v3.VirtualHostDiscoveryService": ("VirtualHosts", TYPE_PREFIX + _VIRTUAL_HOST),
+    "envoy.service.runtime.v3.RuntimeDiscoveryService": ("Runtime", TYPE_PREFIX + _RUNTIME),
     "envoy.service.discovery.v3.AggregatedDiscoveryService": ("AggregatedResources", None),
 }
 METHODS: Final = {
     f"/{service}/{prefix}{what}": Method(delta, type_url)
     for service, (what, type_url) in _SERVICES.items()
     for prefix, delta in (("Stream", False), ("Delta", True))
+    if delta or what != "VirtualHosts"  # Envoy's API defines this one as incremental only
 }
 
 
@@ -103,11 +116,20 @@ class Discovery:
         ordered = sorted(self.types.values(), key=lambda stream: _ORDER.get(stream.type_url, 0))
         for stream in ordered:
             if response := stream.respond(edition, nonce, removals=False):
+                self._warm(response)
                 return response
         for stream in reversed(ordered):
             if response := stream.respond(edition, nonce):
                 return response
         return None
+
+    def _warm(self, told: Response) -> None:
+        """Envoy builds a changed cluster anew. That one waits for its endpoints, which Envoy does not ask for again:
+        unless they are told once more, the old cluster serves until the new one's patience ends."""
+        endpoints = self.types.get(_ENDPOINTS)
+        if endpoints is not None:
+            needed = (reference for resource in told.renewed for reference in resource.references)
+            endpoints.repeat([reference.name for reference in needed if reference.type_url == _ENDPOINTS])
 
     def _delta_stream(self, request: DeltaRequest) -> DeltaStream:
         url = self._type_of(request.type_url)

@@ -78,16 +78,23 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A consistent set of resources. Make it with `Snapshot.of`."""
+    """A consistent set of resources. Make it with `Snapshot.of`.
+
+    Of a type in `complete` it holds all there is: a name that it lacks does not exist, and who asks for it
+    incrementally is told so at once (on-demand discovery). Of other types a name may yet come, and whoever asks for it
+    waits without a word, as an Envoy must that is to stay initialising until its first secret.
+    """
 
     by_type: Mapping[str, Mapping[str, Resource]]
     versions: Mapping[str, str]
+    complete: frozenset[str]
 
     EMPTY: ClassVar[Snapshot]
 
     @classmethod
-    def of(cls, *resources: Resource) -> Self:
-        """Raises DuplicateResource for a repeated name, DanglingReference for a reference to nothing."""
+    def of(cls, *resources: Resource, complete: Iterable[str] = ()) -> Self:
+        """`complete` are type URLs. Raises DuplicateResource for a repeated name, DanglingReference for a reference to
+        nothing."""
         by_type: dict[str, dict[str, Resource]] = {}
         for resource in resources:
             table = by_type.setdefault(resource.type_url, {})
@@ -97,7 +104,7 @@ class Snapshot:
         _check_references(by_type, resources)
         versions = {type_url: _table_version(table) for type_url, table in by_type.items()}
         frozen = {type_url: MappingProxyType(table) for type_url, table in by_type.items()}
-        return cls(MappingProxyType(frozen), MappingProxyType(versions))
+        return cls(MappingProxyType(frozen), MappingProxyType(versions), frozenset(complete))
 
     def table(self, type_url: str) -> Mapping[str, Resource]:
         """The resources of one type by name; empty when there are none."""
@@ -115,12 +122,13 @@ class Snapshot:
         """This snapshot with `resources` added, or put in place of those of the same type and name."""
         kept = {Reference(r.type_url, r.name): r for r in self._resources()}
         kept.update({Reference(r.type_url, r.name): r for r in resources})
-        return Snapshot.of(*kept.values())
+        return Snapshot.of(*kept.values(), complete=self.complete)
 
     def without(self, *names: Reference) -> Snapshot:
         """This snapshot less the named resources; raises DanglingReference if one is still pointed at."""
         gone = frozenset(names)
-        return Snapshot.of(*(r for r in self._resources() if Reference(r.type_url, r.name) not in gone))
+        kept = (r for r in self._resources() if Reference(r.type_url, r.name) not in gone)
+        return Snapshot.of(*kept, complete=self.complete)
 
     def _resources(self) -> Iterable[Resource]:
         return (resource for table in self.by_type.values() for resource in table.values())

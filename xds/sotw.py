@@ -6,11 +6,16 @@ names wanted; version and nonce say which response was accepted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final
+
 from xds.errors import GrpcStatus, StreamError
 from xds.ledger import Answer, Edition, Ledger, Response
 from xds.messages import SotwRequest
 from xds.snapshot import Resource
 from xds.subscription import FULL_STATE_TYPES, WILDCARD, Subscription
+
+_KEPT: Final = "+"  # the version of a type with what is about to go
 
 
 class SotwStream:
@@ -26,6 +31,7 @@ class SotwStream:
         self._named = False
         self._brought_to: Edition | None = None
         self._answer_owed = False
+        self._told: dict[str, Resource] = {}
 
     def receive(self, request: SotwRequest) -> Answer | None:
         """Take a request; returns the answer it carries to the last response, if any."""
@@ -54,8 +60,9 @@ class SotwStream:
         """The response that brings the client to `edition`, or None when it is there.
 
         Listeners and clusters are always told in full, since their absence removes; of other types only what
-        changed. Raises StreamError for a resource with a lifetime: this protocol cannot prolong it in Envoy, and
-        serving it without one would let it outlive its source.
+        changed. With `removals` false what is gone is repeated as it was, so that a caller can order several types and
+        nothing goes before what refers to it. Raises StreamError for a resource with a lifetime: this protocol cannot
+        prolong it in Envoy, and serving it without one would let it outlive its source.
         """
         if edition is self._brought_to:
             return None
@@ -69,19 +76,20 @@ class SotwStream:
             if not self._full_state:
                 self._subscription.sent((), gone)
             return None
-        resources = self._everything(edition) if self._full_state else changed
-        self._refuse_lifetimes(resources)
-        self._answer_owed = False
-        self._subscription.sent(changed, gone)
-        version = edition.snapshot.version(self.type_url)
-        response = Response(self.type_url, version, nonce, edition.sequence, resources)
-        self._sent = response
-        self.ledger.sent(response)
+        kept = () if removals else tuple(self._told[name] for name in gone if name in self._told)
+        response = self._tell(edition, nonce, changed, kept)
+        self._subscription.sent(changed, () if kept else gone)
         return response
 
     def heartbeat(self, edition: Edition, nonce: str) -> Response | None:
         """Nothing: no resource with a lifetime is served by this protocol."""
         return None
+
+    def repeat(self, names: Iterable[str]) -> None:
+        """Tell these again, if the client was told of them."""
+        for name in names:
+            self._subscription.doubt(name)
+        self._brought_to = None
 
     def _want(self, names: tuple[str, ...]) -> None:
         self._names = names
@@ -92,6 +100,21 @@ class SotwStream:
         # Who asks for everything must learn that there is nothing, or it waits for its time-out.
         self._answer_owed = self._answer_owed or (everything and not self._subscription.wildcard)
         self._subscription.replace(names, wildcard=everything)
+
+    def _tell(
+        self, edition: Edition, nonce: str, changed: tuple[Resource, ...], kept: tuple[Resource, ...]
+    ) -> Response:
+        resources = changed
+        if self._full_state:
+            resources = self._everything(edition) + kept
+            self._told = {resource.name: resource for resource in resources}
+        self._refuse_lifetimes(resources)
+        version = edition.snapshot.version(self.type_url) + (_KEPT if kept else "")
+        response = Response(self.type_url, version, nonce, edition.sequence, resources, renewed=changed)
+        self._answer_owed = False
+        self._sent = response
+        self.ledger.sent(response)
+        return response
 
     def _everything(self, edition: Edition) -> tuple[Resource, ...]:
         table = edition.snapshot.table(self.type_url)

@@ -28,12 +28,16 @@ _UNCERTAIN: Final = ""  # no resource has this version
 
 @dataclass(slots=True)
 class Subscription:
-    """The names wanted on one stream, and the version last sent of each (or last declared by the client)."""
+    """The names wanted on one stream, and the version last sent of each (or last declared by the client).
+
+    `unmet` are the names on which the client has had no word since it asked, neither content nor absence.
+    """
 
     type_url: str
     names: dict[str, None] = field(default_factory=dict)
     wildcard: bool = False
     known: dict[str, str] = field(default_factory=dict)
+    unmet: dict[str, None] = field(default_factory=dict)
 
     def subscribe(self, names: Iterable[str]) -> None:
         """Add names; `*` turns the wildcard on. Raises StreamError beyond MAX_NAMES."""
@@ -42,16 +46,14 @@ class Subscription:
                 self.wildcard = True
             else:
                 self.names[name] = None
-        if len(self.names) > MAX_NAMES:
-            raise StreamError(
-                GrpcStatus.RESOURCE_EXHAUSTED,
-                f"{self.type_url}: more than {MAX_NAMES} names on one stream; subscribe to fewer",
-            )
+                self.unmet[name] = None
+        self._check_size()
 
     def unsubscribe(self, names: Iterable[str]) -> None:
         """Drop names, and what was known of them: who asks again may have thrown the content away.
 
-        Under a wildcard the name may still be wanted, and is told again, as the protocol demands.
+        Under a wildcard the name may still be wanted, and is told again, be it of its content or of its absence, as
+        the protocol demands. Raises StreamError beyond MAX_NAMES.
         """
         for name in names:
             if name == WILDCARD:
@@ -59,7 +61,9 @@ class Subscription:
             else:
                 self.names.pop(name, None)
                 self.doubt(name)
+                self.unmet[name] = None
         self._forget_unwanted()
+        self._check_size()
 
     def doubt(self, name: str, under_way: Container[str] = ()) -> None:
         """What the client holds of a name it was told of is uncertain: it must be told once more."""
@@ -69,6 +73,7 @@ class Subscription:
     def replace(self, names: Iterable[str], *, wildcard: bool) -> None:
         """Want exactly these names. Raises StreamError beyond MAX_NAMES."""
         self.names.clear()
+        self.unmet.clear()
         self.wildcard = wildcard
         self.subscribe(names)
         self._forget_unwanted()
@@ -87,14 +92,30 @@ class Subscription:
         """The names the client holds that no longer exist."""
         return tuple(name for name in self.known if name not in table)
 
+    def missed(self, table: Mapping[str, Resource]) -> tuple[str, ...]:
+        """The names asked for of which the client holds nothing, knows nothing, and which do not exist."""
+        return tuple(name for name in self.unmet if name not in table and name not in self.known)
+
     def sent(self, resources: Iterable[Resource], removed: Iterable[str] = ()) -> None:
         """Remember what the client is told by a response."""
         for name in removed:
             self.known.pop(name, None)
+            self.unmet.pop(name, None)
         for resource in resources:
             self.known[resource.name] = resource.version
+            self.unmet.pop(resource.name, None)
 
     def _forget_unwanted(self) -> None:
-        if not self.wildcard:
-            for name in self.known.keys() - self.names.keys():
-                del self.known[name]
+        if self.wildcard:
+            return
+        for name in self.known.keys() - self.names.keys():
+            del self.known[name]
+        for name in self.unmet.keys() - self.names.keys():
+            del self.unmet[name]
+
+    def _check_size(self) -> None:
+        if max(len(self.names), len(self.unmet)) > MAX_NAMES:
+            raise StreamError(
+                GrpcStatus.RESOURCE_EXHAUSTED,
+                f"{self.type_url}: more than {MAX_NAMES} names on one stream; subscribe to fewer",
+            )

@@ -19,6 +19,13 @@ def awaiting(*streams: StreamId, nonce: str | None = "n") -> Publication:
     return publication
 
 
+def test_a_rejection_blames_the_resources_that_its_reason_names() -> None:
+    several = replace(REJECTED, resources=("in", "in-2", "out"))
+    assert replace(several, reason="listener(s) in-2: no filter; out: no port").blamed == ("in-2", "out")
+    assert replace(several, reason="cannot be loaded").blamed == ("in", "in-2", "out")
+    assert replace(several, accepted=True, reason="").blamed == ()
+
+
 def test_with_nobody_to_tell_it_is_settled_and_in_force() -> None:
     publication = awaiting()
     assert publication.settled

@@ -4,88 +4,103 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.xds.talks import DeltaTalk, T, told
 from xds.delta import DeltaStream
 from xds.errors import StreamError
-from xds.ledger import Edition, Response
+from xds.ledger import Edition
 from xds.messages import DeltaRequest
 from xds.snapshot import Resource, Snapshot
 from xds.subscription import FULL_STATE_TYPES, MAX_NAMES
 
-T = "type.googleapis.com/t"
 LISTENER = next(url for url in sorted(FULL_STATE_TYPES) if "Listener" in url)
 A1, A2, B1 = Resource.of(T, "a", b"1"), Resource.of(T, "a", b"2"), Resource.of(T, "b", b"1")
 
 
-class Server:
-    """A stream and the edition it is brought to."""
-
-    def __init__(self, *resources: Resource, type_url: str = T) -> None:
-        self.stream = DeltaStream(type_url)
-        self._sequence = 0
-        self._nonce = 0
-        self.publish(*resources)
-
-    def publish(self, *resources: Resource) -> None:
-        self._sequence += 1
-        self.edition = Edition(Snapshot.of(*resources), self._sequence)
-
-    def ask(
-        self, *subscribe: str, without: tuple[str, ...] = (), holding: dict[str, str] | None = None
-    ) -> Response | None:
-        self.stream.receive(DeltaRequest(self.stream.type_url, subscribe, without, holding))
-        return self.respond()
-
-    def respond(self) -> Response | None:
-        self._nonce += 1
-        return self.stream.respond(self.edition, str(self._nonce))
-
-
-def told(response: Response | None) -> tuple[Resource, ...]:
-    assert response is not None
-    return response.resources
-
-
 def test_a_subscription_is_answered_with_the_resource() -> None:
-    assert told(Server(A1, B1).ask("a")) == (A1,)
+    assert told(DeltaTalk(A1, B1).ask("a")) == (A1,)
 
 
 def test_nothing_is_sent_that_was_not_asked_for() -> None:
-    server = Server(A1)
+    server = DeltaTalk(A1)
     server.ask("a")
     server.publish(A1, B1)
     assert server.respond() is None
 
 
 def test_a_publication_without_a_change_sends_nothing() -> None:
-    server = Server(A1)
+    server = DeltaTalk(A1)
     server.ask("a")
     server.publish(Resource.of(T, "a", b"1"))
     assert server.respond() is None
 
 
 def test_a_changed_resource_is_sent_although_the_last_response_is_unanswered() -> None:
-    server = Server(A1)
+    server = DeltaTalk(A1)
     server.ask("a")
     server.publish(A2)
     assert told(server.respond()) == (A2,)
 
 
 def test_a_missing_name_does_not_withhold_the_others_and_is_not_called_removed() -> None:
-    server = Server(A1)
+    server = DeltaTalk(A1)
     response = server.ask("a", "missing")
     assert response is not None
     assert (response.resources, response.removed) == ((A1,), ())
 
 
 def test_a_missing_name_alone_is_met_with_silence_until_it_exists() -> None:
-    server = Server()
+    server = DeltaTalk()
     assert server.ask("a") is None
     server.publish(A1)
     assert told(server.respond()) == (A1,)
 
 
+def test_where_absence_is_final_a_missing_name_is_reported_removed_once_and_sent_when_it_exists() -> None:
+    server = DeltaTalk(A1, final=True)
+    response = server.ask("a", "b")
+    assert response is not None
+    assert (response.resources, response.removed) == ((A1,), ("b",))
+    server.publish(A2)
+    assert (told(server.respond()), server.respond()) == ((A2,), None)
+    server.publish(A2, B1)
+    assert told(server.respond()) == (B1,)
+
+
+def test_where_absence_is_final_asking_again_is_answered_again() -> None:
+    server = DeltaTalk(final=True)
+    for _ in range(2):
+        response = server.ask("a")
+        assert response is not None
+        assert response.removed == ("a",)
+
+
+def test_absence_that_becomes_final_is_told_to_whoever_waits() -> None:
+    server = DeltaTalk()
+    assert server.ask("a", "b") is None
+    server.edition = Edition(Snapshot.of(B1, complete=[T]), 2)
+    response = server.respond()
+    assert response is not None
+    assert (response.resources, response.removed) == ((B1,), ("a",))
+
+
+def test_before_the_first_publication_no_absence_is_final() -> None:
+    stream = DeltaStream(LISTENER)
+    stream.receive(DeltaRequest(LISTENER, ("*", "a")))
+    assert stream.respond(Edition(Snapshot.EMPTY, 0), "1") is None
+
+
+def test_a_name_that_is_dropped_is_not_reported_removed() -> None:
+    server = DeltaTalk()
+    server.ask("a", "b")
+    server.ask(without=("a",))
+    server.edition = Edition(Snapshot.of(complete=[T]), 2)
+    response = server.respond()
+    assert response is not None
+    assert response.removed == ("b",)
+
+
 def test_a_resource_that_vanishes_is_reported_removed_once() -> None:
-    server = Server(A1)
+    server = DeltaTalk(A1)
     server.ask("a")
     server.publish()
     response = server.respond()
@@ -96,7 +111,7 @@ def test_a_resource_that_vanishes_is_reported_removed_once() -> None:
 
 
 def test_a_resource_that_comes_back_is_sent_again() -> None:
-    server = Server(A1)
+    server = DeltaTalk(A1)
     server.ask("a")
     server.publish()
     server.respond()
@@ -105,7 +120,7 @@ def test_a_resource_that_comes_back_is_sent_again() -> None:
 
 
 def test_what_is_unsubscribed_is_sent_no_more() -> None:
-    server = Server(A1)
+    server = DeltaTalk(A1)
     server.ask("a")
     assert server.ask(without=("a",)) is None
     server.publish(A2)
@@ -115,7 +130,7 @@ def test_what_is_unsubscribed_is_sent_no_more() -> None:
 
 
 def test_subscribing_again_sends_again_since_the_client_may_have_dropped_it() -> None:
-    server = Server(A1)
+    server = DeltaTalk(A1)
     server.ask("a")
     assert told(server.ask("a")) == (A1,)
     server.ask(without=("a",))
@@ -123,35 +138,35 @@ def test_subscribing_again_sends_again_since_the_client_may_have_dropped_it() ->
 
 
 def test_after_a_reconnect_what_the_client_holds_is_skipped() -> None:
-    assert Server(A1).ask("a", holding={"a": A1.version}) is None
+    assert DeltaTalk(A1).ask("a", holding={"a": A1.version}) is None
 
 
 def test_after_a_reconnect_what_changed_is_sent_and_what_is_gone_is_removed() -> None:
-    response = Server(A2).ask("a", "b", holding={"a": A1.version, "b": B1.version})
+    response = DeltaTalk(A2).ask("a", "b", holding={"a": A1.version, "b": B1.version})
     assert response is not None
     assert (response.resources, response.removed) == ((A2,), ("b",))
 
 
 def test_after_a_reconnect_a_declared_name_that_is_not_wanted_is_ignored() -> None:
-    response = Server(A1).ask("a", holding={"b": "x"})
+    response = DeltaTalk(A1).ask("a", holding={"b": "x"})
     assert response is not None
     assert response.removed == ()
 
 
 def test_an_empty_first_request_for_listeners_means_all_of_them() -> None:
     one, two = Resource.of(LISTENER, "1", b""), Resource.of(LISTENER, "2", b"")
-    server = Server(one, type_url=LISTENER)
+    server = DeltaTalk(one, type_url=LISTENER)
     assert told(server.ask()) == (one,)
     server.publish(one, two)
     assert told(server.respond()) == (two,)
 
 
 def test_an_empty_first_request_for_another_type_means_nothing() -> None:
-    assert Server(A1).ask() is None
+    assert DeltaTalk(A1).ask() is None
 
 
 def test_who_asks_for_everything_learns_that_there_is_nothing() -> None:
-    server = Server(type_url=LISTENER)
+    server = DeltaTalk(type_url=LISTENER)
     assert told(server.ask()) == ()
     assert server.respond() is None
 
@@ -165,7 +180,7 @@ def test_before_the_first_publication_even_who_asks_for_everything_waits() -> No
 
 def test_the_legacy_wildcard_outlives_a_name_until_the_star_is_unsubscribed() -> None:
     one, two = Resource.of(LISTENER, "1", b""), Resource.of(LISTENER, "2", b"")
-    server = Server(one, two, type_url=LISTENER)
+    server = DeltaTalk(one, two, type_url=LISTENER)
     server.ask()
     server.ask("1")
     server.publish(one, Resource.of(LISTENER, "2", b"new"))
@@ -178,17 +193,35 @@ def test_the_legacy_wildcard_outlives_a_name_until_the_star_is_unsubscribed() ->
 
 
 def test_the_star_subscribes_to_everything_of_any_type() -> None:
-    assert told(Server(A1, B1).ask("*")) == (A1, B1)
+    assert told(DeltaTalk(A1, B1).ask("*")) == (A1, B1)
 
 
 def test_a_name_unsubscribed_under_the_star_is_sent_again_since_it_is_still_wanted() -> None:
-    server = Server(A1, B1)
+    server = DeltaTalk(A1, B1)
     server.ask("*", "a")
     assert told(server.ask(without=("a",))) == (A1,)
 
 
+def test_a_name_unsubscribed_under_the_star_is_reported_removed_where_there_is_none() -> None:
+    server = DeltaTalk(A1, B1)
+    server.ask("*")
+    response = server.ask(without=("a", "missing"))
+    assert response is not None
+    assert (response.resources, response.removed) == ((A1,), ("missing",))
+
+
+def test_who_asks_for_everything_later_learns_that_there_is_nothing() -> None:
+    server = DeltaTalk()
+    assert server.ask("a") is None
+    response = server.ask("*")
+    assert response is not None
+    assert (response.resources, response.removed) == ((), ("a",))
+    assert server.ask(without=("*",)) is None
+    assert told(server.ask("*")) == ()
+
+
 def test_an_accepted_response_is_answered_by_its_nonce_once() -> None:
-    server = Server(A1)
+    server = DeltaTalk(A1)
     sent = server.ask("a")
     assert sent is not None
     answer = server.stream.receive(DeltaRequest(T, nonce=sent.nonce))
@@ -198,13 +231,13 @@ def test_an_accepted_response_is_answered_by_its_nonce_once() -> None:
 
 
 def test_an_unknown_nonce_answers_nothing_but_its_subscriptions_count() -> None:
-    server = Server(A1)
+    server = DeltaTalk(A1)
     assert server.stream.receive(DeltaRequest(T, ("a",), nonce="stale")) is None
     assert told(server.respond()) == (A1,)
 
 
 def test_answers_may_come_late_and_in_order() -> None:
-    server = Server(A1)
+    server = DeltaTalk(A1)
     first = server.ask("a")
     server.publish(A2)
     second = server.respond()
@@ -216,7 +249,7 @@ def test_answers_may_come_late_and_in_order() -> None:
 
 
 def test_rejected_content_is_not_sent_again_until_it_changes() -> None:
-    server = Server(A1)
+    server = DeltaTalk(A1)
     sent = server.ask("a")
     assert sent is not None
     answer = server.stream.receive(DeltaRequest(T, nonce=sent.nonce, rejection="bad"))
@@ -231,7 +264,7 @@ def test_rejected_content_is_not_sent_again_until_it_changes() -> None:
 
 def test_a_heartbeat_sends_in_full_what_has_a_lifetime_and_nothing_else() -> None:
     beating = Resource.of(T, "a", b"1", ttl=3)
-    server = Server(beating, B1)
+    server = DeltaTalk(beating, B1)
     server.ask("a", "b")
     heartbeat = server.stream.heartbeat(server.edition, "h")
     assert told(heartbeat) == (beating,)
@@ -240,7 +273,7 @@ def test_a_heartbeat_sends_in_full_what_has_a_lifetime_and_nothing_else() -> Non
 
 
 def test_a_heartbeat_carries_only_what_the_client_was_sent() -> None:
-    server = Server(Resource.of(T, "a", b"1", ttl=3))
+    server = DeltaTalk(Resource.of(T, "a", b"1", ttl=3))
     assert server.stream.heartbeat(server.edition, "h") is None
     server.ask("b")
     assert server.stream.heartbeat(server.edition, "h") is None
@@ -248,13 +281,13 @@ def test_a_heartbeat_carries_only_what_the_client_was_sent() -> None:
 
 def test_a_client_that_reconnects_with_the_present_version_gets_heartbeats() -> None:
     beating = Resource.of(T, "a", b"1", ttl=3)
-    server = Server(beating)
+    server = DeltaTalk(beating)
     assert server.ask("a", holding={"a": beating.version}) is None
     assert told(server.stream.heartbeat(server.edition, "h")) == (beating,)
 
 
 def test_a_heartbeat_leaves_alone_what_is_due_as_a_change() -> None:
-    server = Server(Resource.of(T, "a", b"1", ttl=3))
+    server = DeltaTalk(Resource.of(T, "a", b"1", ttl=3))
     server.ask("a")
     server.publish(Resource.of(T, "a", b"2", ttl=3))
     assert server.stream.heartbeat(server.edition, "h") is None
@@ -262,14 +295,14 @@ def test_a_heartbeat_leaves_alone_what_is_due_as_a_change() -> None:
 
 
 def test_a_heartbeat_is_not_what_a_publication_waits_for() -> None:
-    server = Server(Resource.of(T, "a", b"1", ttl=3))
+    server = DeltaTalk(Resource.of(T, "a", b"1", ttl=3))
     sent = server.ask("a")
     server.stream.heartbeat(server.edition, "h")
     assert server.stream.ledger.latest() is sent
 
 
 def test_removals_can_be_held_back_so_that_they_come_last() -> None:
-    server = Server(A1, B1)
+    server = DeltaTalk(A1, B1)
     server.ask("a", "b")
     server.publish(A2)
     additions = server.stream.respond(server.edition, "x", removals=False)
@@ -280,6 +313,20 @@ def test_removals_can_be_held_back_so_that_they_come_last() -> None:
     assert (removals.resources, removals.removed) == ((), ("b",))
 
 
+def test_what_is_to_be_repeated_is_sent_again_if_it_was_sent_before() -> None:
+    server = DeltaTalk(A1, B1)
+    server.accept(server.ask("a"))
+    server.stream.repeat(["a", "b", "missing"])
+    assert told(server.respond()) == (A1,)
+
+
+def test_names_dropped_under_the_star_have_the_same_limit() -> None:
+    server = DeltaTalk()
+    server.ask("*")
+    with pytest.raises(StreamError, match="subscribe to fewer"):
+        server.ask(without=tuple(map(str, range(MAX_NAMES + 1))))
+
+
 def test_more_names_than_the_limit_end_the_stream() -> None:
     with pytest.raises(StreamError, match="subscribe to fewer"):
-        Server().ask(*map(str, range(MAX_NAMES + 1)))
+        DeltaTalk().ask(*map(str, range(MAX_NAMES + 1)))

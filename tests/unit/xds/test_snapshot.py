@@ -62,6 +62,13 @@ def test_replacing_leaves_the_original_as_it_was() -> None:
     assert after.get(T, "b") is before.get(T, "b")
 
 
+def test_what_it_is_complete_in_outlives_changes() -> None:
+    snapshot = Snapshot.of(Resource.of(T, "a", b"A"), complete=[T])
+    assert snapshot.replacing(Resource.of(T, "b", b"B")).complete == {T}
+    assert snapshot.without(Reference(T, "a")).complete == {T}
+    assert Snapshot.EMPTY.complete == frozenset()
+
+
 def test_the_version_of_a_type_is_equal_exactly_when_its_resources_are() -> None:
     a, b = Resource.of(T, "a", b"A"), Resource.of(T, "b", b"B")
     assert Snapshot.of(a, b).version(T) == Snapshot.of(b, a).version(T)

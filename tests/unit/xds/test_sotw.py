@@ -4,66 +4,26 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.xds.talks import SotwTalk, T, told
 from xds.errors import GrpcStatus, StreamError
-from xds.ledger import Answer, Edition, Response
 from xds.messages import SotwRequest
-from xds.snapshot import Resource, Snapshot
-from xds.sotw import SotwStream
+from xds.snapshot import Resource
 from xds.subscription import FULL_STATE_TYPES
 
-T = "type.googleapis.com/t"
 LISTENER = next(url for url in sorted(FULL_STATE_TYPES) if "Listener" in url)
 A1, A2, B1 = Resource.of(T, "a", b"1"), Resource.of(T, "a", b"2"), Resource.of(T, "b", b"1")
 
 
-class Server:
-    """A stream, the edition it is brought to, and a client that answers properly."""
-
-    def __init__(self, *resources: Resource, type_url: str = T) -> None:
-        self.stream = SotwStream(type_url)
-        self._type = type_url
-        self._sequence = 0
-        self._nonce = 0
-        self.version = ""
-        self.nonce = ""
-        self.publish(*resources)
-
-    def publish(self, *resources: Resource) -> None:
-        self._sequence += 1
-        self.edition = Edition(Snapshot.of(*resources), self._sequence)
-
-    def ask(self, *names: str) -> Response | None:
-        self.stream.receive(SotwRequest(self._type, names, self.version, self.nonce))
-        return self.respond()
-
-    def respond(self) -> Response | None:
-        self._nonce += 1
-        response = self.stream.respond(self.edition, str(self._nonce))
-        if response is not None:
-            self.nonce = response.nonce
-        return response
-
-    def accept(self, response: Response | None, *names: str) -> Answer | None:
-        assert response is not None
-        self.version = response.version
-        return self.stream.receive(SotwRequest(self._type, names, response.version, response.nonce))
-
-
-def told(response: Response | None) -> tuple[Resource, ...]:
-    assert response is not None
-    return response.resources
-
-
 def test_a_subscription_is_answered_with_the_resource() -> None:
-    assert told(Server(A1, B1).ask("a")) == (A1,)
+    assert told(SotwTalk(A1, B1).ask("a")) == (A1,)
 
 
 def test_a_missing_name_does_not_withhold_the_others() -> None:
-    assert told(Server(A1).ask("missing", "a")) == (A1,)
+    assert told(SotwTalk(A1).ask("missing", "a")) == (A1,)
 
 
 def test_accepting_sends_nothing_more() -> None:
-    server = Server(A1)
+    server = SotwTalk(A1)
     sent = server.ask("a")
     answer = server.accept(sent, "a")
     assert answer is not None
@@ -72,14 +32,14 @@ def test_accepting_sends_nothing_more() -> None:
 
 
 def test_a_publication_without_a_change_to_what_is_wanted_sends_nothing() -> None:
-    server = Server(A1)
+    server = SotwTalk(A1)
     server.accept(server.ask("a"), "a")
     server.publish(Resource.of(T, "a", b"1"), B1)
     assert server.respond() is None
 
 
 def test_a_rejection_names_the_old_version_and_the_new_nonce() -> None:
-    server = Server(A1)
+    server = SotwTalk(A1)
     server.accept(server.ask("a"), "a")
     server.publish(A2)
     sent = server.respond()
@@ -93,7 +53,7 @@ def test_a_rejection_names_the_old_version_and_the_new_nonce() -> None:
 
 
 def test_a_changed_list_with_the_last_nonce_and_the_old_version_is_not_an_acceptance() -> None:
-    server = Server(A1, B1)
+    server = SotwTalk(A1, B1)
     sent = server.ask("a")
     assert sent is not None
     assert server.stream.receive(SotwRequest(T, ("a", "b"), "", sent.nonce)) is None
@@ -101,7 +61,7 @@ def test_a_changed_list_with_the_last_nonce_and_the_old_version_is_not_an_accept
 
 
 def test_a_changed_list_after_the_acceptance_is_not_a_second_one() -> None:
-    server = Server(A1, B1)
+    server = SotwTalk(A1, B1)
     sent = server.ask("a")
     assert server.accept(sent, "a") is not None
     assert server.accept(sent, "a", "b") is None
@@ -109,7 +69,7 @@ def test_a_changed_list_after_the_acceptance_is_not_a_second_one() -> None:
 
 
 def test_a_stale_nonce_means_nothing_at_all() -> None:
-    server = Server(A1, B1)
+    server = SotwTalk(A1, B1)
     first = server.ask("a")
     assert first is not None
     server.publish(A2, B1)
@@ -121,21 +81,21 @@ def test_a_stale_nonce_means_nothing_at_all() -> None:
 
 
 def test_a_name_dropped_and_taken_up_again_is_sent_again() -> None:
-    server = Server(A1, B1)
+    server = SotwTalk(A1, B1)
     server.accept(server.ask("a", "b"), "a", "b")
     assert server.ask("b") is None
     assert told(server.ask("a", "b")) == (A1,)
 
 
 def test_a_new_stream_is_sent_everything_whatever_version_it_claims() -> None:
-    server = Server(A1)
+    server = SotwTalk(A1)
     server.version = server.edition.snapshot.version(T)
     assert told(server.ask("a")) == (A1,)
 
 
 def test_an_empty_first_request_for_listeners_means_all_and_they_come_in_full_each_time() -> None:
     one, two = Resource.of(LISTENER, "1", b""), Resource.of(LISTENER, "2", b"")
-    server = Server(one, type_url=LISTENER)
+    server = SotwTalk(one, type_url=LISTENER)
     server.accept(server.ask())
     server.publish(one, two)
     assert told(server.respond()) == (one, two)
@@ -145,7 +105,7 @@ def test_an_empty_first_request_for_listeners_means_all_and_they_come_in_full_ea
 
 def test_after_a_name_was_given_an_empty_list_means_nothing() -> None:
     one = Resource.of(LISTENER, "1", b"")
-    server = Server(one, type_url=LISTENER)
+    server = SotwTalk(one, type_url=LISTENER)
     server.accept(server.ask("1"), "1")
     assert server.ask() is None
     server.publish(Resource.of(LISTENER, "1", b"new"))
@@ -153,17 +113,17 @@ def test_after_a_name_was_given_an_empty_list_means_nothing() -> None:
 
 
 def test_who_asks_for_everything_learns_that_there_is_nothing() -> None:
-    server = Server(type_url=LISTENER)
+    server = SotwTalk(type_url=LISTENER)
     assert told(server.ask()) == ()
     assert server.respond() is None
 
 
 def test_the_star_subscribes_to_everything_of_any_type() -> None:
-    assert told(Server(A1, B1).ask("*")) == (A1, B1)
+    assert told(SotwTalk(A1, B1).ask("*")) == (A1, B1)
 
 
 def test_a_vanished_resource_of_other_types_is_silence_and_its_return_is_news() -> None:
-    server = Server(A1)
+    server = SotwTalk(A1)
     server.accept(server.ask("a"), "a")
     server.publish()
     assert server.respond() is None
@@ -171,7 +131,29 @@ def test_a_vanished_resource_of_other_types_is_silence_and_its_return_is_news() 
     assert told(server.respond()) == (A1,)
 
 
+def test_removals_can_be_held_back_so_that_they_come_last() -> None:
+    one, two = Resource.of(LISTENER, "1", b""), Resource.of(LISTENER, "2", b"")
+    server = SotwTalk(one, type_url=LISTENER)
+    server.accept(server.ask())
+    server.publish(two)
+    additions = server.stream.respond(server.edition, "x", removals=False)
+    assert told(additions) == (two, one), "an old one stays until all that is new has been told"
+    removals = server.stream.respond(server.edition, "y")
+    assert told(removals) == (two,)
+    assert additions is not None
+    assert removals is not None
+    assert additions.version != removals.version, "or accepting the first would look like accepting both"
+    assert server.respond() is None
+
+
+def test_what_is_to_be_repeated_is_sent_again_if_it_was_sent_before() -> None:
+    server = SotwTalk(A1, B1)
+    server.accept(server.ask("a"), "a")
+    server.stream.repeat(["a", "b", "missing"])
+    assert told(server.respond()) == (A1,)
+
+
 def test_a_resource_with_a_lifetime_is_refused_rather_than_served_for_ever() -> None:
     with pytest.raises(StreamError, match="DELTA_GRPC") as raised:
-        Server(Resource.of(T, "a", b"1", ttl=3)).ask("a")
+        SotwTalk(Resource.of(T, "a", b"1", ttl=3)).ask("a")
     assert raised.value.status is GrpcStatus.FAILED_PRECONDITION

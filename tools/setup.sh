@@ -49,7 +49,9 @@ if [ -f "$stamp" ] && [ "$stamp" -nt uv.lock ] && [ "$stamp" -nt pyproject.toml 
   exit 0
 fi
 say "installing the locked packages into .venv"
-"$uv" sync --quiet --frozen --all-extras --python "$("$python" -c 'import sys; print(sys.executable)')"
+"$uv" sync --quiet --frozen --all-extras --compile-bytecode --python "$("$python" -c 'import sys; print(sys.executable)')"
+# Where PYTHONDONTWRITEBYTECODE is set, or a folder is read-only, every start of a program would compile everything anew.
+.venv/bin/python -m compileall -q attestation authority measurer policies proofbeat sidecar telemetry wire xds
 
 # 3. What this machine cannot give, and what that costs.
 if [ "$(id -u)" != 0 ]; then

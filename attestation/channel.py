@@ -16,9 +16,10 @@ from attestation.coverage import Coverage
 from attestation.errors import InvalidInput
 from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, ProcessFact
 from attestation.instance import InstanceId
-from attestation.layers import Layer
+from attestation.layers import Layer, Method
 from attestation.observation import Observation
 from attestation.plain import build, plain
+from attestation.proxy import ProxyProcess
 
 MOST_BYTES = 64 * 1024
 
@@ -132,6 +133,22 @@ class Guarded:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspected:
+    """The guarded Envoy was looked at. process: None where nobody is guarded, or it has ended.
+
+    method, began, full_began: as of an Observation. pid: 0 for nobody. tracer: pid and executable of whoever is
+    attached to it, empty for nobody.
+    """
+
+    method: Method
+    began: float
+    full_began: float
+    process: ProxyProcess | None = None
+    pid: int = 0
+    tracer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """The measurer cannot go on. Its process ends right after; the sidecar closes."""
 
@@ -152,6 +169,7 @@ Message = (
     | Observed
     | Swept
     | Guarded
+    | Inspected
     | Fault
     | FileFact
     | ExecutionFact

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from attestation.digests import Digest
+from attestation.proxy import Proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +110,14 @@ class InstanceFact:
     detail: str = ""
 
 
-Fact = FileFact | ExecutionFact | ProcessFact | CollectorFact | InstanceFact
+@dataclass(frozen=True, slots=True)
+class ProxyFact:
+    """The Envoy that holds the key is another than before, or stands otherwise. tracer: who is attached to it."""
+
+    at: float
+    proxy: Proxy
+    process: Actor
+    tracer: str = ""
+
+
+Fact = FileFact | ExecutionFact | ProcessFact | CollectorFact | InstanceFact | ProxyFact

@@ -17,11 +17,25 @@ from attestation import (
     manifest,
     nonce,
     processes,
+    proxy,
     release,
     results,
     spiffe,
 )
-from attestation.channel import Beat, Covered, Guard, KillEnvoy, Measure, Observed, Pinned, Scope, Sweep, Swept
+from attestation.channel import (
+    Beat,
+    Covered,
+    Guard,
+    Guarded,
+    Inspected,
+    KillEnvoy,
+    Measure,
+    Observed,
+    Pinned,
+    Scope,
+    Sweep,
+    Swept,
+)
 from attestation.errors import InvalidInput, MalformedEvidence, MalformedResult
 from attestation.facts import (
     Actor,
@@ -40,6 +54,7 @@ from attestation.manifest import Entry
 from attestation.observation import Observation
 from attestation.patterns import matches
 from attestation.processes import ProcessKind
+from attestation.proxy import Delivered, Denial, Known, Proxy, ProxyProcess
 from attestation.quantities import duration, seconds
 from tests.fuzz.grammar import repaired, value_of
 from tests.fuzz.target import Target
@@ -154,6 +169,12 @@ def process_list(data: bytes) -> None:
         assert processes.pack(processes.unpack(data)) == data
 
 
+def envoy_held(data: bytes) -> None:
+    """A body that unpacks is the one body of its proxy."""
+    with suppress(MalformedEvidence):
+        assert proxy.pack(proxy.unpack(data)) == data
+
+
 def measurer_message(data: bytes) -> None:
     """A datagram that decodes can be sent on and decodes to the same again."""
     with suppress(InvalidInput):
@@ -221,6 +242,16 @@ def _process_lists() -> tuple[bytes, ...]:
     return processes.pack(()), processes.pack((kind, replace(kind, executable="/bin/b", deleted=True)))
 
 
+_ENVOY = ProxyProcess("a" * 64, Known.NO, Known.UNKNOWN, Known.YES)
+
+
+def _proxies() -> tuple[bytes, ...]:
+    held = Proxy(_ENVOY, Delivered.SECRETS, Denial.IN_FORCE, ("inbound", "outbound"), Known.UNKNOWN)
+    unread = replace(_ENVOY, executable="", traced=Known.YES)
+    delivered = Proxy(unread, Delivered.EVERYTHING, Denial.PENDING, (), Known.YES)
+    return tuple(proxy.pack(each) for each in (None, held, delivered))
+
+
 def _datagrams() -> tuple[bytes, ...]:
     actor = Actor(7, "/bin/sh")
     observation = Observation(Layer.FILES, "a" * 64, Method.EVENT, 1.5, 2.5, 3)
@@ -237,6 +268,8 @@ def _datagrams() -> tuple[bytes, ...]:
             Covered(CLAIMS.coverage),
             Observed(observation, has_body=True),
             Swept(1, 2, 3, 4, 5.5),
+            Guarded(8, workload=False),
+            Inspected(Method.FULL, 1.5, 2.5, _ENVOY, 8, "9 /bin/gdb"),
             channel.Fault("what", "where", "mend"),
             FileFact(1.0, "/srv/\udcff", FileChange.MODIFIED, "a" * 64, 0o644, 1, 2, actor),
             ExecutionFact(1.0, "/bin/sh", "a" * 64, actor, Sighting.EVENT, deleted=True),
@@ -295,6 +328,7 @@ TARGETS = (
     Target("cmw", wrapped_result, lambda: (cmw.extension(_TOKEN).value, cmw.extension("e" * 90).value), _JSON),
     Target("manifest", file_manifest, _manifests, (b"pbf1",), most_bytes=2048),
     Target("process-list", process_list, _process_lists, (*_JSON, b"namespaces", b"executable")),
+    Target("proxy", envoy_held, _proxies, (*_JSON, b"executable", b"in-force", b'"filters":[')),
     Target("channel", measurer_message, _datagrams, (*_JSON, b'"is":"', b'"at":'), most_bytes=66_000),
     Target(
         "spiffe",

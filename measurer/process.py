@@ -1,4 +1,4 @@
-"""The measurer's life: one scope, two collectors, one guardian, until the sidecar ends."""
+"""The measurer's life: one scope, three collectors, one guardian, until the sidecar ends."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from measurer.files.collector import Files
 from measurer.guardian import Duty, Guardian
 from measurer.loop import Loop
 from measurer.processes.collector import Processes
+from measurer.proxy import ProxyLayer
 from measurer.sockets import Cut, can_destroy
 
 GUARDIAN = "guardian"
@@ -52,6 +53,7 @@ class Measurer:
         self._can_destroy = can_destroy() == 0
         self._mountinfo = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._pinned.proc)
         self._processes = Processes(loop, channel, self._pinned, self.cover)
+        self._proxy = ProxyLayer(loop, channel, self.cover)
         self._scope, self._files = wanted, self._collect_files(wanted)
 
     def start(self) -> None:
@@ -88,7 +90,7 @@ class Measurer:
     def cover(self) -> None:
         """Tell the coverage if it is not what was told last."""
         now = coverage.coverage(
-            (self._files.coverage, *self._processes.coverage),
+            (self._files.coverage, *self._processes.coverage, *self._proxy.coverage),
             self._cutting(),
             self._deadman.duty is Duty.GUARDING,
             self._isolation(),
@@ -130,6 +132,8 @@ class Measurer:
         if Layer.PROCESSES in layers:
             self._processes.measure(not_before, full)
             self.cover()  # isolation follows what the workload's processes may do by now
+        if Layer.PROXY in layers:
+            self._proxy.measure(not_before, full)
 
     def _guard(self, pid: int, descriptors: list[int]) -> None:
         if len(descriptors) != 1:
@@ -145,6 +149,7 @@ class Measurer:
             os.close(descriptors[0])
             self._channel.send(CollectorFact(boottime(), GUARDIAN, CollectorState.DEAD, error.sentence))
             return
+        self._proxy.guard(envoy)
         self._deadman.guard(envoy)
         self._envoy = envoy
         self._channel.send(Guarded(pid, workload=False))

@@ -49,17 +49,26 @@ class InboundSettings(Strict):
 
 
 class UpstreamSettings(Strict):
-    """listen: where the workload calls, in plaintext. peer: where the peer's Envoy listens.
+    """listen: where the workload calls, in plaintext. peers: where the peer's Envoys listen, one or several.
 
-    connection_per_request: each HTTP request shakes hands anew.
+    connection_per_request: each HTTP request shakes hands anew. health_check: Envoy shakes hands with every peer
+    twenty times a second and cuts what is open to one that fails; for where the measurer may not destroy sockets.
     """
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
     listen: Address
-    peer: Address
+    peers: Annotated[tuple[Address, ...], Field(min_length=1)]
     protocol: Literal["http", "tcp"] = "http"
     identities: Peers
     connection_per_request: bool = False
+    health_check: bool = False
+
+    @field_validator("peers")
+    @classmethod
+    def _each_address_once(cls, peers: tuple[str, ...]) -> tuple[str, ...]:
+        if len({_host_port(each) for each in peers}) < len(peers):
+            raise ValueError(f"an address is named twice among {', '.join(peers)}: name each once")
+        return peers
 
 
 class ServiceSettings(Strict):
@@ -91,10 +100,11 @@ class ServiceSettings(Strict):
                 Upstream(
                     each.name,
                     _host_port(each.listen),
-                    _host_port(each.peer),
+                    tuple(_host_port(peer) for peer in each.peers),
                     each.protocol,
                     Identities(exact=each.identities),
                     each.connection_per_request,
+                    each.health_check,
                 )
                 for each in self.upstreams
             ),

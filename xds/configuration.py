@@ -30,6 +30,7 @@ _CLUSTER: Final = "envoy.config.cluster.v3."
 _RBAC: Final = "envoy.config.rbac.v3."
 _TLS: Final = "envoy.extensions.transport_sockets.tls.v3."
 _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3."
+_STATE: Final = "envoy.extensions.filters.common.set_filter_state.v3."
 _HTTP: Final = "envoy.extensions.upstreams.http.v3."
 
 _CORE_MESSAGES: Final = {
@@ -48,9 +49,11 @@ _CORE_MESSAGES: Final = {
         Field(3, "apply_default_config_without_warming", "bool"),
         Field(4, "type_urls", "string", repeated=True),
     ),
+    _CORE + "DataSource": (Field(3, "inline_string", "string"),),
     _CORE + "SubstitutionFormatString": (
         Field(2, "json_format", "google.protobuf.Struct"),
         Field(4, "content_type", "string"),
+        Field(5, "text_format_source", _CORE + "DataSource"),
     ),
     _CORE + "RuntimeUInt32": (Field(2, "default_value", "uint32"), Field(3, "runtime_key", "string")),
     _CORE + "HttpProtocolOptions": (
@@ -59,6 +62,17 @@ _CORE_MESSAGES: Final = {
     ),
     _CORE + "Http1ProtocolOptions": (),
     _CORE + "Http2ProtocolOptions": (),
+    _CORE + "HealthCheckTcpHealthCheck": (),
+    _CORE + "HealthCheck": (
+        Field(1, "timeout", _DURATION),
+        Field(2, "interval", _DURATION),
+        Field(4, "unhealthy_threshold", _UINT),
+        Field(5, "healthy_threshold", _UINT),
+        Field(7, "reuse_connection", _BOOL),
+        Field(9, "tcp_health_check", _CORE + "HealthCheckTcpHealthCheck"),
+        Field(12, "no_traffic_interval", _DURATION),
+        Field(24, "no_traffic_healthy_interval", _DURATION),
+    ),
 }
 
 _LOG_MESSAGES: Final = {
@@ -81,7 +95,10 @@ _LOG_MESSAGES: Final = {
 
 _ENDPOINT_MESSAGES: Final = {
     _ENDPOINT + "Endpoint": (Field(1, "address", _CORE + "Address"),),
-    _ENDPOINT + "LbEndpoint": (Field(1, "endpoint", _ENDPOINT + "Endpoint"),),
+    _ENDPOINT + "LbEndpoint": (
+        Field(1, "endpoint", _ENDPOINT + "Endpoint"),
+        Field(2, "health_status", "enum " + _CORE + "HealthStatus"),
+    ),
     _ENDPOINT + "LocalityLbEndpoints": (Field(2, "lb_endpoints", _ENDPOINT + "LbEndpoint", repeated=True),),
     ENDPOINTS: (
         Field(1, "cluster_name", "string"),
@@ -161,6 +178,18 @@ _RBAC_MESSAGES: Final = {
     ),
 }
 
+_STATE_MESSAGES: Final = {
+    _STATE + "FilterStateValue": (
+        Field(1, "object_key", "string"),
+        Field(2, "format_string", _CORE + "SubstitutionFormatString"),
+        Field(3, "read_only", "bool"),
+        Field(6, "factory_key", "string"),
+    ),
+    "envoy.extensions.filters.network.set_filter_state.v3.Config": (
+        Field(2, "on_downstream_tls_handshake", _STATE + "FilterStateValue", repeated=True),
+    ),
+}
+
 _FILTER_MESSAGES: Final = {
     "envoy.extensions.filters.http.router.v3.Router": (),
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": (
@@ -221,13 +250,18 @@ _CLUSTER_MESSAGES: Final = {
         Field(1, "common_http_protocol_options", _CORE + "HttpProtocolOptions"),
         Field(4, "use_downstream_protocol_config", _HTTP + "UseDownstreamHttpConfig"),
     ),
+    "envoy.type.v3.Percent": (Field(1, "value", "double"),),
+    _CLUSTER + "ClusterCommonLbConfig": (Field(1, "healthy_panic_threshold", "envoy.type.v3.Percent"),),
     _CLUSTER + "EdsClusterConfig": (Field(1, "eds_config", _CORE + "ConfigSource"),),
     CLUSTER: (
         Field(1, "name", "string"),
         Field(2, "type", "enum " + _CLUSTER + "DiscoveryType"),
         Field(3, "eds_cluster_config", _CLUSTER + "EdsClusterConfig"),
         Field(4, "connect_timeout", _DURATION),
+        Field(8, "health_checks", _CORE + "HealthCheck", repeated=True),
         Field(24, "transport_socket", _CORE + "TransportSocket"),
+        Field(27, "common_lb_config", _CLUSTER + "ClusterCommonLbConfig"),
+        Field(31, "close_connections_on_host_health_failure", "bool"),
         Field(33, "load_assignment", ENDPOINTS),
         Field(36, "typed_extension_protocol_options", _ANY, map=True),
     ),
@@ -236,6 +270,7 @@ _CLUSTER_MESSAGES: Final = {
 _SCHEMA: Final = Schema(
     enums={
         _CORE + "ApiVersion": ("AUTO", "V2", "V3"),
+        _CORE + "HealthStatus": ("UNKNOWN", "HEALTHY", "UNHEALTHY"),
         _LOG + "ComparisonFilterOp": ("EQ", "GE", "LE"),
         _TLS + "TlsProtocol": ("TLS_AUTO", "TLSv1_0", "TLSv1_1", "TLSv1_2", "TLSv1_3"),
         _TLS + "SanType": ("SAN_TYPE_UNSPECIFIED", "EMAIL", "DNS", "URI", "IP_ADDRESS"),
@@ -251,6 +286,7 @@ _SCHEMA: Final = Schema(
         **_ROUTE_MESSAGES,
         **_TLS_MESSAGES,
         **_RBAC_MESSAGES,
+        **_STATE_MESSAGES,
         **_FILTER_MESSAGES,
         **_CLUSTER_MESSAGES,
     },

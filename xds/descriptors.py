@@ -25,6 +25,7 @@ _SCALARS = {
     "bool": descriptor_pb2.FieldDescriptorProto.TYPE_BOOL,
     "int32": descriptor_pb2.FieldDescriptorProto.TYPE_INT32,
     "uint32": descriptor_pb2.FieldDescriptorProto.TYPE_UINT32,
+    "double": descriptor_pb2.FieldDescriptorProto.TYPE_DOUBLE,
 }
 _WELL_KNOWN = {
     "google.protobuf." + name: file.DESCRIPTOR

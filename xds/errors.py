@@ -10,6 +10,8 @@ XdsError
   PeerError              the process at the other end cannot be pinned down
   StreamError            one gRPC stream must end; carries the gRPC status
   BootstrapError         a description no Envoy could serve safely
+  ConfigurationError     a field that our messages do not have
+  DenialError            a peer named in a way that Envoy would never find
 """
 
 from __future__ import annotations
@@ -71,6 +73,13 @@ class BootstrapError(XdsError):
 
 class ConfigurationError(XdsError):
     """A listener, cluster, route or endpoint says something that our messages have no field for."""
+
+
+class DenialError(XdsError):
+    """A denied peer is named in a way that Envoy would acknowledge and never find: it would deny nobody."""
+
+    def __init__(self, what: str, mend: str) -> None:
+        super().__init__(f"denial: {what} names no certificate as Envoy writes it; {mend}")
 
 
 class GrpcStatus(IntEnum):

@@ -1,7 +1,8 @@
 """The messages of the xDS protocol and of the resources served, with only the fields used here.
 
 `node` is kept as opaque bytes: nothing is decided by it, and it is the largest part of a first request.
-Field numbers are those of Envoy's v3 API (envoy/service/discovery/v3/discovery.proto and the resource protos);
+Field numbers are those of Envoy's v3 API (envoy/service/discovery/v3/discovery.proto and the resource protos), nested
+messages carry their parent's name as a prefix, which the wire does not see;
 the tests hold every message against an independent implementation, in both directions.
 """
 
@@ -22,11 +23,15 @@ _DISCOVERY: Final = "envoy.service.discovery.v3."
 _TLS: Final = "envoy.extensions.transport_sockets.tls.v3."
 _CORE: Final = "envoy.config.core.v3."
 _RBAC: Final = "envoy.config.rbac.v3."
+_MATCHER: Final = "xds.type.matcher.v3."
+_XDS_EXTENSION: Final = "xds.core.v3.TypedExtensionConfig"
 
 SECRET: Final = _TLS + "Secret"
 TYPED_EXTENSION_CONFIG: Final = _CORE + "TypedExtensionConfig"
 HTTP_RBAC: Final = "envoy.extensions.filters.http.rbac.v3.RBAC"
 TCP_RBAC: Final = "envoy.extensions.filters.network.rbac.v3.RBAC"
+RBAC_ACTION: Final = _RBAC + "Action"
+FILTER_STATE_INPUT: Final = "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput"
 LISTENER: Final = "envoy.config.listener.v3.Listener"
 CLUSTER: Final = "envoy.config.cluster.v3.Cluster"
 ENDPOINTS: Final = "envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -34,7 +39,7 @@ ROUTES: Final = "envoy.config.route.v3.RouteConfiguration"
 
 _SCHEMA: Final = Schema(
     enums={
-        _RBAC + "Action": ("ALLOW", "DENY", "LOG"),
+        _RBAC + "RBACAction": ("ALLOW", "DENY", "LOG"),
         _TLS + "SanType": ("SAN_TYPE_UNSPECIFIED", "EMAIL", "DNS", "URI", "IP_ADDRESS"),
     },
     messages={
@@ -74,11 +79,31 @@ _SCHEMA: Final = Schema(
             Field(2, "principals", _RBAC + "Principal", repeated=True),
         ),
         _RBAC + "RBAC": (
-            Field(1, "action", "enum " + _RBAC + "Action"),
+            Field(1, "action", "enum " + _RBAC + "RBACAction"),
             Field(2, "policies", _RBAC + "Policy", map=True),
         ),
-        HTTP_RBAC: (Field(1, "rules", _RBAC + "RBAC"),),
-        TCP_RBAC: (Field(1, "rules", _RBAC + "RBAC"), Field(3, "stat_prefix", "string")),
+        RBAC_ACTION: (Field(1, "name", "string"), Field(2, "action", "enum " + _RBAC + "RBACAction")),
+        FILTER_STATE_INPUT: (Field(1, "key", "string"),),
+        _XDS_EXTENSION: (Field(1, "name", "string"), Field(2, "typed_config", "google.protobuf.Any")),
+        _MATCHER + "Matcher": (
+            Field(2, "matcher_tree", _MATCHER + "MatcherMatcherTree", oneof="matcher_type"),
+            Field(3, "on_no_match", _MATCHER + "MatcherOnMatch"),
+        ),
+        _MATCHER + "MatcherOnMatch": (
+            Field(1, "matcher", _MATCHER + "Matcher", oneof="on_match"),
+            Field(2, "action", _XDS_EXTENSION, oneof="on_match"),
+        ),
+        _MATCHER + "MatcherMatcherTree": (
+            Field(1, "input", _XDS_EXTENSION),
+            Field(2, "exact_match_map", _MATCHER + "MatcherMatcherTreeMatchMap", oneof="tree_type"),
+        ),
+        _MATCHER + "MatcherMatcherTreeMatchMap": (Field(1, "map", _MATCHER + "MatcherOnMatch", map=True),),
+        HTTP_RBAC: (Field(1, "rules", _RBAC + "RBAC"), Field(4, "matcher", _MATCHER + "Matcher")),
+        TCP_RBAC: (
+            Field(1, "rules", _RBAC + "RBAC"),
+            Field(3, "stat_prefix", "string"),
+            Field(6, "matcher", _MATCHER + "Matcher"),
+        ),
         _DISCOVERY + "DiscoveryRequest": (
             Field(1, "version_info", "string"),
             Field(2, "node", "bytes"),

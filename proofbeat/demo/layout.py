@@ -263,7 +263,7 @@ def _delivery(layout: Layout, side: Side) -> dict[str, object]:
                 {
                     "name": each.name,
                     "listen": f"{each.listen.host}:{each.listen.port}",
-                    "peer": f"{each.peer.host}:{each.peer.port}",
+                    "peers": [f"{peer.host}:{peer.port}" for peer in each.peers],
                     "protocol": each.protocol,
                     "identities": list(each.identities.exact),
                     "connectionPerRequest": each.connection_per_request,
@@ -322,7 +322,7 @@ def _upstream(
     return Upstream(
         name=f"{peer.name}-{name}",
         listen=HostPort(side.address, port),
-        peer=HostPort(peer.address, peer_port),
+        peers=(HostPort(peer.address, peer_port),),
         protocol="tcp" if protocol == "tcp" else "http",
         identities=identities,
         connection_per_request=fresh,

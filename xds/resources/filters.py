@@ -27,8 +27,12 @@ _LOG_FIELDS = {
     "termination": "%CONNECTION_TERMINATION_DETAILS%",
     "peer": "%DOWNSTREAM_PEER_URI_SAN%",
     "peer_serial": "%DOWNSTREAM_PEER_SERIAL%",
+    "peer_fingerprint": "%DOWNSTREAM_PEER_FINGERPRINT_256%",
+    "peer_subject": "%DOWNSTREAM_PEER_SUBJECT%",
     "downstream_failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+    "upstream": "%UPSTREAM_REMOTE_ADDRESS%",
     "upstream_peer": "%UPSTREAM_PEER_URI_SAN%",
+    "upstream_subject": "%UPSTREAM_PEER_SUBJECT%",
     "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
     "duration_ms": "%DURATION%",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xds.resources.denials import peer_marks
 from xds.resources.filters import Chain, file_log, http_filters, tcp_filters
 from xds.resources.service import Application, Inbound, Service, Upstream
 from xds.resources.transport import Json, downstream_tls, seconds
@@ -18,7 +19,7 @@ def inbound_listener(service: Service, source: Json, inbound: Inbound) -> Json:
         "filter_chains": [
             {
                 "transport_socket": downstream_tls(source, service.secrets, inbound.callers, alpn),
-                "filters": _filters(chain, inbound.protocol),
+                "filters": [peer_marks(), *_filters(chain, inbound.protocol)],
             }
         ],
     }

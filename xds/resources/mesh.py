@@ -6,14 +6,15 @@ changes: routes, endpoints, secrets and filters come by name over the same aggre
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 
 from xds.configuration import encode_configuration
 from xds.messages import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 from xds.resources.clusters import app_cluster, peer_cluster
 from xds.resources.listeners import inbound_listener, outbound_listener
 from xds.resources.routes import everything_to
-from xds.resources.service import Inbound, Service, Upstream
+from xds.resources.service import HostPort, Inbound, Service, Upstream
 from xds.resources.transport import Json, aggregated_source, load_assignment
 from xds.snapshot import Reference, Resource, type_url
 
@@ -21,6 +22,7 @@ LISTENER_TYPE = type_url(LISTENER)
 CLUSTER_TYPE = type_url(CLUSTER)
 ROUTES_TYPE = type_url(ROUTES)
 ENDPOINTS_TYPE = type_url(ENDPOINTS)
+NOBODY: Mapping[str, Collection[HostPort]] = MappingProxyType({})
 
 
 def listeners(service: Service, *, ttl: float | None) -> tuple[Resource, ...]:
@@ -56,16 +58,20 @@ def clusters(service: Service) -> tuple[Resource, ...]:
     )
 
 
-def endpoints(service: Service, without: Iterable[str] = ()) -> tuple[Resource, ...]:
-    """The peers' addresses; none for the upstreams named in `without`."""
-    denied = frozenset(without)
-    return tuple(_endpoints(each, present=each.name not in denied) for each in service.upstreams)
+def endpoints(service: Service, without: Mapping[str, Collection[HostPort]] = NOBODY) -> tuple[Resource, ...]:
+    """The peers' addresses, without those that are denied to an upstream, by its name.
+
+    With its last address an upstream is reached by nobody: requests fail at once.
+    """
+    return tuple(_endpoints(each, without.get(each.name, ())) for each in service.upstreams)
 
 
-def _endpoints(upstream: Upstream, *, present: bool) -> Resource:
-    form: Json = {"cluster_name": upstream.name}
-    if present:
-        form = load_assignment(upstream.name, upstream.peer.envoy())
+def _endpoints(upstream: Upstream, denied: Collection[HostPort]) -> Resource:
+    present = [each.envoy() for each in upstream.peers if each not in denied]
+    absent = [each.envoy() for each in upstream.peers if each in denied]
+    # Envoy goes on calling a removed peer while its health check holds, and cuts nothing after it forgot it. One that
+    # is marked unfit gets nothing new at once, and what is open to it is cut when a handshake fails.
+    form = load_assignment(upstream.name, *present, unfit=absent if upstream.health_check else ())
     return _resource(ENDPOINTS, upstream.name, form)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,10 +83,13 @@ def xds_cluster(socket: Path) -> Json:
     }
 
 
-def load_assignment(cluster: str, address: Json) -> Json:
-    """One endpoint."""
-    endpoint = {"endpoint": {"address": address}}
-    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [endpoint]}]}
+def load_assignment(cluster: str, *addresses: Json, unfit: Sequence[Json] = ()) -> Json:
+    """The endpoints of a cluster; none, and it reaches nobody. `unfit`: those that are there, but get nothing."""
+    endpoints: list[Json] = [{"endpoint": {"address": address}} for address in addresses]
+    endpoints += [{"endpoint": {"address": address}, "health_status": "UNHEALTHY"} for address in unfit]
+    if not endpoints:
+        return {"cluster_name": cluster}
+    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": endpoints}]}
 
 
 def downstream_tls(source: Json, names: SecretNames, callers: Identities, alpn: list[str]) -> Json:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from ssl import SSLContext
-from typing import Literal
+from typing import Any, Literal
 
 from xds.acks import Verdict
 from xds.admission import Admission, Refusal
@@ -250,25 +250,35 @@ def describe(
         service=Service(
             access_log=folder / "access.log",
             inbound=(Inbound(inbound, HostPort(LOCALHOST, app), protocol, WORKLOADS),),
-            upstreams=(Upstream("peer", outbound, inbound, protocol, WORKLOADS, connection_per_request),),
+            upstreams=(Upstream("peer", outbound, (inbound,), protocol, WORKLOADS, connection_per_request),),
             deny_reason=deny_reason,
         ),
         before_first=before_first,
     )
 
 
+def _as_it_is(given: Any) -> Any:
+    return given
+
+
 @asynccontextmanager
 async def envoy(
-    description: Bootstrap, folder: Path, *, api_type: str = "DELTA_GRPC", delivered: bool = False
+    description: Bootstrap,
+    folder: Path,
+    *,
+    api_type: str = "DELTA_GRPC",
+    delivered: bool = False,
+    bootstrap: Callable[[str], str] = _as_it_is,
+    command: Callable[[list[str]], list[str]] = _as_it_is,
 ) -> AsyncIterator[Envoy]:
-    """delivered: it gets its listeners and clusters from the server, too."""
+    """delivered: it gets its listeners and clusters from the server, too. bootstrap, command: other than ours."""
     config, log = folder / "envoy.json", folder / "envoy.log"
     everything = delivered_bootstrap("test", "test", description.xds_socket, description.admin_socket)
     write_bootstrap(everything if delivered else envoy_bootstrap(description), config)
-    config.write_text(config.read_text().replace("DELTA_GRPC", api_type))
+    config.write_text(bootstrap(config.read_text().replace("DELTA_GRPC", api_type)))
     with log.open("w") as output:
         process = await asyncio.create_subprocess_exec(
-            *envoy_command(ENVOY, config, concurrency=1, log_level="info", extra=_FLUSH_SOON),
+            *command(envoy_command(ENVOY, config, concurrency=1, log_level="info", extra=_FLUSH_SOON)),
             stdout=output,
             stderr=output,
         )

@@ -24,7 +24,7 @@ from xds.resources import mesh
 from xds.resources.ecds import extension_config
 from xds.resources.rbac import http_allow_all
 from xds.resources.secrets import tls_certificate, validation_context
-from xds.resources.service import Service
+from xds.resources.service import HostPort, Service
 from xds.server import Server
 from xds.snapshot import Resource, Snapshot
 
@@ -38,13 +38,13 @@ IDENTITY = (
 FILTERS = tuple(extension_config(f"rbac-{way}-http", http_allow_all()) for way in ("inbound", "outbound"))
 
 
-def behind(service: Service, *listeners: Resource, without: tuple[str, ...] = ()) -> Snapshot:
+def behind(service: Service, *listeners: Resource, without: tuple[HostPort, ...] = ()) -> Snapshot:
     """Everything but the listeners, which are given."""
     return Snapshot.of(
         *IDENTITY,
         *FILTERS,
         *mesh.clusters(service),
-        *mesh.endpoints(service, without),
+        *mesh.endpoints(service, {"peer": without}),
         *mesh.routes(service),
         *listeners,
     )
@@ -137,7 +137,7 @@ def test_a_benign_change_drops_no_connection(tmp_path: Path) -> None:
 def test_an_upstream_without_its_endpoint_is_reached_by_nobody(tmp_path: Path) -> None:
     async def story(server: Server, service: Service, caller: Caller) -> None:
         listeners = mesh.listeners(service, ttl=None)
-        denied = server.publish(behind(service, *listeners, without=("peer",)))
+        denied = server.publish(behind(service, *listeners, without=service.upstreams[0].peers))
         assert (await denied.acknowledged(PATIENCE)).in_force
         await caller.until_status(503)
         allowed = server.publish(behind(service, *listeners))

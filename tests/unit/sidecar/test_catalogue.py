@@ -24,7 +24,7 @@ SERVICE = ServiceSettings(
         InboundSettings(listen="127.0.0.1:1", app="127.0.0.1:2", callers=PEERS),
         InboundSettings(listen="127.0.0.1:3", app="127.0.0.1:4", protocol="tcp", callers=PEERS),
     ),
-    upstreams=(UpstreamSettings(name="db", listen="127.0.0.1:5", peer="127.0.0.1:6", identities=PEERS),),
+    upstreams=(UpstreamSettings(name="db", listen="127.0.0.1:5", peers=("127.0.0.1:6",), identities=PEERS),),
 )
 POISON = poison.make(0.0)
 IDENTITY = Identity(POISON.chain, POISON.key, POISON.bundle)

@@ -58,7 +58,7 @@ def test_each_mistake_names_its_place_and_its_mending(tmp_path: Path, change: tu
 
 SERVICE = """{bootstrap: envoy.json, admin: admin.sock, accessLog: access.log,
   inbound: [{listen: "0.0.0.0:8443", app: "127.0.0.1:8080", callers: [spiffe://example.org/db]}],
-  upstreams: [{name: db, listen: "127.0.0.1:7001", peer: "[::1]:8443", identities: [spiffe://example.org/db]}]}"""
+  upstreams: [{name: db, listen: "127.0.0.1:7001", peers: ["[::1]:8443", "10.0.0.2:8443"], identities: [spiffe://example.org/db]}]}"""
 
 UPSTREAM = SERVICE[SERVICE.index("{name") : -2]
 TWICE = SERVICE.replace(UPSTREAM, f"{UPSTREAM}, {UPSTREAM}")
@@ -75,7 +75,7 @@ def test_a_service_is_described_in_a_few_lines(tmp_path: Path) -> None:
     (inbound,), (upstream,) = service.inbound, service.upstreams
     assert (inbound.listen.port, inbound.app.host, inbound.protocol) == (8443, "127.0.0.1", "http")
     assert inbound.callers.exact == ("spiffe://example.org/db",)
-    assert (upstream.peer.host, upstream.peer.port) == ("::1", 8443)
+    assert [(peer.host, peer.port) for peer in upstream.peers] == [("::1", 8443), ("10.0.0.2", 8443)]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,7 @@ def test_a_service_is_described_in_a_few_lines(tmp_path: Path) -> None:
         (delivered(SERVICE.replace("callers: [spiffe://example.org/db]", "callers: []")), "callers"),
         (delivered(SERVICE.replace("[spiffe://example.org/db]}]}", "[db]}]}")), "identities"),
         (delivered(SERVICE.replace("name: db", "name: d b")), "name"),
+        (delivered(SERVICE.replace("10.0.0.2:8443", "[::1]:8443")), "an address is named twice"),
         (delivered(TWICE), "used twice"),
         (delivered(SERVICE).replace("mode: xds,", "mode: xds, httpFilters: [mine],"), "leave out their names"),
     ],

@@ -22,8 +22,8 @@ SERVICE = Service(
     access_log=Path("/run/access.log"),
     inbound=(Inbound(ANY, ANY, "http", CALLERS), Inbound(HostPort("127.0.0.1", 2), ANY, "tcp", CALLERS)),
     upstreams=(
-        Upstream("web", ANY, ANY, "http", PEER, connection_per_request=True),
-        Upstream("db", ANY, ANY, "tcp", PEER),
+        Upstream("web", ANY, (ANY,), "http", PEER, connection_per_request=True),
+        Upstream("db", ANY, (ANY,), "tcp", PEER),
     ),
     max_connection_seconds=300,
 )
@@ -119,7 +119,7 @@ def test_nobody_named_is_refused_since_envoy_would_take_anybody() -> None:
     with pytest.raises(BootstrapError, match="inbound port 1: nobody is named"):
         replace(SERVICE, inbound=(Inbound(ANY, ANY, "http", nobody),))
     with pytest.raises(BootstrapError, match="upstream 'web'"):
-        replace(SERVICE, upstreams=(Upstream("web", ANY, ANY, "http", nobody),))
+        replace(SERVICE, upstreams=(Upstream("web", ANY, (ANY,), "http", nobody),))
 
 
 def test_an_upstream_name_used_twice_is_refused() -> None:

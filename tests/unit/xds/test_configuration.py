@@ -21,7 +21,7 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
 )
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions
 
-from xds import configuration
+from xds import configuration, messages
 from xds.configuration import CLUSTER, ENDPOINTS, LISTENER, ROUTES, encode_configuration
 from xds.errors import ConfigurationError
 
@@ -150,10 +150,11 @@ def test_equal_forms_give_equal_bytes() -> None:
     assert encode_configuration(CLUSTER, one) == encode_configuration(CLUSTER, dict(reversed(one.items())))
 
 
-def test_every_field_of_the_table_has_the_number_that_envoys_api_gives_it() -> None:
+def test_every_field_of_the_tables_has_the_number_that_envoys_api_gives_it() -> None:
     wrong = [
         f"{message}.{field.name} is {field.number}"
-        for message, fields in configuration._SCHEMA.messages.items()
+        for schema in (configuration._SCHEMA, messages._SCHEMA)
+        for message, fields in schema.messages.items()
         for field in fields
         if (number := _number(message, field.name)) is not None and number != field.number
     ]

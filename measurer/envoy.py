@@ -54,11 +54,14 @@ class Envoy:
         return os.strerror(self._cutter.refusal) if self._cutter.refusal else ""
 
     def sweep(self, *, verify: bool = True) -> Cut:
-        """End its open connections. verify: and look whether they have ended."""
+        """End its open connections. verify: and look whether they have ended.
+
+        Of one that has ended the kernel shows nothing any more; what earlier sweeps saw of it is looked for.
+        """
         with self._lock:
             if self._closed:
                 return _NOTHING
-            return self._cutter.sweep() if verify else self._cutter.strike()
+            return self._cutter.sweep(goes_on=has_ended(self.pidfd)) if verify else self._cutter.strike()
 
     def cut_off(self) -> Cut:
         """End its connections, then the process, then what the process may have opened in between."""
@@ -71,7 +74,7 @@ class Envoy:
             poll.register(self.pidfd, select.POLLIN)
             poll.poll(_DIES_WITHIN_MS if self._may_kill() else 0)
             last = self._cutter.sweep(goes_on=True)
-            return Cut(max(first.destroyed, last.destroyed), last.left, first.passes + last.passes)
+            return Cut(first.destroyed + last.destroyed, last.left, first.passes + last.passes)
 
     def kill(self) -> Cut:
         """The process at once; the kernel closes its connections. One that we may not kill keeps them."""

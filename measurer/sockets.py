@@ -61,7 +61,8 @@ class Socket:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What a sweep did. left: connections of the dumps before the last one that were still in it."""
+    """What a sweep did. destroyed: those it was the first to meet. left: connections of the dumps before the last one
+    that were still in it."""
 
     destroyed: int
     left: int
@@ -172,6 +173,7 @@ class Cutter:
         self._own, self._foreign = set(), set()
         if not goes_on:
             self._seen = set()
+        before = len(self._seen)
         left: list[Socket] = []
         for passes in range(1, _MOST_PASSES + 1):
             try:
@@ -180,12 +182,12 @@ class Cutter:
                 return _UNSEEN
             left = [each for each in mine if each.cookie in self._seen]
             if not mine or (self._seen and not left):
-                return Cut(len(self._seen), 0, passes)
+                return Cut(len(self._seen) - before, 0, passes)
             self._seen.update(each.cookie for each in mine)
             if not self.may_destroy:
                 return Cut(0, len(mine), passes)
             self._diagnosis.destroy(mine)
-        return Cut(len(self._seen) - len(left), len(left), _MOST_PASSES)
+        return Cut(max(0, len(self._seen) - before - len(left)), len(left), _MOST_PASSES)
 
     def strike(self) -> Cut:
         """Destroy all that is open now, without looking again. Raises OSError."""
@@ -195,6 +197,7 @@ class Cutter:
             mine = self._mine()
         except PermissionError:
             return _UNSEEN
+        self._seen.update(each.cookie for each in mine)
         if self.may_destroy:
             self._diagnosis.destroy(mine)
         return Cut(len(mine), 0, 1) if self.may_destroy else Cut(0, len(mine), 1)

@@ -20,7 +20,7 @@ from attestation.facts import CollectorFact, ExecutionFact, Fact, FileFact, Inst
 from attestation.layers import Layer
 from attestation.violation import Violation, ViolationClass
 from policies.appraise.violation import violates
-from policies.model.policy import PolicySpec
+from policies.model.policy import Mode, PolicySpec
 from sidecar import answers, clock, freshness
 from sidecar.attester import Attester, HeldNonce, Outcome, Standpoint
 from sidecar.causes import Causes
@@ -28,6 +28,7 @@ from sidecar.clock import LeaseTimer
 from sidecar.config import SidecarConfig
 from sidecar.delivery import poison
 from sidecar.delivery.delivery import Delivery, Happening, Told
+from sidecar.delivery.lifetime import drains_for
 from sidecar.delivery.resources import Catalogue, Identity
 from sidecar.freshness import Now, Phase, Rules, State
 from sidecar.governing import Governed, read_governing
@@ -238,7 +239,7 @@ class Sidecar:
                 case freshness.Latch(cause):
                     self._causes.latch(cause, now)
                 case freshness.Close(reason, cause):
-                    self._delivering.close(self._causes.refusal(decided.state.generation, cause, now) or reason)
+                    self._close(self._causes.refusal(decided.state.generation, cause, now) or reason, cause)
                 case freshness.Serve(lease):
                     self._serve(lease)
                 case _:
@@ -251,6 +252,13 @@ class Sidecar:
         if self._state.phase is Phase.ENDED:
             self._end(WorkloadGone("the workload ended", where=f"pid {self._config.workload.pid}"))
 
+    def _close(self, reason: str, cause: Violation | None) -> None:
+        seconds = drains_for(self._governed.policy.spec, cause) if self._governed is not None else 0.0
+        if seconds > 0:
+            self._delivering.drain(reason, seconds)
+        else:
+            self._delivering.close(reason)
+
     def _serve(self, lease: freshness.Lease) -> None:
         if self._identity is not None:
             self._timer.arm(lease)
@@ -258,7 +266,9 @@ class Sidecar:
 
     def _hand_over(self, identity: Identity) -> None:
         if not self._keys.unvouched:
-            self._delivering.serve(identity)
+            # What does not enforce closes nothing, at the end of a lease either.
+            enforced = self._state.lease if self._state.rules.mode is Mode.ENFORCE else None
+            self._delivering.serve(identity, enforced)
 
     def _follow_up(self, command: freshness.Command) -> None:
         match command:
@@ -328,6 +338,8 @@ class Sidecar:
         first, self._governed = self._governed is None, governed
         spec, local = governed.policy.spec, self._config.workload
         include = tuple(dict.fromkeys((*spec.files.include, *local.files.include)))
+        if not first:
+            self._heartbeat.hasten()
         self._measurer.send(Scope(local.pid, include, spec.files.volatile, local.cgroup, spec.deadman))
         self._deliver_under(spec.deadman, spec.escalate_after)
         self._rounds.every(spec.interval)
@@ -388,11 +400,12 @@ class Sidecar:
                 self._keys.server,
                 catalogue,
                 poison.make(clock.now().wall),
-                clock=lambda: clock.now().boot,
+                clock=clock.now,
                 order=self._measurer.send,
                 tell=self._delivered,
                 escalate_after=escalate_after,
                 silent=settings.before_first_lease == "silent",
+                admin=settings.service.admin if settings.service is not None else None,
             )
             self._delivery.start()
         else:
@@ -419,6 +432,8 @@ class Sidecar:
         self._telling.measurer_lost(reason)
         if self._state.phase is not Phase.ENDED:
             self._step(freshness.MeasurerLost(_lost(reason, now)))
+            if self._delivering.draining:
+                self._delivering.close(reason)
             if self._delivering.closing:
                 # Who would cut what is open is gone.
                 self._delivering.end_envoy(reason)
@@ -443,7 +458,7 @@ class Sidecar:
             self._over.set_exception(error)
 
     def _close_for_good(self) -> None:
-        if self._state.open:
+        if self._state.open or self._delivering.draining:
             self._delivering.close("sidecar-stopped")
             self._delivering.end_envoy("the sidecar stops")
         self._delivering.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sidecar import clock
@@ -55,23 +56,41 @@ class Heartbeat:
         self._stalled = stalled
         self._unanswered = unanswered
         self._answered = 0.0
+        self._number = 0
+        self._hastened = asyncio.Event()
 
     def answered(self) -> None:
         """The measurer sent a beat back: its loop turns as well."""
         self._answered = clock.now().boot
 
+    def hasten(self) -> None:
+        """A beat now, before the dead-man time changes: a shorter one must not find the last beat too long ago."""
+        self._send()
+        self._hastened.set()
+
     async def run(self) -> None:
         """Until cancelled."""
-        number, last = 0, Pulse.now()
+        last, allowed = Pulse.now(), self._deadman()
         self._answered = last.boot
         while True:
             deadman, pulse = self._deadman(), Pulse.now()
-            reason = gap(last, pulse, deadman)
+            # A pause that began under a longer dead-man time is judged by that one.
+            reason = gap(last, pulse, max(allowed, deadman))
             if reason is not None:
                 self._stalled(reason)
                 self._answered = pulse.boot
-            if pulse.boot - self._answered > deadman:
+            if pulse.boot - self._answered > max(allowed, deadman):
                 self._unanswered(f"it has answered no heartbeat for {pulse.boot - self._answered:.1f} s")
-            number, last = number + 1, pulse
-            self._beat(number)
-            await asyncio.sleep(deadman / BEATS)
+            last, allowed = pulse, deadman
+            self._send()
+            await self._pause(deadman / BEATS)
+
+    async def _pause(self, seconds: float) -> None:
+        self._hastened.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hastened.wait()
+
+    def _send(self) -> None:
+        self._number += 1
+        self._beat(self._number)

@@ -22,6 +22,7 @@ from xds.acks import Verdict
 from xds.peer import Peer
 
 _EVENTS = {
+    Happening.DRAINING: Event.DRAINING,
     Happening.CLOSED: Event.CLOSED,
     Happening.BOUNDED: Event.CLOSED,
     Happening.OPENED: Event.OPENED,

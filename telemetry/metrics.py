@@ -69,8 +69,8 @@ ATTESTING = ("nonce", "measured", "signed", "answered", "served")
 """A round's stages at the sidecar, each named by what is done at its end."""
 APPRAISING = ("verified", "appraised", "accepted", "issued")
 """The same round's stages at the authority."""
-CLOSING = ("written", "acknowledged", "swept", "verified")
-"""A closing's steps, each counted from its beginning."""
+CLOSING = ("written", "acknowledged", "swept", "quit", "killed", "ended", "verified")
+"""A closing's rungs, each counted from its beginning; `quit`, `killed` and `ended` are Envoy's and rare."""
 TOTAL = "total"
 
 TIERS = tuple(tier.label for tier in Tier)

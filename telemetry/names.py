@@ -22,6 +22,7 @@ class Event(StrEnum):
     PUSH_REFUSED = "push-refused"
     VIOLATION = "violation"
     WOULD_HAVE = "would-have"
+    DRAINING = "draining"
     CLOSED = "closed"
     OPENED = "opened"
     ESCALATED = "escalated"

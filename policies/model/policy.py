@@ -80,7 +80,15 @@ class RecoveryRules(Strict):
 
 
 class PolicySpec(Strict):
-    """Durations in seconds. interval: between rounds. freshness: of a lease, from the nonce's issue."""
+    """Durations in seconds. interval: between rounds. freshness: of a lease, from the nonce's issue.
+
+    deadman: how long Envoy may stay open without a sign of life. escalate_after: how long it may take to acknowledge
+    a closing before it is asked to quit, or killed.
+
+    connections: `cut` ends what is open with every closing. `drain` lets it go on after drift, for the dead-man time
+    or what is left of the lease, whichever is shorter; nothing new begins meanwhile, and what has not ended by then
+    is cut. After anything but drift all is cut at once, whatever this says.
+    """
 
     mode: Mode = Mode.OBSERVE
     interval: Duration = 30.0

@@ -46,25 +46,37 @@ class Catalogue:
         standing = (*mesh.clusters(service), *mesh.endpoints(service), *mesh.routes(service))
         return cls(settings, ttl, standing, mesh.listeners(service, ttl=ttl))
 
-    def opened(self, identity: Identity) -> Snapshot:
-        """The identity, filters that let requests pass, and the listeners."""
+    def opened(self, identity: Identity, ttl: float) -> Snapshot:
+        """The identity, filters that let requests pass, and the listeners; both for so many seconds."""
         return Snapshot.of(
             *self._secrets(identity.chain, identity.key, identity.bundle),
-            *self._filters(None),
+            *self._filters(None, ttl),
             *self.standing,
-            *self.listeners,
+            *self._listening(ttl),
         )
 
-    def opening(self, identity: Identity, reason: str) -> Snapshot:
-        """The identity while filters still deny: acknowledged first, so that nothing is let in under poison."""
-        return self._denying(self._secrets(identity.chain, identity.key, identity.bundle), reason)
+    def opening(self, identity: Identity, reason: str, *, listening_for: float = 0.0) -> Snapshot:
+        """The identity while filters still deny: acknowledged first, so that nothing is let in under poison.
+
+        listening_for: seconds that listeners which have drained until now stay; 0 where there are none.
+        """
+        return self._denying(self._secrets(identity.chain, identity.key, identity.bundle), reason, listening_for)
 
     def closed(self, poison: Poison, reason: str) -> Snapshot:
         """Poison, filters that deny and say why, and no listeners of ours."""
-        return self._denying(self._secrets(poison.chain, poison.key, poison.bundle), reason)
+        return self._denying(self._secrets(poison.chain, poison.key, poison.bundle), reason, 0.0)
 
-    def _denying(self, secrets: tuple[Resource, Resource], reason: str) -> Snapshot:
-        return Snapshot.of(*secrets, *self._filters(reason), *self.standing)
+    def draining(self, poison: Poison, reason: str, ttl: float) -> Snapshot:
+        """As `closed`, but the listeners stay as they were opened with this ttl, and with them what runs through."""
+        return self._denying(self._secrets(poison.chain, poison.key, poison.bundle), reason, ttl)
+
+    def _denying(self, secrets: tuple[Resource, Resource], reason: str, listening_for: float) -> Snapshot:
+        listening = self._listening(listening_for) if listening_for > 0 else ()
+        return Snapshot.of(*secrets, *self._filters(reason, self.ttl), *self.standing, *listening)
+
+    def _listening(self, ttl: float) -> tuple[Resource, ...]:
+        """Another lifetime is another version to Envoy's ear only: it keeps a listener whose content is the same."""
+        return tuple(each if each.ttl == ttl else each.with_ttl(ttl) for each in self.listeners)
 
     def _secrets(self, chain: bytes, key: bytes, bundle: bytes) -> tuple[Resource, Resource]:
         return (
@@ -72,10 +84,10 @@ class Catalogue:
             secrets.validation_context(self.settings.validation, bundle),
         )
 
-    def _filters(self, reason: str | None) -> tuple[Resource, ...]:
+    def _filters(self, reason: str | None, ttl: float) -> tuple[Resource, ...]:
         http = rbac.http_allow_all() if reason is None else rbac.http_deny_all(reason)
         tcp = rbac.tcp_allow_all() if reason is None else rbac.tcp_deny_all(reason)
         return (
-            *(ecds.extension_config(name, http, ttl=self.ttl) for name in self.settings.http_filters),
-            *(ecds.extension_config(name, tcp, ttl=self.ttl) for name in self.settings.tcp_filters),
+            *(ecds.extension_config(name, http, ttl=ttl) for name in self.settings.http_filters),
+            *(ecds.extension_config(name, tcp, ttl=ttl) for name in self.settings.tcp_filters),
         )

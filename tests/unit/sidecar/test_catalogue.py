@@ -37,29 +37,43 @@ def types(snapshot: Snapshot) -> set[str]:
 
 
 def test_an_envoy_of_somebody_elses_gets_secrets_and_filters_only() -> None:
-    for snapshot in (SDS.opened(IDENTITY), SDS.opening(IDENTITY, "r"), SDS.closed(POISON, "r")):
+    for snapshot in (SDS.opened(IDENTITY, 2.0), SDS.opening(IDENTITY, "r"), SDS.closed(POISON, "r")):
         assert types(snapshot) == {SECRET_TYPE, EXTENSION_CONFIG_TYPE}
 
 
 def test_listeners_are_served_while_open_and_at_no_other_time() -> None:
-    assert set(XDS.opened(IDENTITY).table(LISTENER_TYPE)) == {"inbound-1", "inbound-3", "outbound-db"}
+    assert set(XDS.opened(IDENTITY, 2.0).table(LISTENER_TYPE)) == {"inbound-1", "inbound-3", "outbound-db"}
     assert LISTENER_TYPE not in types(XDS.opening(IDENTITY, "r"))
     assert LISTENER_TYPE not in types(XDS.closed(POISON, "r"))
 
 
 def test_what_carries_traffic_or_lets_it_pass_ends_by_itself() -> None:
-    opened = XDS.opened(IDENTITY)
+    opened = XDS.opened(IDENTITY, 2.0)
     for kind in (LISTENER_TYPE, EXTENSION_CONFIG_TYPE):
         assert {each.ttl for each in opened.table(kind).values()} == {2.0}
 
 
 @pytest.mark.parametrize("kind", [CLUSTER_TYPE, ENDPOINTS_TYPE, ROUTES_TYPE])
 def test_what_stands_does_not_change_by_opening_and_closing(kind: str) -> None:
-    assert XDS.opened(IDENTITY).version(kind) == XDS.closed(POISON, "r").version(kind) != ""
+    assert XDS.opened(IDENTITY, 2.0).version(kind) == XDS.closed(POISON, "r").version(kind) != ""
 
 
 def test_a_renewed_lease_leaves_every_listener_as_it_is() -> None:
     renewed = poison.make(1.0)
-    other = XDS.opened(Identity(renewed.chain, renewed.key, renewed.bundle))
-    assert other.version(LISTENER_TYPE) == XDS.opened(IDENTITY).version(LISTENER_TYPE)
-    assert other.version(SECRET_TYPE) != XDS.opened(IDENTITY).version(SECRET_TYPE)
+    other = XDS.opened(Identity(renewed.chain, renewed.key, renewed.bundle), 2.0)
+    assert other.version(LISTENER_TYPE) == XDS.opened(IDENTITY, 2.0).version(LISTENER_TYPE)
+    assert other.version(SECRET_TYPE) != XDS.opened(IDENTITY, 2.0).version(SECRET_TYPE)
+
+
+def test_what_drains_keeps_its_listeners_as_they_were_and_lets_nothing_new_in() -> None:
+    opened, draining = XDS.opened(IDENTITY, 1.5), XDS.draining(POISON, "r", 1.5)
+    assert draining.version(LISTENER_TYPE) == opened.version(LISTENER_TYPE) != ""
+    closed = XDS.closed(POISON, "r")
+    for kind in (SECRET_TYPE, EXTENSION_CONFIG_TYPE):
+        assert draining.version(kind) == closed.version(kind)
+
+
+def test_a_shorter_life_changes_a_listeners_lifetime_and_nothing_in_it() -> None:
+    longer, shorter = (XDS.opened(IDENTITY, ttl).table(LISTENER_TYPE) for ttl in (2.0, 0.25))
+    assert {each.ttl for each in shorter.values()} == {0.25}
+    assert {name: each.body for name, each in shorter.items()} == {name: each.body for name, each in longer.items()}

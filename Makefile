@@ -1,5 +1,5 @@
 # Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
-.PHONY: demo test setup lint unit system test-bare bench clean
+.PHONY: demo test setup lint unit system test-bare bench bench-peers clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?=
@@ -34,6 +34,11 @@ bench: setup
 	.venv/bin/proofbeat bench round $(ARGS)
 	.venv/bin/proofbeat bench violation $(ARGS)
 	.venv/bin/proofbeat bench start $(ARGS)
+	.venv/bin/proofbeat bench xds-push $(ARGS)
+
+# What `bench xds-push` is measured beside. Needs Go, or takes it from PyPI.
+bench-peers: setup
+	@tools/peers.sh
 
 # Every parser against mutated input (docs/fuzzing.md): `make fuzz SECONDS=600 TARGET="cbor evidence" JOBS=1`.
 fuzz: setup

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,25 +40,31 @@ Figure = Distribution | Value
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """what: in words. budget, measured: in the unit that `what` names."""
+    """what: in words. budget, measured: in the unit that `what` names. at_least: more is better."""
 
     what: str
     budget: float
     measured: float
+    at_least: bool = False
 
     @property
     def holds(self) -> bool:
-        return self.measured <= self.budget
+        """Never where nothing was measured, which is not a number."""
+        return self.measured >= self.budget if self.at_least else self.measured <= self.budget
+
+    def plain(self) -> dict[str, Any]:
+        """The contract's shape."""
+        return {"what": self.what, "budget": self.budget, "measured": self.measured, "holds": self.holds}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One benchmark's outcome. peers: figures by name; a peer that is not here says why."""
+    """One benchmark's outcome. peers: figures by name; one that is not here says so, under `missing`."""
 
     bench: str
     figures: dict[str, Figure]
     budgets: tuple[Budget, ...]
-    peers: dict[str, Any] = field(default_factory=dict)
+    peers: Mapping[str, Mapping[str, Figure | str]] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:
@@ -69,10 +75,14 @@ class Report:
         return {
             "bench": self.bench,
             "machine": machine(),
-            "figures": {name: asdict(figure) for name, figure in self.figures.items()},
-            "peers": self.peers,
-            "budgets": [{**asdict(budget), "holds": budget.holds} for budget in self.budgets],
+            "figures": _plain(self.figures),
+            "peers": {name: _plain(figures) for name, figures in self.peers.items()},
+            "budgets": [budget.plain() for budget in self.budgets],
         }
+
+
+def _plain(figures: Mapping[str, Figure | str]) -> dict[str, Any]:
+    return {name: figure if isinstance(figure, str) else asdict(figure) for name, figure in figures.items()}
 
 
 def machine() -> dict[str, Any]:

@@ -11,12 +11,14 @@ from attestation.errors import InvalidInput
 from proofbeat.bench import round as round_bench
 from proofbeat.bench import start, telemetry, violation
 from proofbeat.bench.faults import run as faults
-from proofbeat.bench.figures import Distribution, Report
+from proofbeat.bench.figures import Distribution, Figure, Report
+from proofbeat.bench.push import run as push
 
 BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "round": (round_bench.run, "one round with evidence, stage by stage"),
     "violation": (violation.run, "a modified file: seen, refused, cut, open again"),
     "start": (start.run, "start to first certificate; memory and idle cost"),
+    "xds-push": (push.run, "one secret to 1, 200 and 1,000 streams, beside go-control-plane"),
     "telemetry": (telemetry.run, "what exporting costs a round"),
     "faults": (faults.run, "random faults under load: what leaked, what was lost, how long it was out"),
 }
@@ -30,7 +32,7 @@ async def run(name: str, *, as_json: bool, quick: bool, options: Mapping[str, An
         return True
     if name not in BENCHES:
         raise InvalidInput(f"no benchmark {name!r}", where="bench", mend=f"There are: {', '.join(BENCHES)}.")
-    print(f"bench {name}: a mesh of two real Envoys is set up; this takes a while", file=sys.stderr)
+    print(f"bench {name}: {BENCHES[name][1]}; this takes a while", file=sys.stderr)
     given = {key: value for key, value in (options or {}).items() if value is not None}
     if given and name != "faults":
         raise InvalidInput(f"{name} takes no --{next(iter(given))}", where="bench", mend="`bench faults` does.")
@@ -50,15 +52,25 @@ def _print(report: Report) -> None:
     for column in ("", "unit", "samples", "p50", "p95", "p99", "max"):
         table.add_column(column, justify="left" if column in ("", "unit") else "right")
     for name, figure in report.figures.items():
-        if isinstance(figure, Distribution):
-            shown = [str(figure.samples), *(f"{each:g}" for each in (figure.p50, figure.p95, figure.p99, figure.max))]
-        else:
-            shown = ["", f"{figure.value:g}", "", "", ""]
-        table.add_row(name.replace("_", " "), figure.unit, *shown)
+        table.add_row(*_row(name, figure))
+    for peer, figures in report.peers.items():
+        for name, each in figures.items():
+            if not isinstance(each, str):
+                table.add_row(*_row(f"{peer}: {name}", each), style="dim")
     console = Console(highlight=False)
     console.print(table)
     for budget in report.budgets:
         mark = "[green]holds[/]" if budget.holds else "[red]does not hold[/]"
-        console.print(f"{mark}  {budget.what}: {budget.measured:g} (budget {budget.budget:g})")
+        bound = "at least " if budget.at_least else ""
+        console.print(f"{mark}  {budget.what}: {budget.measured:g} (budget {bound}{budget.budget:g})")
     for peer, figures in report.peers.items():
-        console.print(f"[dim]{peer}: {figures.get('missing', figures)}[/]")
+        if "missing" in figures:
+            console.print(f"[dim]{peer}: {figures['missing']}[/]")
+
+
+def _row(name: str, figure: Figure) -> list[str]:
+    if isinstance(figure, Distribution):
+        shown = [str(figure.samples), *(f"{each:g}" for each in (figure.p50, figure.p95, figure.p99, figure.max))]
+    else:
+        shown = ["", f"{figure.value:g}", "", "", ""]
+    return [name.replace("_", " "), figure.unit, *shown]

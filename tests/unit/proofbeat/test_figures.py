@@ -19,3 +19,11 @@ def test_a_report_holds_only_if_each_of_its_budgets_does() -> None:
 
 def test_a_budget_without_a_measurement_does_not_hold() -> None:
     assert not Budget("a", 2.0, Distribution.of([]).p99).holds
+
+
+def test_where_more_is_better_a_budget_is_a_least_and_nothing_measured_does_not_hold() -> None:
+    assert [Budget("a", 2.0, measured, at_least=True).holds for measured in (1.9, 2.0, float("nan"))] == [
+        False,
+        True,
+        False,
+    ]

@@ -59,6 +59,21 @@ def privileges(policy: AttestationPolicy) -> str:
     return _policy(policy, "processes", "{requireNoNewPrivileges: false}")
 
 
+OTHER_PROXIES = "other"
+"""The version under which an Envoy is listed whose version nobody has said."""
+
+
+def proxy(digest: Digest, references: ReferenceValues) -> str:
+    """An Envoy with this digest."""
+    known = references.spec.proxies.get(OTHER_PROXIES, ())
+    return _references(references, "proxies", OTHER_PROXIES, _digests(known, digest))
+
+
+def proxy_rule(field: str, policy: AttestationPolicy) -> str:
+    """field: one of spec.proxy that asks for something."""
+    return _policy(policy, "proxy", f"{{{field}: false}}")
+
+
 def unmeasured(layer: Layer, policy: AttestationPolicy) -> str:
     """A layer that is measured where it can be, and missed by nobody where it cannot."""
     if policy.spec.demand(layer) is Demand.OFF:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from attestation import manifest, processes
+from attestation import manifest, processes, proxy
 from attestation.claims import Claims, LayerClaim
 from attestation.coverage import Coverage, Cutting, Grade, Guarantee
 from attestation.digests import Digest
@@ -13,6 +13,7 @@ from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
 from attestation.violation import ViolationClass
 from policies.appraise import allowing
 from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file
+from policies.appraise.proxy import check_proxy, nobody_seated
 from policies.appraise.reasons import Finding, Verdict
 from policies.model.places import rule
 from policies.model.policy import AttestationPolicy, Demand
@@ -22,7 +23,7 @@ APPROVED = int(Tier.AFFIRMING)
 STALE = int(Tier.WARNING)
 CONTRAINDICATED = int(Tier.CONTRAINDICATED)
 
-JUDGED = (Layer.FILES, Layer.PROCESSES)
+JUDGED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY)
 """The layers for which checks exist. A policy that requires another one cannot be met, and says so."""
 
 
@@ -38,17 +39,22 @@ def appraise(
     # 2. Does each layer's content agree with the reference values?
     files = _files(_claim(claims, Layer.FILES), bodies, policy, references)
     executables = _processes(_claim(claims, Layer.PROCESSES), bodies, policy, references)
+    envoy, seated = _proxy(_claim(claims, Layer.PROXY), bodies, policy, references)
+    if not seated and not standing[Layer.PROXY] and policy.spec.demand(Layer.PROXY) is Demand.REQUIRED:
+        standing[Layer.PROXY] = [nobody_seated(policy)]
     # 3. Are the watchers themselves what policy asks for?
     watchers = _coverage(claims.coverage, policy)
     # 4. One vector; every reason named.
     vector = TrustVector(
         instance_identity=APPROVED,
-        configuration=_configuration(watchers, standing),
+        configuration=_worst(
+            _configuration(watchers, standing), _value(envoy, standing[Layer.PROXY], policy.spec.demand(Layer.PROXY))
+        ),
         file_system=_value(files, standing[Layer.FILES], policy.spec.demand(Layer.FILES)),
         executables=_value(executables, standing[Layer.PROCESSES], policy.spec.demand(Layer.PROCESSES)),
     )
     late = [finding for found in standing.values() for finding in found]
-    return Verdict(vector, (*files[:MOST_FINDINGS], *executables[:MOST_FINDINGS], *late, *watchers))
+    return Verdict(vector, (*envoy, *files[:MOST_FINDINGS], *executables[:MOST_FINDINGS], *late, *watchers))
 
 
 def _claim(claims: Claims, layer: Layer) -> LayerClaim | None:
@@ -120,6 +126,16 @@ def _processes(
     return [finding for kind in kinds for finding in check_process(kind, policy, references)]
 
 
+def _proxy(
+    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: ReferenceValues
+) -> tuple[list[Finding], bool]:
+    """What is found of the Envoy that holds the key, and whether there is one."""
+    if claim is None or policy.spec.demand(Layer.PROXY) is Demand.OFF:
+        return [], False
+    seated = proxy.unpack(bodies[claim.digest])
+    return (check_proxy(seated, policy, references), True) if seated is not None else ([], False)
+
+
 def _coverage(coverage: Coverage, policy: AttestationPolicy) -> list[Finding]:
     asked = policy.spec.coverage
     found = []
@@ -168,6 +184,13 @@ def _value(findings: list[Finding], standing: list[Finding], demand: Demand) -> 
     if any(finding.kind != "layer-old" for finding in standing):
         return UNKNOWN
     return STALE if standing else APPROVED
+
+
+def _worst(one: int, other: int) -> int:
+    """Of two claims about the same thing: the graver tier, none before affirming, nothing claimed before nothing."""
+    if NO_CLAIM in (one, other):
+        return max(one, other)
+    return UNKNOWN if UNKNOWN in (one, other) and max(one, other) <= APPROVED else max(one, other)
 
 
 def _configuration(watchers: list[Finding], standing: dict[Layer, list[Finding]]) -> int:

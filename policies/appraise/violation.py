@@ -12,12 +12,14 @@ from attestation.facts import (
     FileFact,
     ProcessAspect,
     ProcessFact,
+    ProxyFact,
 )
 from attestation.layers import Layer
 from attestation.manifest import FILE, NO_DIGEST, Entry
 from attestation.violation import Violation, ViolationClass
 from policies.appraise import allowing
 from policies.appraise.layers import check_executable, check_file, exceeds, missing_file
+from policies.appraise.proxy import check_proxy
 from policies.appraise.reasons import Finding
 from policies.model.places import rule
 from policies.model.policy import AttestationPolicy, Demand
@@ -34,6 +36,8 @@ def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues)
         return _process(fact, policy)
     if isinstance(fact, CollectorFact):
         return _collector(fact, policy)
+    if isinstance(fact, ProxyFact):
+        return _proxy(fact, policy, references)
     return None
 
 
@@ -56,6 +60,15 @@ def _execution(fact: ExecutionFact, policy: AttestationPolicy, references: Refer
         return None
     finding = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
     return _violation(finding, fact.at, f", as pid {fact.process.pid}", fact.process) if finding else None
+
+
+def _proxy(fact: ProxyFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
+    """The gravest of what is found; a round tells the others."""
+    if policy.spec.demand(Layer.PROXY) is Demand.OFF:
+        return None
+    finding = next(iter(check_proxy(fact.proxy, policy, references)), None)
+    by = f", as pid {fact.process.pid}" + (f"; attached: {fact.tracer}" if fact.tracer else "")
+    return _violation(finding, fact.at, by, fact.process) if finding else None
 
 
 def _violation(finding: Finding, at: float, by: str, process: Actor | None) -> Violation:

@@ -63,6 +63,22 @@ class ProcessRules(Strict):
     most_capabilities: str | None = Field(default=None, pattern=r"^[0-9a-f]{1,16}$")
 
 
+class ProxyRules(Strict):
+    """What the Envoy that holds the key must be, where the layer `proxy` is measured.
+
+    require_referenced: its executable is among the reference values. require_no_tracer: nobody is attached to it.
+    require_drain_now: a listener that is taken away cuts its connections (`--drain-time-s 0`). require_deny_filters:
+    it has accepted filters of ours that can deny. require_resumption_off: no TLS session is resumed; only known where
+    its listeners are ours (`delivery.mode: xds`).
+    """
+
+    require_referenced: bool = True
+    require_no_tracer: bool = True
+    require_drain_now: bool = False
+    require_deny_filters: bool = False
+    require_resumption_off: bool = False
+
+
 class CoverageDemand(Strict):
     """The least that the watchers themselves must be. weakest values accepted, best first in each enum.
 
@@ -101,6 +117,8 @@ class PolicySpec(Strict):
     )
     files: FileRules = FileRules()
     processes: ProcessRules = ProcessRules()
+    proxy: ProxyRules = Field(default=ProxyRules(), exclude_if=lambda rules: rules == ProxyRules())
+    """Not written where it says nothing new, so that a sidecar which does not know it reads such a policy, too."""
     coverage: CoverageDemand = CoverageDemand()
     recovery: RecoveryRules = RecoveryRules()
 

@@ -44,10 +44,15 @@ class FileReference(Strict):
 
 
 class ReferenceSpec(Strict):
-    """files: path -> what it may be. executables: path -> digests that may run, loaders included."""
+    """files: path -> what it may be. executables: path -> digests that may run, loaders included.
+
+    proxies: Envoy's version -> digests of its builds that may hold the key. What Envoy says of its version itself is
+    believed by nobody; the digest tells it. Not written where it is empty, as PolicySpec.proxy.
+    """
 
     files: dict[str, FileReference] = Field(default_factory=dict)
     executables: dict[str, tuple[ReferenceDigest, ...]] = Field(default_factory=dict)
+    proxies: dict[str, tuple[ReferenceDigest, ...]] = Field(default_factory=dict, exclude_if=lambda known: not known)
 
 
 class ReferenceValues(Strict):

@@ -1,0 +1,139 @@
+"""The checks of the Envoy that is given the key: the same ones for the sidecar's facts and the verifier's claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attestation.digests import Digest
+from attestation.layers import Layer
+from attestation.proxy import Denial, Known, Proxy
+from attestation.violation import ViolationClass
+from policies.appraise import allowing
+from policies.appraise.reasons import Finding
+from policies.model.places import rule
+from policies.model.policy import AttestationPolicy
+from policies.model.references import ReferenceValues
+
+SUBJECT = "Envoy"
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What one rule of `spec.proxy` asks. kind, otherwise: what it is called, and said to be, where that is not so."""
+
+    field: str
+    kind: str
+    expected: str
+    otherwise: str
+    mend: str
+    finding_class: ViolationClass = ViolationClass.DRIFT
+
+    def finding(self, answer: Known, policy: AttestationPolicy) -> Finding | None:
+        """What nobody can answer is put right by other means than what is answered wrongly: it is never tamper."""
+        if answer is Known.YES:
+            return None
+        unknown = answer is Known.UNKNOWN
+        return Finding(
+            "proxy-unknown" if unknown else self.kind,
+            ViolationClass.DRIFT if unknown else self.finding_class,
+            Layer.PROXY,
+            SUBJECT,
+            self.expected,
+            "it cannot be found out" if unknown else self.otherwise,
+            rule(policy, f"proxy.{self.field}"),
+            self.mend,
+            allowing.proxy_rule(self.field, policy),
+        )
+
+
+_LOOK = "`proofbeat doctor` says what the measurer needs to look into Envoy."
+_READ = _Question("requireReferenced", "proxy-unknown", "its executable must be referenced", "", _LOOK)
+_ALONE = _Question(
+    "requireNoTracer",
+    "proxy-traced",
+    "nobody may be attached to it",
+    "somebody is",
+    "Start a new instance, with an Envoy that nobody is attached to.",
+    ViolationClass.TAMPER,
+)
+_DENIES = _Question(
+    "requireDenyFilters",
+    "proxy-undenied",
+    "filters that can deny must be in force",
+    "it did not ask for one, or refused it",
+    "Give Envoy's listeners the filters that docs/hardening.md names, and start it again.",
+)
+_CUTS = _Question(
+    "requireDrainNow",
+    "proxy-draining",
+    "it must be started with --drain-time-s 0",
+    "it was not",
+    "Start Envoy again with --drain-time-s 0.",
+)
+_FORGETS = _Question(
+    "requireResumptionOff",
+    "proxy-resuming",
+    "no TLS session may be resumed",
+    "one may be",
+    "Have everything delivered to Envoy (`delivery.mode: xds`): only then is it known.",
+)
+
+
+def check_proxy(proxy: Proxy, policy: AttestationPolicy, references: ReferenceValues) -> list[Finding]:
+    """Everything about it that is not as policy asks, the gravest first. What is not known is not good enough."""
+    rules, process = policy.spec.proxy, proxy.process
+    found = [
+        _executable(process.executable, policy, references) if rules.require_referenced else None,
+        _ALONE.finding(_opposite(process.traced), policy) if rules.require_no_tracer else None,
+        _DENIES.finding(_can_deny(proxy.denial), policy) if rules.require_deny_filters else None,
+        _CUTS.finding(process.drains_at_once, policy) if rules.require_drain_now else None,
+        _FORGETS.finding(proxy.resumption_off, policy) if rules.require_resumption_off else None,
+    ]
+    findings = [each for each in found if each is not None]
+    return sorted(findings, key=lambda each: each.finding_class is not ViolationClass.TAMPER)
+
+
+def nobody_seated(policy: AttestationPolicy) -> Finding:
+    """The layer is required and nobody holds the key.
+
+    No deadlock: Envoy takes the seat without a certificate, before the first lease as well, and is measured there.
+    """
+    return Finding(
+        "proxy-absent",
+        ViolationClass.DRIFT,
+        Layer.PROXY,
+        SUBJECT,
+        "one must hold the key socket to be attested",
+        "none does",
+        rule(policy, "layers", Layer.PROXY),
+        "Start Envoy: it needs no certificate to be measured.",
+        allowing.unmeasured(Layer.PROXY, policy),
+    )
+
+
+def _executable(digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
+    if not digest:
+        return _READ.finding(Known.UNKNOWN, policy)
+    known = references.spec.proxies
+    if any(digest in digests for digests in known.values()):
+        return None
+    return Finding(
+        "proxy-foreign",
+        ViolationClass.TAMPER,
+        Layer.PROXY,
+        SUBJECT,
+        f"only {', '.join(sorted(known))} may be" if known else "no reference value allows it",
+        f"it runs sha256:{digest[:12]}",
+        rule(references, "proxies"),
+        "Start a new instance with an Envoy that is referenced; if this one is meant, allow it first.",
+        allowing.proxy(digest, references),
+    )
+
+
+def _opposite(answer: Known) -> Known:
+    return {Known.YES: Known.NO, Known.NO: Known.YES, Known.UNKNOWN: Known.UNKNOWN}[answer]
+
+
+def _can_deny(denial: Denial) -> Known:
+    """What has nothing to let in yet needs nothing that denies."""
+    return Known.NO if denial is Denial.MISSING else Known.YES

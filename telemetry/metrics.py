@@ -86,6 +86,7 @@ VIOLATIONS = (
     "execution-deleted",
     *(f"process-{aspect}" for aspect in ProcessAspect),
     *(f"collector-{state}" for state in CollectorState if state is not CollectorState.RUNNING),
+    *(f"proxy-{what}" for what in ("foreign", "traced", "undenied", "draining", "resuming", "unknown")),
     "measurer-lost",
     "key-socket-second-client",
     "contraindicated",
@@ -93,7 +94,7 @@ VIOLATIONS = (
     "quarantined-order",
     "quarantined-clone",
 )
-COLLECTORS = ("files", "processes.executions", "processes.rights")
+COLLECTORS = ("files", "processes.executions", "processes.rights", "proxy")
 
 LEASE_REMAINING = Metric(
     "proofbeat_lease_remaining_seconds",

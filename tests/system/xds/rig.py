@@ -67,9 +67,10 @@ class Events:
         await self.until(lambda events: set(names) <= {n for v in events.verdicts if v.accepted for n in v.resources})
 
 
-def make_server(path: Path, events: Events) -> Server:
+def make_server(path: Path, events: Events, judged: Callable[[Verdict], None] | None = None) -> Server:
+    """judged: hears the verdicts in the place of `events`."""
     rules = Admission(frozenset({os.getuid()}), on_refused=events.refused)
-    return Server(Endpoint(path), rules, on_verdict=events.verdict)
+    return Server(Endpoint(path), rules, on_verdict=judged or events.verdict)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -73,6 +73,17 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
+class Sever:
+    """End what the guarded Envoy has open to these remote addresses, and nothing else; again until none is left.
+
+    addresses: attestation.addresses has their form.
+    """
+
+    number: int
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KillEnvoy:
     """The last rung: SIGKILL through the pidfd."""
 
@@ -125,6 +136,15 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True)
+class Severed:
+    """Answer to Sever. left: connections to those addresses that are still there."""
+
+    number: int
+    destroyed: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class Guarded:
     """Answer to Guard. workload: it is a process of the workload, which is guarded by nobody and gets no key."""
 
@@ -162,12 +182,14 @@ Message = (
     | Measure
     | Guard
     | Sweep
+    | Sever
     | KillEnvoy
     | Beat
     | Pinned
     | Covered
     | Observed
     | Swept
+    | Severed
     | Guarded
     | Inspected
     | Fault

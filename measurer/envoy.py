@@ -7,10 +7,11 @@ import select
 import signal
 import threading
 
+from attestation.addresses import parse
 from attestation.coverage import Cutting
 from attestation.errors import InvalidInput
 from measurer.scope import pid_of
-from measurer.sockets import Cut, Cutter, has_ended
+from measurer.sockets import Cut, Cutter, has_ended, remote
 
 _NOTHING, _ALIVE = Cut(0, 0, 0), Cut(0, 1, 0)
 _DIES_WITHIN_MS = 500
@@ -62,6 +63,12 @@ class Envoy:
             if self._closed:
                 return _NOTHING
             return self._cutter.sweep(goes_on=has_ended(self.pidfd)) if verify else self._cutter.strike()
+
+    def sever(self, addresses: tuple[str, ...]) -> Cut:
+        """End what it has open to these remote addresses. Raises InvalidInput for one that is none."""
+        remotes = frozenset(remote(*parse(each)) for each in addresses)
+        with self._lock:
+            return _NOTHING if self._closed else self._cutter.sever(remotes)
 
     def cut_off(self) -> Cut:
         """End its connections, then the process, then what the process may have opened in between."""

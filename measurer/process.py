@@ -19,6 +19,8 @@ from attestation.channel import (
     Message,
     Pinned,
     Scope,
+    Sever,
+    Severed,
     Sweep,
     Swept,
 )
@@ -121,6 +123,9 @@ class Measurer:
                 self._guard(pid, descriptors)
             case Sweep(number, verify):
                 self._answer(number, self._envoy.sweep(verify=verify) if self._envoy else Cut(0, 0, 0))
+            case Sever(number, addresses):
+                cut = self._envoy.sever(addresses) if self._envoy else Cut(0, 0, 0)
+                self._channel.send(Severed(number, cut.destroyed, cut.left))
             case KillEnvoy(number):
                 self._answer(number, self._envoy.kill() if self._envoy else Cut(0, 0, 0))
             case _:

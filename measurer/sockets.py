@@ -9,6 +9,7 @@ namespace's user namespace and CONFIG_INET_DIAG_DESTROY.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import select
 import socket
@@ -35,6 +36,10 @@ _BATCH = 64
 _EVERY_ADDRESS = bytes(16)
 
 
+Remote = tuple[bytes, bytes]
+"""A port and an address of 16 bytes in network order; the first four for IPv4, the others zero."""
+
+
 @dataclass(frozen=True, slots=True)
 class Socket:
     """One TCP socket. identity: the kernel's inet_diag_sockid, which ends with a cookie that is never used again."""
@@ -52,6 +57,11 @@ class Socket:
     def port(self) -> bytes:
         """Local port, as the kernel wrote it."""
         return self.identity[:2]
+
+    @property
+    def remote(self) -> Remote:
+        """Remote port and address, as the kernel wrote them."""
+        return self.identity[2:4], self.identity[20:36]
 
     @property
     def address(self) -> bytes:
@@ -202,6 +212,24 @@ class Cutter:
             self._diagnosis.destroy(mine)
         return Cut(len(mine), 0, 1) if self.may_destroy else Cut(0, len(mine), 1)
 
+    def sever(self, remotes: frozenset[Remote]) -> Cut:
+        """Destroy what is open to these remote ends, again and again until a dump has none. Raises OSError."""
+        self._own, self._foreign = set(), set()
+        met: set[bytes] = set()
+        open_to: list[Socket] = []
+        for passes in range(1, _MOST_PASSES + 1):
+            try:
+                open_to = [each for each in self._mine() if each.remote in remotes]
+            except PermissionError:
+                return _UNSEEN
+            if not open_to:
+                return Cut(len(met), 0, passes)
+            if not self.may_destroy:
+                return Cut(0, len(open_to), passes)
+            met.update(each.cookie for each in open_to)
+            self._diagnosis.destroy(open_to)
+        return Cut(len(met) - len(open_to), len(open_to), _MOST_PASSES)
+
     def _mine(self) -> list[Socket]:
         everything = list(self._diagnosis.dump(_OPEN_STATES | 1 << _TCP_LISTEN))
         self._attribute({each.inode for each in everything if each.inode})
@@ -233,6 +261,11 @@ class Cutter:
 def _accepts(listening: set[tuple[bytes, bytes]], connection: Socket) -> bool:
     """Is this connection one that would be accepted there?"""
     return (connection.port, connection.address) in listening or (connection.port, _EVERY_ADDRESS) in listening
+
+
+def remote(host: str, port: int) -> Remote:
+    """An IP address and a port as the kernel writes them."""
+    return port.to_bytes(2, "big"), ipaddress.ip_address(host).packed.ljust(16, b"\0")
 
 
 def has_ended(pidfd: int) -> bool:

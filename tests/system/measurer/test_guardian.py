@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from attestation.channel import Covered, KillEnvoy, Scope, Sweep, Swept
+from attestation.channel import Covered, KillEnvoy, Scope, Sever, Severed, Sweep, Swept
 from attestation.coverage import Cutting, Grade
 from attestation.facts import CollectorFact, CollectorState
 from tests.system.measurer.conftest import needs_root
@@ -104,6 +104,36 @@ def test_a_sweep_cuts_a_hundred_connections_and_only_those_of_the_proxy(
             assert all(is_reset(each) for each in proxy.held[100:])
     finally:
         bystander.end()
+
+
+def test_what_is_open_to_an_address_is_cut_in_either_family_and_nothing_else_is(
+    workload: Workload, proxy: Proxy, tree: Path, elsewhere: Path
+) -> None:
+    other = Proxy()
+    six = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    try:
+        proxy.connect(3)
+        other.connect(1)
+        proxy.accept(2, socket.AF_INET, "127.0.0.1", elsewhere)
+        proxy.begin(f"kept.append(socket.create_connection(('::1', {six.getsockname()[1]})))")
+        over_six, _ = six.accept()
+        assert proxy.process.stdout
+        assert proxy.process.stdout.readline() == "done\n"
+        with over_six, Sidecar(Scope(workload.pid, (str(tree),), deadman=30.0)) as sidecar:
+            sidecar.settle()
+            sidecar.guard(proxy.pid)
+            four = f"127.0.0.1:{proxy.listener.getsockname()[1]}"
+            strangers = (f"127.0.0.1:{other.listener.getsockname()[1]}", "192.0.2.7:9443")
+            sidecar.send(Sever(1, (four, *strangers)))
+            assert sidecar.expect(Severed) == Severed(1, 3, 0)
+            assert all(is_reset(each) for each in proxy.held[:3])
+            assert not any(is_reset(each, 0.05) for each in (*proxy.held[3:], *other.held, over_six))
+            sidecar.send(Sever(2, (f"[::1]:{six.getsockname()[1]}",)))
+            assert sidecar.expect(Severed, lambda each: each.number == 2) == Severed(2, 1, 0)
+            assert is_reset(over_six)
+    finally:
+        six.close()
+        other.end()
 
 
 def test_a_connection_that_waits_to_be_accepted_is_cut_as_well(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation import channel, manifest, processes
-from attestation.channel import Beat, Covered, Fault, Measure, Observed, Pinned, Scope, Swept
+from attestation.channel import Beat, Covered, Fault, Measure, Observed, Pinned, Scope, Sever, Severed, Swept
 from attestation.claims import Claims
 from attestation.errors import InvalidInput, MalformedEvidence
 from attestation.facts import Actor, ExecutionFact, FileChange, FileFact, Sighting
@@ -151,6 +151,8 @@ MESSAGES: Iterable[channel.Message] = (
     Covered(CLAIMS.coverage),
     Observed(Observation(Layer.FILES, "ab" * 32, Method.FULL, 1.0, 1.0, 3), has_body=True),
     Swept(1, 2, 0, 3, 4.5),
+    Sever(1, ("127.0.0.1:9443", "[::1]:9443")),
+    Severed(1, 2, 0),
     Fault("it broke", "here", ""),
     FileFact(1.0, "/srv/app/x", FileChange.REMOVED, actor=Actor(7, "/bin/sh")),
     ExecutionFact(1.0, "/bin/sh", "ab" * 32, Actor(7), Sighting.EVENT),

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.system.closing.clients import ENDED, KeptAlive, Tcp
+from tests.system.closing.service import Service as Application
 from tests.system.xds.facts import HTTP, TCP, World, described, filters, identity, world
-from tests.system.xds.pki import Authority, client_context
+from tests.system.xds.pki import Authority, client_context, server_context
 from tests.system.xds.rig import LOCALHOST, PATIENCE, SPIFFE_ID, Events, call_once, envoy, make_server, until
 from xds.resources.secrets import SECRET_TYPE, tls_certificate, validation_context
+from xds.resources.service import HostPort
 from xds.snapshot import Reference, Snapshot
 
 CERTIFICATE = Reference(SECRET_TYPE, "default")
@@ -132,8 +134,35 @@ def test_without_that_a_session_is_resumed_although_the_certificate_behind_it_ha
         own.tells(story)
 
 
+@pytest.mark.parametrize("ours", [True, False], ids=["ours", "as by default"])
+def test_a_session_that_a_peer_offers_is_not_kept_though_by_default_it_is(ours: bool, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        authority = Authority("mesh")
+        context = server_context(authority.leaf(SPIFFE_ID), authority.bundle_pem, tmp_path)
+        peer = await asyncio.start_server(Application().http, LOCALHOST, 0, ssl=context)
+        port = HostPort(LOCALHOST, int(peer.sockets[0].getsockname()[1]))
+        description = described(tmp_path, 1, 1)
+        calling = replace(description.service.upstreams[HTTP], peers=(port,), connection_per_request=True)
+        description = replace(description, service=replace(description.service, upstreams=(calling,)))
+        async with (
+            peer,
+            make_server(description.xds_socket, Events()) as server,
+            envoy(description, tmp_path, bootstrap=str if ours else with_resumption) as proxy,
+        ):
+            server.publish(Snapshot.of(*identity(authority), *filters()))
+            await proxy.until_ready()
+            for _ in range(4):
+                assert (await call_once(calling.listen.port)).status == 200
+            reused = await proxy.stat("cluster.http-peer.ssl.session_reused")
+            assert (reused == 0) is ours
+
+    asyncio.run(scenario())
+
+
 def with_resumption(bootstrap: str) -> str:
-    return re.sub(r'("disable_state\w+_session_resumption": )true', r"\1false", bootstrap)
+    """As Envoy has it by default."""
+    allowed = re.sub(r'("disable_state\w+_session_resumption": )true', r"\1false", bootstrap)
+    return allowed.replace('"max_session_keys": 0', '"max_session_keys": 1')
 
 
 def now() -> datetime.datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from attestation import manifest, processes
+from attestation import manifest, processes, proxy
 from attestation.claims import Claims
 from attestation.digests import Digest
 from attestation.errors import Refused
@@ -17,6 +17,7 @@ from wire.problems import Kind
 _DIGEST_OF: dict[Layer, Callable[[bytes], Digest]] = {
     Layer.FILES: manifest.digest,
     Layer.PROCESSES: processes.digest,
+    Layer.PROXY: proxy.digest,
 }
 """Under which domain a layer's body is hashed; layers that are not here have no body."""
 

@@ -24,6 +24,8 @@ from authority.api.challenges import Challenges
 from authority.api.session import SessionApi
 from authority.asking import Asking
 from authority.config import AuthorityConfig
+from authority.denials import SKEW_MS
+from authority.denying import Denying
 from authority.doors import IDLE_SECONDS, Doors, Intake
 from authority.enrolment import Enrolments
 from authority.instances import Instances
@@ -34,6 +36,7 @@ from authority.issuer.issuer import Issuer
 from authority.metering import Metering
 from authority.nonces import Nonces
 from authority.orders import Orders
+from authority.reaching import Reaching
 from authority.rounds import Rounds
 from authority.rules import Rules
 from authority.serving import Serving
@@ -42,11 +45,11 @@ from authority.store.records import Enrolled, InstanceState
 from authority.store.store import Store
 from authority.why import Why
 from policies.model import load as policies
-from telemetry import metrics
+from telemetry import logs, metrics
 from telemetry.exporting import exported
 from telemetry.recorder import Recorder
 from wire import messages, tls
-from wire.messages import AttestNow, Cause, PolicyChanged, Quarantined, Standing
+from wire.messages import AttestNow, Cause, Denials, PolicyChanged, Quarantined, Standing
 
 _HOUSEKEEPING = 10.0
 _LEAST_MEMORY_MS = 60_000
@@ -85,15 +88,30 @@ class Authority:
         keys = keyring.opened(config.store.with_suffix(".keys"), now=clock())
         self._instances = Instances(self._store)
         self._nonces = Nonces(self._instances, keys, clock)
-        self._orders = Orders(self._store, self._instances, self._signer, clock, self._sessions.push)
+        issuer = Issuer(self._ca)
+        self._denying = Denying(self._store, issuer, self._rules, self._sessions.announce, clock, logs.logger())
+        self._orders = Orders(
+            self._store, self._instances, self._signer, clock, self._sessions.push, self._denying.changed
+        )
         self._recorder = Recorder(metrics.AUTHORITY)
         self._recorder.subject = {"trust_domain": config.trust_domain}
         metering = Metering(self._recorder, self._sessions)
         rounds = Rounds(
-            self._store, self._instances, Issuer(self._ca), keys, self._nonces, clock, self._on_quarantine, metering
+            self._store,
+            self._instances,
+            issuer,
+            keys,
+            self._nonces,
+            clock,
+            self._on_quarantine,
+            self._denying,
+            metering,
         )
+        reaching = Reaching(self._store, self._instances, self._denying)
         self._enrolments = Enrolments(self._store, self._instances, self._nonces, self._ca, keys, self._rules, clock)
-        self._answering = Answering(self._store, self._instances, self._nonces, rounds, self._orders, self._rules)
+        self._answering = Answering(
+            self._store, self._instances, self._nonces, rounds, self._orders, self._denying, reaching, self._rules
+        )
         self._challenges = Challenges(keys, clock)
         retire_after = config.history.retire_after
         self._asking = Asking(self._store, self._sessions, self._rules, clock, retire_after)
@@ -105,6 +123,7 @@ class Authority:
             self._store.open()
             stack.callback(self._store.close)
             await self.reload_policies()
+            await self._denying.start()
             again = self._serving.renew(self._clock())
             admin = await stack.enter_async_context(_set_up(AdminApi(self).routes(), replies.as_problems))
             await web.SockSite(admin, bound_socket(self._config.admin)).start()
@@ -118,6 +137,7 @@ class Authority:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._renew(again))
                 tasks.create_task(self._keep_house())
+                tasks.create_task(self._denying.run())
                 tasks.create_task(doors.serve(public.server))
 
     async def create_token(self, registration: str, *, lifetime: float = 3600.0) -> str:
@@ -139,6 +159,10 @@ class Authority:
     async def instance(self, instance: InstanceId) -> InstanceState:
         """One instance. Raises Refused (instance-unknown)."""
         return await self._asking.instance(instance)
+
+    def denials(self) -> Denials:
+        """Whom peers are told to refuse now."""
+        return self._denying.current
 
     async def why(self, asked: str, at: float | None = None) -> Why:
         """As Asking.why."""
@@ -163,6 +187,7 @@ class Authority:
         before, self._current = self._current, Rules(loaded, epoch, self._signer)
         if before is not None and before.epoch != epoch:
             await self._announce(self._current)
+            self._denying.changed()
         return epoch
 
     async def _announce(self, rules: Rules) -> None:
@@ -178,6 +203,7 @@ class Authority:
 
     def _on_quarantine(self, enrolled: Enrolled, cause: Cause) -> None:
         self._sessions.push(enrolled.instance, Quarantined(cause))
+        self._denying.changed()
 
     def _routes(self, doors: Doors) -> list[web.RouteDef]:
         sessions = SessionApi(
@@ -204,8 +230,9 @@ class Authority:
             await asyncio.sleep(_HOUSEKEEPING)
             longest_ms = max((each.nonce_valid_ms for each in self._rules().registrations.values()), default=0)
             now_ms = int(self._clock() * 1000)
-            await self._store.forget_rounds(now_ms - 2 * longest_ms - _LEAST_MEMORY_MS)
+            await self._store.forget_rounds(now_ms - 2 * longest_ms - _LEAST_MEMORY_MS, over_ms=now_ms - SKEW_MS)
             await self._store.end_leases(now_ms)
+            self._denying.aged()
             await self._store.forget_history(now_ms - int(self._config.history.keep * 1000))
 
 

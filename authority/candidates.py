@@ -57,6 +57,7 @@ def candidate(
         tamper=tamper,
         closes=ruling.policy.spec.mode is Mode.ENFORCE,
         explanation=_explained(_gravest(verdict), ruling, tamper, now_ms) if verdict.reasons else None,
+        revocation=verified.claims.revocation,
     )
 
 

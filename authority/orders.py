@@ -25,7 +25,9 @@ _MOST_WORD = 64
 
 
 class Orders:
-    """push: sends to an instance's session, where there is one. clock: Unix seconds."""
+    """push: sends to an instance's session, where there is one. changed: told of each quarantine and release that is
+    on disk. clock: Unix seconds.
+    """
 
     def __init__(
         self,
@@ -34,12 +36,14 @@ class Orders:
         signer: jws.Signer,
         clock: Callable[[], float],
         push: Callable[[InstanceId, Push], None],
+        changed: Callable[[], None],
     ) -> None:
         self._store = store
         self._instances = instances
         self._signer = signer
         self._clock = clock
         self._push = push
+        self._changed = changed
 
     async def report(self, enrolled: Enrolled, report: Report, rules: Rules) -> Standing:
         """What a sidecar closed for. A tamper, in enforce, quarantines; when this returns it is on disk."""
@@ -91,6 +95,7 @@ class Orders:
             )
         self._instances.forget(instance)
         self._push(instance, Released(order))
+        self._changed()
         return order
 
     async def _record(
@@ -108,6 +113,8 @@ class Orders:
         known = await self._instances.get(instance)
         generation = max(known.generation, cause.generation)
         self._instances.put(replace(known, standing=standing, generation=generation))
+        if binding:
+            self._changed()
         return standing
 
     def _now_ms(self) -> int:

@@ -10,6 +10,7 @@ from attestation.errors import MalformedEvidence, Refused
 from attestation.trust import Tier
 from authority import refusals
 from authority.candidates import candidate
+from authority.denying import Denying
 from authority.instances import Instances
 from authority.issuer.issuer import Issuer
 from authority.keyring import Keyring
@@ -28,7 +29,6 @@ from telemetry.recorder import AppraisalRecord
 from wire.messages import Answer, Attest, Cause, Need
 from wire.problems import Kind
 
-REVOCATION_VERSION = 0
 _LARGE_BODIES = 256 * 1024
 """Above this many bytes an appraisal takes long enough to be kept off the event loop."""
 
@@ -45,6 +45,7 @@ class Rounds:
         nonces: Nonces,
         clock: Callable[[], float],
         on_quarantine: Callable[[Enrolled, Cause], None],
+        denying: Denying,
         metering: Metering,
     ) -> None:
         self._store = store
@@ -54,6 +55,7 @@ class Rounds:
         self._nonces = nonces
         self._clock = clock
         self._on_quarantine = on_quarantine
+        self._denying = denying
         self._bodies = Bodies()
         self._appraisals = Appraisals()
         self._metering = metering
@@ -123,6 +125,8 @@ class Rounds:
                 if judged.tamper is not None and not accepted.repeated:
                     self._instances.forget(enrolled.instance)
                     self._on_quarantine(enrolled, judged.tamper)
+                elif accepted.tier is Tier.AFFIRMING:
+                    self._denying.listens(enrolled)
                 return accepted
             case Quarantine(cause, cloned):
                 self._instances.forget(enrolled.instance)
@@ -140,7 +144,7 @@ class Rounds:
         return Answer(
             ear=ear,
             chain=self._issuer.chain(accepted, ear, ruling.identity, enrolled.instance) if earned else "",
-            revocation_version=REVOCATION_VERSION,
+            revocation_version=self._denying.version,
             policy_epoch=epoch,
             issued_ms=issued_ms,
             lease_ms=accepted.lease_end_ms - issued_ms,

@@ -16,7 +16,7 @@ from attestation.plain import plain
 from attestation.quantities import seconds
 from authority.store.records import InstanceState
 from authority.why import Why
-from wire.messages import Standing
+from wire.messages import Denials, Standing
 
 
 class Operations(Protocol):
@@ -26,6 +26,7 @@ class Operations(Protocol):
     async def quarantine(self, instance: InstanceId, cause: str) -> Standing: ...
     async def release(self, instance: InstanceId, causes: tuple[str, ...] | None = None) -> str: ...
     async def instances(self) -> tuple[InstanceState, ...]: ...
+    def denials(self) -> Denials: ...
     async def why(self, asked: str, at: float | None = ...) -> Why: ...
     async def attest_now(self, instance: InstanceId) -> bool: ...
     async def reload_policies(self) -> int: ...
@@ -44,6 +45,7 @@ class AdminApi:
             web.post("/admin/policies", self._policies),
             web.get("/admin/instances", self._instances),
             web.get("/admin/why", self._why),
+            web.get("/admin/denials", self._denials),
         ]
 
     async def _tokens(self, request: web.Request) -> web.Response:
@@ -77,6 +79,12 @@ class AdminApi:
 
     async def _instances(self, _: web.Request) -> web.Response:
         return web.json_response({"instances": plain(await self._operations.instances())})
+
+    async def _denials(self, _: web.Request) -> web.Response:
+        """Without the CRL, which holds nothing more than the leaves do."""
+        denials = self._operations.denials()
+        denied = [{**plain(each), "leaves": [leaf.fingerprint for leaf in each.leaves]} for each in denials.denied]
+        return web.json_response({"version": denials.version, "denied": denied})
 
     async def _why(self, request: web.Request) -> web.Response:
         asked, at = request.query.get("instance", ""), request.query.get("at")

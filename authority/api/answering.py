@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attestation.errors import Unavailable
 from attestation.instance import InstanceId
+from authority.denying import Denying
 from authority.instances import Instances
 from authority.nonces import Nonces
 from authority.orders import Orders
+from authority.reaching import Reaching
 from authority.rounds import Rounds
 from authority.rules import Rules
 from authority.store.store import Store
@@ -35,6 +36,8 @@ class Answering:
         nonces: Nonces,
         rounds: Rounds,
         orders: Orders,
+        denying: Denying,
+        reaching: Reaching,
         rules: Callable[[], Rules],
     ) -> None:
         self._store = store
@@ -42,6 +45,8 @@ class Answering:
         self._nonces = nonces
         self._rounds = rounds
         self._orders = orders
+        self._denying = denying
+        self._reaching = reaching
         self._rules = rules
 
     async def answer(self, instance: InstanceId, request: Request) -> Reply:
@@ -56,8 +61,11 @@ class Answering:
                 return await self._orders.report(enrolled, request, rules)
             case AskPolicy():
                 return PolicyChanged(rules.epoch, rules.of(enrolled.registration).document)
-            case AskDenials() | Reachable():
-                raise Unavailable("whom peers are to refuse is not kept here yet", where="authority")
+            case AskDenials():
+                return self._denying.current
+            case Reachable(addresses):
+                await self._reaching.listens(enrolled, addresses)
+                return Done()
             case Goodbye():
                 await self._store.end_run(instance, enrolled.thumbprint, clean=True)
                 return Done()

@@ -22,7 +22,7 @@ from wire.versions import Version
 
 _MOST_SMALL = 16 * 1024
 """Everything but a round, which carries layers, fits into this."""
-PATHS = ("/v1/challenge", "/v1/attest", "/v1/report", "/v1/policy", "/v1/goodbye")
+PATHS = ("/v1/challenge", "/v1/attest", "/v1/report", "/v1/policy", "/v1/denials", "/v1/reachable", "/v1/goodbye")
 
 
 class Posts:

@@ -65,10 +65,10 @@ class SessionApi:
             timeout=_FAREWELL, heartbeat=HEARTBEAT, max_msg_size=messages.MOST_FRAME, compress=False
         )
         await socket.prepare(request)
-        with self._sessions.opened(enrolled.instance) as session:
+        with self._sessions.opened(enrolled.instance, version) as session:
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(_deliver(session, socket, version))
+                    tasks.create_task(_deliver(session, socket))
                     await self._serve(enrolled, session, socket, version)
                     session.end_outbox()
             finally:
@@ -125,10 +125,10 @@ class SessionApi:
         self._instances.forget(enrolled.instance)
 
 
-async def _deliver(session: Session, socket: web.WebSocketResponse, version: Version) -> None:
-    while (push := await session.next()) is not None:
+async def _deliver(session: Session, socket: web.WebSocketResponse) -> None:
+    while (frame := await session.next()) is not None:
         try:
-            await socket.send_bytes(messages.encode(push, version=version))
+            await socket.send_bytes(frame)
         except ConnectionError:
             break
     await socket.close()

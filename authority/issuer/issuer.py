@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
 from attestation import jws, keys, results
 from attestation.instance import InstanceId
 from attestation.spiffe import SpiffeId
-from authority.issuer import leaf
+from authority.issuer import crl, leaf
 from authority.issuer.ca import Ca, utc
+from authority.issuer.crl import Revoked
 from authority.issuer.leaf import Leaf
 from authority.store.records import Accepted
 
@@ -35,3 +42,12 @@ class Issuer:
             ),
             self._ca,
         )
+
+    def fingerprint(self, accepted: Accepted, identity: SpiffeId, instance: InstanceId) -> str:
+        """SHA-256 of the leaf that `chain` gave out for this, in lower-case hex: nobody has to keep leaves."""
+        chain = self.chain(accepted, self.ear(accepted), identity, instance)
+        return x509.load_pem_x509_certificate(chain.encode()).fingerprint(hashes.SHA256()).hex()
+
+    def crl(self, revoked: Iterable[Revoked], number: int, made: datetime) -> bytes:
+        """As authority.issuer.crl.sign."""
+        return crl.sign(revoked, number, made, self._ca)

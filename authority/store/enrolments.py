@@ -12,7 +12,7 @@ from attestation.digests import Digest
 from attestation.errors import Refused
 from attestation.instance import InstanceId
 from attestation.trust import Tier
-from authority.store import causes, history
+from authority.store import causes, denied, history
 from authority.store.records import Enrolled, Happened, State
 from authority.store.schema import instances, tokens
 from wire.problems import Kind
@@ -82,6 +82,7 @@ def load(db: Connection, instance: InstanceId) -> Enrolled | None:
         generation=row.generation,
         full_required=row.full_required,
         standing=causes.standing(db, instance),
+        addresses=frozenset(denied.addresses_of(db, instance)),
     )
 
 
@@ -174,6 +175,7 @@ def _insert(db: Connection, application: Application, registration: str, now_ms:
         "tier": int(Tier.NONE),
         "lease_end_ms": 0,
         "last_round_ms": 0,
+        "revocation": 0,
     }
     db.execute(insert(instances), row)
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Inspector, insert, inspect, select, t
 from attestation.errors import Unavailable
 from authority.store.schema import metadata, versions
 
-CURRENT = 2
+CURRENT = 3
 
 
 def migrate(engine: Engine) -> None:
@@ -55,4 +55,9 @@ def _history(db: Connection) -> None:
     )
 
 
-_STEPS: dict[int, Callable[[Connection], None]] = {1: _history}
+def _denials(db: Connection) -> None:
+    """2 to 3: nobody's Envoy has acknowledged a list of denials, because there was none."""
+    db.execute(text("ALTER TABLE instances ADD COLUMN revocation BIGINT NOT NULL DEFAULT 0"))
+
+
+_STEPS: dict[int, Callable[[Connection], None]] = {1: _history, 2: _denials}

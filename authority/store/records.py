@@ -73,7 +73,10 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """An instance as enrolled. public_key: DER of its evidence key. sequence, generation: of its last round."""
+    """An instance as enrolled. public_key: DER of its evidence key. sequence, generation: of its last round.
+
+    addresses: where it says that its Envoy listens for peers.
+    """
 
     instance: InstanceId
     registration: str
@@ -83,6 +86,7 @@ class Enrolled:
     generation: int
     full_required: bool
     standing: Standing
+    addresses: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,8 @@ class Candidate:
     """A round that verification and appraisal let through; the store decides whether it counts.
 
     full: every layer was read in full since the nonce was issued. result: the EAR's payload. tamper: a cause that
-    the appraisal found, which quarantines. closes: policy enforces. explanation: of what does not affirm.
+    the appraisal found, which quarantines. closes: policy enforces. explanation: of what does not affirm. revocation:
+    the list of denials that its Envoy has acknowledged.
     """
 
     instance: InstanceId
@@ -107,6 +112,7 @@ class Candidate:
     tamper: Cause | None
     closes: bool = True
     explanation: Explanation | None = None
+    revocation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +153,44 @@ Decision = Accepted | Quarantine | Lapsed
 
 
 @dataclass(frozen=True, slots=True)
+class Suspect:
+    """A quarantined instance. cause: the id of the first cause that stands. since_ms: when that was recorded here.
+
+    rounds: those that count, the newest first; some of them brought a certificate. addresses: where it listens.
+    """
+
+    instance: InstanceId
+    cause: str
+    since_ms: int
+    rounds: tuple[Accepted, ...]
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """Those that may hold a certificate, the latest first. claimed: addresses of theirs where a live instance says that
+    it listens, too. left_out: how many more there are.
+    """
+
+    found: tuple[Suspect, ...]
+    claimed: frozenset[str]
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The version of a list of denials, and when it came into force, Unix milliseconds; 0 and 0 before the first."""
+
+    version: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceState:
     """An instance as operators see it. reasons: of the last round that was accepted. Times in Unix ms, 0 for never.
 
-    gone: nobody speaks for it any more, and nobody needs to look at it (authority/roll.py).
+    gone: nobody speaks for it any more, and nobody needs to look at it (authority/roll.py). revocation: the list of
+    denials that its Envoy had acknowledged in its last round.
     """
 
     instance: InstanceId
@@ -172,4 +212,5 @@ class InstanceState:
     since_ms: int
     left_ms: int
     ended_clean: bool
+    revocation: int
     gone: bool = False

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, select, tuple_, update
 
 from attestation import release
 from attestation.trust import Tier
@@ -42,6 +43,7 @@ _ADVANCE = (
         lease_end_ms=bindparam("to_end"),
         last_round_ms=bindparam("now"),
         full_required=bindparam("to_full"),
+        revocation=bindparam("to_revocation"),
     )
 )
 
@@ -89,15 +91,16 @@ def _note(db: Connection, candidate: Candidate, before: State, lease_end_ms: int
         history.add(db, who, now_ms, event, text, state=closed, explanation=candidate.explanation)
 
 
-def prune(db: Connection, before_ms: int) -> int:
+def prune(db: Connection, before_ms: int, *, over_ms: int) -> int:
     """Forgets some rounds whose nonces are long stale, but never an instance's last one. Returns how many.
 
-    A bounded number at a time, because everybody else waits meanwhile.
+    over_ms: leaves that ended before that are over. A round whose leaf is not is kept: the leaf is told by it, should
+    the instance be denied. A bounded number at a time, because everybody else waits meanwhile.
     """
     last = select(instances.c.sequence).where(instances.c.instance == rounds.c.instance).scalar_subquery()
     old = (
         select(rounds.c.instance, rounds.c.sequence)
-        .where(rounds.c.at_ms < before_ms, rounds.c.sequence < last)
+        .where(rounds.c.at_ms < before_ms, rounds.c.lease_end_ms < over_ms, rounds.c.sequence < last)
         .order_by(rounds.c.at_ms)
         .limit(MOST_FORGOTTEN)
     )
@@ -110,15 +113,13 @@ def prune(db: Connection, before_ms: int) -> int:
 def _again(db: Connection, candidate: Candidate) -> Accepted:
     """What was answered before."""
     query = select(rounds).where(rounds.c.instance == candidate.instance.value, rounds.c.sequence == candidate.sequence)
-    before = db.execute(query).one()
+    return accepted(db.execute(query).one())
+
+
+def accepted(row: Row[Any]) -> Accepted:
+    """A round that counted, as it is kept."""
     return Accepted(
-        Tier(before.tier),
-        before.result,
-        before.leaf_key,
-        int(before.serial),
-        before.not_before,
-        before.lease_end_ms,
-        repeated=True,
+        Tier(row.tier), row.result, row.leaf_key, int(row.serial), row.not_before, row.lease_end_ms, repeated=True
     )
 
 
@@ -156,6 +157,7 @@ def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int
             "to_end": candidate.lease_end_ms if affirmed else 0,
             "now": now_ms,
             "to_full": full_required and not affirmed,
+            "to_revocation": candidate.revocation,
         },
     )
     if candidate.tamper is not None:

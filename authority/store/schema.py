@@ -42,6 +42,8 @@ instances = Table(
     Column("tier", Integer, nullable=False),
     Column("lease_end_ms", BigInteger, nullable=False),
     Column("last_round_ms", BigInteger, nullable=False),
+    # The list of denials that its Envoy had acknowledged, by its own evidence.
+    Column("revocation", BigInteger, nullable=False),
 )
 
 rounds = Table(
@@ -59,6 +61,15 @@ rounds = Table(
     Column("lease_end_ms", BigInteger, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Index("rounds_by_age", "at_ms"),
+)
+
+# Where an instance says that its Envoy listens for peers.
+addresses = Table(
+    "addresses",
+    metadata,
+    Column("instance", String(34), primary_key=True),
+    Column("address", String(64), primary_key=True),
+    Index("claimed_addresses", "address"),
 )
 
 causes = Table(
@@ -90,6 +101,15 @@ history = Table(
     Column("explanation", Text, nullable=False),
     Index("history_of", "instance", "number"),
     Index("history_by_age", "at_ms"),
+)
+
+# One row: the list of denials that peers were told last. digest: of whom it names.
+denials = Table(
+    "denials",
+    metadata,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("digest", String(64), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
 )
 
 # One row: the version of these tables.

@@ -77,4 +77,5 @@ def _state(db: Connection, row: RowMapping, identities: Mapping[str, str]) -> In
         since_ms=row["since_ms"],
         left_ms=row["left_ms"],
         ended_clean=row["ended_clean"],
+        revocation=row["revocation"],
     )

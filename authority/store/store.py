@@ -10,9 +10,18 @@ from sqlalchemy import Connection, insert, select
 
 from attestation.digests import Digest
 from attestation.instance import InstanceId
-from authority.store import causes, enrolments, history, rounds, states
+from authority.store import causes, denied, enrolments, history, rounds, states
 from authority.store.enrolments import Application
-from authority.store.records import Candidate, Decision, Enrolled, Explanation, InstanceState, Moment
+from authority.store.records import (
+    Candidate,
+    Decision,
+    Enrolled,
+    Explanation,
+    InstanceState,
+    Listed,
+    Moment,
+    Suspects,
+)
 from authority.store.schema import epochs
 from authority.store.writer import Writer
 from wire.messages import Cause, Standing
@@ -129,10 +138,22 @@ class Store:
 
         return await self._writer.run(work)
 
-    async def forget_rounds(self, before_ms: int) -> None:
-        """Housekeeping: in several transactions, between which others get theirs."""
-        while await self._writer.run(lambda db: rounds.prune(db, before_ms)) == rounds.MOST_FORGOTTEN:
+    async def forget_rounds(self, before_ms: int, *, over_ms: int) -> None:
+        """Housekeeping: in several transactions, between which others get theirs. over_ms: as rounds.prune."""
+        while await self._writer.run(lambda db: rounds.prune(db, before_ms, over_ms=over_ms)) == rounds.MOST_FORGOTTEN:
             pass
+
+    async def listens(self, instance: InstanceId, addresses: Collection[str]) -> frozenset[str]:
+        """Notes where an instance says that its Envoy listens. Returns all that it counts as saying."""
+        return await self._writer.run(lambda db: denied.listens(db, instance, addresses))
+
+    async def suspects(self, enforced: Collection[str], *, now_ms: int, over_ms: int) -> Suspects:
+        """Who is quarantined under a policy that enforces, and may hold a certificate (authority/store/denied.py)."""
+        return await self._writer.run(lambda db: denied.suspects(db, enforced, now_ms=now_ms, over_ms=over_ms))
+
+    async def denials_version(self, digest: Digest, now_ms: int) -> Listed:
+        """Of the list with this digest: a new version whenever it is not the last one's. Never goes back."""
+        return await self._writer.run(lambda db: denied.version_of(db, digest, now_ms))
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

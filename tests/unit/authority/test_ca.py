@@ -15,9 +15,10 @@ from attestation import keys
 from attestation.errors import InvalidConfiguration, Unavailable
 from attestation.instance import InstanceId
 from attestation.spiffe import SpiffeId
-from authority.issuer import bundle, leaf
+from authority.issuer import bundle, crl, leaf
 from authority.issuer import ca as authorities
 from authority.issuer.ca import Ca
+from authority.issuer.crl import Revoked
 from authority.issuer.leaf import Leaf
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -106,6 +107,28 @@ def test_a_leaf_verifies_as_client_and_server_while_its_lease_lasts(made: Ca, mo
 def test_no_leaf_outlives_its_issuer(made: Ca) -> None:
     with pytest.raises(Unavailable, match="intermediate"):
         leaf.sign(a_leaf(NOW + timedelta(seconds=3601)), made)
+
+
+def test_a_crl_names_what_is_revoked_outlasts_every_leaf_and_is_the_same_bytes_again(made: Ca) -> None:
+    serial = (1 << 128) - 1
+    signed = crl.sign([Revoked(serial, NOW)], 7, NOW, made)
+    assert crl.sign([Revoked(serial, NOW)], 7, NOW, made) == signed
+    read = x509.load_pem_x509_crl(signed)
+    public = made.intermediate.public_key()
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    assert read.is_signature_valid(public)
+    assert read.issuer == made.intermediate.subject
+    assert [entry.serial_number for entry in read] == [serial]
+    assert read.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == 7
+    assert read.next_update_utc == made.intermediate.not_valid_after_utc
+    assert read.last_update_utc == made.intermediate.not_valid_before_utc == NOW - timedelta(seconds=30)
+
+
+def test_a_crl_is_there_before_anybody_is_revoked_and_never_older_than_its_issuer(made: Ca) -> None:
+    read = x509.load_pem_x509_crl(crl.sign([], 0, datetime.fromtimestamp(0, UTC), made))
+    assert (len(read), read.last_update_utc) == (0, made.intermediate.not_valid_before_utc)
+    usage = made.intermediate.extensions.get_extension_for_class(x509.KeyUsage)
+    assert usage.value.crl_sign
 
 
 def test_the_bundle_grows_its_sequence_and_holds_one_certificate_a_key(made: Ca) -> None:

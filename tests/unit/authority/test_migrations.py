@@ -52,6 +52,7 @@ def test_a_store_from_before_history_keeps_its_instances_and_begins_one(path: Pa
     found = {each.instance: each for each in asyncio.run(store.instances({"web": "spiffe://x.example/web"}))}
     assert [found[instance(each)].state for each in (1, 2, 3)] == [State.FRESH, State.QUARANTINED, State.UNATTESTED]
     assert [found[instance(each)].since_ms for each in (1, 2, 3)] == [50, 50, 5]
+    assert {each.revocation for each in found.values()} == {0}
     asyncio.run(store.end_leases(100))
     (moment,) = asyncio.run(store.history(instance(1)))
     assert (moment.at_ms, moment.state) == (99, State.STALE)

@@ -23,6 +23,7 @@ from policies.model.policy import AttestationPolicy, Metadata
 from policies.model.references import ReferenceValues
 from policies.model.registration import RegistrationSpec, WorkloadRegistration
 from wire.messages import Released
+from wire.versions import OURS
 
 GOOD = """
 trustDomain: example.org
@@ -152,7 +153,7 @@ def test_an_appraisal_is_made_anew_when_an_age_passes_its_bound() -> None:
 
 
 def test_a_session_that_does_not_read_is_ended_and_counts_as_ended_by_us() -> None:
-    session = Session()
+    session = Session(OURS.highest)
     for _ in range(MOST_WAITING + 1):
         session.push(Released("order"))
     assert session.ours
@@ -160,8 +161,8 @@ def test_a_session_that_does_not_read_is_ended_and_counts_as_ended_by_us() -> No
 
 def test_a_new_session_of_an_instance_ends_the_one_before_and_gets_the_pushes() -> None:
     sessions, instance = Sessions(), InstanceId("i-" + "0" * 32)
-    with sessions.opened(instance) as first:
-        with sessions.opened(instance) as second:
+    with sessions.opened(instance, OURS.highest) as first:
+        with sessions.opened(instance, OURS.highest) as second:
             assert first.ours
             assert not second.ours
             assert len(sessions) == 1

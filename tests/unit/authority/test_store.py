@@ -184,7 +184,7 @@ class Rounds(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.model.answered))
     @rule(target=sequences)
     def old_rounds_are_forgotten_but_not_the_last(self):  # type: ignore[no-untyped-def]
-        self.run(self.store.forget_rounds(1_000_000))
+        self.run(self.store.forget_rounds(1_000_000, over_ms=1_000_000))
         assert self.model.answered is not None
         self.model.answered = {at: kept for at, kept in self.model.answered.items() if at >= self.model.last}
         return multiple()

@@ -16,6 +16,9 @@ from attestation.instance import InstanceId
 from attestation.violation import ViolationClass
 from wire import backoff, link, messages, problems, proofs, tls
 from wire.messages import (
+    MOST_DENIED,
+    MOST_DENIED_ADDRESSES,
+    MOST_DENIED_LEAVES,
     Answer,
     AskDenials,
     AskNonce,
@@ -206,3 +209,12 @@ def test_a_bundle_without_a_ca_is_refused_at_once(bundle: str) -> None:
         tls.client_context(bundle, "example.org")
     with pytest.raises(InvalidConfiguration):
         AuthorityClient(Endpoint("https://127.0.0.1:1", "example.org", bundle), lambda _: None)
+
+
+def test_the_longest_list_of_denials_there_may_be_fits_into_a_frame() -> None:
+    each = MOST_DENIED_LEAVES // MOST_DENIED
+    leaves = (DeniedLeaf(b"\xff" * 16, "ab" * 32, 1 << 42),) * each
+    places = ("[2001:db8:1111:2222:3333:4444:5555:6666]:65535",) * (MOST_DENIED_ADDRESSES // MOST_DENIED)
+    denied = Denied(INSTANCE, "spiffe://town.example/" + "x" * 200, "c-" + "0" * 32, leaves, places)
+    message = Denials(1 << 40, (denied,) * MOST_DENIED, b"crl" * 30_000)
+    assert messages.decode(messages.encode(message)).message == message

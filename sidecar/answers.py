@@ -7,6 +7,7 @@ between opens anything, or keeps it open for longer.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,7 +15,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation import cmw, results
+from attestation import addresses, cmw, results
 from attestation.errors import InvalidInput, MalformedResult
 from attestation.instance import InstanceId
 from attestation.keys import from_der
@@ -23,11 +24,16 @@ from attestation.spiffe import SpiffeId
 from attestation.trust import Tier
 from policies.model.policy import Mode
 from sidecar.freshness import Lease, Now
-from wire.messages import Answer, Enrolment
+from wire.messages import MOST_DENIED, MOST_DENIED_ADDRESSES, MOST_DENIED_LEAVES, Answer, Denials, Denied, Enrolment
 
 _ANSWER = "attestation answer"
 _MEND = "Nothing was opened. The authority, or something in between, mixed up its answers: look at its log."
 _MOST_CHAIN = 64 * 1024
+_DENIALS = "list of denials"
+_MOST_CRL = 256 * 1024
+_CAUSE = re.compile(r"c-[0-9a-f]{1,64}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_SERIAL_BYTES = 20
 _ODD_CERTIFICATE = (
     UnsupportedAlgorithm,
     x509.InvalidVersion,
@@ -107,6 +113,80 @@ def believe(answer: Answer, asked: Asked, membership: Membership, now: Now) -> B
         return Believed(result, b"", None)
     _check_chain(answer, result, asked, membership, now)
     return Believed(result, answer.chain.encode(), lease)
+
+
+def believe_denials(told: Denials, last: int, chain: bytes, membership: Membership, now: Now) -> None:
+    """Whether a list may be carried out. last: the version in force. chain: our own, whose issuer the CRL must be of.
+
+    Raises MalformedResult for one that is older, larger than the wire allows, names what no certificate of this trust
+    domain has, or whose CRL would have Envoy refuse everybody, or nobody.
+    """
+    wrong = [
+        what
+        for what, holds in (
+            ("older than the one in force", told.version >= last),
+            (f"of {len(told.denied)} instances", len(told.denied) <= MOST_DENIED),
+            ("of too many certificates", sum(len(each.leaves) for each in told.denied) <= MOST_DENIED_LEAVES),
+            ("of too many addresses", sum(len(each.addresses) for each in told.denied) <= MOST_DENIED_ADDRESSES),
+            ("of what no certificate has", all(_nameable(each, membership) for each in told.denied)),
+        )
+        if not holds
+    ] or _crl_faults(told, chain, membership, now)
+    if wrong:
+        raise MalformedResult(f"it is {', '.join(wrong)}", where=_DENIALS, mend=_MEND_DENIALS)
+
+
+_MEND_DENIALS = (
+    "The list before it stays in force. The authority, or something in between, is not what it was enrolled as."
+)
+
+
+def _nameable(denied: Denied, membership: Membership) -> bool:
+    try:
+        identity = SpiffeId.parse(denied.spiffe_id)
+        for each in denied.addresses:
+            addresses.parse(each)
+    except InvalidInput:
+        return False
+    return (
+        identity.trust_domain == membership.spiffe_id.trust_domain
+        and _CAUSE.fullmatch(denied.cause) is not None
+        and all(_FINGERPRINT.fullmatch(leaf.fingerprint) for leaf in denied.leaves)
+        and all(0 < len(leaf.serial) <= _SERIAL_BYTES for leaf in denied.leaves)
+    )
+
+
+def _crl_faults(told: Denials, chain: bytes, membership: Membership, now: Now) -> list[str]:
+    """Envoy takes a CRL of a stranger, and one that has run out, and then refuses every certificate."""
+    try:
+        if len(told.crl) > _MOST_CRL:
+            raise ValueError(f"{len(told.crl)} bytes")
+        crl = x509.load_pem_x509_crl(told.crl)
+        revoked = {each.serial_number for each in crl}
+        ends = crl.next_update_utc
+        issuer = _issuer(x509.load_pem_x509_certificates(chain), membership.roots)
+        ours = crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
+    except (ValueError, TypeError, *_ODD_CERTIFICATE) as error:
+        return [f"with a CRL that does not parse: {error}"]
+    named = {int.from_bytes(leaf.serial) for each in told.denied for leaf in each.leaves}
+    return [
+        what
+        for what, holds in (
+            ("with a CRL of another authority", ours),
+            ("with a CRL of other certificates", revoked == named),
+            ("with a CRL that is over", ends is not None and ends.timestamp() > now.wall),
+            ("with a CRL that is not valid yet", crl.last_update_utc.timestamp() <= now.wall),
+        )
+        if not holds
+    ]
+
+
+def _issuer(path: list[x509.Certificate], roots: tuple[x509.Certificate, ...]) -> x509.Certificate:
+    """Of the leaf that a chain begins with. Raises ValueError where nobody is."""
+    for candidate in (*path[1:2], *roots):
+        if _by(path[0], candidate):
+            return candidate
+    raise ValueError("no issuer of our own certificate is known")
 
 
 def _result(ear: str, membership: Membership, now: Now) -> Result:

@@ -114,4 +114,5 @@ class ServiceSettings(Strict):
 
 def _host_port(text: str) -> HostPort:
     host, _, port = text.rpartition(":")
-    return HostPort(host.strip("[]"), int(port))
+    # In one form, since addresses are compared.
+    return HostPort(str(ipaddress.ip_address(host.strip("[]"))), int(port))

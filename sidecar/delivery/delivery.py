@@ -54,10 +54,15 @@ class Held:
     ttl: float
 
 
+def _nobody_asks(version: int) -> None:
+    return None
+
+
 class Delivery:
     """One Envoy's identity.
 
     clock: both clocks. order: hands a message to the measurer, at once. tell: called with each Happening.
+    refuses: called when Envoy has taken over a version of whom it refuses, each time it is another one.
     escalate_after: seconds that Envoy may take to acknowledge a closing. admin: Envoy's admin socket, where it is ours.
     """
 
@@ -72,6 +77,7 @@ class Delivery:
         tell: Callable[[Told], None],
         escalate_after: float,
         silent: bool,
+        refuses: Callable[[int], None] = _nobody_asks,
         admin: Path | None = None,
     ) -> None:
         self._server = server
@@ -80,6 +86,8 @@ class Delivery:
         self._clock = clock
         self._order = order
         self._tell = tell
+        self._refuses = refuses
+        self._refused = 0
         self._escalate_after = escalate_after
         self._silent = silent
         self._admin = admin
@@ -101,6 +109,12 @@ class Delivery:
         """Other times from the next publication or heartbeat on."""
         self._catalogue = catalogue
         self._escalate_after = escalate_after
+
+    def refuse(self, catalogue: Catalogue) -> None:
+        """Other peers are refused from now on; what is open to the rest goes on undisturbed."""
+        self._catalogue = catalogue
+        if self._held is not None:
+            self._show(self._held.identity, self._held.lease)
 
     def serve(self, identity: Identity, lease: Lease | None) -> None:
         """Brings Envoy to this identity. Coming from closed, requests pass only once the identity is acknowledged.
@@ -215,7 +229,16 @@ class Delivery:
         if ttl <= 0:
             return None
         self._held = Held(identity, lease, ttl)
-        return self._published(self._catalogue.opened(identity, ttl))
+        publication = self._published(self._catalogue.opened(identity, ttl))
+        version = self._catalogue.refusals.version
+        publication.on_settled(lambda settlement: self._refusing(version, settlement))
+        return publication
+
+    def _refusing(self, version: int, settlement: Settlement) -> None:
+        """Where no Envoy is there, none refuses anybody."""
+        if version != self._refused and self._server.client is not None and self._taken(settlement):
+            self._refused = version
+            self._refuses(version)
 
     def _ttl(self, lease: Lease | None) -> float:
         return lifetime(self._catalogue.ttl, lease, self._clock())

@@ -35,6 +35,10 @@ class Identities:
         """The matchers as Envoy has them."""
         return san_matchers(self.exact, self.prefixes)
 
+    def admit(self, uri: str) -> bool:
+        """Whether a certificate with this name would do."""
+        return uri in self.exact or uri.startswith(self.prefixes)
+
     def __bool__(self) -> bool:
         """Whether anyone is named. Nobody named means anybody to Envoy."""
         return bool(self.exact or self.prefixes)

@@ -1,0 +1,182 @@
+"""Which lists of the authority are believed, and what Envoy makes of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from attestation.errors import MalformedResult
+from attestation.instance import InstanceId
+from attestation.spiffe import SpiffeId
+from authority.issuer import ca as authorities
+from authority.issuer import crl, leaf
+from authority.issuer.ca import Ca
+from authority.issuer.crl import Revoked
+from authority.issuer.leaf import Leaf
+from sidecar import denials
+from sidecar.answers import Membership, believe_denials
+from sidecar.denials import Refusals
+from sidecar.freshness import Now
+from wire.messages import Denials, Denied, DeniedLeaf
+from xds.resources.denials import DeniedPeer, http_deny_peers, tcp_deny_peers
+from xds.resources.rbac import http_allow_all
+from xds.resources.service import HostPort, Service, Upstream
+from xds.resources.transport import Identities
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NOW = Now(boot=1.0, wall=START.timestamp() + 60)
+WEB, DB = "spiffe://example.org/web", "spiffe://example.org/db"
+SERIAL = 0x0123_4567_89AB
+INSTANCE = InstanceId("i-" + "1" * 32)
+CAUSE = "c-" + "2" * 32
+FINGERPRINT = "3" * 64
+ADDRESS = "192.0.2.7:9443"
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Ca:
+    return authorities.generate(tmp_path / "ca", "Town", 3600, now=START)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Ca:
+    return authorities.generate(tmp_path / "other", "Town", 3600, now=START)
+
+
+def member(ca: Ca) -> Membership:
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return Membership(SpiffeId.parse(WEB), ca.bundle.encode(), (ca.root,), public)
+
+
+def chain(ca: Ca) -> bytes:
+    """Our own."""
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    ours = Leaf(SpiffeId.parse(WEB), InstanceId("i-" + "0" * 32), key, 7, START, START + timedelta(minutes=5), "ear")
+    return leaf.sign(ours, ca).encode()
+
+
+def denied(*addresses: str, spiffe_id: str = DB) -> Denied:
+    held = DeniedLeaf(SERIAL.to_bytes(6, "big"), FINGERPRINT, int(NOW.wall * 1000) + 1000)
+    return Denied(INSTANCE, spiffe_id, CAUSE, (held,), addresses)
+
+
+def told(ca: Ca, *listed: Denied, version: int = 4, serials: tuple[int, ...] | None = None) -> Denials:
+    named = serials if serials is not None else tuple(SERIAL for each in listed for _ in each.leaves)
+    revoked = [Revoked(serial, START) for serial in named]
+    return Denials(version, listed, crl.sign(revoked, version, START, ca))
+
+
+def test_a_list_in_order_is_believed_again_and_again(ca: Ca) -> None:
+    for last in (0, 3, 4):
+        believe_denials(told(ca, denied(ADDRESS)), last, chain(ca), member(ca), NOW)
+
+
+def test_a_list_of_nobody_is_believed(ca: Ca) -> None:
+    believe_denials(told(ca), 0, chain(ca), member(ca), NOW)
+
+
+def _renamed(**changes: object) -> Callable[[Denials], Denials]:
+    return lambda good: replace(good, denied=(replace(good.denied[0], **changes),))  # type: ignore[arg-type]
+
+
+def _held(**changes: object) -> Callable[[Denials], Denials]:
+    def change(good: Denials) -> Denials:
+        held = replace(good.denied[0].leaves[0], **changes)  # type: ignore[arg-type]
+        return replace(good, denied=(replace(good.denied[0], leaves=(held,)),))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda good: replace(good, version=3), "older than the one in force"),
+        (lambda good: replace(good, denied=good.denied * 501), "of 501 instances"),
+        (lambda good: replace(good, denied=good.denied * 1001), "of too many certificates"),
+        (_renamed(addresses=(ADDRESS,) * 1001), "of too many addresses"),
+        (_renamed(addresses=("db.example.org:9443",)), "of what no certificate has"),
+        (_renamed(addresses=("0.0.0.0:9443",)), "of what no certificate has"),
+        (_renamed(spiffe_id="spiffe://elsewhere.org/db"), "of what no certificate has"),
+        (_renamed(spiffe_id="db"), "of what no certificate has"),
+        (_renamed(cause="c-1]; allow"), "of what no certificate has"),
+        (_held(fingerprint=FINGERPRINT.replace("3", "A")), "of what no certificate has"),
+        (_held(serial=b""), "of what no certificate has"),
+        (_held(serial=bytes(21)), "of what no certificate has"),
+        (_held(serial=b"\x01"), "a CRL of other certificates"),
+        (lambda good: replace(good, denied=()), "a CRL of other certificates"),
+        (lambda good: replace(good, crl=b""), "a CRL that does not parse"),
+        (lambda good: replace(good, crl=b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"), "does not parse"),
+        (lambda good: replace(good, crl=good.crl + b" " * 300_000), "a CRL that does not parse: 300"),
+    ],
+)
+def test_a_list_that_envoy_could_not_carry_out_as_it_is_meant_is_refused(
+    ca: Ca, change: Callable[[Denials], Denials], named: str
+) -> None:
+    with pytest.raises(MalformedResult, match=named):
+        believe_denials(change(told(ca, denied(ADDRESS))), 4, chain(ca), member(ca), NOW)
+
+
+def test_a_crl_of_another_authority_of_the_same_name_is_refused(ca: Ca, other: Ca) -> None:
+    with pytest.raises(MalformedResult, match="a CRL of another authority"):
+        believe_denials(told(other, denied()), 0, chain(ca), member(ca), NOW)
+
+
+def test_a_crl_that_is_over_is_refused_since_envoy_would_refuse_everybody(ca: Ca) -> None:
+    late = Now(boot=1.0, wall=START.timestamp() + 3601)
+    with pytest.raises(MalformedResult, match="a CRL that is over"):
+        believe_denials(told(ca), 0, chain(ca), member(ca), late)
+
+
+def test_a_crl_that_is_not_valid_yet_is_refused(ca: Ca) -> None:
+    early = Now(boot=1.0, wall=START.timestamp() - 31)
+    with pytest.raises(MalformedResult, match="not valid yet"):
+        believe_denials(told(ca), 0, chain(ca), member(ca), early)
+
+
+def test_without_a_certificate_of_our_own_no_crl_can_be_checked(ca: Ca) -> None:
+    with pytest.raises(MalformedResult, match="does not parse"):
+        believe_denials(told(ca), 0, b"", member(ca), NOW)
+
+
+def test_an_instance_is_denied_by_its_certificates_and_by_its_subject_for_its_cause(ca: Ca) -> None:
+    refusals = Refusals.of(told(ca, denied(ADDRESS)))
+    peer = DeniedPeer(f"peer-denied:{CAUSE}", (FINGERPRINT,), (f"OU={INSTANCE},O=Proofbeat",))
+    assert (refusals.http, refusals.tcp) == (http_deny_peers([peer]), tcp_deny_peers([peer]))
+    assert refusals.version == 4
+    assert denials.nobody().http == http_allow_all()
+
+
+def test_the_subject_is_the_one_that_the_authority_writes(ca: Ca) -> None:
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    theirs = Leaf(SpiffeId.parse(DB), INSTANCE, key, SERIAL, START, START + timedelta(minutes=5), "ear")
+    subject = x509.load_pem_x509_certificate(leaf.sign(theirs, ca).encode()).subject.rfc4514_string()
+    assert subject == f"OU={INSTANCE},O=Proofbeat"
+
+
+def service(*upstreams: Upstream) -> Service:
+    return Service(Path("log"), upstreams=upstreams)
+
+
+def upstream(name: str, identity: str, *peers: HostPort) -> Upstream:
+    return Upstream(name, HostPort("127.0.0.1", 1), peers, "tcp", Identities(exact=(identity,)))
+
+
+HERE, THERE, SIX = HostPort("192.0.2.7", 9443), HostPort("192.0.2.8", 9443), HostPort("2001:db8::7", 9443)
+
+
+def test_an_address_is_taken_only_from_upstreams_that_would_take_the_instance_for_their_peer(ca: Ca) -> None:
+    refusals = Refusals.of(told(ca, denied(ADDRESS, "[2001:db8::7]:9443", "192.0.2.9:1"), serials=(SERIAL,)))
+    ours = service(upstream("db", DB, HERE, THERE, SIX), upstream("web", WEB, HERE, THERE))
+    assert refusals.unreachable(ours) == {"db": frozenset({HERE, SIX}), "web": frozenset()}
+    assert refusals.addresses(ours) == (ADDRESS, "[2001:db8::7]:9443")
+
+
+def test_where_envoys_upstreams_are_not_ours_nothing_stays_open_to_any_denied_address(ca: Ca) -> None:
+    refusals = Refusals.of(told(ca, denied(ADDRESS, "192.0.2.9:1")))
+    assert refusals.addresses(None) == (ADDRESS, "192.0.2.9:1")

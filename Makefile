@@ -33,6 +33,7 @@ test-bare:
 bench: setup
 	.venv/bin/proofbeat bench round $(ARGS)
 	.venv/bin/proofbeat bench violation $(ARGS)
+	.venv/bin/proofbeat bench cut $(ARGS)
 	.venv/bin/proofbeat bench start $(ARGS)
 	.venv/bin/proofbeat bench xds-push $(ARGS)
 

@@ -54,7 +54,8 @@ class Budget:
 
     def plain(self) -> dict[str, Any]:
         """The contract's shape."""
-        return {"what": self.what, "budget": self.budget, "measured": self.measured, "holds": self.holds}
+        measured = _written(self.measured)
+        return {"what": self.what, "budget": self.budget, "measured": measured, "holds": self.holds}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,15 @@ class Report:
 
 
 def _plain(figures: Mapping[str, Figure | str]) -> dict[str, Any]:
-    return {name: figure if isinstance(figure, str) else asdict(figure) for name, figure in figures.items()}
+    return {
+        name: figure if isinstance(figure, str) else {key: _written(value) for key, value in asdict(figure).items()}
+        for name, figure in figures.items()
+    }
+
+
+def _written(value: Any) -> Any:
+    """JSON has no word for what is not a number: null says that nothing was measured."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def machine() -> dict[str, Any]:

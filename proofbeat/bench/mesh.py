@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from attestation.errors import Unavailable
 from proofbeat.demo.layout import Layout, Terms
@@ -18,15 +19,23 @@ from sidecar.freshness import Phase
 from telemetry.names import Event
 
 OPEN_SECONDS = 30.0
+SomeScene = TypeVar("SomeScene", bound=Scene)
 
 
 @asynccontextmanager
 async def scene(terms: Terms) -> AsyncIterator[Scene]:
     """Services, references, policy and authority; no sidecar yet. Leaves nothing behind."""
+    async with staged(terms, Scene) as made:
+        yield made
+
+
+@asynccontextmanager
+async def staged(terms: Terms, make: Callable[[Layout, asyncio.TaskGroup], SomeScene]) -> AsyncIterator[SomeScene]:
+    """The same with a scene of the benchmark's own."""
     folder = Path(tempfile.mkdtemp(prefix="proofbeat-bench-"))
     try:
         async with asyncio.TaskGroup() as tasks:
-            made = Scene(Layout.make(folder, terms), tasks)
+            made = make(Layout.make(folder, terms), tasks)
             try:
                 await made.set_up()
                 yield made

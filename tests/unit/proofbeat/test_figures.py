@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from proofbeat.bench.figures import Budget, Distribution, Report
 
 
@@ -27,3 +29,9 @@ def test_where_more_is_better_a_budget_is_a_least_and_nothing_measured_does_not_
         True,
         False,
     ]
+
+
+def test_what_was_not_measured_is_null_in_a_report_that_any_reader_of_json_takes() -> None:
+    nothing = Distribution.of([])
+    written = json.dumps(Report("x", {"a": nothing}, (Budget("a", 2.0, nothing.p99),)).plain(), allow_nan=False)
+    assert json.loads(written)["budgets"][0]["measured"] is None

@@ -61,10 +61,11 @@ class LeafKey:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a round came to. identity: None where the answer carried no certificate."""
+    """What a round came to. identity: None where the answer carried no certificate. measured: what was signed."""
 
     event: Appraised
     identity: Identity | None
+    measured: Measured
     result: Result
     policy_epoch: int
     record: RoundRecord
@@ -210,7 +211,7 @@ class Attester:
             lease=believed.lease,
             cause=_contraindication(result, record.began) if result.status is Tier.CONTRAINDICATED else None,
         )
-        return Outcome(event, self._identity(believed, leaf), result, result.policy_epoch, record)
+        return Outcome(event, self._identity(believed, leaf), measured, result, result.policy_epoch, record)
 
     def _identity(self, believed: Believed, leaf: LeafKey) -> Identity | None:
         if not believed.chain:

@@ -35,6 +35,10 @@ class Measured:
             for each in self.observations
         )
 
+    def body(self, layer: Layer) -> bytes | None:
+        """What was measured of a layer; None where that is no part of the round."""
+        return next((self.bodies[each.digest] for each in self.observations if each.layer is layer), None)
+
     @property
     def full_began(self) -> float:
         """When the oldest full measurement among the layers began."""

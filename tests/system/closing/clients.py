@@ -11,6 +11,7 @@ import base64
 import secrets
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, Self
 
 import h2.config
@@ -26,8 +27,15 @@ _UPLOAD_BYTES = 1_000_000
 
 
 class Client(Protocol):
+    @classmethod
+    async def open(cls, host: str, port: int) -> Client:
+        """Raises one of ENDED when it is refused."""
+
     async def ask(self) -> None:
         """One exchange over what is open."""
+
+    async def over(self) -> None:
+        """Until it has ended by itself, without a word of ours."""
 
     def close(self) -> None:
         """At once."""
@@ -44,6 +52,11 @@ class _Connected:
 
     def close(self) -> None:
         self._writer.transport.abort()
+
+    async def over(self) -> None:
+        with suppress(*ENDED):
+            while await self._reader.read(4096):
+                pass
 
     async def _head(self) -> tuple[int, dict[str, str]]:
         """Status and headers of an answer."""
@@ -73,11 +86,15 @@ class KeptAlive(_Connected):
         return await cls.connected(host, port)
 
     async def ask(self) -> None:
-        self._writer.write(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+        await self.got("/")
+
+    async def got(self, path: str) -> bytes:
+        self._writer.write(f"GET {path} HTTP/1.1\r\nhost: test\r\n\r\n".encode())
         status, fields = await self._head()
-        await self._reader.readexactly(int(fields.get("content-length", "0")))
+        body = await self._reader.readexactly(int(fields.get("content-length", "0")))
         if status != 200:
             raise ConnectionRefusedError(status)
+        return body
 
 
 class WebSocket(_Connected):
@@ -132,14 +149,28 @@ class Http2(_Connected):
             self._h2.send_data(stream, stamp)
         await self._until(lambda: all(heard == stamp for heard in self._heard.values()))
 
+    async def over(self) -> None:
+        """Every stream of it; the connection may go on."""
+        over: set[int] = set()
+        while over < self._heard.keys():
+            try:
+                for event in await self._events():
+                    if isinstance(event, h2.events.StreamReset | h2.events.StreamEnded):
+                        over.add(event.stream_id)
+            except ENDED:
+                return
+
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
-            self._writer.write(self._h2.data_to_send())
-            data = await self._reader.read(65_536)
-            if not data:
-                raise EOFError
-            for event in self._h2.receive_data(data):
+            for event in await self._events():
                 self._hear(event)
+
+    async def _events(self) -> list[h2.events.Event]:
+        self._writer.write(self._h2.data_to_send())
+        data = await self._reader.read(65_536)
+        if not data:
+            raise EOFError
+        return self._h2.receive_data(data)
 
     def _hear(self, event: h2.events.Event) -> None:
         match event:
@@ -178,3 +209,12 @@ class Upload(_Connected):
         chunk = await self._reader.readexactly(size)
         await self._reader.readexactly(2)
         return chunk
+
+
+async def uploaded(host: str, port: int) -> float:
+    """When a byte of an upload last reached the service that listens there (CLOCK_BOOTTIME)."""
+    asking = await KeptAlive.open(host, port)
+    try:
+        return float((await asking.got("/uploaded")).split()[1])
+    finally:
+        asking.close()

@@ -6,9 +6,8 @@ import asyncio
 import os
 import resource
 import signal
-import threading
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
+from typing import Any
 
 import pytest
 
@@ -20,52 +19,31 @@ from proofbeat.bench.faults.stage import ALL_FLOWS, Stage, stage
 from proofbeat.demo.layout import Terms
 from proofbeat.demo.load import now
 from telemetry.names import Event
+from tests.system.alive import Alive
 
 TERMS = Terms(interval=0.5, freshness=4.0, deadman=1.0, pages=4)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: small file systems, SOCK_DESTROY")
 
 
-Story = Callable[[Stage], Coroutine[None, None, None]]
+Story = Callable[[Stage], Coroutine[Any, Any, None]]
 
 
-class Mesh:
-    """One mesh for all stories of this file, in a loop of its own."""
-
-    def __init__(self) -> None:
-        self._ready: Future[tuple[Stage, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._hold()), name="mesh")
-        self._thread.start()
-
-    async def _hold(self) -> None:
-        over = asyncio.Event()
-        try:
-            async with stage(TERMS) as made:
-                self._ready.set_result((made, asyncio.get_running_loop(), over))
-                await over.wait()
-        except BaseException as error:
-            if not self._ready.done():
-                self._ready.set_exception(error)
-            raise
+class Mesh(Alive[Stage]):
+    """One mesh for all stories of this file."""
 
     def told(self, story: Story) -> None:
         """The story, begun once everything flows."""
-        made, loop, _ = self._ready.result()
 
-        async def whole() -> None:
+        async def whole(made: Stage) -> None:
             await flows(made)
             await story(made)
 
-        asyncio.run_coroutine_threadsafe(whole(), loop).result()
-
-    def end(self) -> None:
-        _, loop, over = self._ready.result()
-        loop.call_soon_threadsafe(over.set)
-        self._thread.join()
+        super().told(whole)
 
 
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[Mesh]:
-    running = Mesh()
+    running = Mesh(stage(TERMS))
     yield running
     running.end()
 

@@ -169,9 +169,7 @@ class Envoy:
         return await asyncio.to_thread(_get_over_unix, self.description.admin_socket, path)
 
     async def stat(self, name: str) -> int:
-        _, body = await self.admin(f"/stats?format=json&filter=^{name}$")
-        stats = [s for s in json.loads(body)["stats"] if "name" in s]
-        return int(stats[0]["value"]) if stats else 0
+        return sum((await stats(self.description.admin_socket, f"^{name}$")).values())
 
     async def until_ready(self) -> None:
         """Ready, and its workers have had time to take up what the main thread acknowledged: nothing shows that."""
@@ -217,6 +215,12 @@ class Envoy:
         except TimeoutError:
             pass
         raise AssertionError(f"Envoy: {complaint}\n{self.log.read_text()[-4000:]}")
+
+
+async def stats(admin: Path, pattern: str) -> dict[str, int]:
+    """The counters and gauges of an Envoy whose names match a regular expression."""
+    _, body = await asyncio.to_thread(_get_over_unix, admin, f"/stats?format=json&filter={pattern}")
+    return {each["name"]: int(each["value"]) for each in json.loads(body)["stats"] if "value" in each}
 
 
 def _get_over_unix(path: Path, target: str) -> tuple[int, bytes]:

@@ -1,0 +1,142 @@
+"""Traffic of every kind really stops, through two real Envoys, whatever closes and whoever is gone while it does.
+
+Into the closed side and out of it, TCP, HTTP/1, HTTP/2 streams, uploads and WebSockets are open and go on; nothing that
+begins after the report is served, and nothing that was open outlives it. In both modes of delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+
+from proofbeat.demo.layout import OUT_TCP
+from proofbeat.demo.load import now
+from telemetry.names import Event
+from tests.system.alive import Alive
+from tests.system.closing.clients import KeptAlive, Tcp
+from tests.system.closing.holding import Rush, Way, all_end
+from tests.system.closing.mesh import DEADMAN, WITHIN, Mesh, mesh
+from tests.system.xds.rig import stats
+
+GRACE = 1.0
+"""Seconds beyond the dead-man time: what is still served then was not closed. The benchmarks hold the real figure."""
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: open connections are ended by SOCK_DESTROY")
+
+
+@pytest.fixture(scope="module", params=["sds", "xds"])
+def at(request: pytest.FixtureRequest) -> Iterator[Alive[Mesh]]:
+    mode: Literal["sds", "xds"] = request.param
+    made = Alive(mesh(mode))
+    yield made
+    made.end()
+
+
+def test_all_that_is_open_ends_on_a_violation_and_nothing_is_served_after_the_report(at: Alive[Mesh]) -> None:
+    async def story(mesh: Mesh) -> None:
+        await mesh.flows()
+        idle = [await way.open() for way in mesh.traffic.ways if way.kind is not KeptAlive]
+        act = now()
+        with mesh.drift():
+            closed = await mesh.closed(act)
+            await all_end(idle)
+            await mesh.traffic.until_refused(act)
+            await mesh.refused_for_a_while()
+            assert await mesh.last_upload() <= closed
+        await mesh.opened(closed, now())
+
+    at.told(story)
+
+
+def test_no_connection_made_while_it_closes_lives_on(at: Alive[Mesh]) -> None:
+    async def story(mesh: Mesh) -> None:
+        await mesh.flows()
+        sides = mesh.scene.layout.sides
+        rushes = [Rush(Way(Tcp, each.address, OUT_TCP, mesh.scene.layout.peer(each).name)) for each in sides]
+        async with asyncio.TaskGroup() as tasks:
+            rushing = [tasks.create_task(each.run()) for each in rushes]
+            await asyncio.sleep(GRACE / 10)
+            act = now()
+            with mesh.drift():
+                closed = await mesh.closed(act)
+                for rush in rushes:
+                    rush.say()
+                await mesh.refused_for_a_while()
+                for task in rushing:
+                    task.cancel()
+                for rush in rushes:
+                    await rush.until_none_is_open()
+            for rush in rushes:
+                assert any(sent < act for sent in rush.echoed), "it never rushed"
+                assert [sent - closed for sent in rush.echoed if sent >= closed] == []
+        await mesh.opened(closed, now())
+
+    at.told(story)
+
+
+def test_a_violation_closes_although_the_key_sockets_file_is_gone(at: Alive[Mesh]) -> None:
+    async def story(mesh: Mesh) -> None:
+        await mesh.flows()
+        act = now()
+        mesh.web.side.xds.unlink()
+        with mesh.drift():
+            closed = await mesh.closed(act)
+            await mesh.traffic.until_refused(act)
+            await mesh.refused_for_a_while()
+        await mesh.opened(closed, now())
+
+    at.told(story)
+
+
+def test_an_envoy_that_is_restarted_while_closed_comes_back_closed(at: Alive[Mesh]) -> None:
+    async def story(mesh: Mesh) -> None:
+        await mesh.flows()
+        act = now()
+        with mesh.drift():
+            closed = await mesh.closed(act)
+            await mesh.traffic.until_refused(act)
+            killed = now()
+            assert mesh.web.envoy is not None
+            mesh.web.envoy.send_signal(signal.SIGKILL)
+            assert await mesh.web.watch.until(Event.ENVOY_ADMITTED, killed, within=WITHIN) is not None
+            await mesh.refused_for_a_while()
+        await mesh.opened(closed, now())
+
+    at.told(story)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_all_that_is_open_ends_when_the_sidecar_does_not_run(number: signal.Signals, at: Alive[Mesh]) -> None:
+    async def story(mesh: Mesh) -> None:
+        await mesh.flows()
+        idle = [await way.open() for way in mesh.traffic.ways if way.kind is not KeptAlive]
+        assert mesh.web.sidecar is not None
+        act = now()
+        mesh.web.sidecar.send_signal(number)
+        await all_end(idle)
+        await mesh.traffic.until_refused(act)
+        await mesh.refused_for_a_while()
+        back = now()
+        if number is signal.SIGSTOP:
+            mesh.web.sidecar.send_signal(signal.SIGCONT)
+        else:
+            await mesh.scene.start_sidecar(mesh.web, enrol=False)
+        await mesh.opened(act + DEADMAN + GRACE, back)
+
+    at.told(story)
+
+
+def test_after_all_of_that_no_session_was_ever_resumed(at: Alive[Mesh]) -> None:
+    async def story(mesh: Mesh) -> None:
+        await mesh.flows()
+        for side in mesh.scene.layout.sides:
+            seen = await stats(side.admin, r"ssl\.(handshake|session_reused)$")
+            assert sum(count for name, count in seen.items() if name.endswith("handshake")) > 0
+            assert {name: count for name, count in seen.items() if name.endswith("session_reused") and count} == {}
+
+    at.told(story)

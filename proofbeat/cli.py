@@ -57,6 +57,44 @@ def demo(
     _exit_with(lambda: play(as_json=as_json, keep=keep, terms=Terms(delivery=delivery.value)))
 
 
+@app.command(context_settings={"allow_interspersed_args": False})
+def up(
+    command: Annotated[list[str], typer.Argument(help="Your own program, after `--`.", metavar="-- CMD")],
+    include: Annotated[
+        list[Path] | None, typer.Option(help="Folder or file to measure; repeat it. Else where CMD points, or here.")
+    ] = None,
+    volatile: Annotated[list[str] | None, typer.Option(help="Glob pattern whose content nobody judges.")] = None,
+    learn: Annotated[str, typer.Option(help="How long it is watched before its policy is enforced.")] = "3s",
+    wait: Annotated[str, typer.Option(help="How long it may take until it listens.")] = "30s",
+    port: Annotated[int | None, typer.Option(help="Its TCP port, where it listens on several.")] = None,
+    listen: Annotated[str | None, typer.Option(help="Where it is called through the mesh: 127.0.0.1:7000.")] = None,
+    tcp: Annotated[bool, typer.Option("--tcp", help="It does not speak HTTP.")] = False,
+    attempt: Annotated[bool, typer.Option("--try", help="Close and open it once, then end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --try: one JSON object on stdout.")] = False,
+) -> None:
+    """Your own program in a mesh of one: attested, closed when it changes, opened when that is put right."""
+    from attestation.quantities import seconds
+    from proofbeat.up.mesh import Program
+    from proofbeat.up.run import Wishes
+    from proofbeat.up.run import up as run
+
+    async def program() -> bool:
+        return await run(
+            Wishes(
+                program=Program(command, Path.cwd(), seconds(wait), port),
+                include=tuple(str(path.absolute()) for path in include or ()),
+                volatile=tuple(volatile or ()),
+                learning=seconds(learn),
+                calls=listen,
+                protocol="tcp" if tcp else "http",
+                attempt=attempt,
+                as_json=as_json,
+            )
+        )
+
+    _exit_with(program)
+
+
 @app.command()
 def authority(config: ConfigFile) -> None:
     """Appraises evidence and issues leases."""

@@ -62,16 +62,17 @@ class Children:
         heard: Callable[[LogLine], None] | None = None,
         stdin: int = asyncio.subprocess.DEVNULL,
         stdout: int | None = None,
+        stderr: int | None = None,
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Child:
-        """heard: called with each JSON line on stderr."""
+        """heard: called with each JSON line on stderr. stdout, stderr: descriptors in the place of the log file's."""
         with (self._folder / f"{name}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=stdin,
                 stdout=log.fileno() if stdout is None else stdout,
-                stderr=asyncio.subprocess.PIPE if heard else log.fileno(),
+                stderr=asyncio.subprocess.PIPE if heard else log.fileno() if stderr is None else stderr,
                 cwd=cwd,
                 env={**os.environ, **environment} if environment else None,
                 start_new_session=True,

@@ -117,13 +117,23 @@ def authority(config: ConfigFile) -> None:
 
 
 @app.command()
-def sidecar(config: ConfigFile) -> None:
+def sidecar(
+    config: ConfigFile,
+    run_envoy: Annotated[
+        bool, typer.Option("--run-envoy", help="Run Envoy as well, and again when it ends: for `delivery.mode: xds`.")
+    ] = False,
+    envoy: Annotated[
+        Path | None, typer.Argument(help="With --run-envoy: which one; else delivery.service.envoy, or what is found.")
+    ] = None,
+) -> None:
     """Attests one workload and serves its identity to Envoy. Starts its measurer itself."""
     from sidecar.measurement import spawn
 
+    if envoy is not None and not run_envoy:
+        raise typer.BadParameter(f"{envoy} is not run: say --run-envoy as well, or leave it out.", param_hint="ENVOY")
     # First of all: it gets ready on another core while this process still imports.
     spawned = spawn()
-    from proofbeat import process
+    from proofbeat import launching, process
     from sidecar import config as settings
     from sidecar.app import Sidecar
     from telemetry import logs
@@ -132,7 +142,9 @@ def sidecar(config: ConfigFile) -> None:
 
     async def program() -> None:
         process.harden()
-        await Sidecar(settings.load(config), logs.logger(), spawned).run(lambda: None)
+        wanted = settings.load(config)
+        launch = launching.envoy(wanted.delivery.service, envoy) if run_envoy else None
+        await Sidecar(wanted, logs.logger(), spawned, launch).run(lambda: None)
 
     sys.exit(process.run(program))
 

@@ -38,20 +38,23 @@ def execute_only(envoy: Path, folder: Path) -> Path:
     """A copy that its user may run and not read: the kernel makes such a process non-dumpable (prctl(2)).
 
     Nobody of its own user can attach to it or read its memory then, and it leaves no core dump. It holds for users
-    without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: root's too, `without_capabilities`. A launcher script is
-    followed to the program that it starts; where that is not found, `envoy` itself is returned.
+    without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: root's too, `without_capabilities`. The launcher script beside our
+    interpreter is followed to the program that it starts; of any other script `envoy` itself is returned.
     """
     program = _program(envoy)
     if program is None:
         return envoy
     copy = folder / "envoy.bin"
+    copy.unlink(missing_ok=True)  # an earlier one may still run, and nobody may write into that
     shutil.copyfile(program, copy)
     copy.chmod(_EXECUTE_ONLY)
     return copy
 
 
 def _program(envoy: Path) -> Path | None:
-    for candidate in (envoy, Path(sysconfig.get_path("purelib")) / "envoy" / "_bin" / "envoy"):
+    ours = envoy.parent == Path(sysconfig.get_path("scripts"))
+    behind = [Path(sysconfig.get_path("purelib")) / "envoy" / "_bin" / "envoy"] if ours else []
+    for candidate in [envoy, *behind]:
         try:
             with candidate.open("rb") as file:
                 if os.read(file.fileno(), len(_ELF)) == _ELF:

@@ -7,15 +7,14 @@ process runs. Rounds, reports and logs come after it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation.channel import Beat, Covered, Fault, Guard, Guarded, Message, Observed, Pinned, Scope, Swept
+from attestation.channel import Beat, Covered, Fault, Guarded, Message, Observed, Pinned, Scope, Swept
 from attestation.coverage import Coverage
-from attestation.errors import InvalidConfiguration, MalformedResult, ProofbeatError, Unavailable, WorkloadGone
+from attestation.errors import InvalidConfiguration, ProofbeatError, Unavailable, WorkloadGone
 from attestation.facts import CollectorFact, ExecutionFact, Fact, FileFact, InstanceFact, ProcessFact
 from attestation.layers import Layer
 from attestation.violation import Violation, ViolationClass
@@ -26,19 +25,18 @@ from sidecar.attester import Attester, HeldNonce, Outcome, Standpoint
 from sidecar.causes import Causes
 from sidecar.clock import LeaseTimer
 from sidecar.config import SidecarConfig
-from sidecar.delivery import poison
-from sidecar.delivery.delivery import Delivery, Happening, Told
-from sidecar.delivery.lifetime import drains_for
-from sidecar.delivery.resources import Catalogue, Identity
+from sidecar.delivery.resources import Identity
+from sidecar.envoy import Envoy
 from sidecar.freshness import Now, Phase, Rules, State
 from sidecar.governing import Governed, read_governing
 from sidecar.heartbeat import Heartbeat
-from sidecar.keysocket import KeySocket
 from sidecar.latch import Latch
 from sidecar.measurement import Measurer, Spawned, spawn
 from sidecar.membership import Enrolled, enrol
 from sidecar.metering import Metering
 from sidecar.observations import Observations
+from sidecar.ownenvoy import Launch
+from sidecar.pushes import Pushes
 from sidecar.reports import Reports, report_of
 from sidecar.restored import PacedClient, Restores
 from sidecar.rounds import RoundLoop
@@ -47,11 +45,8 @@ from sidecar.telling import Telling
 from telemetry import metrics
 from telemetry.exporting import exported
 from telemetry.recorder import Recorder
-from wire.messages import AttestNow, PolicyChanged, Push, Quarantined, Released
+from wire.messages import Quarantined
 from wire.session import Endpoint as AuthorityEndpoint
-from xds.bootstrap import delivered_bootstrap, write_bootstrap
-from xds.errors import SocketInUse, SocketUnusable
-from xds.peer import Peer
 
 MOST_EARLY_FACTS = 10_000
 
@@ -59,10 +54,13 @@ MOST_EARLY_FACTS = 10_000
 class Sidecar:
     """One workload's attester and Envoy's source of identity. Made inside a running loop.
 
-    log: a structured logger. spawned: a measurer started beforehand; else one is started here.
+    log: a structured logger. spawned: a measurer started beforehand; else one is started here. launch: how Envoy is
+    run, where that is ours to do.
     """
 
-    def __init__(self, config: SidecarConfig, log: Any, spawned: Spawned | None = None) -> None:
+    def __init__(
+        self, config: SidecarConfig, log: Any, spawned: Spawned | None = None, launch: Launch | None = None
+    ) -> None:
         self._config = config
         self._spawned = spawned
         self._recorder = Recorder(metrics.SIDECAR)
@@ -83,19 +81,29 @@ class Sidecar:
         self._timer = LeaseTimer(
             on_end=lambda: self._step(freshness.Ticked()), on_set=lambda: self._stalled("the-wall-clock-was-set")
         )
-        self._client = PacedClient(_authority(config), self._pushed, left_behind=self._stalled)
+        self._pushes = Pushes(
+            self._causes,
+            self._rounds,
+            self._telling,
+            state=lambda: self._state,
+            step=self._step,
+            adopt=self._adopt,
+            key=lambda: self._membership.result_key,
+        )
+        self._client = PacedClient(_authority(config), self._pushes.pushed, left_behind=self._stalled)
         self._restores = Restores(self._stalled)
         self._reports = Reports(self._client, self._telling.reported)
         self._heartbeat = Heartbeat(lambda: self.spec.deadman, self._beat, self._stalled, self._measurer_lost)
-        self._keys = KeySocket(
+        self._envoy = Envoy(
             config.delivery,
             config.workload,
             self._telling,
-            admitted=self._guard,
+            order=self._measurer.send,
             asked=lambda violation: self._step(freshness.Violated(violation)),
+            closed=self._rounds.closing_over,
+            launch=launch,
         )
-        self._metering.watch(lambda: self._state, self._observations, self._keys.server)
-        self._delivery: Delivery | None = None
+        self._metering.watch(lambda: self._state, self._observations, self._envoy.server)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Until the workload ends, the measurer is lost or the task is cancelled; closed in every case.
@@ -105,8 +113,7 @@ class Sidecar:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._broke)
         unclean = self._folder.enter()
-        async with self._listening(), exported(self._recorder, self._config.telemetry):
-            self._deliver_under(deadman=5.0, escalate_after=0.25)
+        async with self._envoy.listening(), exported(self._recorder, self._config.telemetry):
             self._measurer.start(loop, self._spawned or spawn())
             self._timer.start(loop)
             self._restores.start(loop)
@@ -119,33 +126,6 @@ class Sidecar:
                 self._restores.close(loop)
                 await self._client.close()
         self._folder.leave()
-
-    @asynccontextmanager
-    async def _listening(self) -> AsyncIterator[None]:
-        self._write_bootstrap()
-        try:
-            await self._keys.server.start()
-        except (SocketInUse, SocketUnusable) as error:
-            raise InvalidConfiguration(str(error), where="delivery.socket") from error
-        try:
-            yield
-        finally:
-            await self._keys.server.close()
-
-    def _write_bootstrap(self) -> None:
-        """For an Envoy that is delivered everything: it has to be told where from, and no more."""
-        settings = self._config.delivery
-        if settings.service is None:
-            return
-        socket, admin = settings.socket.absolute(), settings.service.admin.absolute()
-        try:
-            write_bootstrap(delivered_bootstrap(str(socket), "proofbeat", socket, admin), settings.service.bootstrap)
-        except OSError as error:
-            raise InvalidConfiguration(
-                f"Envoy's bootstrap cannot be written: {error.strerror}",
-                where=f"delivery.service.bootstrap: {settings.service.bootstrap}",
-                mend="Name a file in a folder that the sidecar may write.",
-            ) from error
 
     async def _attest_until_over(self, unclean: bool, ready: Callable[[], None]) -> None:
         # 1. Pin the workload: an instance, or an end.
@@ -173,7 +153,7 @@ class Sidecar:
         for sticky, at_ms in self._causes.untold(self._state, {cause.id for cause in standing}):
             self._reports.add(report_of(sticky.generation, sticky.violation, at_ms))
         for cause in standing:
-            self._pushed(Quarantined(cause))
+            self._pushes.pushed(Quarantined(cause))
         # 4. Rounds, until something ends them.
         attester = self._attester(pinned, enrolled, evidence_key)
         ready()
@@ -182,7 +162,7 @@ class Sidecar:
             tasks.create_task(self._client.hold(), name="session")
             tasks.create_task(self._reports.run(), name="reports")
             tasks.create_task(self._heartbeat.run(), name="heartbeat")
-            tasks.create_task(self._keys.server.keep_listening(self._telling.key_socket_lost), name="key socket")
+            self._envoy.look_after(tasks)
             tasks.create_task(self._rounds.run(attester), name="rounds")
             await self._over
 
@@ -197,9 +177,11 @@ class Sidecar:
                 if changed and not self._state.open:
                     self._rounds.want(full=True)
             case Swept():
-                self._delivering.swept(message)
+                self._envoy.swept(message)
             case Guarded():
-                self._vouched(message)
+                self._envoy.vouched(message)
+                if self._state.open:
+                    self._hand_over()
             case Beat():
                 self._heartbeat.answered()
             case InstanceFact():
@@ -253,22 +235,18 @@ class Sidecar:
             self._end(WorkloadGone("the workload ended", where=f"pid {self._config.workload.pid}"))
 
     def _close(self, reason: str, cause: Violation | None) -> None:
-        seconds = drains_for(self._governed.policy.spec, cause) if self._governed is not None else 0.0
-        if seconds > 0:
-            self._delivering.drain(reason, seconds)
-        else:
-            self._delivering.close(reason)
+        self._envoy.close(reason, cause, self._governed.policy.spec if self._governed is not None else None)
 
     def _serve(self, lease: freshness.Lease) -> None:
         if self._identity is not None:
             self._timer.arm(lease)
-            self._hand_over(self._identity)
+            self._hand_over()
 
-    def _hand_over(self, identity: Identity) -> None:
-        if not self._keys.unvouched:
+    def _hand_over(self) -> None:
+        if self._identity is not None:
             # What does not enforce closes nothing, at the end of a lease either.
             enforced = self._state.lease if self._state.rules.mode is Mode.ENFORCE else None
-            self._delivering.serve(identity, enforced)
+            self._envoy.serve(self._identity, enforced)
 
     def _follow_up(self, command: freshness.Command) -> None:
         match command:
@@ -293,7 +271,7 @@ class Sidecar:
 
     @property
     def closing(self) -> bool:
-        return self._delivering.closing
+        return self._envoy.closing
 
     @property
     def spec(self) -> PolicySpec:
@@ -341,41 +319,13 @@ class Sidecar:
         if not first:
             self._heartbeat.hasten()
         self._measurer.send(Scope(local.pid, include, spec.files.volatile, local.cgroup, spec.deadman))
-        self._deliver_under(spec.deadman, spec.escalate_after)
+        self._envoy.rule(spec)
         self._rounds.every(spec.interval)
         self._step(freshness.RulesChanged(governed.rules))
         if first:
             early, self._early = self._early, []
             for fact in early:
                 self._saw(fact)
-
-    # What the authority says unasked.
-
-    def _pushed(self, push: Push) -> None:
-        match push:
-            case AttestNow():
-                # Its nonce is left unused: only one we asked for tells when its lease began at the latest.
-                self._rounds.want(full=push.nonce.full)
-            case Quarantined(cause):
-                if not self._causes.known(cause.id):
-                    self._step(freshness.Revoked(self._causes.ordered(cause, clock.now())))
-            case Released(order):
-                self._released(order)
-            case PolicyChanged(document=document):
-                try:
-                    self._adopt(document)
-                except MalformedResult as error:
-                    self._telling.push_failed(error.sentence)
-                else:
-                    self._rounds.want(full=True)
-
-    def _released(self, order: str) -> None:
-        try:
-            generations = self._causes.released(order, self._membership.result_key, self._state)
-        except MalformedResult as error:
-            self._telling.push_failed(error.sentence)
-        else:
-            self._step(freshness.Released(generations))
 
     # Life signs.
 
@@ -384,46 +334,10 @@ class Sidecar:
         self._restores.look()
         self._step(freshness.Ticked())
         self._measurer.send(Beat(number))
-        self._delivering.heartbeat()
+        self._envoy.heartbeat()
 
     def _stalled(self, reason: str) -> None:
         self._step(freshness.Stalled(reason))
-
-    # Envoy.
-
-    def _deliver_under(self, deadman: float, escalate_after: float) -> None:
-        """The way to Envoy under these times. An open identity is handed on by the next round."""
-        settings = self._config.delivery
-        catalogue = Catalogue.under(settings, ttl=deadman)
-        if self._delivery is None:
-            self._delivery = Delivery(
-                self._keys.server,
-                catalogue,
-                poison.make(clock.now().wall),
-                clock=clock.now,
-                order=self._measurer.send,
-                tell=self._delivered,
-                escalate_after=escalate_after,
-                silent=settings.before_first_lease == "silent",
-                admin=settings.service.admin if settings.service is not None else None,
-            )
-            self._delivery.start()
-        else:
-            self._delivery.retime(catalogue, escalate_after)
-
-    def _guard(self, envoy: Peer) -> None:
-        self._delivering.withhold("not-yet-known")
-        self._measurer.send(Guard(envoy.pid), envoy.pidfd)
-
-    def _vouched(self, word: Guarded) -> None:
-        self._keys.vouched(word.pid, workload=word.workload)
-        if self._state.open and self._identity is not None:
-            self._hand_over(self._identity)
-
-    def _delivered(self, told: Told) -> None:
-        if told.happening in (Happening.CLOSED, Happening.BOUNDED):
-            self._rounds.closing_over()
-        self._telling.delivered(told)
 
     # Ends.
 
@@ -432,11 +346,7 @@ class Sidecar:
         self._telling.measurer_lost(reason)
         if self._state.phase is not Phase.ENDED:
             self._step(freshness.MeasurerLost(_lost(reason, now)))
-            if self._delivering.draining:
-                self._delivering.close(reason)
-            if self._delivering.closing:
-                # Who would cut what is open is gone.
-                self._delivering.end_envoy(reason)
+            self._envoy.abandoned(reason)
         self._end(Unavailable(f"the measurer is lost: {reason}", where="measurer", mend="Start the sidecar again."))
 
     def _latch_failed(self, reason: str) -> None:
@@ -458,17 +368,9 @@ class Sidecar:
             self._over.set_exception(error)
 
     def _close_for_good(self) -> None:
-        if self._state.open or self._delivering.draining:
-            self._delivering.close("sidecar-stopped")
-            self._delivering.end_envoy("the sidecar stops")
-        self._delivering.stop()
+        self._envoy.close_for_good(is_open=self._state.open)
         self._measurer.stop()
         self._telling.stopped()
-
-    @property
-    def _delivering(self) -> Delivery:
-        assert self._delivery is not None  # noqa: S101 - made first thing in run()
-        return self._delivery
 
     @property
     def _governing(self) -> Governed:

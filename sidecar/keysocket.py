@@ -20,7 +20,8 @@ from xds.server import Server
 class KeySocket:
     """admitted: called with the process that takes the seat, before it is given anything; `vouched` has to follow.
 
-    asked: called when another process wanted the key.
+    asked: called when another process wanted the key. own: says whether a process is the Envoy that we run ourselves;
+    None where somebody else runs it.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class KeySocket:
         *,
         admitted: Callable[[Peer], None],
         asked: Callable[[Violation], None],
+        own: Callable[[Peer], bool] | None = None,
     ) -> None:
         self._telling = telling
         self._admitted = admitted
         self._asked = asked
+        self._own = own
         self._uids = frozenset(delivery.allow.uids or (os.getuid(),))
         self._unvouched: Peer | None = None
         self._rules = KeyRules(workload.pid, workload.cgroup, frozenset(delivery.allow.executables))
@@ -65,6 +68,8 @@ class KeySocket:
 
     def _admit(self, peer: Peer) -> Refusal | None:
         why = self._rules.refusal(peer.pid)
+        if why is None and self._own is not None and not self._own(peer):
+            why = f"process {peer.pid} ({peer.executable}) is not the Envoy that this sidecar runs"
         return Refusal(why) if why is not None else None
 
     def _seated(self, peer: Peer, new: bool) -> None:

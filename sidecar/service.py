@@ -72,11 +72,18 @@ class UpstreamSettings(Strict):
 
 
 class ServiceSettings(Strict):
-    """bootstrap: the file that the sidecar writes for `envoy --config-path`. admin: Envoy's own socket, mode 0600."""
+    """bootstrap: the file that the sidecar writes for `envoy --config-path`. admin: Envoy's own socket, mode 0600.
+
+    For `--run-envoy` alone: envoy: the program, by default the one beside Proofbeat or on PATH. log: where its output
+    goes, by default to the sidecar's own stderr. concurrency: its worker threads.
+    """
 
     bootstrap: Path
     admin: Path
     access_log: Path
+    envoy: Path | None = None
+    log: Path | None = None
+    concurrency: int = Field(default=2, ge=1)
     inbound: tuple[InboundSettings, ...] = ()
     upstreams: tuple[UpstreamSettings, ...] = ()
 

@@ -121,6 +121,14 @@ class Telling:
             at=clock.now().boot,
         )
 
+    def envoy_started(self, pid: int) -> None:
+        self._log.info(Event.ENVOY_STARTED, envoy=pid)
+
+    def envoy_ended(self, why: str, again_in: float, *, looping: bool) -> None:
+        """again_in: seconds until the next is started. looping: it does not live long enough to be of use."""
+        told = self._log.error if looping else self._log.warning
+        told(Event.ENVOY_ENDED, why=why, again_in=round(again_in, 2), looping=looping)
+
     def envoy_admitted(self, peer: Peer) -> None:
         self._log.info(Event.ENVOY_ADMITTED, envoy=peer.pid, executable=peer.executable)
 

@@ -11,6 +11,8 @@ class Event(StrEnum):
     STARTED = "started"
     ENROLLED = "enrolled"
     ENROLMENT_REFUSED = "enrolment-refused"
+    ENVOY_STARTED = "envoy-started"
+    ENVOY_ENDED = "envoy-ended"
     ENVOY_ADMITTED = "envoy-admitted"
     ENVOY_REFUSED = "envoy-refused"
     ENVOY_REJECTED = "envoy-rejected"

@@ -93,6 +93,7 @@ def envoy_command(
     *,
     concurrency: int = 2,
     base_id: int | None = None,
+    hot_restart: bool = True,
     log_level: str = "warning",
     extra: Sequence[str] = (),
 ) -> list[str]:
@@ -100,10 +101,13 @@ def envoy_command(
 
     `--drain-time-s 0` has a removed or replaced listener cut its connections at once instead of draining them for
     ten minutes. `--base-id` keeps the shared memory of Envoys on one host apart; without a number Envoy picks a
-    free one (`--use-dynamic-base-id`). `--concurrency` is the number of worker threads, by default one a core,
-    which is too many for a sidecar.
+    free one (`--use-dynamic-base-id`). Without `hot_restart` there is no such memory, and no socket over which a
+    successor of the same user could be handed the listeners. `--concurrency` is the number of worker threads, by
+    default one a core, which is too many for a sidecar.
     """
     base = ["--use-dynamic-base-id"] if base_id is None else ["--base-id", str(base_id)]
+    if not hot_restart:
+        base = ["--disable-hot-restart"]
     return [
         str(envoy),
         "--config-path",

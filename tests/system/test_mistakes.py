@@ -35,10 +35,10 @@ def settings(tmp_path: Path) -> dict[str, object]:
     }
 
 
-def sidecar(folder: Path, settings: dict[str, object]) -> tuple[int, str]:
+def sidecar(folder: Path, settings: dict[str, object], *more: str) -> tuple[int, str]:
     file = folder / "sidecar.yaml"
     file.write_text(yaml.safe_dump(settings))
-    return run("sidecar", "-c", str(file))
+    return run("sidecar", "-c", str(file), *more)
 
 
 def _some_root() -> bytes:
@@ -95,3 +95,25 @@ def test_a_benchmark_that_does_not_exist() -> None:
     code, said = run("bench", "rounds")
     assert code == 2
     assert "round, violation, start" in said
+
+
+def test_an_envoy_is_run_only_where_it_is_delivered_everything(tmp_path: Path, settings: dict[str, object]) -> None:
+    code, said = sidecar(tmp_path, settings, "--run-envoy")
+    assert code == 2
+    assert "delivery.mode" in said
+    assert "without --run-envoy" in said
+
+
+def test_an_envoy_that_is_named_and_not_run_is_no_silent_wish(tmp_path: Path, settings: dict[str, object]) -> None:
+    code, said = sidecar(tmp_path, settings, "/usr/bin/envoy")
+    assert code == 2
+    assert "--run-envoy" in said
+
+
+def test_an_envoy_that_is_no_program(tmp_path: Path, settings: dict[str, object]) -> None:
+    service = {"bootstrap": "envoy.json", "admin": "admin.sock", "accessLog": "access.log"}
+    delivery = {"socket": str(tmp_path / "xds.sock"), "mode": "xds", "service": service}
+    code, said = sidecar(tmp_path, {**settings, "delivery": delivery}, "--run-envoy", str(tmp_path / "token"))
+    assert code == 2
+    assert "no program that we may run" in said
+    assert "delivery.service.envoy" in said

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -109,10 +110,13 @@ class Attacked(Workload):
 class Proxy:
     """Stands in for Envoy: takes the key, acknowledges all, and tells every certificate that it is given."""
 
-    def __init__(self, socket: Path, first: Sequence[str] = ()) -> None:
+    def __init__(self, socket: Path, first: Sequence[str] = (), python: Path | None = None) -> None:
+        """python: a copy of our interpreter, whose libraries stay where they are."""
+        itself = {} if python is None else {"PYTHONHOME": sys.base_prefix, "PYTHONPATH": os.pathsep.join(sys.path)}
         self.process = subprocess.Popen(
-            [*first, sys.executable, "-m", "tests.system.attacks.proxy", str(socket)],
+            [*first, str(python or sys.executable), "-m", "tests.system.attacks.proxy", str(socket)],
             cwd=ROOT,
+            env={**os.environ, **itself},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -210,9 +214,14 @@ class Scene:
 
     def proxy(self, first: Sequence[str] = ()) -> Proxy:
         """One that holds the identity."""
-        started = Proxy(self.socket, first)
-        self._undo.callback(started.end)
+        started = self.comer(first)
         started.until_identity()
+        return started
+
+    def comer(self, first: Sequence[str] = (), python: Path | None = None) -> Proxy:
+        """One that asks for the key."""
+        started = Proxy(self.socket, first, python)
+        self._undo.callback(started.end)
         return started
 
     def end(self) -> None:
@@ -289,11 +298,16 @@ def scene(
     owner: int = 0,
     envoys: Sequence[int] = (),
     cgroup: str = "",
+    arguments: Sequence[str] = (),
+    delivery: Mapping[str, Any] = MappingProxyType({}),
+    proxies: Sequence[str] = (),
     **rules: Any,
 ) -> Iterator[Scene]:
     """A workload, measured and waiting to be attested. workload, sidecar: what their commands begin with.
 
     owner: whose the sidecar's folders are. envoys: users that may fetch the key; empty for the sidecar's own.
+    arguments: what the sidecar's command ends with. delivery: settings of it, beside the socket and who may use it.
+    proxies: digests of what may hold the key.
     """
     with contextlib.ExitStack() as undo:
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="attack-")))
@@ -307,13 +321,15 @@ def scene(
         running = Attacked(attacker, workload)
         undo.callback(running.end)
         taken = asyncio.run(references.build(NAME, running.pid, (str(measured),)))
+        if proxies:
+            taken = taken.model_copy(update={"spec": taken.spec.model_copy(update={"proxies": {"1": tuple(proxies)}})})
         document = f"{policy(files={'include': [str(measured)]}, **rules)}---\n{documents.to_yaml(taken)}"
         (folder / "authority").mkdir()
         hall = TownHall(folder / "authority", document)
         undo.callback(hall.end)
-        config = _configured(folder, hall, running.pid, owner, envoys, cgroup)
+        config = _configured(folder, hall, running.pid, owner, cgroup, {"allow": {"uids": list(envoys)}, **delivery})
         process = subprocess.Popen(
-            [*sidecar, sys.executable, "-P", "-m", "proofbeat", "sidecar", "-c", str(config)],
+            [*sidecar, sys.executable, "-P", "-m", "proofbeat", "sidecar", "-c", str(config), *arguments],
             cwd=folder / "keys",
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE,
@@ -328,7 +344,7 @@ def scene(
         yield playing
 
 
-def _configured(folder: Path, hall: TownHall, pid: int, owner: int, envoys: Sequence[int], cgroup: str) -> Path:
+def _configured(folder: Path, hall: TownHall, pid: int, owner: int, cgroup: str, delivery: Mapping[str, Any]) -> Path:
     for name in ("keys", "state"):
         (folder / name).mkdir()
         os.chown(folder / name, owner, owner)
@@ -340,11 +356,7 @@ def _configured(folder: Path, hall: TownHall, pid: int, owner: int, envoys: Sequ
         "authority": {"url": hall.town.where.url, "bundle": str(bundle)},
         "enrolment": {"joinTokenFile": str(token)},
         "workload": {"pid": pid, "cgroup": cgroup},
-        "delivery": {
-            "socket": str(folder / "keys" / "xds.sock"),
-            "socketMode": 0o666,
-            "allow": {"uids": list(envoys)},
-        },
+        "delivery": {"socket": str(folder / "keys" / "xds.sock"), "socketMode": 0o666, **delivery},
         "state": str(folder / "state" / "own"),
     }
     file = folder / "sidecar.yaml"

@@ -143,3 +143,6 @@ def test_the_command_cuts_instead_of_draining_and_keeps_envoys_apart() -> None:
     numbered = envoy_command("envoy", Path("/c"), base_id=7)
     assert numbered[numbered.index("--base-id") + 1] == "7"
     assert "--use-dynamic-base-id" not in numbered
+    alone = envoy_command("envoy", Path("/c"), hot_restart=False)
+    assert "--disable-hot-restart" in alone
+    assert not {"--use-dynamic-base-id", "--base-id"} & set(alone)

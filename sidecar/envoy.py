@@ -1,0 +1,175 @@
+"""Envoy, as the sidecar has it: its bootstrap, the socket of its key, what it is delivered, and its process if ours."""
+
+from __future__ import annotations
+
+from asyncio import TaskGroup
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from attestation.channel import Guard, Guarded, Message, Swept
+from attestation.errors import InvalidConfiguration
+from attestation.violation import Violation
+from policies.model.policy import PolicySpec
+from sidecar import clock
+from sidecar.config import DeliverySettings, WorkloadSettings
+from sidecar.delivery import poison
+from sidecar.delivery.delivery import Delivery, Happening, Told
+from sidecar.delivery.lifetime import drains_for
+from sidecar.delivery.resources import Catalogue, Identity
+from sidecar.freshness import Lease
+from sidecar.keysocket import KeySocket
+from sidecar.ownenvoy import Launch, OwnEnvoy
+from sidecar.telling import Telling
+from xds.bootstrap import delivered_bootstrap, write_bootstrap
+from xds.errors import SocketInUse, SocketUnusable
+from xds.peer import Peer
+from xds.server import Server
+
+_UNTIL_ENROLLED = PolicySpec()
+"""Only its times count, and only until the authority's policy is known: nothing is open before."""
+
+
+class Envoy:
+    """One workload's Envoy. Everything here is synchronous but its beginning, its end and its tasks.
+
+    order: hands a message, and a descriptor with it, to the measurer, at once. asked: called when somebody else
+    wanted the key. closed: called when a closing is over. launch: how Envoy is run, where that is ours to do:
+    one that is delivered everything.
+    """
+
+    def __init__(
+        self,
+        settings: DeliverySettings,
+        workload: WorkloadSettings,
+        telling: Telling,
+        *,
+        order: Callable[[Message, int | None], None],
+        asked: Callable[[Violation], None],
+        closed: Callable[[], None],
+        launch: Launch | None = None,
+    ) -> None:
+        self._settings = settings
+        self._telling = telling
+        self._order = order
+        self._closed = closed
+        self._own = _own(settings, launch, telling)
+        own = self._own.is_it if self._own is not None else None
+        self._keys = KeySocket(settings, workload, telling, admitted=self._guard, asked=asked, own=own)
+        service = settings.service
+        self._delivery = Delivery(
+            self._keys.server,
+            Catalogue.under(settings, ttl=_UNTIL_ENROLLED.deadman),
+            poison.make(clock.now().wall),
+            clock=clock.now,
+            order=lambda message: order(message, None),
+            tell=self._happened,
+            escalate_after=_UNTIL_ENROLLED.escalate_after,
+            silent=settings.before_first_lease == "silent",
+            admin=service.admin if service is not None else None,
+        )
+
+    @property
+    def server(self) -> Server:
+        return self._keys.server
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Its key can be fetched. Raises InvalidConfiguration."""
+        self._write_bootstrap()
+        try:
+            await self.server.start()
+        except (SocketInUse, SocketUnusable) as error:
+            raise InvalidConfiguration(str(error), where="delivery.socket") from error
+        try:
+            self._delivery.start()
+            yield
+        finally:
+            await self.server.close()
+
+    def look_after(self, tasks: TaskGroup) -> None:
+        """What goes on beside: the socket's file, and Envoy's process where it is ours."""
+        tasks.create_task(self.server.keep_listening(self._telling.key_socket_lost), name="key socket")
+        if self._own is not None:
+            tasks.create_task(self._own.run(), name="envoy")
+
+    # What is decided elsewhere and carried out here.
+
+    def rule(self, spec: PolicySpec) -> None:
+        """These times from now on. An open identity is handed on by the next heartbeat."""
+        self._delivery.retime(Catalogue.under(self._settings, ttl=spec.deadman), spec.escalate_after)
+
+    def serve(self, identity: Identity, lease: Lease | None) -> None:
+        """Not before the measurer has vouched for whoever sits there. lease: None where policy does not enforce it."""
+        if not self._keys.unvouched:
+            self._delivery.serve(identity, lease)
+
+    def close(self, reason: str, cause: Violation | None, spec: PolicySpec | None) -> None:
+        """Carried through to the end, which `closed` is told of. spec: what is to be cut, and what may drain."""
+        seconds = drains_for(spec, cause) if spec is not None else 0.0
+        if seconds > 0:
+            self._delivery.drain(reason, seconds)
+        else:
+            self._delivery.close(reason)
+
+    def heartbeat(self) -> None:
+        """Only for a sidecar that is healthy."""
+        self._delivery.heartbeat()
+
+    @property
+    def closing(self) -> bool:
+        """Is a closing under way, not yet verified?"""
+        return self._delivery.closing
+
+    def swept(self, done: Swept) -> None:
+        self._delivery.swept(done)
+
+    def vouched(self, word: Guarded) -> None:
+        """The measurer's word on whoever took the seat; what is open may be served after it."""
+        self._keys.vouched(word.pid, workload=word.workload)
+
+    # Ends.
+
+    def abandoned(self, reason: str) -> None:
+        """The measurer, who would have cut what is open, is gone: what is not closed by now ends with Envoy."""
+        if self._delivery.draining:
+            self._delivery.close(reason)
+        if self._delivery.closing:
+            self._delivery.end_envoy(reason)
+
+    def close_for_good(self, *, is_open: bool) -> None:
+        """The sidecar stops: nothing that it answered for goes on."""
+        if is_open or self._delivery.draining:
+            self._delivery.close("sidecar-stopped")
+            self._delivery.end_envoy("the sidecar stops")
+        self._delivery.stop()
+
+    def _guard(self, envoy: Peer) -> None:
+        self._delivery.withhold("not-yet-known")
+        self._order(Guard(envoy.pid), envoy.pidfd)
+
+    def _happened(self, told: Told) -> None:
+        if told.happening is Happening.ESCALATED and self._own is not None:
+            self._own.condemn()
+        if told.happening in (Happening.CLOSED, Happening.BOUNDED):
+            self._closed()
+        self._telling.delivered(told)
+
+    def _write_bootstrap(self) -> None:
+        """For an Envoy that is delivered everything: it has to be told where from, and no more."""
+        service = self._settings.service
+        if service is None:
+            return
+        socket, admin = self._settings.socket.absolute(), service.admin.absolute()
+        try:
+            write_bootstrap(delivered_bootstrap(str(socket), "proofbeat", socket, admin), service.bootstrap)
+        except OSError as error:
+            raise InvalidConfiguration(
+                f"Envoy's bootstrap cannot be written: {error.strerror}",
+                where=f"delivery.service.bootstrap: {service.bootstrap}",
+                mend="Name a file in a folder that the sidecar may write.",
+            ) from error
+
+
+def _own(settings: DeliverySettings, launch: Launch | None, telling: Telling) -> OwnEnvoy | None:
+    service = settings.service
+    return OwnEnvoy(launch, service, telling) if launch is not None and service is not None else None

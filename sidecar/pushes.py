@@ -1,0 +1,70 @@
+"""What the authority says unasked, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from attestation.errors import MalformedResult
+from sidecar import clock, freshness
+from sidecar.causes import Causes
+from sidecar.freshness import State
+from sidecar.rounds import RoundLoop
+from sidecar.telling import Telling
+from wire.messages import AttestNow, PolicyChanged, Push, Quarantined, Released
+
+
+class Pushes:
+    """step: hands an event to the machine. adopt: takes a policy document; raises MalformedResult.
+
+    key: the one that the authority signs releases with.
+    """
+
+    def __init__(
+        self,
+        causes: Causes,
+        rounds: RoundLoop,
+        telling: Telling,
+        *,
+        state: Callable[[], State],
+        step: Callable[[freshness.Event], None],
+        adopt: Callable[[str], None],
+        key: Callable[[], ec.EllipticCurvePublicKey],
+    ) -> None:
+        self._causes = causes
+        self._rounds = rounds
+        self._telling = telling
+        self._state = state
+        self._step = step
+        self._adopt = adopt
+        self._key = key
+
+    def pushed(self, push: Push) -> None:
+        match push:
+            case AttestNow():
+                # Its nonce is left unused: only one we asked for tells when its lease began at the latest.
+                self._rounds.want(full=push.nonce.full)
+            case Quarantined(cause):
+                if not self._causes.known(cause.id):
+                    self._step(freshness.Revoked(self._causes.ordered(cause, clock.now())))
+            case Released(order):
+                self._released(order)
+            case PolicyChanged(document=document):
+                self._policy_changed(document)
+
+    def _released(self, order: str) -> None:
+        try:
+            generations = self._causes.released(order, self._key(), self._state())
+        except MalformedResult as error:
+            self._telling.push_failed(error.sentence)
+        else:
+            self._step(freshness.Released(generations))
+
+    def _policy_changed(self, document: str) -> None:
+        try:
+            self._adopt(document)
+        except MalformedResult as error:
+            self._telling.push_failed(error.sentence)
+        else:
+            self._rounds.want(full=True)

@@ -1,0 +1,141 @@
+"""`proofbeat sidecar --run-envoy`: an Envoy that is started, ended and started again, and opens only when it may."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+from tests.system.delivery.stage import PATIENCE, Own, gone, own, stopped
+from tests.system.xds.rig import ENVOY
+from xds.bootstrap import envoy_command
+
+BLIND = ("setpriv", "--bounding-set=-net_admin,-sys_ptrace", "--inh-caps=-net_admin,-sys_ptrace")
+"""Before a sidecar that may neither destroy sockets nor look into an Envoy that is not dumpable."""
+BARE = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+"""Before a workload that even such a sidecar may look into."""
+
+
+def closed_by(running: Own, before: int, how: str) -> dict[str, float]:
+    """The rungs of the closing that ended in this way, in seconds since it began."""
+    closed = running.scene.until("closed", after=before)
+    assert (closed["how"], closed["detail"]) == ("closed", how), closed
+    assert running.closed()
+    return {name: at - closed["steps"]["began"] for name, at in closed["steps"].items()}
+
+
+def test_the_sidecars_own_envoy_opens_closes_and_opens_again_and_its_admin_is_nobody_elses() -> None:
+    with own() as running:
+        envoy = running.envoy()
+        running.scene.isolation(lambda each: each.envoy_non_dumpable)
+        with running.stream() as stream:
+            assert stat.S_IMODE(running.admin.stat().st_mode) == 0o600
+            with running.drifted() as before:
+                assert stream.ended(within=5)
+                rungs = closed_by(running, before, "verified")
+                assert {"written", "acknowledged", "swept", "verified"} <= rungs.keys()
+        with running.stream():
+            assert not gone(envoy, within=0), "a closing that can be verified ends no Envoy"
+
+
+def test_an_envoy_that_crashes_is_started_again_and_open_while_the_lease_is_good() -> None:
+    with own() as running:
+        envoy = running.envoy()
+        with running.stream() as stream:
+            os.kill(envoy, signal.SIGKILL)
+            assert stream.ended(within=5)
+        ended = running.scene.until("envoy-ended")
+        assert "SIGKILL" in ended["why"]
+        assert not ended["looping"]
+        assert running.envoy(instead_of=envoy) != envoy
+        with running.stream():
+            pass
+
+
+def test_an_envoy_that_is_started_again_while_closed_stays_closed() -> None:
+    with own() as running:
+        envoy = running.envoy()
+        with running.stream():
+            pass
+        with running.drifted() as before:
+            closed_by(running, before, "verified")
+            os.kill(envoy, signal.SIGKILL)
+            again = running.envoy(instead_of=envoy)
+            running.scene.until("phase", lambda each: each["phase"] == "quarantined")
+            assert running.closed()
+        with running.stream():
+            assert not gone(again, within=0)
+
+
+def test_an_envoy_that_stands_still_is_asked_to_quit_then_killed_and_comes_back_closed() -> None:
+    with own() as running:
+        envoy = running.envoy()
+        with running.stream() as stream, stopped(envoy), running.drifted() as before:
+            rungs = closed_by(running, before, "Envoy was killed")
+            assert rungs["quit"] < rungs["killed"] < rungs["ended"] <= rungs["verified"]
+            assert "acknowledged" not in rungs
+            assert stream.ended(within=0.5)
+            again = running.envoy(instead_of=envoy)
+            assert running.closed()
+        with running.stream():
+            assert not gone(again, within=0)
+
+
+def test_where_no_sweep_can_tell_envoy_is_asked_to_quit_and_comes_back_closed() -> None:
+    with own(sidecar=BLIND, workload=BARE) as running:
+        envoy = running.envoy()
+        with running.stream() as stream, running.drifted() as before:
+            rungs = closed_by(running, before, "Envoy quit")
+            assert rungs["acknowledged"] < rungs["quit"] < rungs["ended"] <= rungs["verified"]
+            assert "killed" not in rungs
+            assert stream.ended(within=0.5)
+            running.envoy(instead_of=envoy)
+            assert running.closed()
+        with running.stream():
+            pass
+
+
+def test_no_envoy_outlives_a_sidecar_that_dies_together_with_its_guardian() -> None:
+    with own() as running:
+        envoy, measurer = running.envoy(), running.scene.measurer
+        with stopped(measurer):
+            running.scene.sidecar.kill()
+            assert gone(envoy)
+
+
+def test_no_other_envoy_of_the_same_user_is_given_the_key() -> None:
+    with own() as running:
+        envoy = running.envoy()
+        with stopped(envoy):
+            os.kill(envoy, signal.SIGKILL)
+            folder = running.scene.folder / "keys"
+            with (folder / "other.log").open("wb") as log:
+                command = envoy_command(ENVOY, folder / "envoy.json", log_level="off", hot_restart=False)
+                other = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+            try:
+                refused = running.scene.until("envoy-refused", lambda each: f"process {other.pid} " in each["reason"])
+                assert "not the Envoy that this sidecar runs" in refused["reason"]
+            finally:
+                other.kill()
+                other.wait()
+
+
+def test_a_program_that_ends_again_and_again_is_a_loop_and_its_reason_is_told(tmp_path: Path) -> None:
+    program = tmp_path / "envoy"
+    program.write_text("#!/bin/sh\necho '[critical] it cannot be: no such port'\nexit 3\n")
+    program.chmod(0o755)
+    with own(program=[str(program)]) as running:
+        looping = running.scene.until("envoy-ended", lambda each: each["looping"])
+        assert "exit status 3; [critical] it cannot be: no such port" in looping["why"]
+
+
+def test_the_end_of_the_sidecar_is_the_end_of_its_envoy_and_of_what_ran_through_it() -> None:
+    with own() as running:
+        envoy = running.envoy()
+        with running.stream() as stream:
+            running.scene.sidecar.terminate()
+            assert stream.ended(within=5)
+            assert gone(envoy)
+            assert running.scene.sidecar.wait(PATIENCE) == 0

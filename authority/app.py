@@ -89,7 +89,9 @@ class Authority:
         self._instances = Instances(self._store)
         self._nonces = Nonces(self._instances, keys, clock)
         issuer = Issuer(self._ca)
-        self._denying = Denying(self._store, issuer, self._rules, self._sessions.announce, clock, logs.logger())
+        self._denying = Denying(
+            self._store, issuer, lambda: self._rules().enforced, self._sessions.announce, clock, logs.logger()
+        )
         self._orders = Orders(
             self._store, self._instances, self._signer, clock, self._sessions.push, self._denying.changed
         )

@@ -75,6 +75,11 @@ class Rules:
         """Registration -> SPIFFE ID."""
         return {name: str(ruling.identity) for name, ruling in self._rulings.items()}
 
+    @property
+    def enforced(self) -> tuple[str, ...]:
+        """The registrations whose policy enforces."""
+        return tuple(name for name, each in self._rulings.items() if each.policy.spec.mode is Mode.ENFORCE)
+
     def of(self, registration: str) -> Ruling:
         """Raises Refused (registration-unknown)."""
         found = self._rulings.get(registration)

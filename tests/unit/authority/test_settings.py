@@ -15,15 +15,12 @@ from attestation.spiffe import SpiffeId
 from attestation.trust import TrustVector
 from authority import config, keyring
 from authority.rules import Ruling
-from authority.sessions import MOST_WAITING, Session, Sessions
 from authority.verifier.cache import Appraisals, Bodies, appraisal_key
 from policies.appraise.reasons import Verdict
 from policies.model.load import Governing
 from policies.model.policy import AttestationPolicy, Metadata
 from policies.model.references import ReferenceValues
 from policies.model.registration import RegistrationSpec, WorkloadRegistration
-from wire.messages import Released
-from wire.versions import OURS
 
 GOOD = """
 trustDomain: example.org
@@ -150,21 +147,3 @@ def test_an_appraisal_is_made_anew_when_an_age_passes_its_bound() -> None:
     known = appraisal_key(claims(), ruling())
     assert appraisal_key(claims(age_ms=60_001, full_age_ms=60_001), ruling()) != known
     assert appraisal_key(claims(full_age_ms=3_600_001), ruling()) != known
-
-
-def test_a_session_that_does_not_read_is_ended_and_counts_as_ended_by_us() -> None:
-    session = Session(OURS.highest)
-    for _ in range(MOST_WAITING + 1):
-        session.push(Released("order"))
-    assert session.ours
-
-
-def test_a_new_session_of_an_instance_ends_the_one_before_and_gets_the_pushes() -> None:
-    sessions, instance = Sessions(), InstanceId("i-" + "0" * 32)
-    with sessions.opened(instance, OURS.highest) as first:
-        with sessions.opened(instance, OURS.highest) as second:
-            assert first.ours
-            assert not second.ours
-            assert len(sessions) == 1
-        assert len(sessions) == 0
-    assert sessions.instances() == ()

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from attestation import addresses
 from attestation.errors import InvalidInput
 from attestation.spiffe import SpiffeId
 from policies.model import dialect
 from policies.model.dialect import Strict
 from policies.model.references import ReferenceDigest
-from sidecar.service import ServiceSettings
+from sidecar.service import Address, ServiceSettings, host_port
 from telemetry.settings import TelemetrySettings
+from wire.messages import MOST_ADDRESSES
 
 
 class AuthoritySettings(Strict):
@@ -66,11 +69,28 @@ class AllowSettings(Strict):
     executables: tuple[ReferenceDigest, ...] = ()
 
 
+def _reached(text: str) -> str:
+    """In the one form that peers compare. Raises InvalidInput for what nobody can connect to."""
+    where = host_port(text)
+    return addresses.address(where.host, where.port)
+
+
+def _valid(text: str) -> str:
+    try:
+        return _reached(text)
+    except InvalidInput as error:
+        raise ValueError(error.sentence) from error
+
+
+Reached = Annotated[Address, AfterValidator(_valid)]
+
+
 class DeliverySettings(Strict):
     """mode: sds delivers secrets and filters to an Envoy that is somebody else's to configure, xds all of it.
 
     before_first_lease: refuse serves poison at once (Envoy live and refusing); silent keeps Envoy initialising.
-    service: for mode xds, and for it alone.
+    service: for mode xds, and for it alone. reached_at: where peers reach our Envoy, so that they can be told not to
+    call it any more; by default where it listens, as far as that is one address.
     """
 
     mode: Literal["sds", "xds"] = "sds"
@@ -83,6 +103,18 @@ class DeliverySettings(Strict):
     validation: str = "ROOTCA"
     http_filters: tuple[str, ...] = ("rbac-inbound-http", "rbac-outbound-http")
     tcp_filters: tuple[str, ...] = ("rbac-inbound-tcp", "rbac-outbound-tcp")
+    reached_at: tuple[Reached, ...] = Field(default=(), max_length=MOST_ADDRESSES)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where peers reach our Envoy, as far as anybody knows; each once, MOST_ADDRESSES of them."""
+        if self.reached_at:
+            return self.reached_at
+        found: set[str] = set()
+        for each in self.service.inbound if self.service is not None else ():
+            with suppress(InvalidInput):  # it listens on every address, and only its owner knows which one peers use
+                found.add(_reached(each.listen))
+        return tuple(sorted(found))[:MOST_ADDRESSES]
 
     @model_validator(mode="after")
     def _service_where_it_is_delivered(self) -> Self:

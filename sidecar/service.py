@@ -66,7 +66,7 @@ class UpstreamSettings(Strict):
     @field_validator("peers")
     @classmethod
     def _each_address_once(cls, peers: tuple[str, ...]) -> tuple[str, ...]:
-        if len({_host_port(each) for each in peers}) < len(peers):
+        if len({host_port(each) for each in peers}) < len(peers):
             raise ValueError(f"an address is named twice among {', '.join(peers)}: name each once")
         return peers
 
@@ -100,14 +100,14 @@ class ServiceSettings(Strict):
         return Service(
             access_log=self.access_log,
             inbound=tuple(
-                Inbound(_host_port(each.listen), _host_port(each.app), each.protocol, Identities(exact=each.callers))
+                Inbound(host_port(each.listen), host_port(each.app), each.protocol, Identities(exact=each.callers))
                 for each in self.inbound
             ),
             upstreams=tuple(
                 Upstream(
                     each.name,
-                    _host_port(each.listen),
-                    tuple(_host_port(peer) for peer in each.peers),
+                    host_port(each.listen),
+                    tuple(host_port(peer) for peer in each.peers),
                     each.protocol,
                     Identities(exact=each.identities),
                     each.connection_per_request,
@@ -119,7 +119,8 @@ class ServiceSettings(Strict):
         )
 
 
-def _host_port(text: str) -> HostPort:
+def host_port(text: str) -> HostPort:
+    """Of an Address."""
     host, _, port = text.rpartition(":")
     # In one form, since addresses are compared.
     return HostPort(str(ipaddress.ip_address(host.strip("[]"))), int(port))

@@ -14,10 +14,11 @@ from attestation.violation import Violation
 from sidecar import clock
 from sidecar.attester import Outcome
 from sidecar.delivery.delivery import Happening, Told
+from sidecar.delivery.severing import Cut
 from sidecar.freshness import Now, State
 from sidecar.metering import Metering
 from telemetry.names import Event
-from wire.messages import Enrolment, Report
+from wire.messages import Denials, Enrolment, Report
 from xds.acks import Verdict
 from xds.peer import Peer
 
@@ -105,6 +106,26 @@ class Telling:
     def push_failed(self, why: str) -> None:
         """What the authority said unasked could not be used; what was in force stays."""
         self._log.error(Event.PUSH_REFUSED, why=why)
+
+    def addresses_refused(self, why: str) -> None:
+        """Peers cannot be told where not to call this instance, should it come to that."""
+        self._log.error(Event.ADDRESSES_REFUSED, why=why, mend="Look at `delivery.reachedAt`.")
+
+    def denied(self, told: Denials) -> None:
+        """A list of peers to refuse was believed, and is on its way to Envoy."""
+        self._log.warning(
+            Event.DENIED, version=told.version, peers={str(each.instance): each.cause for each in told.denied}
+        )
+
+    def refuses(self, version: int) -> None:
+        """Envoy carries out this version."""
+        self._log.info(Event.REFUSES, version=version, at=clock.now().boot)
+
+    def severed(self, cut: Cut) -> None:
+        """What was open to denied peers has ended, but for what is left."""
+        told = self._log.warning if cut.left else self._log.info
+        mend = "Give the measurer CAP_NET_ADMIN, or set `healthCheck` on the upstream." if cut.left else ""
+        told(Event.SEVERED, addresses=cut.addresses, destroyed=cut.destroyed, left=cut.left, mend=mend)
 
     def reported(self, report: Report, how: str) -> None:
         self._log.info(Event.REPORTED, generation=report.generation, how=how)

@@ -78,6 +78,21 @@ def test_a_service_is_described_in_a_few_lines(tmp_path: Path) -> None:
     assert [(peer.host, peer.port) for peer in upstream.peers] == [("::1", 8443), ("10.0.0.2", 8443)]
 
 
+def test_peers_reach_what_listens_at_one_address_or_what_is_named(tmp_path: Path) -> None:
+    def reached(text: str) -> tuple[str, ...]:
+        return read(tmp_path, text).delivery.addresses
+
+    somewhere = SERVICE.replace("0.0.0.0:8443", "[2001:DB8::7]:8443")
+    assert reached(TEXT) == ()
+    assert reached(delivered(SERVICE)) == ()
+    assert reached(delivered(somewhere)) == ("[2001:db8::7]:8443",)
+    named = "mode: xds, reachedAt: ['192.0.2.7:9443', '[2001:db8:0::8]:1'],"
+    assert reached(delivered(somewhere).replace("mode: xds,", named)) == ("192.0.2.7:9443", "[2001:db8::8]:1")
+    assert reached(TEXT.replace("mode: sds,", "mode: sds, reachedAt: ['192.0.2.7:9443'],")) == ("192.0.2.7:9443",)
+    with pytest.raises(InvalidConfiguration, match="nobody can connect"):
+        reached(TEXT.replace("mode: sds,", "mode: sds, reachedAt: ['0.0.0.0:9443'],"))
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

@@ -4,72 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.errors import MalformedResult
-from attestation.instance import InstanceId
-from attestation.spiffe import SpiffeId
-from authority.issuer import ca as authorities
-from authority.issuer import crl, leaf
 from authority.issuer.ca import Ca
-from authority.issuer.crl import Revoked
-from authority.issuer.leaf import Leaf
 from sidecar import denials
-from sidecar.answers import Membership, believe_denials
+from sidecar.answers import believe_denials
 from sidecar.denials import Refusals
 from sidecar.freshness import Now
-from wire.messages import Denials, Denied, DeniedLeaf
+from tests.unit.sidecar.listed import (
+    ADDRESS,
+    CAUSE,
+    DB,
+    FINGERPRINT,
+    INSTANCE,
+    SERIAL,
+    START,
+    WEB,
+    chain,
+    denied,
+    issued,
+    made,
+    member,
+    told,
+)
+from wire.messages import Denials
 from xds.resources.denials import DeniedPeer, http_deny_peers, tcp_deny_peers
 from xds.resources.rbac import http_allow_all
 from xds.resources.service import HostPort, Service, Upstream
 from xds.resources.transport import Identities
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = Now(boot=1.0, wall=START.timestamp() + 60)
-WEB, DB = "spiffe://example.org/web", "spiffe://example.org/db"
-SERIAL = 0x0123_4567_89AB
-INSTANCE = InstanceId("i-" + "1" * 32)
-CAUSE = "c-" + "2" * 32
-FINGERPRINT = "3" * 64
-ADDRESS = "192.0.2.7:9443"
 
 
 @pytest.fixture
 def ca(tmp_path: Path) -> Ca:
-    return authorities.generate(tmp_path / "ca", "Town", 3600, now=START)
+    return made(tmp_path / "ca")
 
 
 @pytest.fixture
 def other(tmp_path: Path) -> Ca:
-    return authorities.generate(tmp_path / "other", "Town", 3600, now=START)
-
-
-def member(ca: Ca) -> Membership:
-    public = ec.generate_private_key(ec.SECP256R1()).public_key()
-    return Membership(SpiffeId.parse(WEB), ca.bundle.encode(), (ca.root,), public)
-
-
-def chain(ca: Ca) -> bytes:
-    """Our own."""
-    key = ec.generate_private_key(ec.SECP256R1()).public_key()
-    ours = Leaf(SpiffeId.parse(WEB), InstanceId("i-" + "0" * 32), key, 7, START, START + timedelta(minutes=5), "ear")
-    return leaf.sign(ours, ca).encode()
-
-
-def denied(*addresses: str, spiffe_id: str = DB) -> Denied:
-    held = DeniedLeaf(SERIAL.to_bytes(6, "big"), FINGERPRINT, int(NOW.wall * 1000) + 1000)
-    return Denied(INSTANCE, spiffe_id, CAUSE, (held,), addresses)
-
-
-def told(ca: Ca, *listed: Denied, version: int = 4, serials: tuple[int, ...] | None = None) -> Denials:
-    named = serials if serials is not None else tuple(SERIAL for each in listed for _ in each.leaves)
-    revoked = [Revoked(serial, START) for serial in named]
-    return Denials(version, listed, crl.sign(revoked, version, START, ca))
+    return made(tmp_path / "other")
 
 
 def test_a_list_in_order_is_believed_again_and_again(ca: Ca) -> None:
@@ -153,9 +131,7 @@ def test_an_instance_is_denied_by_its_certificates_and_by_its_subject_for_its_ca
 
 
 def test_the_subject_is_the_one_that_the_authority_writes(ca: Ca) -> None:
-    key = ec.generate_private_key(ec.SECP256R1()).public_key()
-    theirs = Leaf(SpiffeId.parse(DB), INSTANCE, key, SERIAL, START, START + timedelta(minutes=5), "ear")
-    subject = x509.load_pem_x509_certificate(leaf.sign(theirs, ca).encode()).subject.rfc4514_string()
+    subject = x509.load_pem_x509_certificate(issued(ca, DB, INSTANCE)).subject.rfc4514_string()
     assert subject == f"OU={INSTANCE},O=Proofbeat"
 
 

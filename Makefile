@@ -34,6 +34,7 @@ bench: setup
 	.venv/bin/proofbeat bench round $(ARGS)
 	.venv/bin/proofbeat bench violation $(ARGS)
 	.venv/bin/proofbeat bench cut $(ARGS)
+	.venv/bin/proofbeat bench deadman $(ARGS)
 	.venv/bin/proofbeat bench start $(ARGS)
 	.venv/bin/proofbeat bench xds-push $(ARGS)
 

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from attestation.errors import InvalidInput
+from proofbeat.bench import deadman, start, telemetry, violation
 from proofbeat.bench import round as round_bench
-from proofbeat.bench import start, telemetry, violation
 from proofbeat.bench.cut import run as cut
 from proofbeat.bench.faults import run as faults
 from proofbeat.bench.figures import Distribution, Figure, Report
@@ -19,6 +19,7 @@ BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "round": (round_bench.run, "one round with evidence, stage by stage"),
     "violation": (violation.run, "a modified file: seen, refused, cut, open again"),
     "cut": (cut.run, "open connections of each kind, in each mode: when each end sees them cut"),
+    "deadman": (deadman.run, "a sidecar killed or stopped: traffic closed; a starved one: closed for nothing"),
     "start": (start.run, "start to first certificate; memory and idle cost"),
     "xds-push": (push.run, "one secret to 1, 200 and 1,000 streams, beside go-control-plane"),
     "telemetry": (telemetry.run, "what exporting costs a round"),

@@ -16,13 +16,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 
 from attestation.errors import Unavailable
+from proofbeat.bench import cgroups
 from proofbeat.bench.faults.plan import Fault, Kind, Target
 from proofbeat.bench.faults.stage import Stage, mount, unmount
 
-CGROUPS = Path("/sys/fs/cgroup")
 PAGE = 4096
-TENTH_OF_A_CPU = (10_000, 100_000)
-"""Microseconds of running in a period of so many (cgroup-v1 cpu.cfs_quota_us, cpu.cfs_period_us)."""
 MORE_THAN_A_QUEUE = 17_000
 """Files made and removed again: one event each, since the kernel merges those of one name, above the 16,384 that a
 fanotify group keeps."""
@@ -75,15 +73,13 @@ async def _stop(stage: Stage, fault: Fault) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _out_of_memory(stage: Stage, fault: Fault) -> AsyncIterator[None]:
     """Cgroup v1: what was charged before stays with the old group, so that the next page already is one too many."""
-    with _cgroup("memory", {"memory.limit_in_bytes": PAGE}, stage.pids(fault.target, fault.side)):
+    with cgroups.limited("memory", {"memory.limit_in_bytes": PAGE}, stage.pids(fault.target, fault.side)):
         yield
 
 
 @asynccontextmanager
 async def _throttle(stage: Stage, fault: Fault) -> AsyncIterator[None]:
-    quota, period = TENTH_OF_A_CPU
-    settings = {"cpu.cfs_period_us": period, "cpu.cfs_quota_us": quota}
-    with _cgroup("cpu", settings, stage.pids(fault.target, fault.side)):
+    with cgroups.throttled(stage.pids(fault.target, fault.side)):
         yield
 
 
@@ -224,41 +220,6 @@ async def _events_overrun(stage: Stage, fault: Fault) -> AsyncIterator[None]:
             path.touch()
             path.unlink()
         yield
-
-
-@contextmanager
-def _cgroup(controller: str, settings: dict[str, int], pids: tuple[int, ...]) -> Iterator[None]:
-    """The processes in a group of their own under these settings, and back where they were."""
-    before = {pid: _group_of(pid, controller) for pid in pids}
-    group = CGROUPS / controller / f"proofbeat-faults-{os.getpid()}"
-    group.mkdir()
-    try:
-        for name, value in settings.items():
-            (group / name).write_text(str(value))
-        for pid in pids:
-            _move(pid, group)
-        yield
-    finally:
-        for line in (group / "cgroup.procs").read_text().split():
-            _move(int(line), before.get(int(line), CGROUPS / controller))
-        # A process that was killed leaves the group when the kernel is done with it.
-        for _ in range(200):
-            with suppress(OSError):
-                group.rmdir()
-                break
-
-
-def _group_of(pid: int, controller: str) -> Path:
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, names, path = line.split(":", 2)
-        if controller in names.split(","):
-            return CGROUPS / controller / path.lstrip("/")
-    return CGROUPS / controller
-
-
-def _move(pid: int, group: Path) -> None:
-    with suppress(OSError):  # it has ended
-        (group / "cgroup.procs").write_text(str(pid))
 
 
 @contextmanager

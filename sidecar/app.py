@@ -8,15 +8,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation.channel import Beat, Covered, Fault, Guarded, Message, Observed, Pinned, Scope, Swept
+from attestation.channel import (
+    Beat,
+    Covered,
+    Fault,
+    Guarded,
+    Inspected,
+    Measure,
+    Message,
+    Observed,
+    Pinned,
+    Scope,
+    Swept,
+)
 from attestation.coverage import Coverage
 from attestation.errors import InvalidConfiguration, ProofbeatError, Unavailable, WorkloadGone
 from attestation.facts import CollectorFact, ExecutionFact, Fact, FileFact, InstanceFact, ProcessFact
 from attestation.layers import Layer
+from attestation.observation import Observation
+from attestation.proxy import Delivered
+from attestation.trust import Tier
 from attestation.violation import Violation, ViolationClass
 from policies.appraise.violation import violates
 from policies.model.policy import Mode, PolicySpec
@@ -36,6 +52,7 @@ from sidecar.membership import Enrolled, enrol
 from sidecar.metering import Metering
 from sidecar.observations import Observations
 from sidecar.ownenvoy import Launch
+from sidecar.proxy import ProxyLayer
 from sidecar.pushes import Pushes
 from sidecar.reports import Reports, report_of
 from sidecar.restored import PacedClient, Restores
@@ -94,6 +111,13 @@ class Sidecar:
         self._restores = Restores(self._stalled)
         self._reports = Reports(self._client, self._telling.reported)
         self._heartbeat = Heartbeat(lambda: self.spec.deadman, self._beat, self._stalled, self._measurer_lost)
+        self._proxy = ProxyLayer(
+            Delivered(config.delivery.mode),
+            clock=lambda: clock.now().boot,
+            patience=lambda: self._governed.policy.spec.deadman if self._governed is not None else inf,
+            saw=self._saw,
+            observed=self._observed_proxy,
+        )
         self._envoy = Envoy(
             config.delivery,
             config.workload,
@@ -101,6 +125,7 @@ class Sidecar:
             order=self._measurer.send,
             asked=lambda violation: self._step(freshness.Violated(violation)),
             closed=self._rounds.closing_over,
+            proxy=self._proxy,
             launch=launch,
         )
         self._metering.watch(lambda: self._state, self._observations, self._envoy.server)
@@ -176,10 +201,15 @@ class Sidecar:
                 changed = self._observations.observed(observation, body)
                 if changed and not self._state.open:
                     self._rounds.want(full=True)
+            case Inspected():
+                if self._proxy.inspected(message) and self._state.open:
+                    self._hand_over()
             case Swept():
                 self._envoy.swept(message)
             case Guarded():
                 self._envoy.vouched(message)
+                if self._governed is not None and Layer.PROXY in self._governed.layers:
+                    self._measurer.send(Measure((Layer.PROXY,), clock.now().boot))
                 if self._state.open:
                     self._hand_over()
             case Beat():
@@ -196,6 +226,11 @@ class Sidecar:
                 self._end(Unavailable(what, where=where or "measurer", mend=mend))
             case _:
                 self._measurer_lost(f"it sent a {type(message).__name__}, which is ours to send")
+
+    def _observed_proxy(self, observation: Observation, body: bytes) -> None:
+        """Another Envoy than before, or another state of it, is attested without waiting for the next round."""
+        if self._observations.observed(observation, body):
+            self._rounds.want(full=not self._state.open)
 
     def _saw(self, fact: Fact) -> None:
         if self._governed is None:
@@ -243,7 +278,9 @@ class Sidecar:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        if self._identity is not None:
+        """Where policy asks for it, only to an Envoy that an appraisal affirmed."""
+        attested = self._proxy.stands_affirmed or not self._governing.proxy_first
+        if self._identity is not None and attested:
             # What does not enforce closes nothing, at the end of a lease either.
             enforced = self._state.lease if self._state.rules.mode is Mode.ENFORCE else None
             self._envoy.serve(self._identity, enforced)
@@ -279,6 +316,9 @@ class Sidecar:
 
     def appraised(self, outcome: Outcome) -> None:
         self._identity = outcome.identity
+        body = outcome.measured.body(Layer.PROXY)
+        if body is not None and outcome.event.tier is Tier.AFFIRMING:
+            self._proxy.affirmed(body)
         self._step(outcome.event)
 
     async def fetch_policy(self) -> None:
@@ -332,6 +372,7 @@ class Sidecar:
     def _beat(self, number: int) -> None:
         """For the guardian, and to renew what Envoy would drop by itself."""
         self._restores.look()
+        self._proxy.look()
         self._step(freshness.Ticked())
         self._measurer.send(Beat(number))
         self._envoy.heartbeat()

@@ -19,7 +19,9 @@ from sidecar.delivery.resources import Catalogue, Identity
 from sidecar.freshness import Lease
 from sidecar.keysocket import KeySocket
 from sidecar.ownenvoy import Launch, OwnEnvoy
+from sidecar.proxy import ProxyLayer
 from sidecar.telling import Telling
+from xds.acks import Verdict
 from xds.bootstrap import delivered_bootstrap, write_bootstrap
 from xds.errors import SocketInUse, SocketUnusable
 from xds.peer import Peer
@@ -33,8 +35,8 @@ class Envoy:
     """One workload's Envoy. Everything here is synchronous but its beginning, its end and its tasks.
 
     order: hands a message, and a descriptor with it, to the measurer, at once. asked: called when somebody else
-    wanted the key. closed: called when a closing is over. launch: how Envoy is run, where that is ours to do:
-    one that is delivered everything.
+    wanted the key. closed: called when a closing is over. proxy: told who sits there, and what it answers. launch:
+    how Envoy is run, where that is ours to do: one that is delivered everything.
     """
 
     def __init__(
@@ -46,15 +48,19 @@ class Envoy:
         order: Callable[[Message, int | None], None],
         asked: Callable[[Violation], None],
         closed: Callable[[], None],
+        proxy: ProxyLayer,
         launch: Launch | None = None,
     ) -> None:
         self._settings = settings
         self._telling = telling
         self._order = order
         self._closed = closed
+        self._proxy = proxy
         self._own = _own(settings, launch, telling)
         own = self._own.is_it if self._own is not None else None
-        self._keys = KeySocket(settings, workload, telling, admitted=self._guard, asked=asked, own=own)
+        self._keys = KeySocket(
+            settings, workload, telling, admitted=self._guard, asked=asked, answered=self._answered, own=own
+        )
         service = settings.service
         self._delivery = Delivery(
             self._keys.server,
@@ -143,7 +149,12 @@ class Envoy:
             self._delivery.end_envoy("the sidecar stops")
         self._delivery.stop()
 
+    def _answered(self, verdict: Verdict) -> None:
+        self._telling.judged(verdict)
+        self._proxy.answered(verdict)
+
     def _guard(self, envoy: Peer) -> None:
+        self._proxy.seated(envoy)
         self._delivery.withhold("not-yet-known")
         self._order(Guard(envoy.pid), envoy.pidfd)
 

@@ -12,12 +12,12 @@ from attestation import results
 from attestation.errors import MalformedResult
 from attestation.layers import Layer
 from attestation.spiffe import SpiffeId
-from policies.model.policy import AttestationPolicy, Demand
+from policies.model.policy import AttestationPolicy, Demand, Mode
 from policies.model.references import ReferenceValues
 from policies.model.registration import WorkloadRegistration
 from sidecar.freshness import Rules
 
-MEASURED = (Layer.FILES, Layer.PROCESSES)
+MEASURED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY)
 """The layers that this sidecar can measure. Others are named absent in the evidence."""
 
 _WHERE = "signed policy"
@@ -41,6 +41,12 @@ class Governed:
     def layers(self) -> tuple[Layer, ...]:
         """What is measured: all that policy asks for and we can."""
         return tuple(layer for layer in MEASURED if self.policy.spec.demand(layer) is not Demand.OFF)
+
+    @property
+    def proxy_first(self) -> bool:
+        """Whether an Envoy gets the identity only when it was attested itself."""
+        spec = self.policy.spec
+        return spec.mode is Mode.ENFORCE and spec.demand(Layer.PROXY) is Demand.REQUIRED
 
     @property
     def required(self) -> tuple[Layer, ...]:

@@ -11,6 +11,7 @@ from sidecar import clock
 from sidecar.admission import KeyRules
 from sidecar.config import DeliverySettings, WorkloadSettings
 from sidecar.telling import Telling
+from xds.acks import Verdict
 from xds.admission import Admission, Refusal
 from xds.listening import Endpoint
 from xds.peer import Peer
@@ -19,6 +20,7 @@ from xds.server import Server
 
 class KeySocket:
     """admitted: called with the process that takes the seat, before it is given anything; `vouched` has to follow.
+    answered: called with each of its answers to what it is given.
 
     asked: called when another process wanted the key. own: says whether a process is the Envoy that we run ourselves;
     None where somebody else runs it.
@@ -32,6 +34,7 @@ class KeySocket:
         *,
         admitted: Callable[[Peer], None],
         asked: Callable[[Violation], None],
+        answered: Callable[[Verdict], None],
         own: Callable[[Peer], bool] | None = None,
     ) -> None:
         self._telling = telling
@@ -44,7 +47,7 @@ class KeySocket:
         self.server = Server(
             Endpoint(delivery.socket, mode=delivery.socket_mode),
             Admission(self._uids, self._admit, self._refused, self._seated),
-            on_verdict=telling.judged,
+            on_verdict=answered,
             clock=lambda: clock.now().boot,
         )
 

@@ -219,7 +219,8 @@ class Scene:
         return started
 
     def comer(self, first: Sequence[str] = (), python: Path | None = None) -> Proxy:
-        """One that asks for the key."""
+        """One that asks for the key, once there is somebody to ask."""
+        self.until("started")
         started = Proxy(self.socket, first, python)
         self._undo.callback(started.end)
         return started

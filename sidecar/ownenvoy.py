@@ -8,11 +8,11 @@ import os
 import random
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, STDOUT, Popen
 
 from attestation.errors import InvalidConfiguration, Unavailable
 from sidecar import clock
@@ -46,10 +46,7 @@ class OwnEnvoy:
         self._condemned = False
 
     def is_it(self, peer: Peer) -> bool:
-        """Is this the Envoy that runs now, and not one of an earlier run, nor anybody else?
-
-        As long as its end has not been noticed, its pid is nobody else's.
-        """
+        """Is this the Envoy that runs now, and not one of an earlier run, nor anybody else?"""
         if self._running is None:
             return False
         pid, pidfd = self._running
@@ -71,29 +68,32 @@ class OwnEnvoy:
     async def _life_of_one(self) -> End:
         with _output(self._service.log) as output:
             began, self._condemned = clock.now().boot, False
-            process = await self._start(output)
-            with self._known(process):
+            with self._start(output) as process, self._known(process) as pidfd:
                 self._telling.envoy_started(process.pid)
-                status = await _ended(process)
+                await _ended(pidfd)
+                status = process.wait()
             return End(clock.now().boot - began, self._condemned, _reason(status, self._service.log))
 
     @contextmanager
-    def _known(self, process: Process) -> Iterator[None]:
+    def _known(self, process: Popen[bytes]) -> Iterator[int]:
+        """Its pidfd. It is waited for by us alone, so that its pid is nobody else's until then."""
         pidfd = os.pidfd_open(process.pid)
         self._running = (process.pid, pidfd)
         try:
-            yield
+            yield pidfd
         finally:
             self._running = None
             os.close(pidfd)
 
-    async def _start(self, output: int) -> Process:
+    @contextmanager
+    def _start(self, output: int) -> Iterator[Popen[bytes]]:
+        """Whoever fails or is cancelled within leaves no Envoy behind. Raises Unavailable."""
         command = envoy_command(
             self._launch.program, self._service.bootstrap, concurrency=self._service.concurrency, hot_restart=False
         )
         try:
-            return await asyncio.create_subprocess_exec(
-                *self._launch.confined(command),
+            process = Popen(
+                self._launch.confined(command),
                 stdin=DEVNULL,
                 stdout=output,
                 stderr=STDOUT,
@@ -106,6 +106,12 @@ class OwnEnvoy:
                 where=str(self._launch.program),
                 mend="Name another in delivery.service.envoy, or start it yourself, without --run-envoy.",
             ) from error
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
 
 @contextmanager
@@ -126,14 +132,14 @@ def _output(log: Path | None) -> Iterator[int]:
         yield file.fileno()
 
 
-async def _ended(process: Process) -> int:
-    """Its exit status, minus the signal where one ended it. Whoever is cancelled here leaves no Envoy behind."""
+async def _ended(pidfd: int) -> None:
+    """A pidfd becomes readable when its process ends (pidfd_open(2))."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
     try:
-        return await process.wait()
+        await ended.wait()
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        loop.remove_reader(pidfd)
 
 
 def _ends_with_us() -> Callable[[], None]:

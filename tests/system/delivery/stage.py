@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import socketserver
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,9 +18,12 @@ from types import TracebackType
 from typing import Any
 
 from tests.system.attacks.stage import IDENTITY, PATIENCE, Scene, scene
-from tests.system.xds.rig import LOCALHOST, free_port
+from tests.system.xds.rig import ENVOY, LOCALHOST, free_port
+from xds.bootstrap import envoy_command
 
 ENDED = (OSError, EOFError)
+BASE_ID = 40_000 + os.getpid() % 10_000
+"""Of Envoys that a test runs: their shared memory is their own."""
 
 
 class Echo(socketserver.ThreadingTCPServer):
@@ -81,6 +85,20 @@ class Own:
     def admin(self) -> Path:
         return self.scene.folder / "keys" / "admin.sock"
 
+    @contextmanager
+    def started(self, *extra: str, program: Path = ENVOY) -> Iterator[subprocess.Popen[bytes]]:
+        """An Envoy that the test runs, on the bootstrap that the sidecar wrote."""
+        self.scene.until("started")
+        folder = self.scene.folder / "keys"
+        with (folder / "other.log").open("ab") as log:
+            command = envoy_command(program, folder / "envoy.json", concurrency=1, base_id=BASE_ID, extra=extra)
+            process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
     @property
     def changed(self) -> Path:
         """A file that is measured."""
@@ -126,49 +144,47 @@ class Own:
 
 
 @contextmanager
-def own(
-    *, workload: Sequence[str] = (), sidecar: Sequence[str] = (), program: Sequence[str] = (), **rules: Any
-) -> Iterator[Own]:
-    """Everything up, and nothing waited for. workload, sidecar: as for a scene. program: another one than Envoy."""
+def own(*, program: Sequence[str] = (), runs: bool = True, **terms: Any) -> Iterator[Own]:
+    """Everything up, and nothing waited for. program: another one than Envoy. runs: whether the sidecar runs it.
+
+    terms: as for a scene.
+    """
     inbound, outbound = free_port(), free_port()
     with ExitStack() as undo:
         echo = undo.enter_context(Echo((LOCALHOST, 0), _Echoing))
         threading.Thread(target=echo.serve_forever, daemon=True).start()
         undo.callback(echo.shutdown)
-        service = {
-            "bootstrap": "envoy.json",
-            "admin": "admin.sock",
-            "accessLog": "access.log",
-            "log": "envoy.log",
-            "concurrency": 1,
-            "inbound": [
-                {
-                    "listen": f"{LOCALHOST}:{inbound}",
-                    "app": f"{LOCALHOST}:{echo.server_address[1]}",
-                    "protocol": "tcp",
-                    "callers": [IDENTITY],
-                }
-            ],
-            "upstreams": [
-                {
-                    "name": "self",
-                    "listen": f"{LOCALHOST}:{outbound}",
-                    "peers": [f"{LOCALHOST}:{inbound}"],
-                    "protocol": "tcp",
-                    "identities": [IDENTITY],
-                }
-            ],
-        }
-        playing = undo.enter_context(
-            scene(
-                workload=workload,
-                sidecar=sidecar,
-                arguments=("--run-envoy", *program),
-                delivery={"mode": "xds", "service": service},
-                **rules,
-            )
-        )
+        delivery = {"mode": "xds", "service": _service(inbound, outbound, echo.server_address[1])}
+        arguments = ("--run-envoy", *program) if runs else ()
+        playing = undo.enter_context(scene(arguments=arguments, delivery=delivery, **terms))
         yield Own(playing, inbound, outbound)
+
+
+def _service(inbound: int, outbound: int, app: int) -> dict[str, Any]:
+    return {
+        "bootstrap": "envoy.json",
+        "admin": "admin.sock",
+        "accessLog": "access.log",
+        "log": "envoy.log",
+        "concurrency": 1,
+        "inbound": [
+            {
+                "listen": f"{LOCALHOST}:{inbound}",
+                "app": f"{LOCALHOST}:{app}",
+                "protocol": "tcp",
+                "callers": [IDENTITY],
+            }
+        ],
+        "upstreams": [
+            {
+                "name": "self",
+                "listen": f"{LOCALHOST}:{outbound}",
+                "peers": [f"{LOCALHOST}:{inbound}"],
+                "protocol": "tcp",
+                "identities": [IDENTITY],
+            }
+        ],
+    }
 
 
 @contextmanager

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import subprocess
 from pathlib import Path
 
 from tests.system.delivery.stage import PATIENCE, Own, gone, own, stopped
-from tests.system.xds.rig import ENVOY
-from xds.bootstrap import envoy_command
 
 BLIND = ("setpriv", "--bounding-set=-net_admin,-sys_ptrace", "--inh-caps=-net_admin,-sys_ptrace")
 """Before a sidecar that may neither destroy sockets nor look into an Envoy that is not dumpable."""
@@ -110,16 +107,20 @@ def test_no_other_envoy_of_the_same_user_is_given_the_key() -> None:
         envoy = running.envoy()
         with stopped(envoy):
             os.kill(envoy, signal.SIGKILL)
-            folder = running.scene.folder / "keys"
-            with (folder / "other.log").open("wb") as log:
-                command = envoy_command(ENVOY, folder / "envoy.json", log_level="off", hot_restart=False)
-                other = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
-            try:
+            with running.started() as other:
                 refused = running.scene.until("envoy-refused", lambda each: f"process {other.pid} " in each["reason"])
                 assert "not the Envoy that this sidecar runs" in refused["reason"]
-            finally:
-                other.kill()
-                other.wait()
+
+
+def test_a_hot_restart_is_a_second_client_that_gets_no_key_and_closes() -> None:
+    with own(runs=False) as running, running.started():
+        running.envoy()
+        with running.stream() as stream, running.started("--restart-epoch", "1") as successor:
+            refused = running.scene.until("envoy-refused")
+            assert f"process {successor.pid} " in refused["reason"]
+            assert "second client" in refused["reason"]
+            running.scene.until_quarantined("key-socket-second-client")
+            assert stream.ended(within=5)
 
 
 def test_a_program_that_ends_again_and_again_is_a_loop_and_its_reason_is_told(tmp_path: Path) -> None:

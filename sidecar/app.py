@@ -24,6 +24,7 @@ from attestation.channel import (
     Observed,
     Pinned,
     Scope,
+    Severed,
     Swept,
 )
 from attestation.coverage import Coverage
@@ -54,6 +55,8 @@ from sidecar.observations import Observations
 from sidecar.ownenvoy import Launch
 from sidecar.proxy import ProxyLayer
 from sidecar.pushes import Pushes
+from sidecar.reachable import announce
+from sidecar.refusing import Refusing
 from sidecar.reports import Reports, report_of
 from sidecar.restored import PacedClient, Restores
 from sidecar.rounds import RoundLoop
@@ -105,6 +108,7 @@ class Sidecar:
             state=lambda: self._state,
             step=self._step,
             adopt=self._adopt,
+            denied=lambda told: self._refusing.told(told),
             key=lambda: self._membership.result_key,
         )
         self._client = PacedClient(_authority(config), self._pushes.pushed, left_behind=self._stalled)
@@ -127,6 +131,12 @@ class Sidecar:
             closed=self._rounds.closing_over,
             proxy=self._proxy,
             launch=launch,
+        )
+        self._refusing = Refusing(
+            ask=self._client.denials,
+            serve=self._envoy.refuse,
+            membership=lambda: self._membership,
+            tell=self._telling.denied,
         )
         self._metering.watch(lambda: self._state, self._observations, self._envoy.server)
 
@@ -188,6 +198,8 @@ class Sidecar:
             tasks.create_task(self._reports.run(), name="reports")
             tasks.create_task(self._heartbeat.run(), name="heartbeat")
             self._envoy.look_after(tasks)
+            reached = announce(self._client, self._config.delivery.addresses, self._telling.addresses_refused)
+            tasks.create_task(reached, name="addresses")
             tasks.create_task(self._rounds.run(attester), name="rounds")
             await self._over
 
@@ -206,6 +218,8 @@ class Sidecar:
                     self._hand_over()
             case Swept():
                 self._envoy.swept(message)
+            case Severed():
+                self._envoy.severed(message)
             case Guarded():
                 self._envoy.vouched(message)
                 if self._governed is not None and Layer.PROXY in self._governed.layers:
@@ -334,6 +348,7 @@ class Sidecar:
             key,
             self._observations,
             self._standpoint,
+            self._refusing.caught_up,
         )
 
     def _standpoint(self) -> Standpoint:
@@ -341,7 +356,7 @@ class Sidecar:
         return Standpoint(
             self._state.generation,
             governed.epoch,
-            0,
+            self._envoy.refuses,
             self._coverage,
             governed.layers,
             governed.required,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -89,6 +89,8 @@ class Attester:
     """Runs rounds for one enrolled instance, one at a time.
 
     standpoint: read just before signing, so that a violation during the measurement makes this very round void.
+    caught_up: awaited with the version of the list of denials that an answer speaks of, and the certificate that it
+    brought, before either is served.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Attester:
         evidence_key: ec.EllipticCurvePrivateKey,
         observations: Observations,
         standpoint: Callable[[], Standpoint],
+        caught_up: Callable[[int, bytes], Awaitable[None]],
     ) -> None:
         self._client = client
         self._instance = instance
@@ -108,6 +111,7 @@ class Attester:
         self._evidence_key = evidence_key
         self._observations = observations
         self._standpoint = standpoint
+        self._caught_up = caught_up
         self._membership = membership
         self._nonce: HeldNonce | None = first
         self._spent: deque[bytes] = deque(maxlen=_MOST_SPENT)
@@ -150,6 +154,9 @@ class Attester:
             leaf.key.public_key(),
         )
         believed = answers.believe(answer, asked, self._membership, clock.now())
+        # 6. Whom to refuse under the new certificate.
+        if believed.chain:
+            await self._caught_up(answer.revocation_version, believed.chain)
         return self._outcome(believed, asked, standpoint, measured, leaf, record)
 
     async def _take_nonce(self) -> HeldNonce:

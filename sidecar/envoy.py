@@ -6,7 +6,7 @@ from asyncio import TaskGroup
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from attestation.channel import Guard, Guarded, Message, Swept
+from attestation.channel import Guard, Guarded, Message, Severed, Swept
 from attestation.errors import InvalidConfiguration
 from attestation.violation import Violation
 from policies.model.policy import PolicySpec
@@ -16,6 +16,8 @@ from sidecar.delivery import poison
 from sidecar.delivery.delivery import Delivery, Happening, Told
 from sidecar.delivery.lifetime import drains_for
 from sidecar.delivery.resources import Catalogue, Identity
+from sidecar.delivery.severing import Severing
+from sidecar.denials import Refusals, nobody
 from sidecar.freshness import Lease
 from sidecar.keysocket import KeySocket
 from sidecar.ownenvoy import Launch, OwnEnvoy
@@ -25,6 +27,7 @@ from xds.acks import Verdict
 from xds.bootstrap import delivered_bootstrap, write_bootstrap
 from xds.errors import SocketInUse, SocketUnusable
 from xds.peer import Peer
+from xds.resources.transport import SecretNames
 from xds.server import Server
 
 _UNTIL_ENROLLED = PolicySpec()
@@ -62,13 +65,20 @@ class Envoy:
             settings, workload, telling, admitted=self._guard, asked=asked, answered=self._answered, own=own
         )
         service = settings.service
+        self._described = service.described(SecretNames()) if service is not None else None
+        self._deadman = _UNTIL_ENROLLED.deadman
+        self._refusals = nobody()
+        self._severing = Severing(lambda message: order(message, None), telling.severed)
+        self.refuses = 0
+        """The version of the list of denials that Envoy carries out, which evidence states."""
         self._delivery = Delivery(
             self._keys.server,
-            Catalogue.under(settings, ttl=_UNTIL_ENROLLED.deadman),
+            self._catalogue,
             poison.make(clock.now().wall),
             clock=clock.now,
             order=lambda message: order(message, None),
             tell=self._happened,
+            refuses=self._refuses,
             escalate_after=_UNTIL_ENROLLED.escalate_after,
             silent=settings.before_first_lease == "silent",
             admin=service.admin if service is not None else None,
@@ -102,7 +112,17 @@ class Envoy:
 
     def rule(self, spec: PolicySpec) -> None:
         """These times from now on. An open identity is handed on by the next heartbeat."""
-        self._delivery.retime(Catalogue.under(self._settings, ttl=spec.deadman), spec.escalate_after)
+        self._deadman = spec.deadman
+        self._delivery.retime(self._catalogue, spec.escalate_after)
+
+    def refuse(self, refusals: Refusals) -> None:
+        """These peers from now on, and at once where it is open; what is open to others goes on."""
+        self._refusals = refusals
+        self._delivery.refuse(self._catalogue)
+
+    @property
+    def _catalogue(self) -> Catalogue:
+        return Catalogue.under(self._settings, ttl=self._deadman, refusals=self._refusals)
 
     def serve(self, identity: Identity, lease: Lease | None) -> None:
         """Not before the measurer has vouched for whoever sits there. lease: None where policy does not enforce it."""
@@ -126,6 +146,9 @@ class Envoy:
         """Is a closing under way, not yet verified?"""
         return self._delivery.closing
 
+    def severed(self, done: Severed) -> None:
+        self._severing.severed(done)
+
     def swept(self, done: Swept) -> None:
         self._delivery.swept(done)
 
@@ -148,6 +171,7 @@ class Envoy:
             self._delivery.close("sidecar-stopped")
             self._delivery.end_envoy("the sidecar stops")
         self._delivery.stop()
+        self._severing.stop()
 
     def _answered(self, verdict: Verdict) -> None:
         self._telling.judged(verdict)
@@ -157,6 +181,12 @@ class Envoy:
         self._proxy.seated(envoy)
         self._delivery.withhold("not-yet-known")
         self._order(Guard(envoy.pid), envoy.pidfd)
+
+    def _refuses(self, version: int) -> None:
+        """Envoy has taken over whom to refuse: what it opened to them before that is ended now."""
+        self.refuses = version
+        self._telling.refuses(version)
+        self._severing.begin(self._refusals.addresses(self._described))
 
     def _happened(self, told: Told) -> None:
         if told.happening is Happening.ESCALATED and self._own is not None:

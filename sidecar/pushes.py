@@ -12,11 +12,12 @@ from sidecar.causes import Causes
 from sidecar.freshness import State
 from sidecar.rounds import RoundLoop
 from sidecar.telling import Telling
-from wire.messages import AttestNow, PolicyChanged, Push, Quarantined, Released
+from wire.messages import AttestNow, Denials, PolicyChanged, Push, Quarantined, Released
 
 
 class Pushes:
-    """step: hands an event to the machine. adopt: takes a policy document; raises MalformedResult.
+    """step: hands an event to the machine. adopt: takes a policy document, denied: a list of denials; either raises
+    MalformedResult.
 
     key: the one that the authority signs releases with.
     """
@@ -30,6 +31,7 @@ class Pushes:
         state: Callable[[], State],
         step: Callable[[freshness.Event], None],
         adopt: Callable[[str], None],
+        denied: Callable[[Denials], None],
         key: Callable[[], ec.EllipticCurvePublicKey],
     ) -> None:
         self._causes = causes
@@ -38,6 +40,7 @@ class Pushes:
         self._state = state
         self._step = step
         self._adopt = adopt
+        self._denied = denied
         self._key = key
 
     def pushed(self, push: Push) -> None:
@@ -52,6 +55,8 @@ class Pushes:
                 self._released(order)
             case PolicyChanged(document=document):
                 self._policy_changed(document)
+            case Denials():
+                self._denials_changed(push)
 
     def _released(self, order: str) -> None:
         try:
@@ -60,6 +65,12 @@ class Pushes:
             self._telling.push_failed(error.sentence)
         else:
             self._step(freshness.Released(generations))
+
+    def _denials_changed(self, told: Denials) -> None:
+        try:
+            self._denied(told)
+        except MalformedResult as error:
+            self._telling.push_failed(error.sentence)
 
     def _policy_changed(self, document: str) -> None:
         try:

@@ -182,8 +182,8 @@ class TownHall:
             self._ready.put(running)
             await self._over.wait()
 
-    def token(self) -> str:
-        made = asyncio.run_coroutine_threadsafe(self.town.authority.create_token(NAME), self._loop)
+    def token(self, name: str = NAME) -> str:
+        made = asyncio.run_coroutine_threadsafe(self.town.authority.create_token(name), self._loop)
         return made.result(PATIENCE)
 
     def end(self) -> None:
@@ -218,10 +218,10 @@ class Scene:
         started.until_identity()
         return started
 
-    def comer(self, first: Sequence[str] = (), python: Path | None = None) -> Proxy:
-        """One that asks for the key, once there is somebody to ask."""
+    def comer(self, first: Sequence[str] = (), python: Path | None = None, at: Path | None = None) -> Proxy:
+        """One that asks for the key, once there is somebody to ask. at: another name of the socket, once it is one."""
         self.until("started")
-        started = Proxy(self.socket, first, python)
+        started = Proxy(at or self.socket, first, python)
         self._undo.callback(started.end)
         return started
 
@@ -302,13 +302,14 @@ def scene(
     arguments: Sequence[str] = (),
     delivery: Mapping[str, Any] = MappingProxyType({}),
     proxies: Sequence[str] = (),
+    also: str = "",
     **rules: Any,
 ) -> Iterator[Scene]:
     """A workload, measured and waiting to be attested. workload, sidecar: what their commands begin with.
 
     owner: whose the sidecar's folders are. envoys: users that may fetch the key; empty for the sidecar's own.
     arguments: what the sidecar's command ends with. delivery: settings of it, beside the socket and who may use it.
-    proxies: digests of what may hold the key.
+    proxies: digests of what may hold the key. also: more documents for the authority.
     """
     with contextlib.ExitStack() as undo:
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="attack-")))
@@ -325,6 +326,7 @@ def scene(
         if proxies:
             taken = taken.model_copy(update={"spec": taken.spec.model_copy(update={"proxies": {"1": tuple(proxies)}})})
         document = f"{policy(files={'include': [str(measured)]}, **rules)}---\n{documents.to_yaml(taken)}"
+        document = f"{document}---\n{also}" if also else document
         (folder / "authority").mkdir()
         hall = TownHall(folder / "authority", document)
         undo.callback(hall.end)

@@ -132,8 +132,8 @@ async def call_once(port: int, tls: SSLContext | None = None) -> Answer:
 
 
 @asynccontextmanager
-async def application(status: int = 200) -> AsyncIterator[int]:
-    """A small HTTP application; gives its port."""
+async def application(status: int = 200, port: int = 0) -> AsyncIterator[int]:
+    """A small HTTP application; gives its port, which is any that is free for 0."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -142,7 +142,7 @@ async def application(status: int = 200) -> AsyncIterator[int]:
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    server = await asyncio.start_server(serve, LOCALHOST, 0)
+    server = await asyncio.start_server(serve, LOCALHOST, port)
     try:
         yield int(server.sockets[0].getsockname()[1])
     finally:

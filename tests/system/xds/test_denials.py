@@ -283,7 +283,7 @@ async def replicas(folder: Path, count: int) -> AsyncIterator[tuple[HostPort, ..
     """Applications behind mutual TLS, each with its own certificate of one identity; each answers with its number."""
     async with AsyncExitStack() as stack:
         servers = [
-            await _replica(str(number), server_context(LEAVES[number], AUTHORITY.bundle_pem, folder))
+            await replica(str(number), server_context(LEAVES[number], AUTHORITY.bundle_pem, folder))
             for number in range(count)
         ]
         for server in servers:
@@ -291,7 +291,9 @@ async def replicas(folder: Path, count: int) -> AsyncIterator[tuple[HostPort, ..
         yield tuple(HostPort(*server.sockets[0].getsockname()[:2]) for server in servers)
 
 
-async def _replica(name: str, context: ssl.SSLContext) -> asyncio.Server:
+async def replica(name: str, context: ssl.SSLContext, port: int = 0) -> asyncio.Server:
+    """Answers with its name."""
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while await reader.readuntil(b"\r\n\r\n"):
@@ -299,7 +301,7 @@ async def _replica(name: str, context: ssl.SSLContext) -> asyncio.Server:
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    return await asyncio.start_server(serve, LOCALHOST, 0, ssl=context)
+    return await asyncio.start_server(serve, LOCALHOST, port, ssl=context)
 
 
 async def answering(port: int) -> set[str]:

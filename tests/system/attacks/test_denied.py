@@ -1,0 +1,220 @@
+"""An instance that is quarantined, and goes on as if it were not: with its certificate it calls, and is called.
+
+Its own sidecar would have closed it; here it has none. What is left is what its peers do, and they refuse it alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from attestation.violation import ViolationClass
+from tests.system.attacks.stage import Scene, scene
+from tests.system.authority.town import Attester, holding, policies, stranger
+from tests.system.xds.pki import Leaf, client_context, server_context
+from tests.system.xds.rig import ENVOY, LOCALHOST, PATIENCE, Answer, Caller, application, call_once, free_port
+from tests.system.xds.test_denials import CUT, until_cut
+from tests.system.xds.test_denials import replica as replica_of
+from wire.messages import Report
+from wire.session import JoinToken
+from xds.bootstrap import Bootstrap, envoy_bootstrap, envoy_command, write_bootstrap
+from xds.resources.service import HostPort, Inbound, Service, Upstream
+from xds.resources.transport import Identities
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: open connections are ended by SOCK_DESTROY")
+
+SHOP = "spiffe://town.example/shop"
+SHOPS = policies().replace(": web", ": shop").replace("/web", "/shop")
+"""A registration of its own for two callers that are also peers."""
+TAMPER = Report(1, ViolationClass.TAMPER, "a foreign program was executed", 1_700_000_000_000)
+Mode = Literal["sds", "xds"]
+
+
+@dataclass(frozen=True)
+class Ports:
+    """http, tcp: where peers call us. out: where we call the shops, which listen at `shops`."""
+
+    http: int
+    tcp: int
+    out: int
+    shops: tuple[int, int]
+
+    @classmethod
+    def free(cls) -> Ports:
+        return cls(free_port(), free_port(), free_port(), (free_port(), free_port()))
+
+    def settings(self, app: int) -> dict[str, Any]:
+        """Of an Envoy that is delivered everything."""
+        callers = [SHOP]
+        inbound = [
+            {"listen": f"{LOCALHOST}:{port}", "app": f"{LOCALHOST}:{app}", "protocol": protocol, "callers": callers}
+            for port, protocol in ((self.http, "http"), (self.tcp, "tcp"))
+        ]
+        peers = [f"{LOCALHOST}:{port}" for port in self.shops]
+        upstream = {"name": "shop", "listen": f"{LOCALHOST}:{self.out}", "peers": peers, "identities": callers}
+        return {
+            "mode": "xds",
+            "service": {
+                "bootstrap": "envoy.json",
+                "admin": "admin.sock",
+                "accessLog": "access.log",
+                "inbound": inbound,
+                "upstreams": [{**upstream, "protocol": "tcp"}],
+            },
+        }
+
+    def bootstrap(self, folder: Path, app: int) -> Bootstrap:
+        """Of an Envoy that is somebody else's."""
+        here, shops = HostPort(LOCALHOST, app), Identities(exact=(SHOP,))
+        peers = tuple(HostPort(LOCALHOST, port) for port in self.shops)
+        service = Service(
+            folder / "access.log",
+            (
+                Inbound(HostPort(LOCALHOST, self.http), here, "http", shops),
+                Inbound(HostPort(LOCALHOST, self.tcp), here, "tcp", shops),
+            ),
+            (Upstream("shop", HostPort(LOCALHOST, self.out), peers, "tcp", shops),),
+        )
+        return Bootstrap("web", "web", folder / "xds.sock", folder / "admin.sock", service, "refuse")
+
+
+@dataclass(frozen=True)
+class Shop:
+    """One instance of two: what it attests, and what it holds."""
+
+    attester: Attester
+    leaf: Leaf
+    context: ssl.SSLContext
+
+
+@dataclass(frozen=True)
+class Play:
+    """at: our own side. good, bad: two instances of one identity."""
+
+    at: Scene
+    ports: Ports
+    good: Shop
+    bad: Shop
+
+
+def played(mode: Mode, story: Callable[[Play], Coroutine[Any, Any, None]]) -> None:
+    ports, app = Ports.free(), free_port()
+    with scene(delivery=ports.settings(app) if mode == "xds" else {"mode": "sds"}, also=SHOPS) as at:
+        at.until("started")
+        folder = at.folder / "keys"
+        if mode == "sds":
+            write_bootstrap(envoy_bootstrap(ports.bootstrap(folder, app)), folder / "envoy.json")
+
+        async def scenario() -> None:
+            async with (
+                application(port=app),
+                _shop(at, 1, ports.shops[0]) as bad,
+                _shop(at, 2, ports.shops[1]) as good,
+            ):
+                with _envoy(folder):
+                    await story(Play(at, ports, good, bad))
+
+        asyncio.run(scenario())
+
+
+@contextmanager
+def _envoy(folder: Path) -> Iterator[None]:
+    with (folder / "envoy.log").open("wb") as log:
+        command = envoy_command(ENVOY, folder / "envoy.json", concurrency=1)
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def _shop(at: Scene, number: int, port: int) -> AsyncIterator[Shop]:
+    """Attested, listening, and known to listen there."""
+    one = stranger(at.hall.town, number)
+    await one.enrol(JoinToken(await asyncio.to_thread(at.hall.token, "shop")))
+    async with holding(one):
+        await one.client.reachable((f"{LOCALHOST}:{port}",))
+        chain = (await one.round()).chain
+        key = one.leaf.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        leaf = Leaf(chain.encode(), key)
+        bundle = at.hall.town.where.bundle.encode()
+        server = await replica_of(str(number), server_context(leaf, bundle, at.folder), port)
+        try:
+            yield Shop(one, leaf, client_context(leaf, bundle, at.folder))
+        finally:
+            server.close()
+
+
+@pytest.mark.parametrize("mode", ["sds", "xds"])
+def test_peers_refuse_it_and_nobody_else_as_a_caller_and_as_a_peer(mode: Mode) -> None:
+    async def story(play: Play) -> None:
+        good, bad, ports = play.good, play.bad, play.ports
+        calling = [await served(ports.http, each.context) for each in (good, bad)]
+        await served(ports.tcp, good.context)
+        held = await both_shops(ports.out)
+
+        standing = await bad.attester.client.report(TAMPER)
+        answer = await calling[1].until_answer(lambda answer: answer.status == 403)
+        name = standing.causes[0].id
+        assert json.loads(answer.body)["detail"] == f"rbac_access_denied_matched_policy[peer-denied:{name}]"
+        with pytest.raises(CUT):
+            await until_cut(held["1"])
+        for port in (ports.http, ports.tcp):
+            with pytest.raises(CUT):
+                await call_once(port, bad.context)
+            assert await call_once(port, good.context) == Answer(200, b"ok")
+        assert (await calling[0].get()).status == 200
+        assert (await held["2"].get()).body == b"2"
+        assert await answers(ports.out) <= ({"2"} if mode == "xds" else {"2", ""})
+
+        severed = await asyncio.to_thread(play.at.until, "severed")
+        assert (severed["destroyed"] > 0, severed["left"]) == (True, 0)
+
+    played(mode, story)
+
+
+async def served(port: int, context: ssl.SSLContext) -> Caller:
+    """A connection by which a request was answered, as soon as there is one: Envoy and its lease take their time."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                caller = await Caller.connect(port, context)
+                if (await caller.get()).status == 200:
+                    return caller
+            except CUT:
+                await asyncio.sleep(0.05)
+
+
+async def both_shops(port: int) -> dict[str, Caller]:
+    """A connection to each, by its name."""
+    held: dict[str, Caller] = {}
+    async with asyncio.timeout(PATIENCE):
+        while len(held) < 2:
+            caller = await Caller.connect(port)
+            held[(await caller.get()).body.decode()] = caller
+    return held
+
+
+async def answers(port: int) -> set[str]:
+    """Who answers, of several calls; empty for nobody."""
+    return {await _answer(port) for _ in range(8)}
+
+
+async def _answer(port: int) -> str:
+    try:
+        return (await call_once(port)).body.decode()
+    except CUT:
+        return ""

@@ -32,14 +32,21 @@ class SotwStream:
         self._brought_to: Edition | None = None
         self._answer_owed = False
         self._told: dict[str, Resource] = {}
+        self._given_up: set[str] = set()
 
     def receive(self, request: SotwRequest) -> Answer | None:
         """Take a request; returns the answer it carries to the last response, if any."""
         sent = self._sent
         if sent is not None and request.nonce not in ("", sent.nonce):
-            return None  # written before the client saw our last response: its answer to that will say it all
+            self._overtaken(request.names)
+            return None
+        if self._names is None and self._full_state and request.version:
+            self._answer_owed = True  # what it holds from an earlier stream is removed by nothing but a response
         if request.names != self._names:
             self._want(request.names)
+        if self._given_up:
+            self.repeat(self._given_up)
+            self._given_up.clear()
         if sent is None or request.nonce != sent.nonce:
             return None
         # A changed list of names repeats the last nonce: only the version sent, or an error, answers.
@@ -96,10 +103,19 @@ class SotwStream:
         self._brought_to = None
         if names:
             self._named = True
-        everything = WILDCARD in names or (not self._named and self._full_state)
+        everything = self._means_everything(names)
         # Who asks for everything must learn that there is nothing, or it waits for its time-out.
         self._answer_owed = self._answer_owed or (everything and not self._subscription.wildcard)
         self._subscription.replace(names, wildcard=everything)
+
+    def _means_everything(self, names: tuple[str, ...]) -> bool:
+        return WILDCARD in names or (not (names or self._named) and self._full_state)
+
+    def _overtaken(self, names: tuple[str, ...]) -> None:
+        """A request that was written before the client saw our last response: its answer to that will say what it
+        wants. But what it gave up in between it may have thrown away, and if it wants it by then, it must be told."""
+        if not self._means_everything(names):
+            self._given_up.update(self._subscription.known.keys() - set(names))
 
     def _tell(
         self, edition: Edition, nonce: str, changed: tuple[Resource, ...], kept: tuple[Resource, ...]

@@ -80,6 +80,28 @@ def test_a_stale_nonce_means_nothing_at_all() -> None:
     assert told(server.respond()) == (B1,)
 
 
+def test_what_was_given_up_and_taken_up_again_under_stale_nonces_is_sent_again() -> None:
+    server = SotwTalk(A1, B1)
+    first = server.ask("a", "b")
+    server.accept(first, "a", "b")
+    server.publish(A1, Resource.of(T, "b", b"2"))
+    second = server.respond()
+    assert first is not None
+    for names in (("b",), ("a", "b")):
+        server.stream.receive(SotwRequest(T, names, first.version, first.nonce))
+    assert server.respond() is None, "until the client has seen the last response"
+    server.accept(second, "a", "b")
+    assert told(server.respond()) == (A1,), "the client may have thrown it away"
+    assert server.respond() is None
+
+
+def test_who_comes_back_by_name_to_listeners_that_are_gone_is_told_so() -> None:
+    talk = SotwTalk(type_url=LISTENER)
+    talk.version = "of an earlier stream"
+    assert told(talk.ask("1")) == ()
+    assert SotwTalk(type_url=LISTENER).ask("1") is None, "who holds nothing waits"
+
+
 def test_a_name_dropped_and_taken_up_again_is_sent_again() -> None:
     server = SotwTalk(A1, B1)
     server.accept(server.ask("a", "b"), "a", "b")

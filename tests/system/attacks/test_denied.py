@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from attestation.violation import ViolationClass
 from tests.system.attacks.stage import Scene, scene
+from tests.system.authority.test_admin import ask
 from tests.system.authority.town import Attester, holding, policies, stranger
 from tests.system.xds.pki import Leaf, client_context, server_context
 from tests.system.xds.rig import ENVOY, LOCALHOST, PATIENCE, Answer, Caller, application, call_once, free_port
@@ -182,8 +183,28 @@ def test_peers_refuse_it_and_nobody_else_as_a_caller_and_as_a_peer(mode: Mode) -
 
         severed = await asyncio.to_thread(play.at.until, "severed")
         assert (severed["destroyed"] > 0, severed["left"]) == (True, 0)
+        await carried_out(play.at)
+
+        admin = play.at.hall.town.where.admin
+        assert (await ask(admin, "POST", "/admin/release", {"instance": str(bad.attester.instance)}))[0] == 200
+        for port in (ports.http, ports.tcp):
+            await served(port, bad.context)
+        await both_shops(ports.out)
 
     played(mode, story)
+
+
+async def carried_out(at: Scene) -> None:
+    """The authority knows from our evidence that our Envoy carries out the list as it is."""
+    admin = at.hall.town.where.admin
+    _, list_in_force = await ask(admin, "GET", "/admin/denials")
+    assert len(list_in_force["denied"]) == 1
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            _, known = await ask(admin, "GET", "/admin/instances")
+            if [list_in_force["version"]] == [one["revocation"] for one in known["instances"] if one["revocation"]]:
+                return
+            await asyncio.sleep(0.05)
 
 
 async def served(port: int, context: ssl.SSLContext) -> Caller:

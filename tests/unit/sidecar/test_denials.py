@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from cryptography import x509
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from attestation.errors import MalformedResult
+from attestation.instance import InstanceId
 from authority.issuer.ca import Ca
 from sidecar import denials
-from sidecar.answers import believe_denials
+from sidecar.answers import Membership, believe_denials
 from sidecar.denials import Refusals
 from sidecar.freshness import Now
 from tests.unit.sidecar.listed import (
@@ -31,7 +36,7 @@ from tests.unit.sidecar.listed import (
     member,
     told,
 )
-from wire.messages import Denials
+from wire.messages import Denials, Denied, DeniedLeaf
 from xds.resources.denials import DeniedPeer, http_deny_peers, tcp_deny_peers
 from xds.resources.rbac import http_allow_all
 from xds.resources.service import HostPort, Service, Upstream
@@ -144,6 +149,48 @@ def upstream(name: str, identity: str, *peers: HostPort) -> Upstream:
 
 
 HERE, THERE, SIX = HostPort("192.0.2.7", 9443), HostPort("192.0.2.8", 9443), HostPort("2001:db8::7", 9443)
+
+
+TEXTS = st.text(max_size=8)
+ADDRESSES = st.sampled_from([ADDRESS, "[2001:db8::7]:9443", "[::1]:1", "127.0.0.1:65535"]) | TEXTS
+LEAVES = st.builds(
+    DeniedLeaf,
+    st.binary(max_size=21),
+    st.just(FINGERPRINT) | st.binary(min_size=32, max_size=32).map(bytes.hex) | TEXTS,
+    st.integers(0, 1),
+)
+LISTED = st.builds(
+    Denied,
+    st.binary(min_size=16, max_size=16).map(lambda number: InstanceId("i-" + number.hex())),
+    st.sampled_from([DB, WEB, "spiffe://elsewhere.org/db"]) | TEXTS,
+    st.just(CAUSE) | TEXTS,
+    st.lists(LEAVES, max_size=2).map(tuple),
+    st.lists(ADDRESSES, max_size=2).map(tuple),
+)
+
+
+@cache
+def one_town() -> tuple[Ca, bytes, Membership]:
+    with TemporaryDirectory() as folder:
+        ca = made(Path(folder) / "ca")
+    return ca, chain(ca), member(ca)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(LISTED, max_size=3))
+def test_whatever_is_believed_can_be_carried_out(listed: list[Denied]) -> None:
+    ca, ours, membership = one_town()
+    serials = {int.from_bytes(leaf.serial) for each in listed for leaf in each.leaves} - {0}
+    one = told(ca, *listed, serials=tuple(serial for serial in serials if serial.bit_length() < 160))
+    try:
+        believe_denials(one, 0, ours, membership, NOW)
+    except MalformedResult:
+        return
+    refusals = Refusals.of(one)
+    peers = {address for _, address in refusals.listening}
+    everybody = service(upstream("db", DB, *peers), upstream("web", WEB, *peers)) if peers else service()
+    gone = refusals.unreachable(everybody).values()
+    assert peers == frozenset().union(*gone)
 
 
 def test_an_address_is_taken_only_from_upstreams_that_would_take_the_instance_for_their_peer(ca: Ca) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -54,4 +55,7 @@ def _obey() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1])))
+    place = Path(sys.argv[1])
+    while not place.exists():  # another process makes it, which has no event for us
+        time.sleep(0.005)
+    asyncio.run(_serve(place))

@@ -54,7 +54,7 @@ def demo(
     from proofbeat.demo.layout import Terms
     from proofbeat.demo.play import play
 
-    _exit_with(lambda: play(as_json=as_json, keep=keep, terms=Terms(delivery=delivery.value)))
+    _exit_with(lambda: play(as_json=as_json, keep=keep, terms=Terms(delivery=delivery.value, envoy_attested=True)))
 
 
 @app.command(context_settings={"allow_interspersed_args": False})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
+from attestation.digests import Digest
 from attestation.errors import Unavailable
 
 _ELF = b"\x7fELF"
@@ -49,6 +51,12 @@ def execute_only(envoy: Path, folder: Path) -> Path:
     shutil.copyfile(program, copy)
     copy.chmod(_EXECUTE_ONLY)
     return copy
+
+
+def digest(envoy: Path) -> Digest:
+    """Of the program that runs in the end, as `sha256sum` prints it; a launcher script is followed."""
+    with (_program(envoy) or envoy).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _program(envoy: Path) -> Path | None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from attestation import manifest, processes
 from attestation.channel import Fault, Measure, Message, Observed, Pinned, Scope
+from attestation.digests import Digest
 from attestation.errors import Unavailable
 from attestation.facts import ExecutionFact
 from attestation.layers import Layer
@@ -92,6 +93,11 @@ async def build(name: str, pid: int, include: tuple[str, ...], volatile: tuple[s
     """References for the workload of this pid as it is now. Raises Unavailable, or what the measurer cannot do."""
     async with studied(pid, include, volatile) as study:
         return ReferenceValues(metadata=Metadata(name=name), spec=await study.measure())
+
+
+def with_proxies(values: ReferenceValues, proxies: Mapping[str, tuple[Digest, ...]]) -> ReferenceValues:
+    """The same, and these Envoys may hold the key. proxies: version -> digests."""
+    return values.model_copy(update={"spec": values.spec.model_copy(update={"proxies": dict(proxies)})})
 
 
 def merged(name: str, parts: Iterable[ReferenceValues]) -> ReferenceValues:

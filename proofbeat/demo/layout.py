@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import sys
@@ -31,7 +32,8 @@ class Terms:
     """Seconds, and how many pages each service has. pages: files measured, besides the service itself.
 
     scraped: with a metrics socket each. otlp: a collector's address, or empty. delivery: whether each Envoy is
-    delivered its secrets and filters, or everything.
+    delivered its secrets and filters, or everything. envoy_attested: whether it has to be attested as well before it
+    gets an identity, which costs reading a hundred megabytes.
 
     Shorter times than the presets', so that a minute shows everything; the dead-man time suits a busy laptop.
     """
@@ -43,6 +45,7 @@ class Terms:
     scraped: bool = True
     otlp: str = ""
     delivery: Literal["sds", "xds"] = "sds"
+    envoy_attested: bool = False
 
     def telemetry(self, socket: Path) -> dict[str, object]:
         """The part of a program's settings that says where its telemetry goes."""
@@ -199,8 +202,22 @@ def policy(terms: Terms, side: Side) -> AttestationPolicy:
         "freshness": duration(terms.freshness),
         "deadman": duration(terms.deadman),
         "files": {"include": [str(side.app)]},
+        **(_envoy_rules(terms) if terms.envoy_attested else {}),
     }
     return AttestationPolicy(metadata=Metadata(name=f"{side.name}-hardened"), spec=PolicySpec.model_validate(spec))
+
+
+def _envoy_rules(terms: Terms) -> dict[str, object]:
+    """An ordinary user's measurer cannot read the program of an Envoy that is execute-only."""
+    return {
+        "layers": {"files": {}, "processes": {}, "proxy": {}},
+        "proxy": {
+            "requireReferenced": os.geteuid() == 0,
+            "requireDrainNow": True,
+            "requireDenyFilters": True,
+            "requireResumptionOff": terms.delivery == "xds",
+        },
+    }
 
 
 def write_policies(layout: Layout, taken: dict[str, ReferenceValues]) -> None:

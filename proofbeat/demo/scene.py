@@ -63,6 +63,9 @@ class Scene:
         for standing in self.standings:
             child = _running(standing.workload)
             taken[standing.side.name] = await references.build(standing.side.name, child.pid, (str(standing.side.app),))
+        if self.layout.terms.envoy_attested:
+            held = {envoy.version(envoy.binary()): (envoy.digest(envoy.binary()),)}
+            taken = {name: references.with_proxies(each, held) for name, each in taken.items()}
         layouts.write_policies(self.layout, taken)
         layouts.write_authority(self.layout, demo_authority.CA_NAME, ca_seconds)
         await self.start_authority()

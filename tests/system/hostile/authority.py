@@ -32,15 +32,18 @@ from attestation.results import Result
 from attestation.spiffe import SpiffeId
 from attestation.trust import Tier, TrustVector
 from authority.issuer import ca as authorities
-from authority.issuer import leaf
+from authority.issuer import crl, leaf
 from authority.issuer.ca import Ca
 from authority.serving import Serving
 from wire import messages, problems, versions
 from wire.messages import (
     Answer,
+    AskDenials,
     AskNonce,
     AskPolicy,
     Attest,
+    Denials,
+    Denied,
     Done,
     Enrol,
     Enrolment,
@@ -225,10 +228,20 @@ class HostileAuthority:
             case Report():
                 self.reports.append(request)
                 return Standing(quarantined=False, causes=())
+            case AskDenials():
+                return self.denials()
             case Goodbye():
                 return Done()
             case _:
                 raise AssertionError(request)
+
+    def denials(
+        self, version: int = 0, *denied: Denied, ca: Ca | None = None, serials: tuple[int, ...] = ()
+    ) -> Denials:
+        """A list of whom to refuse. serials: in its CRL. ca: that signs the CRL."""
+        now = authorities.utc(time.time())
+        revoked = [crl.Revoked(serial, now) for serial in serials]
+        return Denials(version, denied, crl.sign(revoked, version, now, ca or self.ca))
 
     def enrolment(self, request: Enrol) -> Message:
         self.enrolled = request.instance
@@ -241,7 +254,7 @@ class HostileAuthority:
     # How it is reached.
 
     def routes(self) -> list[web.RouteDef]:
-        posts = ("/v1/challenge", "/v1/attest", "/v1/report", "/v1/policy", "/v1/goodbye")
+        posts = ("/v1/challenge", "/v1/attest", "/v1/report", "/v1/policy", "/v1/denials", "/v1/goodbye")
         return [
             web.post("/v1/enroll", self._enrol),
             web.get("/v1/session", self._session),

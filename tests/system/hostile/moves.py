@@ -7,6 +7,8 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from attestation import jws, release
@@ -17,18 +19,23 @@ from attestation.release import ReleaseOrder
 from attestation.results import Result
 from attestation.spiffe import SpiffeId
 from attestation.trust import Tier, TrustVector
+from authority.issuer.ca import Ca
 from tests.system.hostile.authority import (
     TRUST_DOMAIN,
     Asked,
     HostileAuthority,
     Move,
     another_key,
+    made_ca,
 )
 from wire import messages, problems
 from wire.messages import (
     Answer,
     AskNonce,
     AttestNow,
+    Denials,
+    Denied,
+    DeniedLeaf,
     Done,
     Enrolment,
     Message,
@@ -364,7 +371,29 @@ def _released(instance: InstanceId | None, *, foreign: bool = False) -> Callable
     return lambda authority: Released(order(instance, "c-1", foreign=foreign)(authority))
 
 
+def _list(name: str, says: str, make: Callable[[HostileAuthority], Denials]) -> Pushed:
+    return Pushed(name, make, says)
+
+
+def _naming(fingerprint: str) -> Denied:
+    leaf = DeniedLeaf(b"\x07", fingerprint, 0)
+    return Denied(SOMEBODY, f"spiffe://{TRUST_DOMAIN}/api", "c-0", (leaf,), ())
+
+
+def _another_ca() -> Ca:
+    with TemporaryDirectory() as folder:
+        return made_ca(Path(folder))
+
+
 PUSHES = (
+    _list("a list whose CRL another CA signed", "another authority", lambda one: one.denials(1, ca=_another_ca())),
+    _list("a list without a CRL", "a CRL that does not parse", lambda _: Denials(1, (), b"")),
+    _list("a list whose CRL names nobody of it", "other certificates", lambda one: one.denials(1, _naming("0" * 64))),
+    _list(
+        "a list with a fingerprint that no filter finds",
+        "what no certificate has",
+        lambda one: one.denials(1, _naming("A" * 64), serials=(7,)),
+    ),
     _policy("a policy of a lower epoch", "policy epoch 1 after 5", epoch=1),
     _policy(
         "the policy of another identity",
@@ -384,7 +413,15 @@ PUSHES = (
 )
 """What was in force stays so."""
 
-EVERY = (*RESULTS, *LEASES, *LEAVES, *INSTEAD, *FRAMES, *NONCES, *DROPPED)
+LISTS = (
+    _altered(
+        "an answer that speaks of a list that nobody gives",
+        "older than version 9",
+        lambda answer: replace(answer, revocation_version=9),
+    ),
+)
+
+EVERY = (*RESULTS, *LEASES, *LEAVES, *INSTEAD, *FRAMES, *NONCES, *LISTS, *DROPPED)
 """After each of these the sidecar is where it was before: nothing opens, and what is open runs on to its end."""
 
 

@@ -103,16 +103,20 @@ def report(found: Sequence[tuple[Case, Sequence[Sample]]]) -> Report:
             "last_new_connection_served": [each.last_served for each in samples],
         }
         figures |= {f"{case.key}_{view}": Distribution.of(values) for view, values in views.items() if values}
-    budgets = [_cut_in_time(mode, found) for mode in dict.fromkeys(case.mode for case, _ in found)]
+    budgets = [_cut_in_time(case, samples) for case, samples in found if case.count == BUDGETED]
     left = sum(each.left for _, samples in found for each in samples)
     budgets.append(Budget(f"connections still open {CUT_WITHIN:g} s after the act", 0.0, float(left)))
-    return Report("cut", figures, tuple(budgets), peers={"spire": {"missing": "SPIRE never cuts open connections"}})
+    return Report(
+        "cut",
+        figures,
+        tuple(budgets),
+        peers={"spire": {"missing": "SPIRE is not built by this checkout; it never cuts open connections"}},
+    )
 
 
-def _cut_in_time(mode: Mode, found: Iterable[tuple[Case, Sequence[Sample]]]) -> Budget:
-    cuts = [each.cut for case, samples in found if (case.mode, case.count) == (mode, BUDGETED) for each in samples]
-    what = f"{mode}: {BUDGETED} open connections of any kind cut at both ends, p99 in ms after the observation"
-    return Budget(what, MOST_MS, Distribution.of(cuts).p99)
+def _cut_in_time(case: Case, samples: Iterable[Sample]) -> Budget:
+    what = f"{case.mode}: {BUDGETED} open {case.kind} connections cut at both ends, p99 in ms after the observation"
+    return Budget(what, MOST_MS, Distribution.of([each.cut for each in samples]).p99)
 
 
 class Cutting:

@@ -46,10 +46,11 @@ def test_a_connection_that_was_never_cut_breaks_the_budget_although_its_time_is_
     assert [budget.holds for budget in report([(case, [good, open_still])]).budgets] == [False, False]
 
 
-def test_the_budget_is_about_the_later_of_both_ends_and_each_mode_has_its_own() -> None:
+def test_the_budget_is_about_the_later_of_both_ends_and_each_mode_and_kind_has_its_own() -> None:
     quick, late = Sample(5.0, 6.0, 0.0, 0), Sample(5.0, 21.0, 0.0, 0)
-    found = report([(Case("sds", Kind.TCP, 100, 1), [quick]), (Case("xds", Kind.KEPT, 100, 1), [late])])
-    assert [budget.holds for budget in found.budgets] == [True, False, True]
+    cases = [Case("sds", Kind.TCP, 100, 1), Case("sds", Kind.KEPT, 100, 1), Case("xds", Kind.TCP, 100, 1)]
+    found = report(list(zip(cases, ([quick], [late], [quick]), strict=True)))
+    assert [budget.holds for budget in found.budgets] == [True, False, True, True]
 
 
 def test_an_end_that_cannot_be_seen_is_no_figure() -> None:

@@ -11,10 +11,11 @@ import pytest
 from tests.system.closing.clients import ENDED, Http2, KeptAlive, Tcp, Upload, WebSocket
 from tests.system.xds.facts import HTTP, TCP, World, filters, identity, without_content, world
 from tests.system.xds.rig import PATIENCE, call_once, until
+from xds.messages import encode_discovery
 from xds.resources.denials import DeniedPeer, http_deny_peers
 from xds.resources.ecds import EXTENSION_CONFIG_TYPE, extension_config
 from xds.resources.rbac import tcp_allow_all, tcp_deny_all
-from xds.snapshot import Reference, Snapshot
+from xds.snapshot import Reference, Resource, Snapshot, type_url
 
 TTL = 1.0
 SUBSCRIPTIONS = 6
@@ -153,6 +154,29 @@ def test_a_heartbeat_without_content_prolongs_and_is_rejected_after_expiry(at: W
         await at.until_served(Tcp, TCP)
 
     at.tells(story)
+
+
+def test_the_state_of_the_world_has_no_heartbeat_without_content() -> None:
+    """Why nothing with a lifetime is served by that protocol."""
+    with world(delivered=False, api_type="GRPC") as own:
+
+        async def story() -> None:
+            allowed = extension_config(BY_ITSELF, tcp_allow_all())
+            await own.accepted(own.base.replacing(wrapped(allowed, "first", content=True)))
+            settlement = await own.publish(own.base.replacing(wrapped(allowed, "second", content=False)))
+            assert [verdict.resources for verdict in settlement.rejected] == [(BY_ITSELF,)]
+
+        own.tells(story)
+
+
+def wrapped(resource: Resource, version: str, *, content: bool) -> Resource:
+    """As that protocol gives a lifetime: inside a discovery Resource, in the place of the resource itself."""
+    lasting: dict[str, object] = {"name": resource.name, "version": version, "ttl": {"seconds": 60}}
+    if content:
+        lasting["resource"] = {"type_url": resource.type_url, "value": resource.body}
+    body = encode_discovery("Resource", **lasting)
+    wrapper = {"type_url": type_url("envoy.service.discovery.v3.Resource"), "value": body}
+    return replace(resource, version=version, sotw_entry=encode_discovery("DiscoveryResponse", resources=[wrapper]))
 
 
 def test_envoy_asks_for_nothing_when_a_lifetime_ends(at: World) -> None:

@@ -22,6 +22,7 @@ from xds.resources.secrets import SECRET_TYPE, tls_certificate, validation_conte
 from xds.resources.service import HostPort
 from xds.snapshot import Reference, Snapshot
 
+STRANGER = "spiffe://example.org/stranger"
 CERTIFICATE = Reference(SECRET_TYPE, "default")
 SUBSCRIPTIONS = 6
 """Two secrets and four filters, however many ports and peers share them."""
@@ -184,6 +185,39 @@ async def resuming(port: int, context: ssl.SSLContext, session: ssl.SSLSession |
             return kept, bool(reused)
 
     return await asyncio.to_thread(ask)
+
+
+# Names.
+
+
+def test_the_names_in_a_delivered_context_widen_those_in_the_listener(at: World) -> None:
+    """Why none are delivered."""
+
+    async def story() -> None:
+        stranger = at.caller_with(at.authority.leaf(STRANGER))
+        with pytest.raises(ENDED):
+            await call_once(at.inbound, stranger)
+        named = validation_context("ROOTCA", at.authority.bundle_pem, san_exact=(STRANGER,))
+        await at.accepted(at.base.replacing(named))
+        assert (await call_once(at.inbound, stranger)).status == 200
+        assert (await call_once(at.inbound, at.caller())).status == 200
+
+    at.tells(story)
+
+
+def test_where_nobody_is_named_anybody_is_served() -> None:
+    """Why a port without callers is refused when it is described."""
+    with world(delivered=False, bootstrap=without_names) as own:
+
+        async def story() -> None:
+            stranger = own.caller_with(own.authority.leaf(STRANGER))
+            assert (await call_once(own.inbound, stranger)).status == 200
+
+        own.tells(story)
+
+
+def without_names(bootstrap: str) -> str:
+    return re.sub(r'"match_typed_subject_alt_names": \[[^]]*\]', '"match_typed_subject_alt_names": []', bootstrap)
 
 
 # Revocation lists.

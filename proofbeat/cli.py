@@ -242,7 +242,7 @@ def policy_check(paths: list[Path]) -> None:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="round, violation, start or faults; `list` names them.")],
+    name: Annotated[str, typer.Argument(help="round, violation, cut, deadman, xds-push and others; `list` names all.")],
     as_json: Json = False,
     quick: Annotated[bool, typer.Option("--quick", help="Under 30 seconds, fewer samples.")] = False,
     seed: Annotated[int | None, typer.Option(help="faults: the same seed gives the same faults.")] = None,

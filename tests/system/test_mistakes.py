@@ -94,7 +94,7 @@ def test_an_authority_that_does_not_run(tmp_path: Path) -> None:
 def test_a_benchmark_that_does_not_exist() -> None:
     code, said = run("bench", "rounds")
     assert code == 2
-    assert "round, violation, start" in said
+    assert "round, violation, cut" in said
 
 
 def test_an_envoy_is_run_only_where_it_is_delivered_everything(tmp_path: Path, settings: dict[str, object]) -> None:

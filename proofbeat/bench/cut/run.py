@@ -70,7 +70,7 @@ def cases(mode: Mode, *, quick: bool) -> list[Case]:
     """Fewer samples where there are more connections: opening a thousand takes seconds."""
     if quick:
         return [Case(mode, Kind.TCP, 1, 2), *(Case(mode, kind, 100, 2) for kind in Kind)]
-    samples = {1: 50, 100: 50, 1000: 10}
+    samples = {1: 30, 100: 50, 1000: 6}
     return [Case(mode, kind, count, samples[count]) for kind in Kind for count in samples]
 
 

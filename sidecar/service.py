@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from attestation.errors import InvalidInput
 from attestation.spiffe import SpiffeId
-from policies.model.dialect import Strict
+from policies.model.dialect import Duration, Strict
 from xds.resources.service import HostPort, Inbound, Service, Upstream
 from xds.resources.transport import Identities, SecretNames
 
@@ -74,6 +74,9 @@ class UpstreamSettings(Strict):
 class ServiceSettings(Strict):
     """bootstrap: the file that the sidecar writes for `envoy --config-path`. admin: Envoy's own socket, mode 0600.
 
+    max_connection: how long any connection may live, either way; None for no end. It ends what nobody here can cut: a
+    TCP connection that a peer opened before it was denied, and that its own sidecar does not close.
+
     For `--run-envoy` alone: envoy: the program, by default the one beside Proofbeat or on PATH. log: where its output
     goes, by default to the sidecar's own stderr. concurrency: its worker threads.
     """
@@ -84,6 +87,7 @@ class ServiceSettings(Strict):
     envoy: Path | None = None
     log: Path | None = None
     concurrency: int = Field(default=2, ge=1)
+    max_connection: Duration | None = Field(default=None, gt=0)
     inbound: tuple[InboundSettings, ...] = ()
     upstreams: tuple[UpstreamSettings, ...] = ()
 
@@ -116,6 +120,7 @@ class ServiceSettings(Strict):
                 for each in self.upstreams
             ),
             secrets=secrets,
+            max_connection_seconds=self.max_connection,
         )
 
 

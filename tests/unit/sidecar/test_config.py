@@ -74,6 +74,10 @@ def test_a_service_is_described_in_a_few_lines(tmp_path: Path) -> None:
     service = settings.described(SecretNames())
     (inbound,), (upstream,) = service.inbound, service.upstreams
     assert (inbound.listen.port, inbound.app.host, inbound.protocol) == (8443, "127.0.0.1", "http")
+    assert service.max_connection_seconds is None
+    capped = read(tmp_path, delivered(SERVICE.replace("{bootstrap", "{maxConnection: 1h, bootstrap"))).delivery.service
+    assert capped is not None
+    assert capped.described(SecretNames()).max_connection_seconds == 3600
     assert inbound.callers.exact == ("spiffe://example.org/db",)
     assert [(peer.host, peer.port) for peer in upstream.peers] == [("::1", 8443), ("10.0.0.2", 8443)]
 

@@ -19,7 +19,8 @@ class StreamId:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Envoy's answer to one response. `reason` is its own text when it rejected. Envoy answers a response as a
-    whole: beside a bad resource the good ones were applied. `at` is on the server's clock."""
+    whole: beside a bad resource the good ones were applied. `at` is on the server's clock. `passed_over` are the nonces
+    of earlier responses that this answers as well."""
 
     stream: StreamId
     type_url: str
@@ -31,6 +32,7 @@ class Verdict:
     reason: str
     at: float
     heartbeat: bool = False
+    passed_over: tuple[str, ...] = ()
 
     @property
     def blamed(self) -> tuple[str, ...]:
@@ -71,8 +73,8 @@ class Publication:
     def __init__(self, sequence: int, published_at: float) -> None:
         self.sequence = sequence
         self.published_at = published_at
-        # The nonce whose answer settles the wait; None while the response itself waits for flow control.
-        self._pending: dict[Wait, str | None] = {}
+        # The nonces whose answers settle the wait; None while a response itself waits for flow control.
+        self._pending: dict[Wait, frozenset[str] | None] = {}
         self._accepted: list[Verdict] = []
         self._rejected: list[Verdict] = []
         self._gone: list[StreamId] = []
@@ -118,9 +120,16 @@ class Publication:
 
     # What follows is the server's side.
 
-    def awaits(self, wait: Wait, nonce: str | None) -> None:
-        """A stream has to answer, by `nonce` or, when its turn to be written has not come, by any later one."""
-        self._pending[wait] = nonce
+    def awaits(self, wait: Wait, nonces: frozenset[str] | None) -> None:
+        """A stream has to answer by each of `nonces`; None: its turn to be written has not come."""
+        if nonces is None or nonces:
+            self._pending[wait] = nonces
+        elif self._pending.pop(wait, ()) is None:
+            self._settle()
+
+    def not_written(self, stream: StreamId) -> bool:
+        """Whether something that the stream is to be told was not written yet."""
+        return any(nonces is None and wait.stream == stream for wait, nonces in self._pending.items())
 
     def already_rejected(self, verdict: Verdict) -> None:
         """The stream refused this same content before, and was not sent it again."""
@@ -129,14 +138,14 @@ class Publication:
     def answered(self, verdict: Verdict) -> None:
         """Take an answer; one about another response changes nothing."""
         wait = Wait(verdict.stream, verdict.type_url)
-        if wait not in self._pending or verdict.heartbeat:
+        nonces = self._pending.get(wait)
+        answered = {verdict.nonce, *verdict.passed_over}
+        if nonces is None or nonces.isdisjoint(answered) or verdict.heartbeat:
             return
-        nonce = self._pending[wait]
-        if nonce is None and verdict.sequence < self.sequence:
-            return
-        if nonce is not None and nonce != verdict.nonce:
-            return
-        del self._pending[wait]
+        if rest := nonces - answered:
+            self._pending[wait] = rest
+        else:
+            del self._pending[wait]
         if verdict.accepted:
             self._accepted.append(verdict)
         else:

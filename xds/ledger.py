@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,10 +39,14 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The client's word on a response: `rejection` is its reason, None when it accepted."""
+    """The client's word on a response: `rejection` is its reason, None when it accepted.
+
+    `passed_over` are the nonces of earlier responses on which it will say nothing any more.
+    """
 
     response: Response
     rejection: str | None
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -57,12 +62,22 @@ class Ledger:
         if len(self._outstanding) > MAX_OUTSTANDING:
             del self._outstanding[next(iter(self._outstanding))]
 
-    def answered(self, nonce: str, rejection: str | None) -> Answer | None:
-        """The answer that a request's nonce and error detail amount to, or None when they answer nothing."""
-        response = self._outstanding.pop(nonce, None)
+    def awaited(self, nonce: str) -> Response | None:
+        """The unanswered response of this nonce."""
+        return self._outstanding.get(nonce)
+
+    def answered(self, nonce: str, rejection: str | None, *, for_all_before: bool = False) -> Answer | None:
+        """The answer that a request's nonce and error detail amount to, or None when they answer nothing.
+
+        `for_all_before`: the client may leave earlier responses unanswered, so this is its last word on them as well.
+        """
+        response = self._outstanding.get(nonce)
         if response is None:
             return None
-        answer = Answer(response, rejection)
+        passed_over = tuple(itertools.takewhile(nonce.__ne__, self._outstanding)) if for_all_before else ()
+        for over in (*passed_over, nonce):
+            del self._outstanding[over]
+        answer = Answer(response, rejection, passed_over)
         for resource in response.resources:
             if rejection is None:
                 self._rejected.pop(resource.name, None)
@@ -70,12 +85,14 @@ class Ledger:
                 self._rejected[resource.name] = answer
         return answer
 
-    def latest(self) -> Response | None:
-        """The newest unanswered response that carried a change."""
-        for response in reversed(self._outstanding.values()):
-            if not response.heartbeat:
-                return response
-        return None
+    def unanswered(self, snapshot: Snapshot) -> frozenset[str]:
+        """The nonces of the responses, heartbeats apart, whose answers tell whether `snapshot` is in force: those that
+        carry some of it, or that were all there was to say."""
+        return frozenset(
+            nonce
+            for nonce, response in self._outstanding.items()
+            if not response.heartbeat and _still_says(response, snapshot)
+        )
 
     def names_under_way(self) -> set[str]:
         """The resources of unanswered responses, which the client may yet take up."""
@@ -90,3 +107,14 @@ class Ledger:
             ):
                 return answer
         return None
+
+
+def _still_says(response: Response, snapshot: Snapshot) -> bool:
+    table = snapshot.table(response.type_url)
+    if not (response.renewed or response.removed):
+        return True
+    renewed = (table.get(resource.name) for resource in response.renewed)
+    current = any(
+        now is not None and now.version == was.version for now, was in zip(renewed, response.renewed, strict=True)
+    )
+    return current or any(name not in table for name in response.removed)

@@ -194,6 +194,13 @@ class Server:
         self._streams[served.id] = served
         return served
 
+    def written(self, stream: ServedStream) -> None:
+        """A stream that was late has said the newest now: the publication knows from here on what to await of it."""
+        newest = self._unsettled[-1] if self._unsettled else None
+        if newest is not None and newest.sequence == self._round.edition.sequence and newest.not_written(stream.id):
+            stream.follow(newest)
+            self._drop_settled()
+
     def stream_ended(self, stream: ServedStream) -> None:
         """Forget a stream, and have publications no longer wait for it."""
         self._streams.pop(stream.id, None)

@@ -39,7 +39,7 @@ class SotwStream:
         sent = self._sent
         if sent is not None and request.nonce not in ("", sent.nonce):
             self._overtaken(request.names)
-            return None
+            return self._answer(request)
         if self._names is None and self._full_state and request.version:
             self._answer_owed = True  # what it holds from an earlier stream is removed by nothing but a response
         if request.names != self._names:
@@ -47,12 +47,7 @@ class SotwStream:
         if self._given_up:
             self.repeat(self._given_up)
             self._given_up.clear()
-        if sent is None or request.nonce != sent.nonce:
-            return None
-        # A changed list of names repeats the last nonce: only the version sent, or an error, answers.
-        if request.rejection is None and request.version != sent.version:
-            return None
-        return self.ledger.answered(request.nonce, request.rejection)
+        return self._answer(request)
 
     def due(self, edition: Edition) -> bool:
         """Whether `respond` has something to say."""
@@ -108,12 +103,20 @@ class SotwStream:
         self._answer_owed = self._answer_owed or (everything and not self._subscription.wildcard)
         self._subscription.replace(names, wildcard=everything)
 
+    def _answer(self, request: SotwRequest) -> Answer | None:
+        sent = self.ledger.awaited(request.nonce)
+        # A changed list of names repeats the last nonce: only the version sent, or an error, answers.
+        if sent is None or (request.rejection is None and request.version != sent.version):
+            return None
+        return self.ledger.answered(request.nonce, request.rejection, for_all_before=True)
+
     def _means_everything(self, names: tuple[str, ...]) -> bool:
         return WILDCARD in names or (not (names or self._named) and self._full_state)
 
     def _overtaken(self, names: tuple[str, ...]) -> None:
         """A request that was written before the client saw our last response: its answer to that will say what it
-        wants. But what it gave up in between it may have thrown away, and if it wants it by then, it must be told."""
+        wants. But what it gave up in between it may have thrown away, and if it wants it by then, it must be told. And
+        its word on an earlier response is a word, whatever came after."""
         if not self._means_everything(names):
             self._given_up.update(self._subscription.known.keys() - set(names))
 

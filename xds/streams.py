@@ -42,6 +42,9 @@ class Hub(Protocol):
     def judged(self, verdict: Verdict) -> None:
         """A response was answered."""
 
+    def written(self, stream: ServedStream) -> None:
+        """The stream said all it had to say."""
+
     def stream_ended(self, stream: ServedStream) -> None:
         """The stream is over."""
 
@@ -75,7 +78,10 @@ class ServedStream:
         while response := self._discovery.respond(present.edition, self._nonce(present)):
             self._turn += 1
             messages.append(present.encode(response, delta=delta))
-        return b"".join(messages) if messages else None
+        if not messages:
+            return None
+        self._hub.written(self)
+        return b"".join(messages)
 
     def heartbeat(self) -> bytes:
         """Framed responses that prolong the lifetimes the client relies on; empty when there are none."""
@@ -93,15 +99,15 @@ class ServedStream:
         self._hub.stream_ended(self)
 
     def follow(self, publication: Publication) -> None:
-        """Tell a new publication what it has to await of this stream."""
+        """Tell the newest publication what it has to await of this stream: all that is unanswered of what it says."""
         edition = self._hub.round.edition
         for type_url, stream in self._discovery.types.items():
             wait = Wait(self.id, type_url)
             if stream.due(edition):
                 publication.awaits(wait, None)
-            elif latest := stream.ledger.latest():
-                publication.awaits(wait, latest.nonce)
-            elif refused := stream.ledger.standing_rejection(edition.snapshot):
+                continue
+            publication.awaits(wait, stream.ledger.unanswered(edition.snapshot))
+            if refused := stream.ledger.standing_rejection(edition.snapshot):
                 publication.already_rejected(self._verdict(refused, publication.published_at))
 
     def _nonce(self, present: Round) -> str:
@@ -123,4 +129,5 @@ class ServedStream:
             answer.rejection or "",
             at,
             response.heartbeat,
+            answer.passed_over,
         )

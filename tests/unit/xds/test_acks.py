@@ -12,10 +12,10 @@ ACCEPTED = Verdict(ONE, "t", "n", 5, ("a",), (), True, "", 1.0)
 REJECTED = replace(ACCEPTED, accepted=False, reason="bad")
 
 
-def awaiting(*streams: StreamId, nonce: str | None = "n") -> Publication:
+def awaiting(*streams: StreamId, nonces: frozenset[str] | None = frozenset("n")) -> Publication:
     publication = Publication(5, 0.0)
     for stream in streams:
-        publication.awaits(Wait(stream, "t"), nonce)
+        publication.awaits(Wait(stream, "t"), nonces)
     return publication
 
 
@@ -71,19 +71,45 @@ def test_a_stream_that_ends_is_gone_and_not_accepted() -> None:
 
 
 def test_what_was_never_written_is_superseded_by_the_next_publication() -> None:
-    publication = awaiting(ONE, nonce=None)
-    publication.awaits(Wait(TWO, "t"), "n")
+    publication = awaiting(ONE, nonces=None)
+    publication.awaits(Wait(TWO, "t"), frozenset("n"))
     publication.superseded()
     assert publication.settlement().superseded == (ONE,)
     assert publication.settlement().pending == (TWO,), "what was written will still be answered"
     assert not publication.settlement().in_force
 
 
-def test_a_response_written_later_settles_it_but_an_earlier_one_does_not() -> None:
-    publication = awaiting(ONE, nonce=None)
+def test_what_is_written_late_is_awaited_from_then_on() -> None:
+    publication = awaiting(ONE, nonces=None)
+    assert publication.not_written(ONE)
     publication.answered(replace(ACCEPTED, sequence=4))
     assert not publication.settled
-    publication.answered(replace(ACCEPTED, sequence=5, nonce="later"))
+    publication.awaits(Wait(ONE, "t"), frozenset({"later"}))
+    assert not publication.not_written(ONE)
+    publication.answered(ACCEPTED)
+    assert not publication.settled
+    publication.answered(replace(ACCEPTED, nonce="later"))
+    assert publication.settlement().in_force
+
+
+def test_what_turns_out_not_to_need_writing_is_awaited_no_more() -> None:
+    publication = awaiting(ONE, nonces=None)
+    publication.awaits(Wait(ONE, "t"), frozenset())
+    assert publication.settlement().in_force
+
+
+def test_each_of_several_responses_has_to_be_accepted() -> None:
+    publication = awaiting(ONE, nonces=frozenset("mn"))
+    publication.answered(ACCEPTED)
+    assert publication.settlement().pending == (ONE,)
+    publication.answered(replace(REJECTED, nonce="m"))
+    assert publication.settled
+    assert not publication.settlement().in_force
+
+
+def test_an_answer_that_passes_over_earlier_responses_answers_them() -> None:
+    publication = awaiting(ONE, nonces=frozenset("mn"))
+    publication.answered(replace(ACCEPTED, passed_over=("l", "m")))
     assert publication.settlement().in_force
 
 

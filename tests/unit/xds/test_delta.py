@@ -300,7 +300,26 @@ def test_a_heartbeat_is_not_what_a_publication_waits_for() -> None:
     server = DeltaTalk(Resource.of(T, "a", b"1", ttl=3))
     sent = server.ask("a")
     server.stream.heartbeat(server.edition, "h")
-    assert server.stream.ledger.latest() is sent
+    assert sent is not None
+    assert server.stream.ledger.unanswered(server.edition.snapshot) == {sent.nonce}
+
+
+def test_what_is_unanswered_and_still_said_has_to_be_answered_although_it_was_told_earlier() -> None:
+    server = DeltaTalk(A1, B1)
+    first = server.ask("a", "b")
+    server.publish(A2, B1)
+    second = server.respond()
+    assert first is not None
+    assert second is not None
+    ledger = server.stream.ledger
+    assert ledger.unanswered(server.edition.snapshot) == {first.nonce, second.nonce}, "b was told by the first alone"
+    server.publish(A2)
+    third = server.respond()
+    assert third is not None
+    assert ledger.unanswered(server.edition.snapshot) == {second.nonce, third.nonce}, "of the first nothing is left"
+    for sent in (first, second, third):
+        server.accept(sent)
+    assert ledger.unanswered(server.edition.snapshot) == frozenset()
 
 
 def test_removals_can_be_held_back_so_that_they_come_last() -> None:

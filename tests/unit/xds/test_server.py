@@ -84,6 +84,88 @@ def test_acceptance_and_rejection_reach_the_publication_and_the_caller(tmp_path:
     run(scenario())
 
 
+def test_a_rejection_of_part_of_a_publication_is_a_rejection_of_it_whatever_else_is_accepted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with server(tmp_path) as serving:
+            old, listener = Resource.of(CLUSTER, "old", b""), Resource.of(LISTENER, "l", b"")
+            serving.publish(Snapshot.of(old, listener))
+            client = await SocketClient.connect(tmp_path / "xds.sock")
+            stream = client.grpc.open(DELTA_AGGREGATED)
+            for url in (LISTENER, CLUSTER):
+                client.grpc.subscribe(stream, type_url=url)
+            client.flush()
+            for count in (1, 2):
+                client.answer(stream, await client.told(stream, count))
+            publication = serving.publish(Snapshot.of(Resource.of(CLUSTER, "new", b""), listener))
+            client.answer(stream, await client.told(stream, 3), "no good")
+            client.answer(stream, await client.told(stream, 4))
+            settlement = await publication.acknowledged(5)
+            assert (settlement.in_force, settlement.pending) == (False, ())
+            assert [verdict.resources for verdict in settlement.rejected] == [("new",)]
+            assert ("old",) in [verdict.removed for verdict in settlement.accepted]
+
+    run(scenario())
+
+
+def test_a_rejection_of_what_was_told_before_counts_for_a_publication_that_still_says_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with server(tmp_path) as serving:
+            serving.publish(Snapshot.of(secret("a", b"bad"), secret("b", b"1")))
+            client = await SocketClient.connect(tmp_path / "xds.sock")
+            stream, first = await client.subscribed("a", "b")
+            publication = serving.publish(Snapshot.of(secret("a", b"bad"), secret("b", b"2")))
+            second = await client.told(stream, 2)
+            client.answer(stream, first, "no good")
+            client.answer(stream, second)
+            settlement = await publication.acknowledged(5)
+            assert [verdict.reason for verdict in settlement.rejected] == ["no good"]
+            assert not settlement.in_force
+
+    run(scenario())
+
+
+def test_rejected_content_beside_something_new_does_not_look_like_success(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        reports = Reports()
+        async with server(tmp_path, reports) as serving:
+            serving.publish(Snapshot.of(secret("a", b"bad")))
+            client = await SocketClient.connect(tmp_path / "xds.sock")
+            stream, first = await client.subscribed("a", "b")
+            client.answer(stream, first, "no good")
+            await client.subscribed("a")  # its answer proves that what was sent before has been read
+            publication = serving.publish(Snapshot.of(secret("a", b"bad"), secret("b", b"1")))
+            client.answer(stream, await client.told(stream, 2))
+            await client.subscribed("a")
+            assert [verdict.accepted for verdict in reports.verdicts] == [False, True]
+            assert [verdict.reason for verdict in publication.settlement().rejected] == ["no good"]
+
+    run(scenario())
+
+
+def test_what_a_slow_client_is_told_late_is_awaited_by_its_own_nonce(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with server(tmp_path) as serving:
+            serving.publish(Snapshot.of(secret("a", b"first")))
+            client = await SocketClient.connect(tmp_path / "xds.sock")
+            stream, first = await client.subscribed("a")
+            client.answer(stream, first)
+            client.transport.pause_reading()
+            for number in range(20):
+                publication = serving.publish(Snapshot.of(secret("a", b"%d" % number * 200_000)))
+            assert publication.not_written(next(iter(publication.settlement().pending)))
+            client.transport.resume_reading()
+            newest = b"19" * 200_000
+            await client.until(lambda: newest in client.grpc.streams[stream].told()[-1].bodies)
+            told = client.grpc.streams[stream].told()[1:]
+            for late in told[:-1]:
+                client.answer(stream, late)
+            client.answer(stream, told[-1], "no good")
+            settlement = await publication.acknowledged(5)
+            assert [verdict.nonce for verdict in settlement.rejected] == [told[-1].nonce]
+
+    run(scenario())
+
+
 def test_publishing_rejected_content_again_does_not_look_like_success(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with server(tmp_path) as serving:

@@ -68,16 +68,44 @@ def test_a_changed_list_after_the_acceptance_is_not_a_second_one() -> None:
     assert told(server.respond()) == (B1,)
 
 
-def test_a_stale_nonce_means_nothing_at_all() -> None:
+def test_a_stale_nonce_changes_no_subscription_but_is_a_word_on_its_own_response() -> None:
     server = SotwTalk(A1, B1)
     first = server.ask("a")
     assert first is not None
     server.publish(A2, B1)
     second = server.respond()
-    assert server.stream.receive(SotwRequest(T, ("a", "b"), first.version, first.nonce)) is None
+    answer = server.stream.receive(SotwRequest(T, ("a", "b"), first.version, first.nonce))
+    assert answer is not None
+    assert answer.response is first
+    assert server.stream.receive(SotwRequest(T, ("a", "b"), first.version, "unknown")) is None
     assert server.respond() is None
     assert server.accept(second, "a", "b") is not None
     assert told(server.respond()) == (B1,)
+
+
+def test_a_rejection_that_crosses_a_later_response_is_heard() -> None:
+    server = SotwTalk(A1, B1)
+    server.accept(server.ask("a", "b"), "a", "b")
+    server.publish(A2, B1)
+    bad = server.respond()
+    server.publish(A2, Resource.of(T, "b", b"2"))
+    server.respond()
+    assert bad is not None
+    answer = server.stream.receive(SotwRequest(T, ("a", "b"), server.version, bad.nonce, "bad"))
+    assert answer is not None
+    assert (answer.response, answer.rejection) == (bad, "bad")
+    assert server.stream.ledger.standing_rejection(server.edition.snapshot) == answer
+
+
+def test_a_client_that_passes_over_a_response_answers_it_by_the_next() -> None:
+    server = SotwTalk(A1)
+    first = server.ask("a")
+    server.publish(A2)
+    answer = server.accept(server.respond(), "a")
+    assert first is not None
+    assert answer is not None
+    assert answer.passed_over == (first.nonce,)
+    assert server.stream.ledger.unanswered(server.edition.snapshot) == frozenset()
 
 
 def test_what_was_given_up_and_taken_up_again_under_stale_nonces_is_sent_again() -> None:

@@ -277,7 +277,7 @@ def test_a_stale_nonce_is_passed_over_and_the_fresh_one_counts(tmp_path: Path) -
         call.ask(SECRET, "one")
         first = await call.told()
         stale = type(first)(nonce="xyz", version_info=first.version_info, type_url=SECRET)
-        call.ask(SECRET, "two", after=stale)
+        call.ask(SECRET, "one", "two", after=stale)
         call.ask(SECRET, "one", after=first)
         (verdict,) = await stage.judged(1)
         assert (verdict.nonce, verdict.accepted) == (first.nonce, True)

@@ -14,6 +14,7 @@ from tests.system.closing.clients import ENDED, Client, Http2, KeptAlive, Tcp, U
 
 ANSWER_SECONDS = 2.0
 PAUSE = 0.01
+ABREAST = 8
 _STAMP = struct.Struct("<d")
 
 KINDS: tuple[tuple[type[Client], int], ...] = (
@@ -110,7 +111,7 @@ class Traffic:
 
 @dataclass
 class Rush:
-    """New TCP connections one after the other, as fast as each is answered or ends; none is given up by us.
+    """New TCP connections, many at a time, as fast as each is answered or ends; none is given up by us.
 
     echoed: when each message that came back was sent.
     """
@@ -123,6 +124,11 @@ class Rush:
 
     async def run(self) -> None:
         """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(ABREAST):
+                tasks.create_task(self._rush())
+
+    async def _rush(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:

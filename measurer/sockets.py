@@ -26,7 +26,7 @@ _REQUEST = struct.Struct("=BBBBI48s")
 _OLD_REQUEST = struct.Struct("=BBBB48sII")
 _ANSWER = struct.Struct("=BBBB48sIIIII")
 _ERROR = struct.Struct("=i")
-_TCP_LISTEN, _TCP_TIME_WAIT, _TCP_CLOSE = 10, 6, 7
+_TCP_FIN_WAIT2, _TCP_LISTEN, _TCP_TIME_WAIT, _TCP_CLOSE = 5, 10, 6, 7
 _OPEN_STATES = 0xFFFF & ~(1 << _TCP_LISTEN | 1 << _TCP_TIME_WAIT | 1 << _TCP_CLOSE | 1)
 """A bit a state of linux/tcp_states.h: all that can still carry data."""
 _BUFFER = 1 << 16
@@ -241,6 +241,7 @@ class Cutter:
             each
             for each in everything
             if each.state != _TCP_LISTEN
+            and not _is_spent(each)
             and (each.inode in own or (not each.inode and _accepts(listening, each)) or each.cookie in self._seen)
         ]
 
@@ -256,6 +257,11 @@ class Cutter:
                 held = set()  # of a process that has ended the kernel shows nothing, and it has nothing
             self._own |= unknown & held
             self._foreign |= unknown - held
+
+
+def _is_spent(connection: Socket) -> bool:
+    """Closed by its owner with all that it had to send: the kernel answers whatever still comes with a reset."""
+    return connection.state == _TCP_FIN_WAIT2 and not connection.inode
 
 
 def _accepts(listening: set[tuple[bytes, bytes]], connection: Socket) -> bool:

@@ -165,21 +165,49 @@ def test_a_connection_that_waits_at_the_same_port_of_another_address_is_left_alo
                 assert accepted.recv(16) == b"still here"
 
 
-def test_a_proxy_in_its_own_network_namespace_is_swept_there(workload: Workload, tree: Path) -> None:
-    proxy = Workload(["unshare", "--net"])
+NEIGHBOURS = """
+import socket
+def listen(family, address):
+    return socket.create_server((address, 0), family=family)
+def held(connection):
+    if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return False
+    connection.settimeout(5)
     try:
-        proxy.do("import fcntl, socket, struct")
-        proxy.do(f"fcntl.ioctl(socket.socket(), {SIOCSIFFLAGS}, struct.pack('16sh14x', b'lo', {IFF_UP}))")
-        proxy.do(
-            "server = socket.create_server(('127.0.0.1', 0)); one = socket.create_connection(server.getsockname())"
-        )
-        proxy.do("two = server.accept()[0]")
+        connection.recv(1)
+    except ConnectionResetError:
+        return False
+    return True
+"""
+BOTH_FAMILIES = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+
+
+def test_in_a_network_namespace_of_its_own_both_families_and_ways_are_swept_and_the_other_ends_are_reset(
+    workload: Workload, tree: Path, elsewhere: Path
+) -> None:
+    proxy = Workload(["unshare", "--net"])
+    proxy.do("import fcntl, socket, struct")
+    proxy.do(f"fcntl.ioctl(socket.socket(), {SIOCSIFFLAGS}, struct.pack('16sh14x', b'lo', {IFF_UP}))")
+    neighbour = Workload(["nsenter", f"--net=/proc/{proxy.pid}/ns/net"])
+    try:
+        for each in (proxy, neighbour):
+            each.do(f"exec({NEIGHBOURS!r}, globals()); kept = []")
+        for family, address in BOTH_FAMILIES:
+            for listening, calling in ((proxy, neighbour), (neighbour, proxy)):
+                listening.do(f"server = listen({int(family)}, '{address}'); kept.append(server)")
+                listening.do(f"open('{elsewhere}/port', 'w').write(str(server.getsockname()[1]))")
+                port = (elsewhere / "port").read_text()
+                calling.do(f"kept.append(socket.create_connection(('{address}', {port})))")
+                listening.do("kept.append(server.accept()[0])")
         with Sidecar(Scope(workload.pid, (str(tree),), deadman=30.0)) as sidecar:
             sidecar.settle()
             sidecar.guard(proxy.pid)
             swept = sidecar.sweep()
-            assert (swept.destroyed, swept.left) == (2, 0)
+            assert (swept.destroyed, swept.left) == (4, 0)
+        neighbour.do("open_still = [each for each in kept if held(each)]")
+        neighbour.do("assert not open_still, open_still")
     finally:
+        neighbour.end()
         proxy.end()
 
 

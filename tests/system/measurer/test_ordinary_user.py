@@ -99,6 +99,29 @@ def test_a_proxy_that_may_not_be_looked_into_counts_as_open_until_it_has_ended(n
         proxy.end()
 
 
+def test_what_the_kernel_still_sends_for_a_proxy_that_has_ended_counts_as_open_until_it_is_sent(
+    nobody: User, sidecar: Sidecar
+) -> None:
+    proxy = nobody.workload()
+    filling = "while True:\n  try: kept.send(bytes(65536))\n  except BlockingIOError: break"
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            proxy.do(f"import socket; kept = socket.create_connection({listener.getsockname()})")
+            proxy.do(f"kept.setblocking(False); exec({filling!r})")
+            peer, _ = listener.accept()
+            with peer:
+                sidecar.guard(proxy.pid)
+                assert sidecar.sweep(1).left == 1
+                proxy.process.kill()
+                proxy.process.wait()
+                assert sidecar.sweep(2).left == 1
+                while peer.recv(1 << 20):
+                    pass
+                assert sidecar.sweep(3).left == 0
+    finally:
+        proxy.end()
+
+
 @needs_root
 def test_a_proxy_of_somebody_else_cannot_be_cut_and_the_grade_says_so(sidecar: Sidecar) -> None:
     proxy = Workload()

@@ -133,7 +133,7 @@ class Layout:
         return self.web, self.db
 
     def peer(self, side: Side) -> Side:
-        return self.db if side is self.web else self.web
+        return self.web if side is self.db else self.db
 
     @property
     def authority_config(self) -> Path:

@@ -27,7 +27,7 @@ DEADMAN = 1.0
 SEEN_REFUSED = 5
 
 
-class _Scene(Scene):
+class ServiceScene(Scene):
     """With services of our own."""
 
     async def start_workload(self, standing: Standing) -> None:
@@ -93,7 +93,7 @@ async def mesh(mode: Literal["sds", "xds"]) -> AsyncIterator[Mesh]:
     layout = Layout.make(folder, Terms(interval=0.5, deadman=DEADMAN, pages=4, scraped=False, delivery=mode))
     try:
         async with asyncio.TaskGroup() as tasks:
-            scene = _Scene(layout, tasks)
+            scene = ServiceScene(layout, tasks)
             traffic = Traffic(ways(layout))
             try:
                 await scene.set_up()

@@ -29,9 +29,10 @@ class Uploaded:
 
 
 class Service:
-    """uploaded: told to whoever asks for /uploaded."""
+    """name: told to whoever asks for /name; and uploaded, for /uploaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        self.name = name
         self.uploaded = Uploaded()
 
     async def http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -64,7 +65,8 @@ class Service:
         if first.startswith("POST"):
             await self._upload(int(fields["content-length"]), reader, writer)
             return
-        body = f"{self.uploaded.count} {self.uploaded.last}".encode() if "/uploaded" in first else b"ok"
+        known = {"/uploaded": f"{self.uploaded.count} {self.uploaded.last}", "/name": self.name}
+        body = known.get(first.split()[1], "ok").encode()
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
 
     async def _upload(self, length: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -120,14 +122,16 @@ def _frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
 
 async def main() -> None:
     name, address, http, tcp = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    service = Service()
+    service = Service(address)
     await asyncio.start_server(service.http, address, http)
     await asyncio.start_server(service.echo, address, tcp)
     sys.stdout.write(f"{name} serves\n")
     sys.stdout.flush()
     stdin = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
-    await stdin.read()
+    # A line names a program to run, as whoever broke in would have it.
+    while line := await stdin.readline():
+        await (await asyncio.create_subprocess_exec(*line.decode().split())).wait()
 
 
 if __name__ == "__main__":

@@ -33,5 +33,5 @@ def test_every_place_that_the_page_names_exists() -> None:
 
 def test_every_test_of_a_fact_is_on_the_page() -> None:
     files = [f"xds/{path.name}" for path in (SYSTEM / "xds").glob("test_envoy_facts_*.py")]
-    files.append("closing/test_closing.py")
+    files += [f"closing/{path.name}" for path in (SYSTEM / "closing").glob("test_*.py")]
     assert {(file, test) for file in files for test in written(file)} - named() == set()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation import keys, results
@@ -28,6 +29,7 @@ from wire.messages import MOST_ADDRESSES, MOST_DENIED, Cause, Denials
 
 NOW_MS = 1_800_000_000_000
 LEASE_MS = 60_000
+HERE, THERE = "192.0.2.1:9443", "192.0.2.2:9443"
 LEAF_KEY = keys.public_der(ec.generate_private_key(ec.SECP256R1()).public_key())
 
 
@@ -51,7 +53,7 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.now_ms = NOW_MS
         self.path = folder / "store.sqlite"
-        self.store = Store(self.path, lambda: self.now_ms / 1000)
+        self.store = Store(self.path, self.clock)
         begin = authorities.utc(NOW_MS / 1000) - timedelta(minutes=10)
         self.issuer = Issuer(
             authorities.load(folder / "ca", allow_demo=False)
@@ -61,8 +63,16 @@ class House:
         self.told: asyncio.Queue[Denials] = asyncio.Queue()
         self.lines = Lines()
         self.denying = Denying(
-            self.store, self.issuer, lambda: ("web",), self.told.put_nowait, lambda: self.now_ms / 1000, self.lines
+            self.store,
+            self.issuer,
+            lambda: ("web", "api"),
+            self.told.put_nowait,
+            lambda: self.now_ms / 1000,
+            self.lines,
         )
+
+    def clock(self) -> float:
+        return self.now_ms / 1000
 
     async def enrol(self, number: int, registration: str = "web") -> None:
         token = f"token {number}"
@@ -70,13 +80,13 @@ class House:
         application = Application(numbered(number), "a" * 64, b"key", token, "", f"ticket {number}", unclean=False)
         await self.store.enrol(application, {registration: 1}, self.now_ms)
 
-    async def round(self, number: int, sequence: int = 1) -> str:
-        """One that affirms. Returns the fingerprint of the certificate that it earns."""
-        end_ms = self.now_ms + LEASE_MS
+    async def round(self, number: int, sequence: int = 1, *, affirms: bool = True) -> str:
+        """Returns the fingerprint of the certificate that it earns if it affirms."""
+        tier, end_ms = Tier.AFFIRMING if affirms else Tier.WARNING, self.now_ms + LEASE_MS
         web = SpiffeId("town.example", "/web")
         result = Result(
-            Tier.AFFIRMING,
-            TrustVector(configuration=2),
+            tier,
+            TrustVector(configuration=tier),
             b"n" * 8,
             self.now_ms // 1000,
             end_ms // 1000,
@@ -95,7 +105,7 @@ class House:
             0,
             "e" * 64,
             full=True,
-            tier=Tier.AFFIRMING,
+            tier=tier,
             result=results.payload(result),
             leaf_key=LEAF_KEY,
             not_before=self.now_ms // 1000 - 30,
@@ -257,6 +267,78 @@ def test_more_instances_than_a_list_may_name_are_told_to_the_operator_and_the_la
             denied = (await home.next()).denied
             assert [each.instance for each in denied] == [numbered(number) for number in range(MOST_DENIED + 1, 1, -1)]
             assert (await home.lines.next())["instances"] == 2
+
+    asyncio.run(story())
+
+
+async def _said_goodbye(home: House) -> None:
+    await home.round(2)
+    await home.store.end_run(numbered(2), "a" * 64, clean=True)
+
+
+async def _is_late(home: House) -> None:
+    home.now_ms -= LEASE_MS
+    await home.round(2)
+    home.now_ms += LEASE_MS
+
+
+async def _is_quarantined(home: House) -> None:
+    await home.round(2)
+    await home.quarantine(2)
+
+
+CLAIMS: dict[str, tuple[str, Callable[[House], Awaitable[object]], bool]] = {
+    "it is affirmed": ("api", lambda home: home.round(2), True),
+    "it was never appraised": ("api", lambda home: asyncio.sleep(0), False),
+    "it is not affirmed": ("api", lambda home: home.round(2, affirms=False), False),
+    "its lease is over": ("api", _is_late, False),
+    "it said goodbye": ("api", _said_goodbye, False),
+    "it is quarantined": ("api", _is_quarantined, False),
+    "nothing is enforced and it is not affirmed": ("lab", lambda home: home.round(2, affirms=False), True),
+    "nothing is enforced and it is late": ("lab", _is_late, False),
+    "nothing is enforced and it is quarantined": ("lab", _is_quarantined, False),
+}
+
+
+@pytest.mark.parametrize(("registration", "happens", "counts"), CLAIMS.values(), ids=CLAIMS)
+def test_another_ones_claim_to_an_address_counts_while_it_is_live(
+    tmp_path: Path, registration: str, happens: Callable[[House], Awaitable[object]], counts: bool
+) -> None:
+    async def story() -> None:
+        async with house(tmp_path) as home:
+            await home.enrol(1)
+            await home.round(1)
+            await home.store.listens(numbered(1), {HERE})
+            await home.enrol(2, registration)
+            await home.store.listens(numbered(2), {HERE})
+            await happens(home)
+            await home.quarantine(1)
+            denied = (await home.next()).denied
+            (one,) = (each for each in denied if each.instance == numbered(1))
+            assert one.addresses == (() if counts else (HERE,))
+
+    asyncio.run(story())
+
+
+def test_who_listens_where_matters_at_once_where_the_list_names_the_address(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with house(tmp_path) as home:
+            for number in (1, 2):
+                await home.enrol(number)
+                await home.round(number)
+            await home.store.listens(numbered(1), {HERE})
+            await home.quarantine(1)
+            assert (await home.next()).denied[0].addresses == (HERE,)
+            await home.store.listens(numbered(2), {HERE})
+            successor = await home.store.load(numbered(2))
+            assert successor is not None
+            home.denying.listens(successor)
+            assert (await home.next()).denied[0].addresses == ()
+            await home.store.listens(numbered(1), {THERE})
+            denied = await home.store.load(numbered(1))
+            assert denied is not None
+            home.denying.listens(denied)
+            assert (await home.next()).denied[0].addresses == (THERE,)
 
     asyncio.run(story())
 

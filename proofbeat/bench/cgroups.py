@@ -17,15 +17,21 @@ def may_throttle() -> bool:
     return os.geteuid() == 0 and (CGROUPS / "cpu" / "cgroup.procs").exists()
 
 
-def throttled(pids: Sequence[int]) -> AbstractContextManager[None]:
-    """A tenth of a CPU for all of them together, as a container's limit would have it."""
+def throttled(pids: Sequence[int]) -> AbstractContextManager[Path]:
+    """A tenth of a CPU for all of them together, as a container's limit would have it. Yields their group."""
     quota, period = TENTH_OF_A_CPU
     return limited("cpu", {"cpu.cfs_period_us": period, "cpu.cfs_quota_us": quota}, pids)
 
 
+def share_throttled(group: Path) -> float:
+    """The share of periods in which a group had used up its quota and waited (cpu.stat)."""
+    stat = dict(line.split() for line in (group / "cpu.stat").read_text().splitlines())
+    return int(stat["nr_throttled"]) / max(1, int(stat["nr_periods"]))
+
+
 @contextmanager
-def limited(controller: str, settings: Mapping[str, int], pids: Sequence[int]) -> Iterator[None]:
-    """The processes in a group of their own under these settings, and back where they were."""
+def limited(controller: str, settings: Mapping[str, int], pids: Sequence[int]) -> Iterator[Path]:
+    """The processes in a group of their own under these settings, and back where they were. Yields the group."""
     before = {pid: _group_of(pid, controller) for pid in pids}
     group = CGROUPS / controller / f"proofbeat-bench-{os.getpid()}"
     group.mkdir()
@@ -34,7 +40,7 @@ def limited(controller: str, settings: Mapping[str, int], pids: Sequence[int]) -
             (group / name).write_text(str(value))
         for pid in pids:
             _move(pid, group)
-        yield
+        yield group
     finally:
         for line in (group / "cgroup.procs").read_text().split():
             _move(int(line), before.get(int(line), CGROUPS / controller))

@@ -52,17 +52,21 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Throttling:
-    """One stretch with a tenth of a CPU. deadman, seconds: in seconds."""
+    """One stretch with a tenth of a CPU. deadman, seconds: in seconds. waited: share of periods with no CPU left."""
 
     mode: Mode
     deadman: float
     load: str
     seconds: float
     trips: int
+    waited: float
 
-    @property
-    def key(self) -> str:
-        return f"{self.mode}_false_trips_{self.load}_deadman_{self.deadman:g}s"
+    def figures(self) -> dict[str, Figure]:
+        key = f"{self.mode}_starved_{self.load}_deadman_{self.deadman:g}s"
+        return {
+            f"{key}_false_trips": Value("1/min", round(self.trips * 60 / self.seconds, 1)),
+            f"{key}_out_of_cpu": Value("% of periods", round(self.waited * 100, 1)),
+        }
 
 
 async def run(*, quick: bool) -> Report:
@@ -91,7 +95,8 @@ def report(silences: dict[Mode, dict[str, list[Silence]]], stretches: Sequence[T
             closed = Distribution.of([max(each.new, each.open) for each in samples])
             what = f"{mode}: sidecar {end}, new and open connections closed, p99 in ms (dead-man time {SHORTEST:g} s)"
             budgets.append(Budget(what, SHORTEST * 1000 + GRACE_MS, closed.p99))
-    figures |= {each.key: Value("1/min", round(each.trips * 60 / each.seconds, 1)) for each in stretches}
+    for stretch in stretches:
+        figures |= stretch.figures()
     by_default = [each.trips for each in stretches if each.deadman == DEFAULT]
     if by_default:
         what = f"false trips with a tenth of a CPU and the default dead-man time of {DEFAULT:g} s"
@@ -179,12 +184,13 @@ async def _throttling(mode: Mode, deadman: float, load: str, seconds: float) -> 
         await mesh.open_both(scene)
         await scene.run_load(_flows(scene)[: len(NEW)])
         await _settled(scene, now())
-        with cgroups.throttled(_sidecar_and_measurer(scene.web)):
+        with cgroups.throttled(_sidecar_and_measurer(scene.web)) as group:
             began = now()
             await asyncio.sleep(seconds)
-            ended = now()
+            ended, waited = now(), cgroups.share_throttled(group)
         await scene.news()
-        return Throttling(mode, deadman, load, seconds, trips(scene.ledger.records, NEW[0], began, ended))
+        found = trips(scene.ledger.records, NEW[0], began, ended)
+        return Throttling(mode, deadman, load, seconds, found, waited)
 
 
 def _sidecar_and_measurer(standing: Standing) -> list[int]:

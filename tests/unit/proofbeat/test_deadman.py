@@ -26,9 +26,9 @@ def test_other_flows_and_what_lies_outside_the_period_do_not_count() -> None:
 
 
 def test_trips_are_told_by_the_minute_and_those_at_the_default_time_break_the_budget() -> None:
-    short, default = Throttling("sds", 1.0, "busy", 30.0, 3), Throttling("sds", 5.0, "idle", 30.0, 1)
+    short, default = Throttling("sds", 1.0, "busy", 30.0, 3, 0.9), Throttling("sds", 5.0, "idle", 30.0, 1, 0.1)
     found = report({}, [short, default])
-    assert found.plain()["figures"]["sds_false_trips_busy_deadman_1s"] == {"unit": "1/min", "value": 6.0}
+    assert found.plain()["figures"]["sds_starved_busy_deadman_1s_false_trips"] == {"unit": "1/min", "value": 6.0}
     assert [budget.holds for budget in report({}, [short]).budgets] == []
     assert [budget.holds for budget in found.budgets] == [False]
 

@@ -43,6 +43,13 @@ class Core:
         """An incremental call of the method at `path`."""
         return DeltaCall(self._channel, path)
 
+    async def sent(
+        self, path: str, *messages: bytes, compression: grpc.Compression = grpc.Compression.NoCompression
+    ) -> tuple[grpc.StatusCode, str]:
+        """How a call ends in which these bytes are all that is sent."""
+        call = self._channel.stream_stream(path)(iter(messages), timeout=PATIENCE, compression=compression)
+        return await asyncio.to_thread(call.code), await asyncio.to_thread(call.details)
+
 
 class _Call:
     """One stream. Its first message alone carries the node."""

@@ -192,8 +192,8 @@ def _read(seat: Seat, executable: Digest) -> Read | None:
     tracer = _tracer(seat)
     process = ProxyProcess(
         executable,
-        traced=_known(None if tracer is None else tracer != 0),
-        dumpable=_known(kernel.dumpable(seat.pidfd)),
+        traced=_answer(None if tracer is None else tracer != 0),
+        dumpable=_answer(kernel.dumpable(seat.pidfd)),
         drains_at_once=_drains_at_once(seat),
     )
     return None if has_ended(seat.pidfd) else Read(process, tracer or 0)
@@ -214,5 +214,5 @@ def _drains_at_once(seat: Seat) -> Known:
         return Known.UNKNOWN
 
 
-def _known(told: bool | None) -> Known:
+def _answer(told: bool | None) -> Known:
     return Known.UNKNOWN if told is None else Known.YES if told else Known.NO

@@ -122,7 +122,7 @@ def _executable(digest: Digest, policy: AttestationPolicy, references: Reference
         ViolationClass.TAMPER,
         Layer.PROXY,
         SUBJECT,
-        f"only {', '.join(sorted(known))} may be" if known else "no reference value allows it",
+        f"only {' or '.join(sorted(known))} is referenced" if known else "no reference value allows it",
         f"it runs sha256:{digest[:12]}",
         rule(references, "proxies"),
         "Start a new instance with an Envoy that is referenced; if this one is meant, allow it first.",

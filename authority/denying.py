@@ -14,6 +14,7 @@ from authority.issuer.crl import Revoked
 from authority.issuer.issuer import Issuer
 from authority.store.records import Enrolled, Listed
 from authority.store.store import Store
+from telemetry.names import Event
 from wire.messages import Denials, Denied, DeniedLeaf
 
 _LEAST_PAUSE = 0.05
@@ -84,7 +85,7 @@ class Denying:
             try:
                 await self._look()
             except Unavailable as error:
-                self._log.warning(_EVENT_WAITS, why=error.sentence)
+                self._log.warning(Event.DENIALS_LATE, why=error.sentence)
                 self._changed.set()
                 await asyncio.sleep(_AGAIN)
             else:
@@ -102,7 +103,7 @@ class Denying:
         self._addresses = frozenset(address for each in listings for address in each.addresses)
         self._announce(self._current)
         if suspects.left_out:
-            self._log.warning(_EVENT_LEFT_OUT, instances=suspects.left_out, mend=_MEND_LEFT_OUT)
+            self._log.warning(Event.DENIALS_CUT, instances=suspects.left_out, mend=_MEND_LEFT_OUT)
 
     def _made(self, version: Listed, listings: Sequence[Listing]) -> Denials:
         """The message. Only what is new on the list is signed anew."""
@@ -130,5 +131,4 @@ def _serial(held: Certificate) -> bytes:
     return held.round.serial.to_bytes((held.round.serial.bit_length() + 7) // 8, "big")
 
 
-_EVENT_WAITS, _EVENT_LEFT_OUT = "denials-late", "denials-left-out"
 _MEND_LEFT_OUT = "Peers refuse the latest; each of the others until its certificate ends by its own sidecar alone."

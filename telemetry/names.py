@@ -32,6 +32,8 @@ class Event(StrEnum):
     DENIED = "denied"
     REFUSES = "refuses"
     SEVERED = "severed"
+    DENIALS_LATE = "denials-late"
+    DENIALS_CUT = "denials-cut"
     REPORTED = "reported"
     COVERAGE = "coverage"
     MEASURER_LOST = "measurer-lost"

@@ -264,8 +264,8 @@ class Denied:
 class Denials:
     """Whom peers refuse now: the whole list, which replaces the one before. Latest first, MOST_DENIED of them.
 
-    version: rises with every change, also over a restart of the authority; 0 while there was never anybody. A new
-    enrolment may begin lower: an authority that lost its store counts anew. crl: PEM, of the intermediate that signs
+    version: rises with every change, also when the authority restarts or loses its store; 0 while there was never
+    anybody. crl: PEM, of the intermediate that signs
     leaves, with exactly the leaves in `denied`; never empty. It is valid until the intermediate itself ends, because
     a CRL that ran out would make Envoy refuse everybody.
     """

@@ -58,17 +58,20 @@ def addresses_of(db: Connection, instance: InstanceId) -> frozenset[str]:
 
 
 def version_of(db: Connection, digest: Digest, now_ms: int) -> Listed:
-    """The version of the list with this digest: one more than the last one's, unless it is the last one.
+    """The version of the list with this digest: the last one's, or a later one where it is another list.
 
-    Before the first there was an empty list, of version 0 and an empty digest.
+    Unix seconds, or one more than the last: counting on from the clock, a store that was lost, or put back from a
+    backup, does not give a version again that peers know as another list. Before the first there was an empty list, of
+    version 0 and an empty digest.
     """
     latest = db.execute(select(denials)).first()
     before = Listed(latest.version, latest.at_ms) if latest is not None else Listed(0, 0)
     if digest == (latest.digest if latest is not None else ""):
         return before
+    after = Listed(max(before.version + 1, now_ms // 1000), now_ms)
     db.execute(delete(denials))
-    db.execute(insert(denials), {"version": before.version + 1, "digest": digest, "at_ms": now_ms})
-    return Listed(before.version + 1, now_ms)
+    db.execute(insert(denials), {"version": after.version, "digest": digest, "at_ms": now_ms})
+    return after
 
 
 def _members(enforced: Collection[str], over_ms: int) -> Select[Any]:

@@ -85,16 +85,17 @@ def test_who_is_quarantined_is_told_to_peers_by_every_leaf_and_taken_off_by_its_
             expected = Denied(
                 bad.instance, "spiffe://town.example/web", standing.causes[0].id, tuple(leaves), (HERE, THERE)
             )
-            assert (denials.version, denials.denied) == (1, (expected,))
+            assert denials.denied == (expected,)
             assert revoked(denials, first.chain) == {int.from_bytes(leaf.serial, "big") for leaf in leaves}
             assert await peer.client.denials() == denials
             answer = await peer.round()
-            assert answer.revocation_version == 1
+            assert answer.revocation_version == denials.version > 0
             assert leaf_of(answer.chain).serial not in {leaf.serial for leaf in leaves}
 
             await where.authority.release(bad.instance)
             after = await told(peer, naming())
-            assert (after.version, revoked(after, first.chain)) == (2, set())
+            assert after.version > denials.version
+            assert revoked(after, first.chain) == set()
 
     asyncio.run(story())
 
@@ -110,7 +111,7 @@ def test_a_restart_keeps_the_list_and_its_version_and_tells_every_session_that_o
             assert await told(later, naming(bad)) == before
             assert (await later.round()).revocation_version == before.version
             await where.authority.release(bad.instance)
-            assert (await told(later, naming())).version == before.version + 1
+            assert (await told(later, naming())).version > before.version
 
     asyncio.run(story())
 
@@ -258,8 +259,10 @@ def test_a_flood_of_quarantines_becomes_a_few_lists(tmp_path: Path) -> None:
             for one in flood:
                 await one.round()
             await asyncio.gather(*(where.authority.quarantine(one.instance, "odd") for one in flood))
-            last = await told(peer, naming(*flood))
-            assert last.version < len(flood) / 2
+            lists = 1
+            while not naming(*flood)(await told(peer, lambda _: True)):
+                lists += 1
+            assert lists < len(flood) / 2
 
     asyncio.run(story())
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xds.errors import StreamError
 from xds.ledger import Edition, Response
 from xds.messages import encode_discovery
 from xds.services import MAX_TYPES, Discovery, method
 from xds.snapshot import Reference, Resource, Snapshot, type_url
+from xds.subscription import FULL_STATE_TYPES
 
 CLUSTER = type_url("envoy.config.cluster.v3.Cluster")
 ENDPOINTS = type_url("envoy.config.endpoint.v3.ClusterLoadAssignment")
@@ -121,3 +126,60 @@ def test_virtual_hosts_are_served_incrementally_only() -> None:
     assert method(service + "DeltaVirtualHosts").delta
     with pytest.raises(StreamError, match="no method"):
         method(service + "StreamVirtualHosts")
+
+
+@dataclass
+class Reader:
+    """A client that wants everything and accepts everything, as it reads one response after the other."""
+
+    incremental: bool
+    held: dict[str, dict[str, Resource]] = field(default_factory=dict)
+    warming: set[str] = field(default_factory=set)
+
+    def read(self, response: Response) -> None:
+        table = self.held.setdefault(response.type_url, {})
+        news = {resource.name: resource for resource in response.resources}
+        if response.type_url == CLUSTER:
+            changed = {name for name, r in news.items() if name not in table or table[name].version != r.version}
+            self.warming |= {name for name in changed if news[name].references}
+        if response.type_url == ENDPOINTS:
+            self.warming -= news.keys()
+        if response.type_url in FULL_STATE_TYPES and not self.incremental:
+            table.clear()
+        table.update(news)
+        for name in response.removed:
+            del table[name]
+
+    def dangling(self) -> list[Reference]:
+        """What something that is held refers to, and is not."""
+        return [
+            reference
+            for table in self.held.values()
+            for resource in table.values()
+            for reference in resource.references
+            if reference.name not in self.held.get(reference.type_url, {})
+        ]
+
+
+def leading(names: dict[str, bytes], clusters: dict[str, bytes]) -> Snapshot:
+    """Listeners that lead to clusters of their names, and those clusters' endpoints."""
+    wanted = {**dict.fromkeys(names, b""), **clusters}
+    listeners = (Resource.of(LISTENER, n, body, references=[Reference(CLUSTER, n)]) for n, body in names.items())
+    return Snapshot.of(*listeners, *(cluster(n, b) for n, b in wanted.items()), *(endpoints(n) for n in wanted))
+
+
+bodies = st.dictionaries(st.sampled_from("abc"), st.sampled_from([b"1", b"2"]))
+
+
+@both_protocols
+@given(history=st.lists(st.builds(leading, bodies, bodies), max_size=6))
+def test_at_no_moment_does_anything_lead_nowhere_nor_a_changed_cluster_wait(path: str, history: list[Snapshot]) -> None:
+    stream = Aggregated(path, *TYPES)
+    reader = Reader(incremental=stream.discovery.method.delta)
+    for snapshot in history:
+        for response in stream.publish(snapshot):
+            reader.read(response)
+            upward = [reference for reference in reader.dangling() if reference.type_url == CLUSTER]
+            assert upward == [], "no listener leads to a cluster that is not there"
+        assert reader.dangling() == []
+        assert reader.warming == set()

@@ -182,6 +182,10 @@ class TownHall:
             self._ready.put(running)
             await self._over.wait()
 
+    def reload(self) -> None:
+        """The policies are another epoch, and everybody with a session is told."""
+        asyncio.run_coroutine_threadsafe(self.town.authority.reload_policies(), self._loop).result(PATIENCE)
+
     def token(self, name: str = NAME) -> str:
         made = asyncio.run_coroutine_threadsafe(self.town.authority.create_token(name), self._loop)
         return made.result(PATIENCE)

@@ -124,6 +124,14 @@ class Own:
             else:
                 return stream
 
+    def ruled(self, old: str, new: str) -> None:
+        """Its policy with these words in the place of others, once a round under it is over."""
+        file, before = self.scene.folder / "authority" / "policies.yaml", len(self.scene.logs)
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+        self.scene.hall.reload()
+        self.scene.until("round", lambda each: each["full"], after=before)
+
     def closed(self) -> bool:
         """Neither port takes anything through."""
         for port in (self.inbound, self.outbound):

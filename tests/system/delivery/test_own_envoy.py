@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 from pathlib import Path
@@ -35,6 +36,32 @@ def test_the_sidecars_own_envoy_opens_closes_and_opens_again_and_its_admin_is_no
                 assert {"written", "acknowledged", "swept", "verified"} <= rungs.keys()
         with running.stream():
             assert not gone(envoy, within=0), "a closing that can be verified ends no Envoy"
+
+
+def test_a_new_policy_with_other_times_drops_no_connection_and_closes_nothing() -> None:
+    with own(deadman="10s", interval="300ms", freshness="4s") as running:
+        envoy = running.envoy()
+        with running.stream() as stream:
+            for times in (("deadman: 10s", "deadman: 1s"), ("interval: 300ms", "interval: 200ms")):
+                # What closes for nothing does so when a beat is late by the new time: two rounds in between at least.
+                running.ruled(*times)
+                assert not stream.ended(within=1.5)
+            running.ruled("deadman: 1s", "deadman: 20s")
+            assert not stream.ended(within=1.5)
+        assert not gone(envoy, within=0)
+        assert not [each for each in running.scene.logs if each["event"] in ("closed", "envoy-ended")]
+
+
+def test_drift_drains_where_policy_says_so_and_tamper_cuts_what_drains() -> None:
+    with own(connections="drain", deadman="8s") as running:
+        running.envoy()
+        with running.stream() as stream, running.drifted() as before:
+            running.scene.until("draining", after=before)
+            assert running.closed()
+            assert not stream.ended(within=0.5)
+            running.scene.workload.do(f"subprocess.run(['{shutil.which('true')}'])")
+            closed_by(running, before, "verified")
+            assert stream.ended(within=0.5)
 
 
 def test_an_envoy_that_crashes_is_started_again_and_open_while_the_lease_is_good() -> None:

@@ -64,14 +64,17 @@ class Request:
     nonce: str = ""
 
 
-def snapshot_of(contents: dict[tuple[str, str], bytes], complete: tuple[str, ...] = ()) -> Snapshot:
-    def references(url: str, name: str) -> list[Reference]:
-        return [Reference(ENDPOINTS, name)] if url == CLUSTER and (ENDPOINTS, name) in contents else []
+def snapshot_of(
+    contents: dict[tuple[str, str], bytes], complete: tuple[str, ...] = (), mortal: tuple[str, ...] = ()
+) -> Snapshot:
+    """`mortal` names are secrets with a lifetime."""
 
-    resources = (
-        Resource.of(url, name, body, references=references(url, name)) for (url, name), body in contents.items()
-    )
-    return Snapshot.of(*resources, complete=complete)
+    def resource(url: str, name: str, body: bytes) -> Resource:
+        references = [Reference(ENDPOINTS, name)] if url == CLUSTER and (ENDPOINTS, name) in contents else []
+        ttl = 3.0 if url == SECRET and name in mortal else None
+        return Resource.of(url, name, body, ttl=ttl, references=references)
+
+    return Snapshot.of(*(resource(url, name, body) for (url, name), body in contents.items()), complete=complete)
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -80,6 +83,7 @@ class Interleavings(RuleBasedStateMachine):
     path: str
     rejecting = True
     complete: tuple[str, ...] = ()
+    mortal: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +121,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(contents=bodies)
     def publish(self, contents: dict[tuple[str, str], bytes]) -> None:
         self.contents = contents
-        self.edition = Edition(snapshot_of(contents, self.complete), self.edition.sequence + 1)
+        self.edition = Edition(snapshot_of(contents, self.complete, self.mortal), self.edition.sequence + 1)
         self.pump()
 
     @precondition(lambda self: self.edition.sequence)
@@ -126,7 +130,7 @@ class Interleavings(RuleBasedStateMachine):
         idle = self.writable()
         self.pump()
         before = len(self.down)
-        self.edition = Edition(snapshot_of(dict(self.contents), self.complete), self.edition.sequence + 1)
+        self.edition = Edition(snapshot_of(dict(self.contents), self.complete, self.mortal), self.edition.sequence + 1)
         if idle and self.writable():
             self.pump()
             assert len(self.down) == before, "what has not changed is not told"
@@ -250,6 +254,7 @@ class Interleavings(RuleBasedStateMachine):
 
 class Incremental(Interleavings):
     path = ADS + "DeltaAggregatedResources"
+    mortal = ("b", "c")
 
     def connect(self) -> None:
         self.waiting: dict[str, set[str]] = {url: set() for url in TYPES}
@@ -268,6 +273,19 @@ class Incremental(Interleavings):
         )
         self.up.append(Request(url, message, self.wanted[url].copy()))
 
+    @precondition(lambda self: self.writable())
+    @rule()
+    def heartbeat(self) -> None:
+        """Sent where the client reads, when all there is to say has been said."""
+        self.pump()
+        for url, stream in self.discovery.types.items():
+            beat = stream.heartbeat(self.edition, self.nonce())
+            if beat is not None:
+                self.check(beat)
+                assert url == SECRET
+                assert {r.name for r in beat.resources} <= set(self.mortal)
+                self.down.append(beat)
+
     def take(self, response: Response, rejection: str | None) -> None:
         url, held = response.type_url, self.held[response.type_url]
         for resource in response.resources:
@@ -282,6 +300,10 @@ class Incremental(Interleavings):
 
     def teardown(self) -> None:
         super().teardown()
+        self.heartbeat()
+        beating = {r.name for beat in self.down for r in beat.resources}
+        assert beating == {name for name in self.held[SECRET] if name in self.mortal}, "all that lives is kept alive"
+        self.settle()
         ledgers = [stream.ledger for stream in self.discovery.types.values()]
         assert not any(ledger.unanswered(self.edition.snapshot) for ledger in ledgers), "all is answered"
         if self.edition.sequence and self.complete:

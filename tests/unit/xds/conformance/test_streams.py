@@ -381,3 +381,22 @@ def test_more_than_a_hundred_calls_share_a_connection(tmp_path: Path) -> None:
         await stage.empty()
 
     play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("verb", ["Stream", "Delta"])
+def test_a_call_that_does_not_read_is_told_the_newest_and_little_of_what_came_before(verb: str, tmp_path: Path) -> None:
+    async def scene(stage: Stage, core: Core) -> None:
+        path = path_of(SECRET, verb)
+        call: SotwCall | DeltaCall = core.sotw(path) if verb == "Stream" else core.delta(path)
+        call.ask(SECRET, "one")
+        told = await call.told()
+        for number in range(40):
+            stage.server.publish(Snapshot.of(Resource.of(SECRET, "one", b"%02d" % number * 500_000)))
+        newest = stage.server.snapshot.version(SECRET)
+        read = 0
+        while newest not in (getattr(told, "version_info", ""), getattr(told, "system_version_info", "")):
+            told = await call.told()
+            read += 1
+        assert read < 20
+
+    play(tmp_path, scene)

@@ -132,8 +132,9 @@ class Publication:
         return any(nonces is None and wait.stream == stream for wait, nonces in self._pending.items())
 
     def already_rejected(self, verdict: Verdict) -> None:
-        """The stream refused this same content before, and was not sent it again."""
-        self._reject(verdict)
+        """The stream refused this same content before, and was not sent it again; heard once."""
+        if all((known.stream, known.nonce) != (verdict.stream, verdict.nonce) for known in self._rejected):
+            self._reject(verdict)
 
     def answered(self, verdict: Verdict) -> None:
         """Take an answer; one about another response changes nothing."""

@@ -54,6 +54,17 @@ def test_a_rejection_is_heard_at_once_while_others_are_still_awaited() -> None:
     assert late == [REJECTED], "who asks later hears of it too"
 
 
+def test_what_stands_rejected_is_heard_once() -> None:
+    publication = awaiting(ONE)
+    heard: list[Verdict] = []
+    publication.on_rejected(heard.append)
+    publication.answered(REJECTED)
+    publication.already_rejected(replace(REJECTED, at=2.0))
+    publication.already_rejected(replace(REJECTED, stream=TWO))
+    publication.already_rejected(replace(REJECTED, nonce="another"))
+    assert [(v.stream, v.nonce) for v in heard] == [(ONE, "n"), (TWO, "n"), (ONE, "another")]
+
+
 def test_an_answer_to_another_response_or_type_changes_nothing() -> None:
     publication = awaiting(ONE)
     publication.answered(replace(ACCEPTED, nonce="older"))

@@ -225,11 +225,12 @@ def references_build(
     pid: Annotated[int, typer.Option("--pid", help="The workload's first process, as it should be.")],
     include: Annotated[list[str], typer.Option("--include", help="Absolute path to measure; repeat it.")],
     volatile: Annotated[list[str] | None, typer.Option("--volatile", help="Glob pattern not to judge.")] = None,
+    envoy: Annotated[Path | None, typer.Option("--envoy", help="The program of its Envoy.")] = None,
 ) -> None:
     """Reference values of a running workload, as YAML."""
     from proofbeat.operate import build_references as run
 
-    _exit_with(lambda: run(name, pid, tuple(include), tuple(volatile or ())))
+    _exit_with(lambda: run(name, pid, tuple(include), tuple(volatile or ()), envoy))
 
 
 @policy.command("check")

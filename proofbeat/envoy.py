@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attestation.digests import Digest
-from attestation.errors import Unavailable
+from attestation.errors import InvalidConfiguration, Unavailable
 
 _ELF = b"\x7fELF"
 _EXECUTE_ONLY = 0o111
@@ -53,10 +53,27 @@ def execute_only(envoy: Path, folder: Path) -> Path:
     return copy
 
 
-def digest(envoy: Path) -> Digest:
-    """Of the program that runs in the end, as `sha256sum` prints it; a launcher script is followed."""
-    with (_program(envoy) or envoy).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def referenced(program: Path) -> dict[str, tuple[Digest, ...]]:
+    """Its version with its digest, as reference values name it. Raises InvalidConfiguration where it is no program."""
+    mend = "Name the program itself: not a script that starts it, nor a copy that may not be read."
+    try:
+        with program.open("rb") as file:
+            if os.read(file.fileno(), len(_ELF)) != _ELF:
+                raise InvalidConfiguration("this Envoy is a script", where=str(program), mend=mend)
+            file.seek(0)
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        said = version(program)
+        return {said if re.fullmatch(r"\d+\.\d+\.\d+", said) else "other": (found,)}
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"this Envoy cannot be read and run: {error.strerror}", where=str(program), mend=mend
+        ) from error
+
+
+def program() -> Path:
+    """The one that `binary` starts, where a script does that. Raises Unavailable."""
+    found = binary()
+    return _program(found) or found
 
 
 def _program(envoy: Path) -> Path | None:

@@ -43,10 +43,15 @@ async def release(socket: Path, instance: str) -> bool:
     return True
 
 
-async def build_references(name: str, pid: int, include: tuple[str, ...], volatile: tuple[str, ...]) -> bool:
-    from proofbeat import documents, references
+async def build_references(
+    name: str, pid: int, include: tuple[str, ...], volatile: tuple[str, ...], proxy: Path | None
+) -> bool:
+    """proxy: the program of the Envoy that may hold the key, None where that is not to be said."""
+    from proofbeat import documents, envoy, references
 
-    print(documents.to_yaml(await references.build(name, pid, include, volatile)), end="")
+    held = envoy.referenced(proxy) if proxy is not None else {}
+    taken = await references.build(name, pid, include, volatile)
+    print(documents.to_yaml(references.with_proxies(taken, held)), end="")
     return True
 
 

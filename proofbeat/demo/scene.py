@@ -64,7 +64,7 @@ class Scene:
             child = _running(standing.workload)
             taken[standing.side.name] = await references.build(standing.side.name, child.pid, (str(standing.side.app),))
         if self.layout.terms.envoy_attested:
-            held = {envoy.version(envoy.binary()): (envoy.digest(envoy.binary()),)}
+            held = envoy.referenced(envoy.program())
             taken = {name: references.with_proxies(each, held) for name, each in taken.items()}
         layouts.write_policies(self.layout, taken)
         layouts.write_authority(self.layout, demo_authority.CA_NAME, ca_seconds)

@@ -17,12 +17,15 @@ async def status(socket: Path, *, everybody: bool, as_json: bool) -> bool:
     answer = await admin.ask(socket, "GET", "/admin/instances")
     here = [each for each in answer["instances"] if not each["gone"]]
     listed = answer["instances"] if everybody else here
+    denials = await admin.ask(socket, "GET", "/admin/denials")
     if as_json:
-        print(json.dumps({"instances": listed}, indent=1))
+        print(json.dumps({"instances": listed, "denials": denials}, indent=1))
     else:
         _print_instances(listed, time.time() * 1000)
         if len(listed) < len(answer["instances"]):
             print(f"and {len(answer['instances']) - len(listed)} that are gone (--all)")
+        if denials["denied"]:
+            print(refused(denials, here))
     return all(each["state"] == "fresh" for each in here)
 
 
@@ -63,6 +66,14 @@ async def check_policies(paths: Sequence[Path]) -> bool:
         spec = governing.registration.spec
         print(f"{name}: {spec.spiffe_id} under {spec.policy} ({governing.policy.spec.mode}), against {spec.references}")
     return True
+
+
+def refused(denials: dict[str, Any], here: Sequence[dict[str, Any]]) -> str:
+    """Whom peers refuse, and at how many of those that are open it is in force. here: instances that are not gone."""
+    version, names = denials["version"], ", ".join(each["instance"] for each in denials["denied"])
+    fresh = [each for each in here if each["state"] == "fresh"]
+    reached = sum(each["revocation"] >= version for each in fresh)
+    return f"Peers refuse {names} (list {version}, acknowledged by the Envoys of {reached} of {len(fresh)} fresh ones)."
 
 
 def _print_instances(found: list[dict[str, Any]], now_ms: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 
-from attestation import cose, keys, results
+from attestation import addresses, cose, keys, results
 from attestation.errors import InvalidInput, MalformedResult, Refused
 from attestation.spiffe import SpiffeId
 from attestation.violation import ViolationClass
@@ -105,6 +105,13 @@ def sealed_request(data: bytes) -> None:
             assert asked.instance.value.startswith("i-")
 
 
+def peer_address(data: bytes) -> None:
+    """What is taken for an address is in its one form, and nothing else is equal to it."""
+    with suppress(InvalidInput):
+        text = data.decode("utf-8", "surrogateescape")
+        assert addresses.address(*addresses.parse(text)) == text
+
+
 def problem_document(data: bytes) -> None:
     """A document that reads can be told on, and becomes one of our errors."""
     with suppress(InvalidInput):
@@ -153,6 +160,13 @@ TARGETS = (
         "sealed",
         sealed_request,
         lambda: (proofs.seal(Posted(INSTANCE, b"frame"), Purpose.POST, KEY), messages.encode(Posted(INSTANCE, b"f"))),
+    ),
+    Target(
+        "address",
+        peer_address,
+        lambda: (b"127.0.0.1:9443", b"[2001:db8::7]:65535", b"[::ffff:7f00:1]:1", b"[fe80::1%eth0]:1"),
+        (b"::", b"[", b"]:", b".", b"%", b"0", b"ffff"),
+        most_bytes=128,
     ),
     Target("problem", problem_document, lambda: (problems.to_json(_PROBLEM),), _JSON),
     Target("version", version_offer, lambda: (str(versions.OURS).encode(), b"1.0", b"1.0-1.3"), most_bytes=128),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.errors import Refused
 from attestation.violation import ViolationClass
-from tests.system.authority.test_admin import ask
+from proofbeat import operate
 from tests.system.authority.test_sessions import hello, http_to
 from tests.system.authority.town import Attester, Town, attester, policies, posted, town
 from wire import messages, versions
@@ -267,19 +268,28 @@ def test_a_flood_of_quarantines_becomes_a_few_lists(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_operators_see_the_list_and_whose_envoy_has_acknowledged_it(tmp_path: Path) -> None:
+def test_operators_see_the_list_and_whose_envoy_has_acknowledged_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def status(where: Town, *, as_json: bool = False) -> str:
+        await operate.status(where.where.admin, everybody=True, as_json=as_json)
+        return capsys.readouterr().out
+
     async def story() -> None:
         async with town(tmp_path) as where, attester(where, 1) as bad, attester(where, 2) as peer:
             await bad.round()
             await bad.client.reachable((HERE,))
             await where.authority.quarantine(bad.instance, "odd")
             denials = await told(peer, naming(bad))
+            await peer.round()
             assert (await where.authority.instance(peer.instance)).revocation == 0
+            said = await status(where)
+            assert f"Peers refuse {bad.instance} (list {denials.version}, " in said
+            assert "Envoys of 0 of 1 fresh ones" in said
             await peer.send(peer.signed(lambda claims: replace(claims, revocation=denials.version)))
             assert (await where.authority.instance(peer.instance)).revocation == denials.version
-            status, seen = await ask(where.where.admin, "GET", "/admin/denials")
-            assert status == 200
-            assert seen == {
+            assert "Envoys of 1 of 1 fresh ones" in await status(where)
+            assert json.loads(await status(where, as_json=True))["denials"] == {
                 "version": denials.version,
                 "denied": [
                     {

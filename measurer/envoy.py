@@ -11,7 +11,7 @@ from attestation.addresses import parse
 from attestation.coverage import Cutting
 from attestation.errors import InvalidInput
 from measurer.scope import pid_of
-from measurer.sockets import Cut, Cutter, has_ended, remote
+from measurer.sockets import Cut, Cutter, has_ended, remotes
 
 _NOTHING, _ALIVE = Cut(0, 0, 0), Cut(0, 1, 0)
 _DIES_WITHIN_MS = 500
@@ -66,9 +66,9 @@ class Envoy:
 
     def sever(self, addresses: tuple[str, ...]) -> Cut:
         """End what it has open to these remote addresses. Raises InvalidInput for one that is none."""
-        remotes = frozenset(remote(*parse(each)) for each in addresses)
+        ends = frozenset(end for each in addresses for end in remotes(*parse(each)))
         with self._lock:
-            return _NOTHING if self._closed else self._cutter.sever(remotes)
+            return _NOTHING if self._closed else self._cutter.sever(ends)
 
     def cut_off(self) -> Cut:
         """End its connections, then the process, then what the process may have opened in between."""

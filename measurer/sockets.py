@@ -34,6 +34,8 @@ _OUR_OWN_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _MOST_PASSES = 20
 _BATCH = 64
 _EVERY_ADDRESS = bytes(16)
+_MAPPED = bytes(10) + b"\xff\xff"
+"""Before an IPv4 address in an IPv6 one (RFC 4291 section 2.5.5.2)."""
 
 
 Remote = tuple[bytes, bytes]
@@ -269,9 +271,12 @@ def _accepts(listening: set[tuple[bytes, bytes]], connection: Socket) -> bool:
     return (connection.port, connection.address) in listening or (connection.port, _EVERY_ADDRESS) in listening
 
 
-def remote(host: str, port: int) -> Remote:
-    """An IP address and a port as the kernel writes them."""
-    return port.to_bytes(2, "big"), ipaddress.ip_address(host).packed.ljust(16, b"\0")
+def remotes(host: str, port: int) -> tuple[Remote, ...]:
+    """An IP address and a port as the kernel writes them: of IPv4 also as a socket of both families has it."""
+    number, packed = port.to_bytes(2, "big"), ipaddress.ip_address(host).packed
+    if len(packed) == 16:
+        return ((number, packed),)
+    return (number, packed.ljust(16, b"\0")), (number, _MAPPED + packed)
 
 
 def has_ended(pidfd: int) -> bool:

@@ -6,12 +6,14 @@ certificate is, and do not call it any more. Only that instance; others of its S
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Self
 
 from attestation import addresses
+from attestation.errors import InvalidInput
 from wire.messages import Denials, Denied
 from xds.resources.denials import DeniedPeer, http_deny_peers, tcp_deny_peers
 from xds.resources.rbac import TypedConfig
@@ -25,13 +27,15 @@ REASON = "peer-denied"
 class Refusals:
     """One list, as Envoy is served it. version: the authority's. crl: PEM, or empty where there is none.
 
-    http, tcp: the filters of an Envoy that is open. listening: where the denied listen, each with its SPIFFE ID.
+    http, tcp: the filters of an Envoy that is open. subjects: of the denied's certificates. listening: where the denied
+    listen, each with its SPIFFE ID.
     """
 
     version: int
     crl: bytes
     http: TypedConfig
     tcp: TypedConfig
+    subjects: frozenset[str] = frozenset()
     listening: tuple[tuple[str, HostPort], ...] = ()
 
     @classmethod
@@ -43,7 +47,9 @@ class Refusals:
             for each in denials.denied
             for address in each.addresses
         ]
-        return cls(denials.version, denials.crl, http_deny_peers(peers), tcp_deny_peers(peers), tuple(listening))
+        filters = http_deny_peers(peers), tcp_deny_peers(peers)
+        subjects = frozenset(subject for peer in peers for subject in peer.subjects)
+        return cls(denials.version, denials.crl, *filters, subjects, tuple(listening))
 
     def unreachable(self, service: Service) -> Mapping[str, frozenset[HostPort]]:
         """The addresses that each upstream, by its name, has to do without.
@@ -58,7 +64,7 @@ class Refusals:
             found = {address for _, address in self.listening}
         else:
             found = {address for upstream in service.upstreams for address in self._denied_to(upstream)}
-        return tuple(sorted(addresses.address(each.host, each.port) for each in found))
+        return tuple(sorted(addresses_of(found)))
 
     def _denied_to(self, upstream: Upstream) -> frozenset[HostPort]:
         present = frozenset(upstream.peers)
@@ -67,6 +73,15 @@ class Refusals:
             for identity, address in self.listening
             if address in present and upstream.identities.admit(identity)
         )
+
+
+def addresses_of(hosts: Iterable[HostPort]) -> tuple[str, ...]:
+    """In the form that the measurer reads, without those that have none (a link-local address with its zone)."""
+    found: list[str] = []
+    for each in hosts:
+        with suppress(InvalidInput):
+            found.append(addresses.address(each.host, each.port))
+    return tuple(found)
 
 
 @cache

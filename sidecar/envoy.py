@@ -17,7 +17,7 @@ from sidecar.delivery.delivery import Delivery, Happening, Told
 from sidecar.delivery.lifetime import drains_for
 from sidecar.delivery.resources import Catalogue, Identity
 from sidecar.delivery.severing import Severing
-from sidecar.denials import Refusals, nobody
+from sidecar.denials import Refusals, addresses_of, nobody
 from sidecar.freshness import Lease
 from sidecar.keysocket import KeySocket
 from sidecar.ownenvoy import Launch, OwnEnvoy
@@ -64,6 +64,7 @@ class Envoy:
         self._keys = KeySocket(
             settings, workload, telling, admitted=self._guard, asked=asked, answered=self._answered, own=own
         )
+        self._keys.server.callers.on_connected = self._connected
         service = settings.service
         self._described = service.described(SecretNames()) if service is not None else None
         self._deadman = _UNTIL_ENROLLED.deadman
@@ -186,7 +187,18 @@ class Envoy:
         """Envoy has taken over whom to refuse: what it opened to them before that is ended now."""
         self.refuses = version
         self._telling.refuses(version)
-        self._severing.begin(self._refusals.addresses(self._described))
+        self._sever()
+
+    def _connected(self, subject: str) -> None:
+        """Somebody shook hands before Envoy knew whom to refuse, and is told of only now."""
+        if subject in self._refusals.subjects:
+            self._sever()
+
+    def _sever(self) -> None:
+        """Whatever is open to the denied, whoever opened it."""
+        called = self._refusals.addresses(self._described)
+        calling = addresses_of(self.server.callers.named(self._refusals.subjects))
+        self._severing.begin((*calling, *called))
 
     def _happened(self, told: Told) -> None:
         if told.happening is Happening.ESCALATED and self._own is not None:

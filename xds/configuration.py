@@ -29,6 +29,8 @@ _LISTENER: Final = "envoy.config.listener.v3."
 _CLUSTER: Final = "envoy.config.cluster.v3."
 _RBAC: Final = "envoy.config.rbac.v3."
 _TLS: Final = "envoy.extensions.transport_sockets.tls.v3."
+_TCP: Final = "envoy.extensions.filters.network.tcp_proxy.v3."
+_GRPC_LOG: Final = "envoy.extensions.access_loggers.grpc.v3."
 _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3."
 _STATE: Final = "envoy.extensions.filters.common.set_filter_state.v3."
 _HTTP: Final = "envoy.extensions.upstreams.http.v3."
@@ -81,7 +83,14 @@ _LOG_MESSAGES: Final = {
         Field(2, "value", _CORE + "RuntimeUInt32"),
     ),
     _LOG + "StatusCodeFilter": (Field(1, "comparison", _LOG + "ComparisonFilter"),),
-    _LOG + "AccessLogFilter": (Field(1, "status_code_filter", _LOG + "StatusCodeFilter"),),
+    _LOG + "LogTypeFilter": (
+        Field(1, "types", "enum " + _LOG + "AccessLogType", repeated=True),
+        Field(2, "exclude", "bool"),
+    ),
+    _LOG + "AccessLogFilter": (
+        Field(1, "status_code_filter", _LOG + "StatusCodeFilter"),
+        Field(13, "log_type_filter", _LOG + "LogTypeFilter"),
+    ),
     _LOG + "AccessLog": (
         Field(1, "name", "string"),
         Field(2, "filter", _LOG + "AccessLogFilter"),
@@ -91,6 +100,15 @@ _LOG_MESSAGES: Final = {
         Field(1, "path", "string"),
         Field(5, "log_format", _CORE + "SubstitutionFormatString"),
     ),
+    _CORE + "GrpcServiceEnvoyGrpc": (Field(1, "cluster_name", "string"),),
+    _CORE + "GrpcService": (Field(1, "envoy_grpc", _CORE + "GrpcServiceEnvoyGrpc"),),
+    _GRPC_LOG + "CommonGrpcAccessLogConfig": (
+        Field(1, "log_name", "string"),
+        Field(2, "grpc_service", _CORE + "GrpcService"),
+        Field(3, "buffer_flush_interval", _DURATION),
+        Field(6, "transport_api_version", "enum " + _CORE + "ApiVersion"),
+    ),
+    _GRPC_LOG + "TcpGrpcAccessLogConfig": (Field(1, "common_config", _GRPC_LOG + "CommonGrpcAccessLogConfig"),),
 }
 
 _ENDPOINT_MESSAGES: Final = {
@@ -182,7 +200,6 @@ _STATE_MESSAGES: Final = {
     _STATE + "FilterStateValue": (
         Field(1, "object_key", "string"),
         Field(2, "format_string", _CORE + "SubstitutionFormatString"),
-        Field(3, "read_only", "bool"),
         Field(6, "factory_key", "string"),
     ),
     "envoy.extensions.filters.network.set_filter_state.v3.Config": (
@@ -192,11 +209,15 @@ _STATE_MESSAGES: Final = {
 
 _FILTER_MESSAGES: Final = {
     "envoy.extensions.filters.http.router.v3.Router": (),
-    "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": (
+    _TCP + "TcpProxyTcpAccessLogOptions": (Field(2, "flush_access_log_on_connected", "bool"),),
+    _TCP + "TcpProxy": (
         Field(1, "stat_prefix", "string"),
         Field(2, "cluster", "string"),
         Field(5, "access_log", _LOG + "AccessLog", repeated=True),
         Field(13, "max_downstream_connection_duration", _DURATION),
+        Field(17, "access_log_options", _TCP + "TcpProxyTcpAccessLogOptions"),
+        Field(21, "upstream_connect_mode", "enum " + _TCP + "UpstreamConnectMode"),
+        Field(22, "max_early_data_bytes", _UINT),
     ),
     _HCM + "HttpFilter": (
         Field(1, "name", "string"),
@@ -272,6 +293,8 @@ _SCHEMA: Final = Schema(
         _CORE + "ApiVersion": ("AUTO", "V2", "V3"),
         _CORE + "HealthStatus": ("UNKNOWN", "HEALTHY", "UNHEALTHY"),
         _LOG + "ComparisonFilterOp": ("EQ", "GE", "LE"),
+        _LOG + "AccessLogType": ("NotSet", "TcpUpstreamConnected", "TcpPeriodic", "TcpConnectionEnd"),
+        _TCP + "UpstreamConnectMode": ("IMMEDIATE", "ON_DOWNSTREAM_DATA", "ON_DOWNSTREAM_TLS_HANDSHAKE"),
         _TLS + "TlsProtocol": ("TLS_AUTO", "TLSv1_0", "TLSv1_1", "TLSv1_2", "TLSv1_3"),
         _TLS + "SanType": ("SAN_TYPE_UNSPECIFIED", "EMAIL", "DNS", "URI", "IP_ADDRESS"),
         _RBAC + "Action": ("ALLOW", "DENY", "LOG"),

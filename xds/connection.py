@@ -6,9 +6,8 @@ import asyncio
 import socket
 from typing import Protocol
 
-from xds.http2 import Http2Connection
+from xds.http2 import Http2Connection, MessageStream
 from xds.peer import Peer
-from xds.streams import ServedStream
 
 
 class Owner(Protocol):
@@ -20,7 +19,7 @@ class Owner(Protocol):
     def connection_lost(self, connection: Connection) -> None:
         """The connection is over."""
 
-    def open(self, path: str, connection: int, stream: int) -> ServedStream:
+    def open(self, path: str, connection: int, stream: int) -> MessageStream:
         """Start a stream."""
 
     def turn(self) -> None:
@@ -111,7 +110,7 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def open(self, path: str, stream_id: int) -> ServedStream:
+    def open(self, path: str, stream_id: int) -> MessageStream:
         """Start a stream, for the HTTP/2 side."""
         return self._owner.open(path, self.number, stream_id)
 

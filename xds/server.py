@@ -15,10 +15,13 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self
 
+from xds import callers
 from xds.acks import Publication, StreamId, Verdict
 from xds.admission import Admission, Refusal, Seat
+from xds.callers import Callers, CallerStream
 from xds.connection import Connection
 from xds.errors import PeerError, SocketInUse, SocketUnusable
+from xds.http2 import MessageStream
 from xds.ledger import Edition
 from xds.listening import Endpoint, Listening, listen
 from xds.peer import Peer, identify
@@ -52,6 +55,9 @@ class Server:
         self._endpoint = endpoint
         self._admission = admission
         self._seat = Seat(admission)
+        self.callers = Callers()
+        """Who is connected to the client's TCP ports, as far as its listeners tell."""
+        self._told_by: object = None
         self._on_verdict = on_verdict
         self._clock = clock
         self._round = Round(0, Edition(Snapshot.EMPTY, 0))
@@ -179,6 +185,9 @@ class Server:
                 return None
             refused.pop_all()
         self._drop_other_processes(peer)
+        if peer.identity != self._told_by:
+            self._told_by = peer.identity
+            self.callers.forget()
         self._connections_seen += 1
         connection.number = self._connections_seen
         self._connections[connection.number] = connection
@@ -188,8 +197,10 @@ class Server:
         """Forget a connection."""
         self._connections.pop(connection.number, None)
 
-    def open(self, path: str, connection: int, stream: int) -> ServedStream:
+    def open(self, path: str, connection: int, stream: int) -> MessageStream:
         """Start a stream of the method at `path`; raises StreamError (UNIMPLEMENTED)."""
+        if path == callers.PATH:
+            return CallerStream(self.callers)
         served = ServedStream(self, StreamId(connection, stream), method(path))
         self._streams[served.id] = served
         return served

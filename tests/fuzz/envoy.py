@@ -11,7 +11,9 @@ import h2.connection
 import h2.settings
 
 from tests.fuzz.target import Target
+from xds import callers
 from xds.admission import Admission
+from xds.callers import Callers, CallerStream
 from xds.errors import StreamError
 from xds.framing import MAX_MESSAGE_BYTES, MessageReader, frame
 from xds.http2 import Http2Connection
@@ -27,6 +29,7 @@ _AGGREGATED = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggre
 _OPEN = Snapshot.of(Resource.of(_SECRETS, "default", b"key"), Resource.of(_SECRETS, "ROOTCA", b"roots", ttl=5.0))
 _CLOSED = Snapshot.of(Resource.of(_SECRETS, "default", b"poison"), Resource.of(_SECRETS, "ROOTCA", b"none", ttl=5.0))
 _CONNECTION = 1
+SUBJECT = "OU=i-0123,O=Proofbeat"
 
 
 def discovery_request(data: bytes) -> None:
@@ -51,6 +54,28 @@ def grpc_frames(data: bytes) -> None:
         assert b"".join(map(frame, messages)) == data[: sum(len(each) + 5 for each in messages)]
         whole.finish()
         assert all(len(each) <= MAX_MESSAGE_BYTES for each in messages)
+
+
+def access_log(data: bytes) -> None:
+    """Told once or twice, it is the same; what is remembered is named by its subject."""
+    once, twice = Callers(), Callers()
+    with suppress(StreamError):
+        CallerStream(once).receive(data)
+        CallerStream(twice).receive(data + data)
+    for present in (once, twice):
+        assert len(present.named({SUBJECT})) <= len(present)
+    assert len(once) == len(twice)
+
+
+def _told(kind: int) -> bytes:
+    entry = {
+        "downstream_remote_address": {"socket_address": {"address": "192.0.2.7", "port_value": 40_001}},
+        "tls_properties": {"peer_certificate_properties": {"subject": SUBJECT}},
+        "access_log_type": kind,
+    }
+    told = callers.message_class()(tcp_logs={"log_entry": [{"common_properties": entry}]})
+    encoded: bytes = told.SerializeToString()
+    return encoded
 
 
 class _Seat:
@@ -118,6 +143,7 @@ TARGETS = (
         ),
         (_SECRETS.encode(), b"*", b"1.0"),
     ),
+    Target("access-log", access_log, lambda: (_told(1), _told(1) + _told(3), _told(2)), (SUBJECT.encode(),)),
     Target("grpc", grpc_frames, lambda: (frame(_sotw()) + frame(b"") + frame(b"x")[:3],)),
     Target(
         "http2",

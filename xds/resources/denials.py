@@ -88,7 +88,6 @@ def _mark(key: str, value: str) -> Json:
         "object_key": key,
         "factory_key": "envoy.string",
         "format_string": {"text_format_source": {"inline_string": value}},
-        "read_only": True,
     }
 
 

@@ -8,12 +8,16 @@ from pathlib import Path
 from xds.messages import HTTP_RBAC, TCP_RBAC, TYPE_PREFIX
 from xds.resources.rbac import http_rules, tcp_rules
 from xds.resources.routes import everything_to
-from xds.resources.transport import Json
+from xds.resources.transport import XDS_CLUSTER, Json
 
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 _TCP_PROXY = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+_TCP_GRPC_LOG = "envoy.extensions.access_loggers.grpc.v3.TcpGrpcAccessLogConfig"
 _FILE_LOG = "envoy.extensions.access_loggers.file.v3.FileAccessLog"
+
+_EARLY_DATA_BYTES = 64 * 1024
+"""What a caller may send before the application's end is connected; then Envoy reads no more of it."""
 
 _LOG_FIELDS = {
     "start": "%START_TIME%",
@@ -65,7 +69,8 @@ no local reply, and passes as it is."""
 class Chain:
     """What both kinds of filter chain need. `max_connection` is a duration as Envoy writes it, or None.
 
-    `delivered_routes`: the routes come by the chain's name from `source`, too.
+    `delivered_routes`: the routes come by the chain's name from `source`, too. `tells_callers`: the server is told of
+    each TCP connection (xds.callers).
     """
 
     name: str
@@ -76,6 +81,7 @@ class Chain:
     deny_reason: str
     max_connection: str | None
     delivered_routes: bool = False
+    tells_callers: bool = False
 
 
 def http_filters(chain: Chain) -> list[Json]:
@@ -108,12 +114,40 @@ def tcp_filters(chain: Chain) -> list[Json]:
         "cluster": chain.cluster,
         "access_log": [file_log(chain.access_log, chain.name, "stream")],
     }
+    if chain.tells_callers:
+        proxy.update(_telling_callers(chain))
     if chain.max_connection is not None:
         proxy["max_downstream_connection_duration"] = chain.max_connection
     return [
         delivered(chain, {"@type": TYPE_PREFIX + TCP_RBAC, **tcp_rules("DENY", chain.deny_reason)}),
         {"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy},
     ]
+
+
+def _telling_callers(chain: Chain) -> Json:
+    """A word as a connection begins, when its certificate is known, and one as it ends; the file tells of its end
+    alone, as ever. Under a rush of connections many words share a message (16 KB of them, or those of 50 ms)."""
+    but_began = {"log_type_filter": {"types": ["TcpUpstreamConnected"], "exclude": True}}
+    return {
+        "upstream_connect_mode": "ON_DOWNSTREAM_TLS_HANDSHAKE",
+        "max_early_data_bytes": _EARLY_DATA_BYTES,
+        "access_log_options": {"flush_access_log_on_connected": True},
+        "access_log": [
+            {**file_log(chain.access_log, chain.name, "stream"), "filter": but_began},
+            {
+                "name": "envoy.access_loggers.tcp_grpc",
+                "typed_config": {
+                    "@type": TYPE_PREFIX + _TCP_GRPC_LOG,
+                    "common_config": {
+                        "log_name": chain.name,
+                        "transport_api_version": "V3",
+                        "buffer_flush_interval": "0.05s",
+                        "grpc_service": {"envoy_grpc": {"cluster_name": XDS_CLUSTER}},
+                    },
+                },
+            },
+        ],
+    }
 
 
 def delivered(chain: Chain, default: Json) -> Json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from xds.resources.denials import peer_marks
 from xds.resources.filters import Chain, file_log, http_filters, tcp_filters
 from xds.resources.service import Application, Inbound, Service, Upstream
@@ -10,7 +12,10 @@ from xds.resources.transport import Json, downstream_tls, seconds
 
 def inbound_listener(service: Service, source: Json, inbound: Inbound) -> Json:
     """Where peers call. `source` is where secrets and filters come from, and routes where it brings everything."""
-    chain = _chain(service, source, inbound.name, inbound.cluster, service.filters.inbound(inbound.protocol))
+    chain = replace(
+        _chain(service, source, inbound.name, inbound.cluster, service.filters.inbound(inbound.protocol)),
+        tells_callers=True,
+    )
     alpn = ["h2", "http/1.1"] if inbound.protocol == "http" else []
     return {
         "name": inbound.name,

@@ -164,20 +164,21 @@ def test_peers_refuse_it_and_nobody_else_as_a_caller_and_as_a_peer(mode: Mode) -
     async def story(play: Play) -> None:
         good, bad, ports = play.good, play.bad, play.ports
         calling = [await served(ports.http, each.context) for each in (good, bad)]
-        await served(ports.tcp, good.context)
+        streaming = [await served(ports.tcp, each.context) for each in (good, bad)]
         held = await both_shops(ports.out)
 
         standing = await bad.attester.client.report(TAMPER)
         answer = await calling[1].until_answer(lambda answer: answer.status == 403)
         name = standing.causes[0].id
         assert json.loads(answer.body)["detail"] == f"rbac_access_denied_matched_policy[peer-denied:{name}]"
-        with pytest.raises(CUT):
-            await until_cut(held["1"])
+        for ended in (held["1"], streaming[1]):
+            with pytest.raises(CUT):
+                await until_cut(ended)
         for port in (ports.http, ports.tcp):
             with pytest.raises(CUT):
                 await call_once(port, bad.context)
             assert await call_once(port, good.context) == Answer(200, b"ok")
-        assert (await calling[0].get()).status == 200
+        assert [(await each.get()).status for each in (calling[0], streaming[0])] == [200, 200]
         assert (await held["2"].get()).body == b"2"
         assert await answers(ports.out) <= ({"2"} if mode == "xds" else {"2", ""})
 

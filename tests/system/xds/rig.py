@@ -98,6 +98,11 @@ class Caller:
     async def connect(cls, port: int, tls: SSLContext | None = None) -> Caller:
         return cls(*await asyncio.open_connection(LOCALHOST, port, ssl=tls))
 
+    @property
+    def port(self) -> int:
+        """Our own end's."""
+        return int(self._writer.get_extra_info("sockname")[1])
+
     async def get(self) -> Answer:
         self._writer.write(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
         async with asyncio.timeout(PATIENCE):

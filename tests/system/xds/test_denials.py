@@ -32,6 +32,7 @@ from tests.system.xds.rig import (
     describe,
     envoy,
     make_server,
+    until,
 )
 from xds.resources import mesh
 from xds.resources.denials import DeniedPeer, http_deny_peers, tcp_deny_peers
@@ -53,7 +54,14 @@ PASSED = 502
 LEAVES = tuple(AUTHORITY.leaf(SPIFFE_ID, instance) for instance in INSTANCES)
 OURS = AUTHORITY.leaf(SPIFFE_ID, "i-" + "0" * 32)
 BY_FINGERPRINT = DeniedPeer(REASON, fingerprints=(LEAVES[0].fingerprint,))
-BY_SUBJECT = DeniedPeer(REASON, subjects=(f"OU={INSTANCES[0]},O=Proofbeat",))
+
+
+def subject(instance: str) -> str:
+    """Of every leaf of an instance, as Envoy writes it."""
+    return f"OU={instance},O=Proofbeat"
+
+
+BY_SUBJECT = DeniedPeer(REASON, subjects=(subject(INSTANCES[0]),))
 
 
 def served(
@@ -139,7 +147,7 @@ def test_a_denied_caller_gets_the_cause_on_its_open_connection_and_its_sisters_a
         assert [(await call_once(at.proxy.inbound, context)).status for context in at.contexts] == [403, 200, 200]
         entry = await at.proxy.until_logged(lambda entry: entry["details"] == MATCHED)
         assert entry["peer_fingerprint"] == LEAVES[0].fingerprint
-        assert entry["peer_subject"] == f"OU={INSTANCES[0]},O=Proofbeat"
+        assert entry["peer_subject"] == subject(INSTANCES[0])
         await at.publish(served(at.service))
         await callers[0].until_status(200)
 
@@ -215,6 +223,21 @@ def test_a_denied_caller_is_refused_on_its_open_http2_connection(tmp_path: Path)
         assert await sister.status() == PASSED
 
     asyncio.run(scene(tmp_path, story)())
+
+
+def test_the_server_knows_which_tcp_connections_are_whose_from_their_handshakes_to_their_ends(tmp_path: Path) -> None:
+    async def story(at: Scene) -> None:
+        present = at.server.callers
+        callers = [await Caller.connect(at.proxy.inbound, context) for context in at.contexts]
+        for caller, instance in zip(callers, INSTANCES, strict=True):
+            assert (await caller.get()).status == 200
+            where = HostPort(LOCALHOST, caller.port)
+            await until(lambda where=where, instance=instance: present.named({subject(instance)}) == (where,))
+        await callers[0].close()
+        await until(lambda: present.named({subject(INSTANCES[0])}) == ())
+        assert len(present) == len(callers) - 1
+
+    asyncio.run(scene(tmp_path, story, "tcp")())
 
 
 def test_a_revoked_caller_shakes_no_hands_any_more_and_the_listener_says_whose_they_were(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from attestation.channel import Message, Sever, Severed
+from attestation.channel import MOST_BYTES, Message, Sever, Severed, encode
 from attestation.errors import MalformedResult, Unavailable
 from authority.issuer.ca import Ca
 from sidecar import clock
-from sidecar.delivery.severing import PAUSES, Cut, Severing
+from sidecar.delivery.severing import MOST_AT_ONCE, PAUSES, Cut, Severing
 from sidecar.denials import Refusals
 from sidecar.refusing import Refusing
 from tests.unit.sidecar.listed import ADDRESS, chain, denied, made, member, told
@@ -148,6 +148,18 @@ def test_what_stays_is_looked_for_again_and_again(monkeypatch: pytest.MonkeyPatc
         assert len(stubborn.orders) == len(PAUSES) + 1
 
     monkeypatch.setattr("sidecar.delivery.severing.PAUSES", (0.001,) * len(PAUSES))
+    asyncio.run(scenario())
+
+
+def test_more_addresses_than_an_order_holds_are_several_orders_and_one_look() -> None:
+    async def scenario() -> None:
+        measurer = Measurer(1)
+        many = tuple(f"192.0.2.7:{port}" for port in range(1, MOST_AT_ONCE + 3))
+        measurer.severing.begin(many)
+        assert await measurer.until_over() == Cut(many, 8, 0)
+        assert [len(each.addresses) for each in measurer.orders] == [MOST_AT_ONCE, 2] * 2
+        assert all(len(encode(each)) <= MOST_BYTES for each in measurer.orders)
+
     asyncio.run(scenario())
 
 

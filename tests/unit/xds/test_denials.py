@@ -13,7 +13,7 @@ from envoy_data_plane.envoy.extensions.filters.http.rbac.v3 import Rbac as HttpR
 from envoy_data_plane.envoy.extensions.filters.network.rbac.v3 import Rbac as TcpRbac
 from envoy_data_plane.envoy.extensions.matching.common_inputs.network.v3 import FilterStateInput
 from envoy_data_plane.xds.type.matcher.v3 import Matcher, MatcherOnMatch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xds.errors import BootstrapError, DenialError
@@ -68,6 +68,7 @@ def test_with_nobody_denied_everybody_passes() -> None:
     assert tcp_deny_peers([]) == tcp_allow_all()
 
 
+@settings(deadline=None)
 @given(st.lists(PEERS, min_size=1, max_size=5))
 def test_the_denied_are_denied_for_their_first_reason_and_nobody_else_is(denied: list[DeniedPeer]) -> None:
     http = HttpRbac.parse(http_deny_peers(denied).body)

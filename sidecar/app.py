@@ -148,7 +148,8 @@ class Sidecar:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._broke)
         unclean = self._folder.enter()
-        async with self._envoy.listening(), exported(self._recorder, self._config.telemetry):
+        # Nothing waits between these and the measurer's start: whoever takes the seat has to be told to it.
+        async with exported(self._recorder, self._config.telemetry), self._envoy.listening():
             self._measurer.start(loop, self._spawned or spawn())
             self._timer.start(loop)
             self._restores.start(loop)

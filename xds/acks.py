@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from xds.ledger import blamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +19,11 @@ class StreamId:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Envoy's answer to one response. `reason` is its own text when it rejected. Envoy answers a response as a
-    whole: beside a bad resource the good ones were applied. `at` is on the server's clock. `passed_over` are the nonces
-    of earlier responses that this answers as well."""
+    """Envoy's answer to one response. `reason` is its own text when it rejected. `at` is on the server's clock.
+
+    Envoy answers a response as a whole: beside a bad resource the good ones were applied, or not. `passed_over` are the
+    nonces of earlier responses that this answers as well.
+    """
 
     stream: StreamId
     type_url: str
@@ -39,8 +42,7 @@ class Verdict:
         """Of a rejected response, the resources that the reason names; all that were sent, when it names none."""
         if self.accepted:
             return ()
-        named = (name for name in self.resources if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", self.reason))
-        return tuple(named) or self.resources
+        return blamed(self.resources, self.reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,10 @@ class DeltaStream:
             self._change(request)
         if not request.nonce:
             return None
-        return self.ledger.answered(request.nonce, request.rejection)
+        answer = self.ledger.answered(request.nonce, request.rejection)
+        if answer is not None and self._subscription.doubt_spared(answer.spared):
+            self._brought_to = None
+        return answer
 
     def due(self, edition: Edition) -> bool:
         """Whether `respond` has something to say."""

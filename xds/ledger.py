@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -47,6 +49,21 @@ class Answer:
     response: Response
     rejection: str | None
     passed_over: tuple[str, ...] = ()
+
+    @property
+    def spared(self) -> tuple[Resource, ...]:
+        """The resources of a rejected response that the reason does not blame. They may not have been applied either:
+        a value that breaks a constraint has Envoy throw away the whole response."""
+        if self.rejection is None or self.response.heartbeat:
+            return ()
+        guilty = blamed([resource.name for resource in self.response.resources], self.rejection)
+        return tuple(resource for resource in self.response.resources if resource.name not in guilty)
+
+
+def blamed(names: Sequence[str], reason: str) -> tuple[str, ...]:
+    """The names that a reason mentions; all of them, when it mentions none."""
+    mentioned = (name for name in names if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", reason))
+    return tuple(mentioned) or tuple(names)
 
 
 @dataclass(slots=True)

@@ -108,7 +108,11 @@ class SotwStream:
         # A changed list of names repeats the last nonce: only the version sent, or an error, answers.
         if sent is None or (request.rejection is None and request.version != sent.version):
             return None
-        return self.ledger.answered(request.nonce, request.rejection, for_all_before=True)
+        answer = self.ledger.answered(request.nonce, request.rejection, for_all_before=True)
+        # A response in full would bring the bad one again.
+        if answer is not None and not self._full_state and self._subscription.doubt_spared(answer.spared):
+            self._brought_to = None
+        return answer
 
     def _means_everything(self, names: tuple[str, ...]) -> bool:
         return WILDCARD in names or (not (names or self._named) and self._full_state)

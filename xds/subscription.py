@@ -70,6 +70,13 @@ class Subscription:
         if name in self.known or name in under_way:
             self.known[name] = _UNCERTAIN
 
+    def doubt_spared(self, spared: Iterable[Resource]) -> bool:
+        """Have these told again, where nothing newer was told since; whether there were any."""
+        late = [resource.name for resource in spared if self.known.get(resource.name) == resource.version]
+        for name in late:
+            self.doubt(name)
+        return bool(late)
+
     def replace(self, names: Iterable[str], *, wildcard: bool) -> None:
         """Want exactly these names. Raises StreamError beyond MAX_NAMES."""
         self.names.clear()

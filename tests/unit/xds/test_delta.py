@@ -264,6 +264,37 @@ def test_rejected_content_is_not_sent_again_until_it_changes() -> None:
     assert server.stream.ledger.standing_rejection(server.edition.snapshot) is None
 
 
+def test_what_came_beside_a_bad_one_is_sent_again_without_it() -> None:
+    server = DeltaTalk(A1, B1)
+    sent = server.ask("a", "b")
+    assert sent is not None
+    server.stream.receive(DeltaRequest(T, nonce=sent.nonce, rejection="a: bad"))
+    again = server.respond()
+    assert told(again) == (B1,)
+    assert again is not None
+    server.stream.receive(DeltaRequest(T, nonce=again.nonce, rejection="a: bad"))
+    assert server.respond() is None, "nobody is named that was sent, so all are blamed"
+
+
+def test_what_came_beside_a_bad_one_and_changed_since_is_not_sent_twice() -> None:
+    server = DeltaTalk(A1, B1)
+    sent = server.ask("a", "b")
+    assert sent is not None
+    server.publish(A1, Resource.of(T, "b", b"2"))
+    server.respond()
+    server.stream.receive(DeltaRequest(T, nonce=sent.nonce, rejection="a: bad"))
+    assert server.respond() is None
+
+
+def test_a_rejected_heartbeat_brings_nothing_again() -> None:
+    server = DeltaTalk(Resource.of(T, "a", b"1", ttl=3), Resource.of(T, "b", b"1", ttl=3))
+    server.accept(server.ask("a", "b"))
+    beat = server.stream.heartbeat(server.edition, "h")
+    assert beat is not None
+    server.stream.receive(DeltaRequest(T, nonce=beat.nonce, rejection="a: bad"))
+    assert server.respond() is None
+
+
 def test_a_heartbeat_sends_in_full_what_has_a_lifetime_and_nothing_else() -> None:
     beating = Resource.of(T, "a", b"1", ttl=3)
     server = DeltaTalk(beating, B1)

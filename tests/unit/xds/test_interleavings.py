@@ -175,7 +175,8 @@ class Interleavings(RuleBasedStateMachine):
     def client_reads(self, accept: bool) -> None:
         if self.down:
             response = self.down.popleft()
-            rejection = None if accept or not self.rejecting else "bad"
+            blamed = response.resources[0].name if response.resources else "it"
+            rejection = None if accept or not self.rejecting else f"{blamed}: bad"
             self.said[response.nonce] = rejection
             self.take(response, rejection)
             self.pump()

@@ -97,6 +97,19 @@ def test_a_rejection_that_crosses_a_later_response_is_heard() -> None:
     assert server.stream.ledger.standing_rejection(server.edition.snapshot) == answer
 
 
+def test_what_came_beside_a_bad_one_is_sent_again_without_it_but_for_types_told_in_full() -> None:
+    server = SotwTalk(A1, B1)
+    sent = server.ask("a", "b")
+    assert sent is not None
+    server.stream.receive(SotwRequest(T, ("a", "b"), "", sent.nonce, "a: bad"))
+    assert told(server.respond()) == (B1,)
+    in_full = SotwTalk(Resource.of(LISTENER, "a", b""), Resource.of(LISTENER, "b", b""), type_url=LISTENER)
+    sent = in_full.ask()
+    assert sent is not None
+    in_full.stream.receive(SotwRequest(LISTENER, (), "", sent.nonce, "a: bad"))
+    assert in_full.respond() is None
+
+
 def test_a_client_that_passes_over_a_response_answers_it_by_the_next() -> None:
     server = SotwTalk(A1)
     first = server.ask("a")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
+import ssl
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,7 @@ from typing import Protocol, Self
 import h2.config
 import h2.connection
 import h2.events
+from cryptography import x509
 
 from proofbeat.demo.load import now
 
@@ -209,6 +211,29 @@ class Upload(_Connected):
         chunk = await self._reader.readexactly(size)
         await self._reader.readexactly(2)
         return chunk
+
+
+class Silent(_Connected):
+    """A connection that says nothing until it asks who is there, in a TLS handshake; it has no certificate itself."""
+
+    @classmethod
+    async def open(cls, host: str, port: int) -> Self:
+        return await cls.connected(host, port)
+
+    async def ask(self) -> None:
+        await self.offered()
+
+    async def offered(self) -> tuple[str, ...]:
+        """The URI names in the certificate that it is shown."""
+        anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+        await self._writer.start_tls(anybody)
+        shown = x509.load_der_x509_certificate(self._writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+        try:
+            names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            return ()
+        return tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
 
 
 async def uploaded(host: str, port: int) -> float:

@@ -13,6 +13,7 @@ from proofbeat.demo.load import Record, now
 from tests.system.closing.clients import ENDED, Client, Http2, KeptAlive, Tcp, Upload, WebSocket
 
 ANSWER_SECONDS = 2.0
+PATIENCE = 30.0
 PAUSE = 0.01
 ABREAST = 8
 _STAMP = struct.Struct("<d")
@@ -79,7 +80,7 @@ class Traffic:
         await self._until(lambda: self.ledger.refused_after(self.all, since) is not None)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not condition():
                 self._news.clear()
                 await self._news.wait()
@@ -118,7 +119,6 @@ class Rush:
 
     way: Way
     echoed: list[float] = field(default_factory=list)
-    opened: int = 0
     _open: set[asyncio.Transport] = field(default_factory=set)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -136,7 +136,6 @@ class Rush:
             except OSError:
                 await asyncio.sleep(PAUSE)
                 continue
-            self.opened += 1
             await one.answered.wait()
 
     def say(self) -> None:
@@ -144,9 +143,16 @@ class Rush:
         for transport in self._open:
             transport.write(_STAMP.pack(now()))
 
+    async def until_under_way(self) -> None:
+        """Until each lane has been answered, on the average."""
+        await self._until(lambda: len(self.echoed) >= ABREAST)
+
     async def until_none_is_open(self) -> None:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            while self._open:
+        await self._until(lambda: not self._open)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
                 self._news.clear()
                 await self._news.wait()
 
@@ -156,6 +162,10 @@ class Rush:
 
     def _joined(self, transport: asyncio.Transport) -> None:
         self._open.add(transport)
+
+    def _echoed(self, sent: float) -> None:
+        self.echoed.append(sent)
+        self._news.set()
 
     def _left(self, transport: asyncio.Transport) -> None:
         self._open.discard(transport)
@@ -179,7 +189,7 @@ class _One(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard += data
         while len(self._heard) >= _STAMP.size:
-            self._rush.echoed += _STAMP.unpack_from(self._heard)
+            self._rush._echoed(*_STAMP.unpack_from(self._heard))
             self._heard = self._heard[_STAMP.size :]
         self.answered.set()
 
@@ -190,7 +200,7 @@ class _One(asyncio.Protocol):
 
 async def all_end(idle: Sequence[Client]) -> None:
     """Each ends by itself: nobody says anything over it."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         for client in idle:
             await client.over()
             client.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.closing.clients import ENDED, KeptAlive, Tcp
+from tests.system.closing.clients import ENDED, KeptAlive, Silent, Tcp
 from tests.system.closing.service import Service as Application
 from tests.system.xds.facts import HTTP, TCP, World, described, filters, identity, world
 from tests.system.xds.pki import Authority, client_context, server_context
@@ -86,6 +86,30 @@ def test_a_new_call_under_poison_is_still_served_over_a_pooled_connection(at: Wo
         assert await at.serves(KeptAlive, HTTP)
 
     at.tells(story)
+
+
+def test_a_connection_that_was_accepted_before_poison_shakes_hands_under_the_old_certificate_after_it(
+    at: World,
+) -> None:
+    """Why a closing sweeps once more after Envoy has acknowledged."""
+
+    async def story() -> None:
+        accepted = await at.proxy.stat(active(at))
+        silent = await Silent.open(LOCALHOST, at.inbound)
+        async with asyncio.timeout(PATIENCE):
+            while await at.proxy.stat(active(at)) <= accepted:  # noqa: ASYNC110 -- Envoy has no event for it
+                await asyncio.sleep(0.01)
+        await at.accepted(poisoned(at))
+        with pytest.raises(ENDED):
+            await call_once(at.inbound, at.caller())
+        assert await silent.offered() == (SPIFFE_ID,)
+        silent.close()
+
+    at.tells(story)
+
+
+def active(at: World) -> str:
+    return f"listener.127.0.0.1_{at.inbound}.downstream_cx_active"
 
 
 def test_an_invalid_poison_is_rejected_and_the_old_certificate_serves(at: World) -> None:

@@ -1,9 +1,10 @@
 """The client's end: opens connections of one kind, and tells when the last of them was cut.
 
 A process of its own around epoll(7), because what is measured is milliseconds over a thousand connections: the time of
-an end is read when the kernel names the sockets, before any of them is looked at. Reads a JSON order a line on stdin,
-`{"kind", "address", "port", "count"}` or `{"drop": true}`; writes `{"held"}` when all are open, and
-`{"ended", "last", "left"}` when none is left or what is left was dropped. last: CLOCK_BOOTTIME seconds.
+an end is read when the kernel names the sockets, before any of them is looked at. Reads a JSON object a line on stdin,
+an `Order` or `{"drop": true}`. Writes `{"held"}` when all are open, or `{"refused"}` where one could not be opened and
+all were given up; and `{"ended", "last", "left"}` when none is left, or what was left is dropped. last: CLOCK_BOOTTIME
+seconds.
 """
 
 from __future__ import annotations
@@ -46,10 +47,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
+    """attempt: the next one is slower."""
+
     kind: Kind
     address: str
     port: int
     count: int
+    attempt: int = 0
 
     def dump(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -70,7 +74,7 @@ class Tcp:
 
     waits_for_others = False
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, order: Order) -> None:
         self.heard = b""
 
     def opening(self) -> bytes:
@@ -111,9 +115,9 @@ class WebSocket(Tcp):
 class Kept(WebSocket):
     waits_for_others = True
 
-    def __init__(self, count: int) -> None:
-        super().__init__(count)
-        self._path = TOGETHER + b"%d" % count
+    def __init__(self, order: Order) -> None:
+        super().__init__(order)
+        self._path = TOGETHER + b"%d/%d" % (order.count, order.attempt)
 
     def opening(self) -> bytes:
         return b"GET %s HTTP/1.1\r\nhost: bench\r\n\r\n" % self._path
@@ -123,8 +127,8 @@ class Kept(WebSocket):
 
 
 class Stream(Tcp):
-    def __init__(self, count: int) -> None:
-        super().__init__(count)
+    def __init__(self, order: Order) -> None:
+        super().__init__(order)
         self._frames = Frames()
         self._owed = b""
 
@@ -168,33 +172,42 @@ class Holder:
         self._opening: set[int] = set()
         self._begun = self._ended = 0
         self._last = 0.0
+        self._unread = b""
+        self._ending = False
 
     def run(self) -> None:
-        """Until stdin ends. Raises ConnectionError where a connection cannot be opened."""
-        orders = b""
-        while True:
+        """Until stdin ends."""
+        while not self._ending:
             more = self._begun < self._order.count
-            events = self._epoll.poll(PACE_SECONDS if more else None)
+            events = self._epoll.poll(PACE_SECONDS * 2**self._order.attempt if more else None)
             at = now()
-            for descriptor, _ in events:
-                if descriptor == sys.stdin.fileno():
-                    if not (read := os.read(descriptor, 4096)):
-                        return
-                    *lines, orders = (orders + read).split(b"\n")
-                    for line in lines:
-                        self._take(json.loads(line))
-                elif descriptor in self._sockets:
-                    self._hear(descriptor, at)
-            self._open_more()
+            # What an exception leaves unread, epoll names again.
+            try:
+                for descriptor, _ in events:
+                    if descriptor == sys.stdin.fileno():
+                        self._read_orders()
+                    elif descriptor in self._sockets:
+                        self._hear(descriptor, at)
+                self._open_more()
+            except ConnectionError as refused:
+                self._begun = self._order.count
+                self._forget_all()
+                self._tell({"refused": str(refused)})
+
+    def _read_orders(self) -> None:
+        read = os.read(sys.stdin.fileno(), 4096)
+        self._ending = not read
+        *lines, self._unread = (self._unread + read).split(b"\n")
+        for line in lines:
+            self._take(json.loads(line))
 
     def _take(self, order: dict[str, Any]) -> None:
         if order.get("drop"):
             left = len(self._sockets)
-            for descriptor in tuple(self._sockets):
-                self._forget(descriptor)
+            self._forget_all()
             self._over(left)
         else:
-            self._order = Order(Kind(order["kind"]), order["address"], order["port"], order["count"])
+            self._order = Order(**{**order, "kind": Kind(order["kind"])})
             self._begun = self._ended = 0
 
     def _open_more(self) -> None:
@@ -205,7 +218,7 @@ class Holder:
             self._begun += 1
             made = socket.create_connection((self._order.address, self._order.port))
             made.setblocking(False)
-            talk = talks(self._order.count)
+            talk = talks(self._order)
             made.send(talk.opening())
             self._sockets[made.fileno()] = made, talk
             self._opening.add(made.fileno())
@@ -225,6 +238,8 @@ class Holder:
                 if self._begun == self._order.count and not self._opening:
                     self._tell({"held": self._begun})
         elif not data or talk.ends(data):
+            if self._opening or self._begun < self._order.count:
+                raise ConnectionError("a connection was cut while others were still being opened")
             self._forget(descriptor)
             self._ended += 1
             self._last = at
@@ -236,6 +251,10 @@ class Holder:
 
     def _over(self, left: int) -> None:
         self._tell({"ended": self._ended, "last": self._last, "left": left})
+
+    def _forget_all(self) -> None:
+        for descriptor in tuple(self._sockets):
+            self._forget(descriptor)
 
     def _forget(self, descriptor: int) -> None:
         connection, _ = self._sockets.pop(descriptor)
@@ -249,7 +268,4 @@ def _tell(line: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        Holder(_tell).run()
-    except ConnectionError as refused:
-        sys.exit(f"holder: {refused}")
+    Holder(_tell).run()

@@ -7,6 +7,7 @@ import json
 import resource
 import shutil
 import sys
+from dataclasses import replace
 from typing import Any
 
 from attestation.errors import Unavailable
@@ -17,6 +18,7 @@ from proofbeat.demo.layout import Layout
 from proofbeat.demo.scene import Scene, Standing
 
 OPENED_WITHIN = 60.0
+ATTEMPTS = 3
 Line = dict[str, Any]
 
 
@@ -53,13 +55,14 @@ class Holding:
         self.told = told
 
     async def hold(self, order: Order) -> None:
-        """Returns when all are open. Raises Unavailable."""
-        self._write(order.dump())
-        line = await heard(self.told, OPENED_WITHIN)
-        if line is None or line.get("held") != order.count:
-            raise Unavailable(
-                f"{order.count} connections ({order.kind}) could not be opened: {line}", where="bench cut"
-            )
+        """Returns when all are open; a busy machine's proxies get more than one try. Raises Unavailable."""
+        line: Line | None = None
+        for attempt in range(ATTEMPTS):
+            self._write(replace(order, attempt=attempt).dump())
+            line = await heard(self.told, OPENED_WITHIN)
+            if line == {"held": order.count}:
+                return
+        raise Unavailable(f"{order.count} connections ({order.kind}) could not be opened: {line}", where="bench cut")
 
     async def drop(self) -> int:
         """Closes what is still open, and says how many those were."""

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 HOLD = b"hold"
 """What a TCP connection that is to be held begins with."""
 TOGETHER = b"/together/"
-"""GETs of this path and a number are answered once so many wait: each needs a connection of its own all the way."""
+"""GETs of this path, a number and anything more are answered once so many of the same path wait: each of them needs a
+connection of its own all the way."""
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0x1, 0x3, 0x4, 0x6, 0x7  # RFC 9113 section 6
@@ -62,12 +63,12 @@ def replied(kind: int, flags: int, payload: bytes) -> bytes:
 
 
 class Held:
-    """What is held, and when the last of it ended. waiting: who asked for TOGETHER."""
+    """What is held, and when the last of it ended. waiting: who asked for TOGETHER, by path."""
 
     def __init__(self) -> None:
         self._open: set[object] = set()
         self._ended = 0
-        self.waiting: list[asyncio.Transport] = []
+        self.waiting: dict[bytes, list[asyncio.Transport]] = {}
 
     def began(self, what: object) -> None:
         self._open.add(what)
@@ -149,12 +150,11 @@ class Web(Connection):
                 b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
             )
         elif path.startswith(TOGETHER):
-            waiting = self.held.waiting
+            waiting = self.held.waiting.setdefault(path, [])
             waiting.append(self.transport)
-            if len(waiting) == int(path.removeprefix(TOGETHER)):
-                for transport in waiting:
+            if len(waiting) == int(path.split(b"/")[2]):
+                for transport in self.held.waiting.pop(path):
                     transport.write(_PAGE)
-                waiting.clear()
         else:
             self.transport.write(_PAGE)
 

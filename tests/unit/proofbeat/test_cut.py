@@ -68,6 +68,25 @@ def test_the_service_tells_when_the_last_held_one_has_ended(kind: Kind) -> None:
     asyncio.run(_until_the_client_drops(kind))
 
 
+def test_a_client_that_is_refused_says_so_and_takes_the_next_order() -> None:
+    asyncio.run(_refused_at_first())
+
+
+async def _refused_at_first() -> None:
+    async with asyncio.timeout(30):
+        with _free_ports() as (http, tcp):
+            client = await _started("-P", "-m", "proofbeat.bench.cut.holder")
+        assert client.stdin is not None
+        client.stdin.write(Order(Kind.TCP, ADDRESS, tcp, COUNT).dump())
+        assert "refused" in await _told(client)
+        web = await _started(service.__file__, "web", ADDRESS, str(http), str(tcp))
+        assert web.stdout is not None
+        assert await web.stdout.readline() == b"web serves\n"
+        client.stdin.write(Order(Kind.TCP, ADDRESS, tcp, COUNT, attempt=1).dump())
+        assert await _told(client) == {"held": COUNT}
+        await _end(web, client)
+
+
 async def _until_the_service_is_killed(kind: Kind) -> None:
     async with asyncio.timeout(30):
         web, client = await _held(kind)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from xds.ledger import Answer, Edition, Ledger, Response
 from xds.messages import DeltaRequest
-from xds.subscription import FULL_STATE_TYPES, Subscription
+from xds.subscription import FULL_STATE_TYPES, WILDCARD, Subscription
 from xds.ttl import expiring
 
 
@@ -111,7 +111,9 @@ class DeltaStream:
         # still under way: it must be told again, be it of the content or of its absence.
         under_way = self.ledger.names_under_way()
         had_everything = self._subscription.wildcard
-        for name in request.subscribe:
+        everything_anew = WILDCARD in request.subscribe and not had_everything
+        forgotten = under_way - self._subscription.known.keys() if everything_anew else ()
+        for name in (*request.subscribe, *forgotten):
             self._subscription.doubt(name, under_way)
         self._subscription.subscribe(request.subscribe)
         self._subscription.unsubscribe(request.unsubscribe)

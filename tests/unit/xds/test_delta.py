@@ -222,6 +222,16 @@ def test_who_asks_for_everything_later_learns_that_there_is_nothing() -> None:
     assert told(server.ask("*")) == ()
 
 
+def test_a_star_taken_up_again_while_a_response_is_under_way_is_told_what_of_that_is_gone() -> None:
+    server = DeltaTalk(A1, B1)
+    server.ask("*")  # the client has not read the answer when it changes its mind twice
+    server.ask(without=("*",))
+    server.publish(B1)
+    response = server.ask("*")
+    assert response is not None
+    assert (response.resources, response.removed) == ((B1,), ("a",))
+
+
 def test_an_accepted_response_is_answered_by_its_nonce_once() -> None:
     server = DeltaTalk(A1)
     sent = server.ask("a")

@@ -20,8 +20,9 @@ milliseconds, and a handshake begun in between would live on under the old certi
 VERIFY_WITHIN = 0.25
 """Seconds that the sweeps after it may take together; a dump of thousands of connections takes tens of milliseconds."""
 
-QUIT_GRACE = 0.1
-"""Seconds between asking Envoy to quit and killing it: it is gone within 10 ms, with a thousand connections in 120."""
+QUIT_GRACE = 0.25
+"""Seconds between asking Envoy to quit and killing it: it is gone within 10 ms, with a thousand connections in 120, and
+a busy machine takes its time."""
 
 DEATH_WITHIN = 0.5
 """Seconds after which a killed process that is still there counts as one that cannot be killed."""

@@ -136,8 +136,10 @@ def _described(folder: Path, app_http: int, app_tcp: int) -> tuple[DeliverySetti
 
 
 @asynccontextmanager
-async def served(folder: Path, *, poisoned: Callable[[float], Poison] = poison.make) -> AsyncIterator[Served]:
-    """Everything up and closed. poisoned: makes the poison."""
+async def served(
+    folder: Path, *, poisoned: Callable[[float], Poison] = poison.make, silent: bool = False
+) -> AsyncIterator[Served]:
+    """Everything up and closed. poisoned: makes the poison. silent: it is not served before the first closing."""
     service = Service()
     app_http = await asyncio.start_server(service.http, LOCALHOST, 0)
     app_tcp = await asyncio.start_server(service.echo, LOCALHOST, 0)
@@ -169,7 +171,7 @@ async def served(folder: Path, *, poisoned: Callable[[float], Poison] = poison.m
         order=measurer.send,
         tell=lambda told: made.tell(told),
         escalate_after=ESCALATE,
-        silent=False,
+        silent=silent,
         admin=folder / "admin.sock",
     )
     delivery.start()

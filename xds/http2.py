@@ -202,14 +202,15 @@ class Http2Connection:
 
     def _pump(self, stream: _Stream) -> None:
         """Finish what the stream began to write, then write what it has to say now."""
-        if not self._open(stream.id) or not self._write(stream):
+        if not self._open(stream.id) or (stream.rest and not self._write(stream)):
             return
         try:
             stream.rest = stream.messages.next_message() or b""
         except StreamError as broken:
             self._finish(stream, trailers(broken.status, str(broken)))
             return
-        self._write(stream)
+        if stream.rest:
+            self._write(stream)
 
     def _write(self, stream: _Stream) -> bool:
         """Write what the windows allow of a stream's rest; whether nothing is left of it."""

@@ -242,6 +242,7 @@ _FILTER_MESSAGES: Final = {
         Field(16, "forward_client_cert_details", "enum " + _HCM + "ForwardClientCertDetails"),
         Field(17, "set_current_client_cert_details", _HCM + "ClientCertDetails"),
         Field(23, "upgrade_configs", _HCM + "UpgradeConfig", repeated=True),
+        Field(26, "delayed_close_timeout", _DURATION),
         Field(35, "common_http_protocol_options", _CORE + "HttpProtocolOptions"),
         Field(38, "local_reply_config", _HCM + "LocalReplyConfig"),
     ),

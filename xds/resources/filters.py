@@ -41,6 +41,10 @@ _LOG_FIELDS = {
     "duration_ms": "%DURATION%",
 }
 
+_LAST_WORDS = "0.05s"
+"""Between Envoy's last answer on a connection and its end: whoever is refused in the middle of an upload reads why. By
+default it is a second, in which a WebSocket whose other half is gone stays open and carries nothing."""
+
 _DENIALS: Json = {
     "mappers": [
         {
@@ -100,6 +104,7 @@ def http_filters(chain: Chain) -> list[Json]:
         **_routes(chain),
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "local_reply_config": _DENIALS,
+        "delayed_close_timeout": _LAST_WORDS,
     }
     if chain.max_connection is not None:
         manager["common_http_protocol_options"] = {"max_connection_duration": chain.max_connection}

@@ -1,5 +1,5 @@
 # Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
-.PHONY: demo test setup lint unit system test-bare bench bench-peers clean
+.PHONY: demo test setup lint unit system test-bare bench bench-peers fuzz clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?=

@@ -7,8 +7,6 @@ import hashlib
 Digest = str
 """64 lower-case hex characters: SHA-256 of a file's content, or `tagged` of one of our structures."""
 
-EMPTY_CONTENT: Digest = hashlib.sha256(b"").hexdigest()
-
 
 def of_content(content: bytes) -> Digest:
     """What `sha256sum` prints for these bytes."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from attestation.digests import Digest
 from attestation.errors import InvalidConfiguration, Unavailable
+from policies.appraise.allowing import OTHER_PROXIES
 
 _ELF = b"\x7fELF"
 _EXECUTE_ONLY = 0o111
@@ -63,7 +64,7 @@ def referenced(program: Path) -> dict[str, tuple[Digest, ...]]:
             file.seek(0)
             found = hashlib.file_digest(file, "sha256").hexdigest()
         said = version(program)
-        return {said if re.fullmatch(r"\d+\.\d+\.\d+", said) else "other": (found,)}
+        return {said if re.fullmatch(r"\d+\.\d+\.\d+", said) else OTHER_PROXIES: (found,)}
     except OSError as error:
         raise InvalidConfiguration(
             f"this Envoy cannot be read and run: {error.strerror}", where=str(program), mend=mend

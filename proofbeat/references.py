@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from attestation import manifest, processes
@@ -98,17 +98,6 @@ async def build(name: str, pid: int, include: tuple[str, ...], volatile: tuple[s
 def with_proxies(values: ReferenceValues, proxies: Mapping[str, tuple[Digest, ...]]) -> ReferenceValues:
     """The same, and these Envoys may hold the key. proxies: version -> digests."""
     return values.model_copy(update={"spec": values.spec.model_copy(update={"proxies": dict(proxies)})})
-
-
-def merged(name: str, parts: Iterable[ReferenceValues]) -> ReferenceValues:
-    """Everything that any of the parts allows."""
-    files: dict[str, FileReference] = {}
-    executables: dict[str, tuple[str, ...]] = {}
-    for part in parts:
-        files.update(part.spec.files)
-        for path, digests in part.spec.executables.items():
-            executables[path] = tuple(dict.fromkeys((*executables.get(path, ()), *digests)))
-    return ReferenceValues(metadata=Metadata(name=name), spec=ReferenceSpec(files=files, executables=executables))
 
 
 def _spec(bodies: Mapping[Layer, bytes]) -> ReferenceSpec:

@@ -443,7 +443,7 @@ def _authority(config: SidecarConfig) -> AuthorityEndpoint:
         raise InvalidConfiguration(
             f"the authority's trust bundle cannot be read: {error.strerror}",
             where=str(bundle),
-            mend="Copy the authority's bundle.pem there.",
+            mend="Copy the root.pem of the authority's `ca.folder` there.",
         ) from error
 
 

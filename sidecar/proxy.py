@@ -16,11 +16,11 @@ from attestation.layers import Layer
 from attestation.observation import Observation
 from attestation.proxy import Delivered, Denial, Known, Proxy, ProxyProcess
 from xds.acks import Verdict
-from xds.messages import LISTENER, SECRET, TYPED_EXTENSION_CONFIG
+from xds.messages import LISTENER, SECRET
 from xds.peer import Peer
+from xds.resources.ecds import EXTENSION_CONFIG_TYPE
 from xds.snapshot import type_url
 
-FILTER_TYPE = type_url(TYPED_EXTENSION_CONFIG)
 _EXPOSING: Mapping[Delivered, str] = {
     Delivered.SECRETS: type_url(SECRET),
     Delivered.EVERYTHING: type_url(LISTENER),
@@ -43,7 +43,7 @@ class Answers:
     exposed_at: float | None = None
 
     def take(self, verdict: Verdict) -> None:
-        if verdict.type_url == FILTER_TYPE:
+        if verdict.type_url == EXTENSION_CONFIG_TYPE:
             self._filters_answered(verdict)
         elif verdict.type_url == _EXPOSING[self.delivered] and verdict.accepted:
             self.exposing.difference_update(verdict.removed)

@@ -20,7 +20,6 @@ from attestation.spiffe import SpiffeId
 from authority.issuer import ca as authorities
 from authority.issuer.ca import Ca
 
-MOST_SERIAL_BITS = 159
 _ORGANISATION = "Proofbeat"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -82,10 +81,6 @@ class Files:
             NAME, Layer.FILES, self._watch.mechanism, LATENCY_MS, self._running, self._lost, self._refusal
         )
 
-    def watch_mounts(self, mountinfo: int) -> None:
-        """Measure again whenever the workload's mounts change (mountinfo in proc(5) has EPOLLPRI then)."""
-        self._loop.watch(mountinfo, lambda: self._mounts_changed(mountinfo), select.EPOLLPRI)
-
     def measure(self, not_before: float, full: bool) -> None:
         """Send an observation that begins at or after `not_before`."""
         self._requests.append(Request(not_before, full))
@@ -113,10 +108,6 @@ class Files:
             self._scanner.touch(event.folder, event.name, self._actor(event.pid))
         elif event.folder in self._tree.folders and self._tree.folders[event.folder].only is not None:
             self.measure(boottime(), full=False)  # a folder on the way to an included path went or moved
-
-    def _mounts_changed(self, mountinfo: int) -> None:
-        os.pread(mountinfo, 1, 0)
-        self.measure(boottime(), full=False)
 
     def _actor(self, pid: int) -> Actor | None:
         return Actor(pid, self._who(pid)) if pid else None

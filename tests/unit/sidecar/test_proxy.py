@@ -14,10 +14,11 @@ from attestation.facts import ProxyFact
 from attestation.layers import Layer, Method
 from attestation.observation import Observation
 from attestation.proxy import Delivered, Denial, Known, Proxy, ProxyProcess
-from sidecar.proxy import FILTER_TYPE, ProxyLayer
+from sidecar.proxy import ProxyLayer
 from xds.acks import StreamId, Verdict
 from xds.messages import LISTENER, SECRET
 from xds.peer import Peer
+from xds.resources.ecds import EXTENSION_CONFIG_TYPE
 from xds.snapshot import type_url
 
 SECRETS, LISTENERS = type_url(SECRET), type_url(LISTENER)
@@ -94,17 +95,17 @@ def test_an_envoy_with_a_certificate_has_a_while_to_ask_for_filters_and_is_then_
 def test_filters_that_are_accepted_are_in_force_also_where_only_a_heartbeat_shows_it(heartbeat: bool) -> None:
     told = seated()
     told.answer(SECRETS, "default")
-    told.answer(FILTER_TYPE, "outbound", "inbound", heartbeat=heartbeat)
+    told.answer(EXTENSION_CONFIG_TYPE, "outbound", "inbound", heartbeat=heartbeat)
     assert (told.latest.denial, told.latest.filters) == (Denial.IN_FORCE, ("inbound", "outbound"))
 
 
 def test_a_filter_that_is_refused_is_missing_at_once_until_it_is_accepted() -> None:
     told = seated()
     told.answer(SECRETS, "default")
-    told.answer(FILTER_TYPE, "inbound")
-    told.answer(FILTER_TYPE, "outbound", accepted=False)
+    told.answer(EXTENSION_CONFIG_TYPE, "inbound")
+    told.answer(EXTENSION_CONFIG_TYPE, "outbound", accepted=False)
     assert told.latest.denial is Denial.MISSING
-    told.answer(FILTER_TYPE, "outbound")
+    told.answer(EXTENSION_CONFIG_TYPE, "outbound")
     assert told.latest.denial is Denial.IN_FORCE
 
 
@@ -115,7 +116,7 @@ def test_an_envoy_that_we_deliver_everything_to_is_judged_by_its_listeners_and_r
     told.layer.look()
     assert (told.latest.denial, told.latest.resumption_off) == (Denial.PENDING, Known.YES)
     told.answer(LISTENERS, "in")
-    told.answer(FILTER_TYPE, "inbound")
+    told.answer(EXTENSION_CONFIG_TYPE, "inbound")
     assert told.latest.denial is Denial.IN_FORCE
     told.answer(LISTENERS, removed=("in",))
     assert (told.latest.denial, told.latest.filters) == (Denial.PENDING, ())
@@ -168,7 +169,7 @@ def test_an_envoy_stands_affirmed_once_it_is_read_and_as_the_affirmed_one() -> N
 def test_answers_of_an_earlier_envoy_do_not_count_for_its_successor() -> None:
     told = seated()
     told.answer(SECRETS, "default")
-    told.answer(FILTER_TYPE, "inbound")
+    told.answer(EXTENSION_CONFIG_TYPE, "inbound")
     told.seat(8)
     told.inspect(pid=8)
     assert (told.latest.denial, told.latest.filters) == (Denial.PENDING, ())

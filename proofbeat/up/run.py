@@ -58,6 +58,7 @@ async def up(wishes: Wishes) -> bool:
             try:
                 return await story.tell(mesh)
             finally:
+                story.over()
                 await mesh.end()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -73,6 +74,7 @@ class Story:
         self._tasks = tasks
         self._began = time.monotonic()
         self._open = False
+        self._over = False
         self._told_of: set[str] = set()
 
     async def tell(self, mesh: Mesh) -> bool:
@@ -145,10 +147,14 @@ class Story:
                 self._open = True
                 self._tasks.create_task(self._once_served(), name="first call")
 
+    def over(self) -> None:
+        """Nothing will be served any more: who waits for it must not wait for ever."""
+        self._over = True
+
     async def _once_served(self) -> None:
         """Envoy binds a listener a moment after it has acknowledged it; what counts is a call that is served."""
         while True:
-            if not self._open:
+            if self._over or not self._open:
                 return
             if await call(self._layout):
                 self._say("OPEN: calls are served")

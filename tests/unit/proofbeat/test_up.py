@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from attestation.errors import InvalidInput
 from policies.model.references import FileReference, ReferenceSpec
+from proofbeat.up.layout import Layout
 from proofbeat.up.learning import learned
 from proofbeat.up.listening import Port, listening
+from proofbeat.up.mesh import Program
+from proofbeat.up.run import Story, Wishes
 from proofbeat.up.scope import folders
 
 HOME, CWD = Path("/home/ada"), Path("/home/ada/shop")
@@ -88,3 +92,19 @@ def test_only_listening_sockets_of_the_program_itself_count() -> None:
 def test_every_address_of_the_second_family_is_written_as_a_configuration_takes_it() -> None:
     found = sorted(listening(TABLE_6, {"71", "72", "73"}))
     assert [str(port) for port in found] == ["[::1]:80", "[::1]:81", "127.0.0.1:82"]
+
+
+@pytest.mark.parametrize("opened_first", [True, False])
+def test_a_story_that_is_over_waits_for_no_call_to_be_served(tmp_path: Path, opened_first: bool) -> None:
+    async def scenario() -> None:
+        layout = Layout.make(tmp_path, "http", "127.0.0.1:1")  # where nobody listens
+        wishes = Wishes(Program(["x"], tmp_path, 1.0, None), (), (), 1.0, None, "http", attempt=False, as_json=True)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            story = Story(wishes, layout, ("/app",), tasks)
+            for turn in (opened_first, not opened_first):
+                if turn:
+                    story.heard({"event": "opened"})
+                else:
+                    story.over()
+
+    asyncio.run(scenario())

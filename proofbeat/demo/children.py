@@ -84,10 +84,15 @@ class Children:
         return child
 
     async def end(self) -> None:
-        """Ends all of them, last started first."""
-        for child in reversed(self._all):
-            if child.running:
-                await child.end()
+        """Ends all of them, last started first. Who is told to hurry in the middle of it kills what is left."""
+        try:
+            for child in reversed(self._all):
+                if child.running:
+                    await child.end()
+        except asyncio.CancelledError:
+            for child in self._all:
+                child.send_signal(signal.SIGKILL)
+            raise
 
     async def _listen(self, child: Child, heard: Callable[[LogLine], None]) -> None:
         stream = child.process.stderr

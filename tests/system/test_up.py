@@ -16,6 +16,8 @@ from typing import IO
 
 import pytest
 
+from tests.system.test_demo import running_below
+
 PROOFBEAT = [sys.executable, "-P", "-m", "proofbeat"]
 INTERPRETER = str(Path(sys.executable).resolve())
 SERVICE = [INTERPRETER, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
@@ -47,6 +49,7 @@ def body(url: str) -> bytes | None:
 
 @contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    before = running_below("proofbeat-up-")
     process = subprocess.Popen(
         [*PROOFBEAT, "up", *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -56,6 +59,7 @@ def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(PATIENCE)
+    assert set(running_below("proofbeat-up-")) <= set(before), "nothing is left"
 
 
 def until(lines: IO[str], wanted: str) -> str:

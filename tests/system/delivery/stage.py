@@ -140,6 +140,12 @@ class Own:
                 return False
         return True
 
+    def until_closed(self) -> None:
+        """What was told is in Envoy's socket, and in force a moment later: only calls tell when."""
+        give_up = time.monotonic() + PATIENCE
+        while not self.closed():
+            assert time.monotonic() < give_up, "calls are still served"
+
     @contextmanager
     def drifted(self) -> Iterator[int]:
         """A measured file is not as it should be. Gives how many lines had been said before."""

@@ -58,7 +58,7 @@ def test_drift_drains_where_policy_says_so_and_tamper_cuts_what_drains() -> None
         running.envoy()
         with running.stream() as stream, running.drifted() as before:
             running.scene.until("draining", after=before)
-            assert running.closed()
+            running.until_closed()
             assert not stream.ended(within=0.5)
             running.scene.workload.do(f"subprocess.run(['{shutil.which('true')}'])")
             closed_by(running, before, "verified")

@@ -11,6 +11,7 @@ from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.digests import Digest
 from attestation.facts import Actor, CollectorFact, CollectorState, FileChange, FileFact
 from attestation.layers import Layer, Method
+from attestation.manifest import DIRECTORY, FILE, HEAD, NO_DIGEST
 from attestation.manifest import digest as layer_digest
 from attestation.observation import Observation
 from measurer.channel import Channel, sealed
@@ -18,7 +19,7 @@ from measurer.clock import boottime, monotonic
 from measurer.files.events import FileEvent, Watch
 from measurer.files.fanotify import Fanotify
 from measurer.files.inotify import Inotify
-from measurer.files.manifest import DIRECTORY, FILE, HEAD, NO_DIGEST, Folder, Record, Tree
+from measurer.files.manifest import Folder, Record, Tree
 from measurer.files.patterns import Volatile
 from measurer.files.scan import Change, Scanner
 from measurer.loop import Loop

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation import manifest
-from attestation.manifest import Entry
-from measurer.files.manifest import DIRECTORY, FILE, HEAD, STAMP, Folder, Tree, split
+from attestation.manifest import DIRECTORY, FILE, HEAD, Entry
+from measurer.files.manifest import STAMP, Folder, Tree, split
 
 letters = st.binary(min_size=1, max_size=4).filter(
     lambda name: not set(name) & set(b"\0/") and name not in (b".", b"..")

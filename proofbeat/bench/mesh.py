@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from attestation.errors import Unavailable
 from proofbeat.demo.layout import Layout, Terms
-from proofbeat.demo.load import now
 from proofbeat.demo.scene import Scene
-from proofbeat.demo.watch import in_phase
+from proofbeat.ephemeral.clock import now
+from proofbeat.ephemeral.watch import in_phase
 from sidecar.freshness import Phase
 from telemetry.names import Event
 

@@ -158,6 +158,7 @@ class Layout:
 
 
 INTO_WEB, FROM_WEB = (0, 1, 2, 3), (4, 5, 6, 7)
+ALL_FLOWS = (*INTO_WEB, *FROM_WEB)
 FRESH = (1, 5)
 STREAMS, NEW_STREAMS = (2, 6), (3, 7)
 """Numbers of the flows below, by direction and by kind."""

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from attestation.errors import Unavailable
 from proofbeat import admin
-from proofbeat.demo.authority import CA_NAME
-from proofbeat.demo.children import Child, Children, LogLine
-from proofbeat.demo.load import now
-from proofbeat.demo.watch import Watch, in_phase
+from proofbeat.ephemeral import authority
+from proofbeat.ephemeral.children import Child, Children, LogLine
+from proofbeat.ephemeral.clock import now
+from proofbeat.ephemeral.watch import Watch, in_phase
 from proofbeat.up import listening
 from proofbeat.up.layout import NAME, Layout
 from proofbeat.up.listening import Port
@@ -64,10 +64,10 @@ class Mesh:
 
     async def start_authority(self) -> None:
         began = now()
-        self.layout.write_authority(CA_NAME)
+        self.layout.write_authority(authority.CA_NAME)
         child = await self._children.start(
             "authority",
-            [sys.executable, "-P", "-m", "proofbeat.demo.authority", str(self.layout.authority_config)],
+            authority.command(self.layout.authority_config),
             heard=self._authority.hear,
         )
         if await self._authority.until(Event.LISTENING, began, within=START_SECONDS) is None:

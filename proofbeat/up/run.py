@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from proofbeat.demo.authority import CA_NAME
-from proofbeat.demo.children import Child, LogLine
+from proofbeat.ephemeral.authority import CA_NAME
+from proofbeat.ephemeral.children import Child, LogLine
 from proofbeat.up import scope
 from proofbeat.up.layout import NAME, Layout
 from proofbeat.up.learning import Learned, learn

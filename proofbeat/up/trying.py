@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attestation.errors import Unavailable
-from proofbeat.demo.load import now
+from proofbeat.ephemeral.clock import now
 from proofbeat.up.layout import Layout
 
 WITHIN_SECONDS = 15.0

@@ -15,13 +15,12 @@ from pathlib import Path
 from attestation.errors import Unavailable
 from proofbeat.bench.faults.oracle import SideStory
 from proofbeat.bench.faults.plan import Target
-from proofbeat.demo.layout import FROM_WEB, INTO_WEB, Layout, Terms, flows
-from proofbeat.demo.load import now
+from proofbeat.demo.layout import ALL_FLOWS, Layout, Terms, flows
 from proofbeat.demo.scene import Scene, Standing
+from proofbeat.ephemeral.clock import now
 from sidecar.freshness import Phase
 from telemetry.names import Event
 
-ALL_FLOWS = (*INTO_WEB, *FROM_WEB)
 PAUSE = 0.02
 """Seconds between two requests of a flow: the machine is for the mesh, not for the load."""
 CA_SECONDS = 24 * 3600.0

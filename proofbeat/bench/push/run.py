@@ -19,7 +19,7 @@ from pathlib import Path
 from attestation.errors import Unavailable
 from proofbeat.bench.figures import Budget, Distribution, Figure, Report, Value
 from proofbeat.bench.push import peer
-from proofbeat.demo.children import Child, Children
+from proofbeat.ephemeral.children import Child, Children
 
 OURS, PEER = "proofbeat", "go-control-plane"
 DELTA, SOTW = "delta", "sotw"

@@ -20,7 +20,7 @@ import h2.connection
 import h2.events
 from cryptography import x509
 
-from proofbeat.demo.load import now
+from proofbeat.ephemeral.clock import now
 
 ENDED = (OSError, EOFError)
 STREAMS = 3

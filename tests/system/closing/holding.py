@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from proofbeat.demo.layout import OUT_HTTP, OUT_TCP, Layout
 from proofbeat.demo.ledger import Ledger
-from proofbeat.demo.load import Record, now
+from proofbeat.demo.load import Record
+from proofbeat.ephemeral.clock import now
 from tests.system.closing.clients import ENDED, Client, Http2, KeptAlive, Tcp, Upload, WebSocket
 
 ANSWER_SECONDS = 2.0

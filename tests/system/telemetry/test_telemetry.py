@@ -18,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proofbeat.bench import mesh
 from proofbeat.demo.layout import Terms
-from proofbeat.demo.load import now
 from proofbeat.demo.scene import Scene
+from proofbeat.ephemeral.clock import now
 from telemetry.names import Event
 
 WITHIN = 30.0

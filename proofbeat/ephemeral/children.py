@@ -1,4 +1,4 @@
-"""The demo's processes: started in one place, ended in one place, by their own descriptors and never by name."""
+"""Programs that a command runs for itself: started in one place, ended in one place, and never by name."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from sidecar.delivery.delivery import Delivery
 from sidecar.delivery.resources import Catalogue, Identity
 from sidecar.denials import Refusals, nobody
 from tests.unit.xds.grpc_client import SocketClient, Told
-from tests.unit.xds.test_server import server
+from tests.unit.xds.stage import serving
 from xds.server import Server
 
 POISON, MADE = poison.make(0.0), poison.make(1.0)
@@ -26,11 +26,11 @@ def refusing(version: int) -> Catalogue:
     return Catalogue.under(DeliverySettings(socket=Path("xds.sock")), 5.0, refusals)
 
 
-def delivering(serving: Server) -> tuple[Delivery, asyncio.Queue[int]]:
+def delivering(server: Server) -> tuple[Delivery, asyncio.Queue[int]]:
     """With what it says of versions that are carried out."""
     heard: asyncio.Queue[int] = asyncio.Queue()
     delivery = Delivery(
-        serving,
+        server,
         refusing(0),
         POISON,
         clock=clock.now,
@@ -71,8 +71,8 @@ class Envoy:
 
 def test_it_is_the_one_that_envoy_has_acknowledged(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with server(tmp_path) as serving:
-            delivery, heard = delivering(serving)
+        async with serving(tmp_path) as at:
+            delivery, heard = delivering(at.server)
             envoy = await Envoy.started(tmp_path)
             await envoy.answers()
             delivery.serve(IDENTITY, None)
@@ -95,8 +95,8 @@ def test_it_is_the_one_that_envoy_has_acknowledged(tmp_path: Path) -> None:
 
 def test_without_an_envoy_none_is_carried_out(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with server(tmp_path) as serving:
-            delivery, heard = delivering(serving)
+        async with serving(tmp_path) as at:
+            delivery, heard = delivering(at.server)
             delivery.serve(IDENTITY, None)
             delivery.refuse(refusing(3))
             assert heard.empty()
@@ -111,11 +111,11 @@ def test_without_an_envoy_none_is_carried_out(tmp_path: Path) -> None:
 
 def test_what_is_closed_stays_so_when_the_list_changes(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with server(tmp_path) as serving:
-            delivery, heard = delivering(serving)
-            before = serving.snapshot
+        async with serving(tmp_path) as at:
+            delivery, heard = delivering(at.server)
+            before = at.server.snapshot
             delivery.refuse(refusing(3))
-            assert serving.snapshot is before
+            assert at.server.snapshot is before
             assert heard.empty()
 
     asyncio.run(scenario())

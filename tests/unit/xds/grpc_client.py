@@ -157,6 +157,16 @@ class SocketClient(asyncio.Protocol):
         await self.until(lambda: len(stream.messages) >= count)
         return stream.told()[count - 1]
 
+    def said(self, stream_id: int) -> list[Told]:
+        """The responses of a stream so far."""
+        return self.grpc.streams[stream_id].told()
+
+    async def status(self, stream_id: int) -> int:
+        """How a stream ended, once it has."""
+        stream = self.grpc.streams[stream_id]
+        await self.until(lambda: stream.ended)
+        return stream.status
+
     async def subscribed(self, *names: str, path: str = DELTA_SECRETS) -> tuple[int, Told]:
         """A new stream and its first response."""
         stream_id = self.grpc.open(path)

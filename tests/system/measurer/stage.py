@@ -177,7 +177,7 @@ class Sidecar:
                 return message, body
 
     def seen(self, kind: type[M] | None = None) -> list[M]:
-        return [message for message, _ in self.inbox if kind is None or isinstance(message, kind)]  # type: ignore[misc]
+        return [message for message, _ in self.inbox if kind is None or isinstance(message, kind)]  # type: ignore[misc] # all
 
     def settle(self) -> tuple[Pinned, Covered]:
         """Wait for the answers to Scope and the first observation of both layers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -105,8 +106,8 @@ class Collector:
         return [span for _, span in self.spans if span.name == name]
 
 
-def _attributes(pairs: object) -> dict[str, str]:
-    return {each.key: each.value.string_value for each in pairs}  # type: ignore[attr-defined]
+def _attributes(pairs: Iterable[KeyValue]) -> dict[str, str]:
+    return {each.key: each.value.string_value for each in pairs}
 
 
 @contextlib.asynccontextmanager

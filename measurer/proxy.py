@@ -142,7 +142,7 @@ class ProxyLayer:
     def _tell(self, seat: Seat | None, read: Read | None, method: Method, began: float) -> None:
         self._told = read.process if read is not None else None
         if seat is None or read is None:
-            self._channel.send(Inspected(method, began, self._full_began))
+            self._channel.send(Inspected(method, began, self._full_began, pid=seat.pid if seat is not None else 0))
             return
         tracer = f"{read.tracer} {executable_of(read.tracer)}".rstrip() if read.tracer else ""
         self._channel.send(Inspected(method, began, self._full_began, read.process, seat.pid, tracer))

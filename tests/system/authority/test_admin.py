@@ -13,7 +13,7 @@ import pytest
 
 from attestation.errors import InvalidConfiguration, Unavailable
 from authority.app import Authority
-from tests.system.authority.town import attester, configured, policies, stranger, town
+from tests.system.authority.town import Attester, Town, configured, played, policies, stranger, town
 from wire.session import JoinToken
 
 
@@ -94,12 +94,11 @@ def test_a_mistake_is_answered_by_a_problem_document(
 
 
 def test_a_cause_without_words_is_refused(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with town(tmp_path) as where, attester(where, session=False) as one:
-            body = {"instance": one.instance.value, "cause": "  "}
-            assert (await ask(where.where.admin, "POST", "/admin/quarantine", body))[0] == 400
+    async def story(where: Town, one: Attester) -> None:
+        body = {"instance": one.instance.value, "cause": "  "}
+        assert (await ask(where.where.admin, "POST", "/admin/quarantine", body))[0] == 400
 
-    asyncio.run(story())
+    played(tmp_path, story, session=False)
 
 
 def test_two_authorities_do_not_share_an_admin_socket_and_a_dead_ones_is_taken_over(tmp_path: Path) -> None:

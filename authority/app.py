@@ -90,7 +90,7 @@ class Authority:
         self._nonces = Nonces(self._instances, keys, clock)
         issuer = Issuer(self._ca)
         self._denying = Denying(
-            self._store, issuer, lambda: self._rules().enforced, self._sessions.announce, clock, logs.logger()
+            self._store, issuer, lambda: self._rules().registered, self._sessions.announce, clock, logs.logger()
         )
         self._orders = Orders(
             self._store, self._instances, self._signer, clock, self._sessions.push, self._denying.changed

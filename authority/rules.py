@@ -10,6 +10,7 @@ from attestation import jws, results
 from attestation.digests import Digest
 from attestation.errors import Refused
 from attestation.spiffe import SpiffeId
+from authority.denials import Registered
 from policies.model.load import Governing, PolicySet
 from policies.model.policy import AttestationPolicy, Mode, Recovery
 from policies.model.references import ReferenceValues
@@ -76,9 +77,12 @@ class Rules:
         return {name: str(ruling.identity) for name, ruling in self._rulings.items()}
 
     @property
-    def enforced(self) -> tuple[str, ...]:
-        """The registrations whose policy enforces."""
-        return tuple(name for name, each in self._rulings.items() if each.policy.spec.mode is Mode.ENFORCE)
+    def registered(self) -> dict[str, Registered]:
+        """The registrations, as the list of denials looks at them."""
+        return {
+            name: Registered(str(ruling.identity), ruling.policy.spec.mode is Mode.ENFORCE)
+            for name, ruling in self._rulings.items()
+        }
 
     def of(self, registration: str) -> Ruling:
         """Raises Refused (registration-unknown)."""

@@ -34,6 +34,7 @@ class Event(StrEnum):
     SEVERED = "severed"
     DENIALS_LATE = "denials-late"
     DENIALS_CUT = "denials-cut"
+    ADDRESS_SPARED = "address-spared"
     REPORTED = "reported"
     COVERAGE = "coverage"
     MEASURER_LOST = "measurer-lost"

@@ -167,13 +167,22 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A live instance says that it listens at an address, where a suspect says so, too."""
+
+    address: str
+    instance: InstanceId
+    registration: str
+
+
+@dataclass(frozen=True, slots=True)
 class Suspects:
-    """Those that may hold a certificate, the latest first. claimed: addresses of theirs where a live instance says that
-    it listens, too. left_out: how many more there are.
+    """Those that may hold a certificate, the latest first. claims: to their addresses. left_out: how many more there
+    are.
     """
 
     found: tuple[Suspect, ...]
-    claimed: frozenset[str]
+    claims: tuple[Claim, ...]
     left_out: int
 
 

@@ -147,9 +147,13 @@ class Store:
         """Notes where an instance says that its Envoy listens. Returns all that it counts as saying."""
         return await self._writer.run(lambda db: denied.listens(db, instance, addresses))
 
-    async def suspects(self, enforced: Collection[str], *, now_ms: int, over_ms: int) -> Suspects:
+    async def suspects(
+        self, enforced: Collection[str], unenforced: Collection[str], *, now_ms: int, over_ms: int
+    ) -> Suspects:
         """Who is quarantined under a policy that enforces, and may hold a certificate (authority/store/denied.py)."""
-        return await self._writer.run(lambda db: denied.suspects(db, enforced, now_ms=now_ms, over_ms=over_ms))
+        return await self._writer.run(
+            lambda db: denied.suspects(db, enforced, unenforced, now_ms=now_ms, over_ms=over_ms)
+        )
 
     async def denials_version(self, digest: Digest, now_ms: int) -> Listed:
         """Of the list with this digest: a new version whenever it is not the last one's. Never goes back."""

@@ -70,6 +70,7 @@ def access_log(data: bytes) -> None:
 def _told(kind: int) -> bytes:
     entry = {
         "downstream_remote_address": {"socket_address": {"address": "192.0.2.7", "port_value": 40_001}},
+        "downstream_local_address": {"socket_address": {"address": "192.0.2.1", "port_value": 9443}},
         "tls_properties": {"peer_certificate_properties": {"subject": SUBJECT}},
         "access_log_type": kind,
     }

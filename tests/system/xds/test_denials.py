@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,6 +32,7 @@ from tests.system.xds.rig import (
     call_once,
     describe,
     envoy,
+    free_port,
     make_server,
     until,
 )
@@ -113,15 +115,18 @@ def scene(
     app: int | None = None,
     peers: tuple[HostPort, ...] = (),
     health_check: bool = False,
+    ports: int = 1,
 ) -> Callable[[], Awaitable[None]]:
-    """peers: of its one upstream, by default its own port."""
+    """peers: of its one upstream, by default its own port. ports: at how many it is called."""
 
     async def scenario() -> None:
         async with application() as small, make_server(folder / "xds.sock", Events()) as server:
             description = describe(folder, app or small, protocol=protocol)
             upstream = description.service.upstreams[0]
             upstream = replace(upstream, peers=peers or upstream.peers, health_check=health_check)
-            service = replace(description.service, upstreams=(upstream,))
+            inbound = description.service.inbound
+            inbound += tuple(replace(inbound[0], listen=HostPort(LOCALHOST, free_port())) for _ in range(1, ports))
+            service = replace(description.service, inbound=inbound, upstreams=(upstream,))
             description = replace(description, service=service)
             server.publish(served(service))
             contexts = tuple(client_context(leaf, AUTHORITY.bundle_pem, folder) for leaf in LEAVES)
@@ -238,6 +243,35 @@ def test_the_server_knows_which_tcp_connections_are_whose_from_their_handshakes_
         assert len(present) == len(callers) - 1
 
     asyncio.run(scene(tmp_path, story, "tcp")())
+
+
+def test_from_one_end_two_ports_are_called_and_each_connection_is_known_until_its_own_end(tmp_path: Path) -> None:
+    async def story(at: Scene) -> None:
+        present = at.server.callers
+        ports = tuple(each.listen.port for each in at.service.inbound)
+        first, second = await from_one_end(ports, at.contexts)
+        assert [(await caller.get()).status for caller in (first, second)] == [200, 200]
+        where = (HostPort(LOCALHOST, first.port),)
+        both = {subject(instance) for instance in INSTANCES[:2]}
+        await until(lambda: all(present.named({each}) == where for each in both))
+        await second.close()
+        await until(lambda: len(present) == 1)
+        assert present.named({subject(INSTANCES[0])}) == where
+
+    asyncio.run(scene(tmp_path, story, "tcp", ports=2)())
+
+
+async def from_one_end(ports: tuple[int, ...], contexts: tuple[ssl.SSLContext, ...]) -> list[Caller]:
+    """A caller of each port, all from one port of ours, each with its own certificate."""
+    callers: list[Caller] = []
+    for port, context in zip(ports, contexts, strict=False):
+        ours = socket.socket()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        ours.bind((LOCALHOST, callers[0].port if callers else 0))
+        ours.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(ours, (LOCALHOST, port))
+        callers.append(Caller(*await asyncio.open_connection(sock=ours, ssl=context, server_hostname="")))
+    return callers
 
 
 def test_a_revoked_caller_shakes_no_hands_any_more_and_the_listener_says_whose_they_were(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from sidecar.denials import Refusals, addresses_of, nobody
 from sidecar.freshness import Lease
 from sidecar.keysocket import KeySocket
 from sidecar.ownenvoy import Launch, OwnEnvoy
+from sidecar.peers import Peers
 from sidecar.proxy import ProxyLayer
 from sidecar.telling import Telling
 from xds.acks import Verdict
@@ -67,6 +68,7 @@ class Envoy:
         self._keys.server.callers.on_connected = self._connected
         service = settings.service
         self._described = service.described(SecretNames()) if service is not None else None
+        self._peers = Peers.of(settings.peers)
         self._deadman = _UNTIL_ENROLLED.deadman
         self._refusals = nobody()
         self._severing = Severing(lambda message: order(message, None), telling.severed)
@@ -196,7 +198,8 @@ class Envoy:
 
     def _sever(self) -> None:
         """Whatever is open to the denied, whoever opened it."""
-        called = self._refusals.addresses(self._described)
+        ours = self._described
+        called = self._refusals.addresses(ours) if ours is not None else self._refusals.among(self._peers)
         calling = addresses_of(self.server.callers.named(self._refusals.subjects))
         self._severing.begin((*calling, *called))
 

@@ -55,14 +55,17 @@ class Ports:
     def free(cls) -> Ports:
         return cls(free_port(), free_port(), free_port(), (free_port(), free_port()))
 
-    def settings(self, app: int) -> dict[str, Any]:
+    def settings(self, app: int, mode: Mode) -> dict[str, Any]:
+        peers = [f"{LOCALHOST}:{port}" for port in self.shops]
+        return {"mode": "sds", "peers": peers} if mode == "sds" else self._delivered(app, peers)
+
+    def _delivered(self, app: int, peers: list[str]) -> dict[str, Any]:
         """Of an Envoy that is delivered everything."""
         callers = [SHOP]
         inbound = [
             {"listen": f"{LOCALHOST}:{port}", "app": f"{LOCALHOST}:{app}", "protocol": protocol, "callers": callers}
             for port, protocol in ((self.http, "http"), (self.tcp, "tcp"))
         ]
-        peers = [f"{LOCALHOST}:{port}" for port in self.shops]
         upstream = {"name": "shop", "listen": f"{LOCALHOST}:{self.out}", "peers": peers, "identities": callers}
         return {
             "mode": "xds",
@@ -101,17 +104,18 @@ class Shop:
 
 @dataclass(frozen=True)
 class Play:
-    """at: our own side. good, bad: two instances of one identity."""
+    """at: our own side. app: where our workload listens. good, bad: two instances of one identity."""
 
     at: Scene
     ports: Ports
+    app: int
     good: Shop
     bad: Shop
 
 
 def played(mode: Mode, story: Callable[[Play], Coroutine[Any, Any, None]]) -> None:
     ports, app = Ports.free(), free_port()
-    with scene(delivery=ports.settings(app) if mode == "xds" else {"mode": "sds"}, also=SHOPS) as at:
+    with scene(delivery=ports.settings(app, mode), also=SHOPS) as at:
         at.until("started")
         folder = at.folder / "keys"
         if mode == "sds":
@@ -124,7 +128,7 @@ def played(mode: Mode, story: Callable[[Play], Coroutine[Any, Any, None]]) -> No
                 _shop(at, 2, ports.shops[1]) as good,
             ):
                 with _envoy(folder):
-                    await story(Play(at, ports, good, bad))
+                    await story(Play(at, ports, app, good, bad))
 
         asyncio.run(scenario())
 
@@ -191,6 +195,25 @@ def test_peers_refuse_it_and_nobody_else_as_a_caller_and_as_a_peer(mode: Mode) -
         for port in (ports.http, ports.tcp):
             await served(port, bad.context)
         await both_shops(ports.out)
+
+    played(mode, story)
+
+
+@pytest.mark.parametrize("mode", ["sds", "xds"])
+def test_a_denied_one_that_says_that_it_listens_where_another_does_has_nobody_elses_connections_cut(
+    mode: Mode,
+) -> None:
+    async def story(play: Play) -> None:
+        theirs = await served(play.ports.tcp, play.good.context)
+        mine, ours = f"{LOCALHOST}:{play.ports.shops[0]}", f"{LOCALHOST}:{play.app}"
+        await play.bad.attester.client.reachable((mine, ours))
+        await both_shops(play.ports.out)
+        await play.bad.attester.client.report(TAMPER)
+        severed = await asyncio.to_thread(play.at.until, "severed")
+        assert mine in severed["addresses"]
+        assert ours not in severed["addresses"]
+        # Its connection goes on to our workload over one of Envoy's own.
+        assert (await theirs.get()).status == 200
 
     played(mode, story)
 

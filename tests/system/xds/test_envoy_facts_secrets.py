@@ -15,9 +15,10 @@ import pytest
 
 from tests.system.closing.clients import ENDED, KeptAlive, Silent, Tcp
 from tests.system.closing.service import Service as Application
-from tests.system.xds.facts import HTTP, TCP, World, described, filters, identity, world
+from tests.system.xds.facts import HTTP, TCP, World, described, filters, world
 from tests.system.xds.pki import Authority, client_context, server_context
 from tests.system.xds.rig import LOCALHOST, PATIENCE, SPIFFE_ID, Events, call_once, envoy, make_server, until
+from tests.system.xds.sds import identity
 from xds.resources.secrets import SECRET_TYPE, tls_certificate, validation_context
 from xds.resources.service import HostPort
 from xds.snapshot import Reference, Snapshot

@@ -26,6 +26,8 @@ from wire.messages import AttestNow, Hello
 from wire.proofs import Purpose
 from wire.session import AuthorityClient, Endpoint, JoinToken, Ticket
 
+PATIENCE = 20.0
+
 
 def test_the_authority_asks_for_a_round_with_a_nonce_that_is_good(tmp_path: Path) -> None:
     async def story(where: Town, one: Attester) -> None:
@@ -78,7 +80,7 @@ Seen = TypeVar("Seen")
 
 async def eventually(ask: Callable[[], Awaitable[Seen]], done: Callable[[Seen], bool]) -> None:
     """The server notices the end of a socket when its kernel tells it, which nothing here can await."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not done(await ask()):  # noqa: ASYNC110 - there is no event on this side of the socket
             await asyncio.sleep(0.01)
 
@@ -91,7 +93,7 @@ def test_a_second_session_of_the_same_instance_ends_the_first(tmp_path: Path) ->
                 proof = await hello(http, url, one.instance, one.key)
                 async with http.ws_connect(url, headers=proof):
                     await eventually(connected(one), lambda up: not up)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 await one.client.wait_connected()
 
     def connected(one: Attester) -> Callable[[], Awaitable[bool]]:

@@ -22,6 +22,7 @@ from proofbeat.demo.layout import Terms
 from proofbeat.demo.scene import Scene
 from proofbeat.ephemeral.clock import now
 from telemetry.names import Event
+from tests.news import News
 
 WITHIN = 30.0
 
@@ -71,14 +72,14 @@ class Collector:
     url: str = ""
     spans: list[tuple[str, Span]] = field(default_factory=list)
     metrics: dict[str, set[str]] = field(default_factory=dict)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    news: News = field(default_factory=News)
     held: int = 0
 
     async def take(self, request: web.Request) -> web.Response:
         body = await request.read()
         if self.hang:
             self.held += 1
-            self.news.set()
+            self.news.tell()
             try:
                 await asyncio.Event().wait()
             finally:
@@ -93,14 +94,11 @@ class Collector:
                 program = _attributes(told.resource.attributes)["service.name"]
                 names = {metric.name for scope in told.scope_metrics for metric in scope.metrics}
                 self.metrics.setdefault(program, set()).update(names)
-        self.news.set()
+        self.news.tell()
         return web.Response()
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(WITHIN):
-            while not holds():
-                self.news.clear()
-                await self.news.wait()
+        await self.news.until(holds, WITHIN)
 
     def named(self, name: str) -> list[Span]:
         return [span for _, span in self.spans if span.name == name]

@@ -15,6 +15,7 @@ from pathlib import Path
 from ssl import SSLContext, SSLError
 from typing import Any, Literal
 
+from tests.news import News
 from xds.acks import Verdict
 from xds.admission import Admission, Refusal
 from xds.bootstrap import Bootstrap, delivered_bootstrap, envoy_bootstrap, envoy_command, write_bootstrap
@@ -50,21 +51,18 @@ class Events:
 
     verdicts: list[Verdict] = field(default_factory=list)
     refusals: list[tuple[Peer | None, Refusal]] = field(default_factory=list)
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _news: News = field(default_factory=News)
 
     def verdict(self, verdict: Verdict) -> None:
         self.verdicts.append(verdict)
-        self._changed.set()
+        self._news.tell()
 
     def refused(self, peer: Peer | None, refusal: Refusal) -> None:
         self.refusals.append((peer, refusal))
-        self._changed.set()
+        self._news.tell()
 
     async def until(self, happened: Callable[[Events], bool]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not happened(self):
-                self._changed.clear()
-                await self._changed.wait()
+        await self._news.until(lambda: happened(self), PATIENCE)
 
     async def accepted(self, *names: str) -> None:
         """Every named resource has been acknowledged at least once."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from tests.news import News
 from tests.unit.xds.conformance.core import PATIENCE, Core, Protocol, connected
 from xds.acks import Verdict
 from xds.admission import Admission
@@ -66,13 +67,13 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self.verdicts: list[Verdict] = []
-        self._judged = asyncio.Event()
+        self._news = News()
         rules = Admission(frozenset({os.getuid()}))
         self.server = Server(Endpoint(folder / "xds.sock"), rules, on_verdict=self._judge)
 
     def _judge(self, verdict: Verdict) -> None:
         self.verdicts.append(verdict)
-        self._judged.set()
+        self._news.tell()
 
     def resource(self, url: str) -> Resource:
         """The one of this type that is published."""
@@ -81,10 +82,7 @@ class Stage:
 
     async def judged(self, count: int) -> list[Verdict]:
         """The verdicts, once there are `count`."""
-        async with asyncio.timeout(PATIENCE):
-            while len(self.verdicts) < count:
-                self._judged.clear()
-                await self._judged.wait()
+        await self._news.until(lambda: len(self.verdicts) >= count, PATIENCE)
         return self.verdicts
 
     async def empty(self) -> None:

@@ -23,10 +23,10 @@ from attestation.violation import ViolationClass
 from tests.system.attacks.stage import Scene, scene
 from tests.system.authority.test_admin import ask
 from tests.system.authority.town import Attester, holding, policies, stranger
+from tests.system.xds.denying import replica as replica_of
+from tests.system.xds.denying import until_cut
 from tests.system.xds.pki import Leaf, client_context, server_context
-from tests.system.xds.rig import ENVOY, LOCALHOST, PATIENCE, Answer, Caller, application, call_once, free_port
-from tests.system.xds.test_denials import CUT, until_cut
-from tests.system.xds.test_denials import replica as replica_of
+from tests.system.xds.rig import ENVOY, LOCALHOST, PATIENCE, REFUSED, Answer, Caller, application, call_once, free_port
 from wire.messages import Report
 from wire.session import JoinToken
 from xds.bootstrap import Bootstrap, envoy_bootstrap, envoy_command, write_bootstrap
@@ -176,10 +176,10 @@ def test_peers_refuse_it_and_nobody_else_as_a_caller_and_as_a_peer(mode: Mode) -
         name = standing.causes[0].id
         assert json.loads(answer.body)["detail"] == f"rbac_access_denied_matched_policy[peer-denied:{name}]"
         for ended in (held["1"], streaming[1]):
-            with pytest.raises(CUT):
+            with pytest.raises(REFUSED):
                 await until_cut(ended)
         for port in (ports.http, ports.tcp):
-            with pytest.raises(CUT):
+            with pytest.raises(REFUSED):
                 await call_once(port, bad.context)
             assert await call_once(port, good.context) == Answer(200, b"ok")
         assert [(await each.get()).status for each in (calling[0], streaming[0])] == [200, 200]
@@ -239,7 +239,7 @@ async def served(port: int, context: ssl.SSLContext) -> Caller:
                 caller = await Caller.connect(port, context)
                 if (await caller.get()).status == 200:
                     return caller
-            except CUT:
+            except REFUSED:
                 await asyncio.sleep(0.05)
 
 
@@ -261,5 +261,5 @@ async def answers(port: int) -> set[str]:
 async def _answer(port: int) -> str:
     try:
         return (await call_once(port)).body.decode()
-    except CUT:
+    except REFUSED:
         return ""

@@ -349,6 +349,7 @@ class Sidecar:
             key,
             self._observations,
             self._standpoint,
+            self._envoy.serves,
             self._refusing.caught_up,
         )
 

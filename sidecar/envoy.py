@@ -23,6 +23,7 @@ from sidecar.keysocket import KeySocket
 from sidecar.ownenvoy import Launch, OwnEnvoy
 from sidecar.peers import Peers
 from sidecar.proxy import ProxyLayer
+from sidecar.serving import Serving
 from sidecar.telling import Telling
 from xds.acks import Verdict
 from xds.bootstrap import delivered_bootstrap, write_bootstrap
@@ -71,6 +72,7 @@ class Envoy:
         self._peers = Peers.of(settings.peers)
         self._deadman = _UNTIL_ENROLLED.deadman
         self._refusals = nobody()
+        self._serving = Serving(settings.certificate, service.admin if service is not None else None)
         self._severing = Severing(lambda message: order(message, None), telling.severed)
         self.refuses = 0
         """The version of the list of denials that Envoy carries out, which evidence states."""
@@ -110,6 +112,11 @@ class Envoy:
         tasks.create_task(self.server.keep_listening(self._telling.key_socket_lost), name="key socket")
         if self._own is not None:
             tasks.create_task(self._own.run(), name="envoy")
+
+    async def serves(self) -> int | None:
+        """Serial number of the certificate that it serves (sidecar/serving.py); None where it serves none."""
+        envoy = self.server.client
+        return await self._serving.stated(envoy.pid) if envoy is not None else None
 
     # What is decided elsewhere and carried out here.
 
@@ -178,10 +185,12 @@ class Envoy:
 
     def _answered(self, verdict: Verdict) -> None:
         self._telling.judged(verdict)
+        self._serving.answered(verdict)
         self._proxy.answered(verdict)
 
     def _guard(self, envoy: Peer) -> None:
         self._proxy.seated(envoy)
+        self._serving.seated()
         self._delivery.withhold("not-yet-known")
         self._order(Guard(envoy.pid), envoy.pidfd)
 

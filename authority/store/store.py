@@ -66,6 +66,10 @@ class Store:
     async def accept_round(self, candidate: Candidate, now_ms: int) -> Decision:
         return await self._writer.run(lambda db: rounds.accept(db, candidate, now_ms))
 
+    async def issued(self, instance: InstanceId, serial: int) -> bool:
+        """Was a certificate with this serial number given to it (authority/store/rounds.py)?"""
+        return await self._writer.run(lambda db: rounds.issued(db, instance, serial))
+
     async def record_cause(
         self,
         instance: InstanceId,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 
 from attestation.claims import Claims
 from attestation.digests import Digest
@@ -63,13 +63,15 @@ class Appraisals:
             self._held.popitem(last=False)
 
 
-def appraisal_key(claims: Claims, ruling: Ruling) -> Hashable:
-    """Layers, coverage and rules; and of ages, which change every time, whether each is within policy's bounds.
+def appraisal_key(claims: Claims, ruling: Ruling, issued: Collection[int] = ()) -> Hashable:
+    """Layers, coverage and rules; and of what changes every time, whether it is as it should be.
 
-    So an age that passes its bound is appraised anew, though the sentence about it may name the age it had first.
+    Of ages: is each within policy's bounds? So an age that passes its bound is appraised anew, though the sentence
+    about it may name the age it had first. Of the certificate that is served: is it one of `issued`?
     """
     ages = tuple(_within(claims, ruling))
-    return tuple((claim.layer, claim.digest) for claim in claims.layers), claims.coverage, ages, ruling.digest
+    layers = tuple((claim.layer, claim.digest) for claim in claims.layers)
+    return layers, claims.coverage, ages, None if claims.served in issued else claims.served, ruling.digest
 
 
 def _within(claims: Claims, ruling: Ruling) -> list[tuple[bool, bool]]:

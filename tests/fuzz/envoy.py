@@ -1,15 +1,19 @@
-"""xds/: what a client at the key socket may send, from single requests to whole HTTP/2 connections."""
+"""What an Envoy may say: to xds/ at the key socket, from single requests to whole HTTP/2 connections, and to sidecar/
+at its own admin socket."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import h2.config
 import h2.connection
 import h2.settings
 
+from attestation.errors import InvalidInput
+from sidecar import serving
 from tests.fuzz.target import Target
 from xds import callers
 from xds.admission import Admission
@@ -65,6 +69,14 @@ def access_log(data: bytes) -> None:
     for present in (once, twice):
         assert len(present.named({SUBJECT})) <= len(present)
     assert len(once) == len(twice)
+
+
+def certificates(data: bytes) -> None:
+    """A list of certificates, in an HTTP response or bare: serial numbers that a certificate can have, or a refusal."""
+    with suppress(HTTPException, InvalidInput):
+        serving.content(data)
+    with suppress(InvalidInput):
+        assert all(0 < each < 1 << 160 for each in serving.named(data))
 
 
 def _told(kind: int) -> bytes:
@@ -145,6 +157,15 @@ TARGETS = (
         (_SECRETS.encode(), b"*", b"1.0"),
     ),
     Target("access-log", access_log, lambda: (_told(1), _told(1) + _told(3), _told(2)), (SUBJECT.encode(),)),
+    Target(
+        "certificates",
+        certificates,
+        lambda: (
+            b'{"certificates":[{"ca_cert":[],"cert_chain":[{"serial_number":"7f","subject_alt_names":[{"uri":"a"}]}]}]}',
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        ),
+        (b'"serial_number":', b'"cert_chain":', b'{"uri":', b"content-length: -1\r\n", b"ffffffff\r\n"),
+    ),
     Target("grpc", grpc_frames, lambda: (frame(_sotw()) + frame(b"") + frame(b"x")[:3],)),
     Target(
         "http2",

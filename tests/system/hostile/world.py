@@ -214,9 +214,11 @@ async def sidecar(folder: Path, url: str, bundle: str, pid: int) -> AsyncIterato
 
 
 @contextlib.asynccontextmanager
-async def world(folder: Path, freshness: float = 4.0) -> AsyncIterator[World]:
+async def world(
+    folder: Path, freshness: float = 4.0, authority: HostileAuthority | None = None
+) -> AsyncIterator[World]:
     """Enrolled, open, and everything honest so far."""
-    authority = decent(folder, freshness)
+    authority = authority or decent(folder, freshness)
     async with contextlib.AsyncExitStack() as stack:
         url = await stack.enter_async_context(listening(authority.routes(), reserved(authority.ca)))
         pid = await stack.enter_async_context(workload())

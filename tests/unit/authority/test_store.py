@@ -34,7 +34,7 @@ from authority.store.writer import Writer
 from wire.messages import Cause
 
 Given = TypeVar("Given")
-INSTANCE = InstanceId("i-" + "0" * 32)
+INSTANCE, OTHER = InstanceId("i-" + "0" * 32), InstanceId("i-" + "1" * 32)
 KEYS = ("a" * 64, "b" * 64)
 
 
@@ -208,6 +208,14 @@ class Rounds(RuleBasedStateMachine):
         serials = [accepted.serial for _, accepted in self.model.answered.values()]
         assert len(set(serials)) == len(serials)
 
+    @invariant()
+    def a_serial_is_known_as_long_as_its_round_and_no_other_ever_is(self) -> None:
+        assert self.model.answered is not None
+        for _, accepted in self.model.answered.values():
+            assert self.run(self.store.issued(INSTANCE, accepted.serial))
+            assert not self.run(self.store.issued(OTHER, accepted.serial))
+            assert not self.run(self.store.issued(INSTANCE, accepted.serial ^ 1))
+
     def teardown(self) -> None:
         self.store.close()
         self.loop.close()
@@ -217,6 +225,24 @@ TestRounds = Rounds.TestCase
 TestRounds.settings = settings(
     max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+def test_the_certificate_that_was_served_last_is_known_when_its_round_is_forgotten(tmp_path: Path) -> None:
+    async def story() -> None:
+        store = Store(tmp_path / "store.sqlite")
+        store.open()
+        await store.add_token("t", "web", expires_ms=10, now_ms=1)
+        await store.enrol(application(KEYS[0], "", "ticket"), {"web": 1}, 1)
+        first = await store.accept_round(candidate(1, "1"), 5)
+        second = await store.accept_round(candidate(2, "2"), 5)
+        assert isinstance(first, Accepted) and isinstance(second, Accepted)
+        await store.accept_round(replace(candidate(3, "3"), served=first.serial), 5)
+        await store.forget_rounds(1_000_000, over_ms=1_000_000)
+        assert await store.issued(INSTANCE, first.serial)
+        assert not await store.issued(INSTANCE, second.serial)
+        store.close()
+
+    asyncio.run(story())
 
 
 def opened(path: Path) -> Writer:

@@ -395,6 +395,7 @@ class Sidecar:
         self._envoy.heartbeat()
 
     def _stalled(self, reason: str) -> None:
+        self._envoy.stalled(reason)
         self._step(freshness.Stalled(reason))
 
     # Ends.

@@ -13,10 +13,11 @@ from policies.model.policy import PolicySpec
 from sidecar import clock
 from sidecar.config import DeliverySettings, WorkloadSettings
 from sidecar.delivery import poison
-from sidecar.delivery.delivery import Delivery, Happening, Told
+from sidecar.delivery.delivery import Delivery
 from sidecar.delivery.lifetime import drains_for
 from sidecar.delivery.resources import Catalogue, Identity
 from sidecar.delivery.severing import Severing
+from sidecar.delivery.told import Happening, Told
 from sidecar.denials import Refusals, addresses_of, nobody
 from sidecar.freshness import Lease
 from sidecar.keysocket import KeySocket
@@ -74,8 +75,6 @@ class Envoy:
         self._refusals = nobody()
         self._serving = Serving(settings.certificate, service.admin if service is not None else None)
         self._severing = Severing(lambda message: order(message, None), telling.severed)
-        self.refuses = 0
-        """The version of the list of denials that Envoy carries out, which evidence states."""
         self._delivery = Delivery(
             self._keys.server,
             self._catalogue,
@@ -84,6 +83,7 @@ class Envoy:
             order=lambda message: order(message, None),
             tell=self._happened,
             refuses=self._refuses,
+            sever=self._sever,
             escalate_after=_UNTIL_ENROLLED.escalate_after,
             silent=settings.before_first_lease == "silent",
             admin=service.admin if service is not None else None,
@@ -151,10 +151,20 @@ class Envoy:
         """Only for a sidecar that is healthy."""
         self._delivery.heartbeat()
 
+    def stalled(self, reason: str) -> None:
+        """Time passed that nobody vouches for: what drains may have done so for longer than its timer has counted."""
+        if self._delivery.draining:
+            self._delivery.close(reason)
+
     @property
     def closing(self) -> bool:
         """Is a closing under way, not yet verified?"""
         return self._delivery.closing
+
+    @property
+    def refuses(self) -> int:
+        """The version of the list of denials that this Envoy has acknowledged, which evidence states."""
+        return self._delivery.refuses
 
     def severed(self, done: Severed) -> None:
         self._severing.severed(done)
@@ -172,14 +182,13 @@ class Envoy:
         """The measurer, who would have cut what is open, is gone: what is not closed by now ends with Envoy."""
         if self._delivery.draining:
             self._delivery.close(reason)
-        if self._delivery.closing:
-            self._delivery.end_envoy(reason)
+        self._delivery.end_envoy(reason)
 
     def close_for_good(self, *, is_open: bool) -> None:
-        """The sidecar stops: nothing that it answered for goes on."""
+        """The sidecar stops: nothing that it answered for goes on, and no closing is left half-way."""
         if is_open or self._delivery.draining:
             self._delivery.close("sidecar-stopped")
-            self._delivery.end_envoy("the sidecar stops")
+        self._delivery.end_envoy("the sidecar stops")
         self._delivery.stop()
         self._severing.stop()
 
@@ -191,12 +200,11 @@ class Envoy:
     def _guard(self, envoy: Peer) -> None:
         self._proxy.seated(envoy)
         self._serving.seated()
-        self._delivery.withhold("not-yet-known")
+        self._delivery.seated()
         self._order(Guard(envoy.pid), envoy.pidfd)
 
     def _refuses(self, version: int) -> None:
         """Envoy has taken over whom to refuse: what it opened to them before that is ended now."""
-        self.refuses = version
         self._telling.refuses(version)
         self._sever()
 

@@ -68,7 +68,7 @@ class Scene:
             held = envoy.referenced(envoy.program())
             taken = {name: references.with_proxies(each, held) for name, each in taken.items()}
         layouts.write_policies(self.layout, taken)
-        layouts.write_authority(self.layout, authority.CA_NAME, ca_seconds)
+        layouts.write_authority(self.layout, ca_seconds)
         await self.start_authority()
 
     async def start_workload(self, standing: Standing) -> None:
@@ -92,14 +92,10 @@ class Scene:
             authority.command(self.layout.authority_config, ahead=ahead),
             heard=self.authority_watch.hear,
         )
-        told = self._tasks.create_task(self.authority_watch.until(Event.LISTENING, began, within=START_SECONDS))
-        ended = self._tasks.create_task(self.authority.process.wait())
-        await asyncio.wait((told, ended), return_when=asyncio.FIRST_COMPLETED)
-        listens = told.done() and told.result() is not None
-        told.cancel()
-        ended.cancel()
-        if not listens:
-            raise Unavailable("the authority did not start", where=str(self.layout.folder / "authority.log"))
+        async with self._children.needing(self.authority):
+            listens = await self.authority_watch.until(Event.LISTENING, began, within=START_SECONDS)
+        if listens is None:
+            raise self.authority.failed(f"the authority did not start within {START_SECONDS:g} s")
 
     async def stop_authority(self) -> None:
         await _running(self.authority).end()

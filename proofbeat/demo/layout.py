@@ -173,10 +173,14 @@ def write_authority(layout: Layout, ca_seconds: float) -> None:
 
 def write_sidecar(layout: Layout, side: Side, pid: int, token: str) -> None:
     """A sidecar's settings for this run of its workload, and the token that enrols it."""
-    delivery = DeliverySettings(mode="sds", socket=side.xds)
+    layout.write_sidecar(side, pid, token, _delivery(layout, side), layout.terms.telemetry(side.metrics))
+
+
+def _delivery(layout: Layout, side: Side) -> DeliverySettings:
     if layout.terms.delivery == "xds":
-        delivery = DeliverySettings(mode="xds", socket=side.xds, service=service_of(layout, side))
-    layout.write_sidecar(side, pid, token, delivery, layout.terms.telemetry(side.metrics))
+        return DeliverySettings(mode="xds", socket=side.xds, service=service_of(layout, side))
+    peer = layout.peer(side).address
+    return DeliverySettings(mode="sds", socket=side.xds, peers=(f"{peer}:{IN_HTTP}", f"{peer}:{IN_TCP}"))
 
 
 def service_of(layout: Layout, side: Side) -> ServiceSettings:

@@ -10,7 +10,7 @@ from attestation.errors import InvalidInput, MalformedResult, Refused
 from attestation.spiffe import SpiffeId
 from attestation.violation import ViolationClass
 from policies.model.policy import AttestationPolicy, Metadata
-from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
+from policies.model.references import ReferenceSpec, ReferenceValues
 from policies.model.registration import RegistrationSpec, WorkloadRegistration
 from sidecar.governing import read_governing
 from tests.fuzz.grammar import repaired
@@ -143,7 +143,7 @@ def _policy_json(policy: AttestationPolicy, references: ReferenceValues, epoch: 
 
 def _policies() -> tuple[bytes, ...]:
     policy = AttestationPolicy(metadata=Metadata(name="hardened"))
-    spec = ReferenceSpec(files={"/srv/app": FileReference(digests=("a" * 64,), mode="0644")})
+    spec = ReferenceSpec.model_validate({"files": {"/srv/app": {"digests": ["a" * 64], "mode": "0644"}}})
     return (_policy_json(policy, ReferenceValues(metadata=Metadata(name="web"), spec=spec), 3),)
 
 

@@ -20,13 +20,12 @@ from xds.admission import Admission
 from xds.callers import Callers, CallerStream
 from xds.errors import StreamError
 from xds.framing import MAX_MESSAGE_BYTES, MessageReader, frame
-from xds.http2 import Http2Connection
+from xds.http2 import Http2Connection, MessageStream
 from xds.listening import Endpoint
 from xds.messages import SECRET, TYPE_PREFIX, decode_delta, decode_sotw, encode_discovery
 from xds.server import Server
 from xds.services import METHODS, Discovery, method
 from xds.snapshot import Resource, Snapshot
-from xds.streams import ServedStream
 
 _SECRETS = TYPE_PREFIX + SECRET
 _AGGREGATED = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
@@ -98,7 +97,7 @@ class _Seat:
         self.server = Server(Endpoint(Path("unused")), Admission(frozenset({os.getuid()})), clock=lambda: 42.0)
         self.http2 = Http2Connection(self)
 
-    def open(self, path: str, stream_id: int) -> ServedStream:
+    def open(self, path: str, stream_id: int) -> MessageStream:
         return self.server.open(path, _CONNECTION, stream_id)
 
 

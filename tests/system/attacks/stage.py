@@ -270,12 +270,12 @@ class Scene:
                     return line
             looked = len(self.logs)
             try:
-                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
+                said = self._lines.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
                 raise AssertionError(f"no such {event}; it said {[each['event'] for each in self.logs]}") from None
-            if line is None:
+            if said is None:
                 raise AssertionError(f"the sidecar ended without {event}; it said {self.logs[-3:]}")
-            self.logs.append(line)
+            self.logs.append(said)
 
     def attested(self, rounds: int = 1) -> InstanceState:
         """What the authority knows after the next rounds, which are asked for one after the other."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -115,7 +116,8 @@ async def town(
     ready: asyncio.Future[Listening] = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(authority.run(ready.set_result))
-        await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
+        waiting: tuple[asyncio.Future[Any], ...] = (running, ready)
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             await running
         try:

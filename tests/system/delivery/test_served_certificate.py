@@ -9,7 +9,8 @@ from typing import Any
 
 from cryptography import x509
 
-from tests.system.delivery.stage import PATIENCE, own
+from tests.system.attacks.stage import PATIENCE
+from tests.system.delivery.stage import own
 from tests.system.xds.rig import LOCALHOST
 
 ATTESTED: dict[str, Any] = {

@@ -118,7 +118,7 @@ def test_another_program_in_the_same_process_is_told_unasked(watching: Sidecar) 
     finally:
         proxy.kill()
         proxy.wait()
-        if proxy.stdin:
+        if proxy.stdin is not None:
             proxy.stdin.close()
 
 

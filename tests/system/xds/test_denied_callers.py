@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import h2.connection
 import h2.events
 import pytest
 
+from tests.system.closing.clients import texts
 from tests.system.xds.denying import (
     BY_FINGERPRINT,
     BY_SUBJECT,
@@ -127,16 +128,12 @@ class Http2Caller:
                     raise ConnectionResetError
                 for event in self._state.receive_data(data):
                     if isinstance(event, h2.events.ResponseReceived) and event.stream_id == stream:
-                        return int(_text(event.headers)[":status"])
+                        return int(texts(event.headers)[":status"])
 
     async def until_status(self, wanted: int) -> None:
         async with asyncio.timeout(WORKERS_FOLLOW):
             while await self.status() != wanted:
                 pass
-
-
-def _text(headers: Iterable[tuple[object, object]]) -> dict[str, str]:
-    return {str(name): str(value) for name, value in headers}
 
 
 def test_the_server_knows_which_tcp_connections_are_whose_from_their_handshakes_to_their_ends(tmp_path: Path) -> None:

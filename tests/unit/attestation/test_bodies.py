@@ -22,7 +22,7 @@ from attestation.plain import build, plain
 from attestation.processes import ProcessKind
 from tests.unit.attestation.world import CLAIMS, INSTANCE
 
-PATHS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=30)
+PATHS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30)
 ENTRIES = st.builds(
     Entry,
     path=PATHS,

@@ -205,7 +205,8 @@ class Sidecar:
         while True:
             received = self.receive(end - time.monotonic())
             if received is None:
-                raise AssertionError(f"no such {kind.__name__} in {seconds} s; last came {self.seen()[-4:]}")
+                last = [message for message, _ in self.inbox[-4:]]
+                raise AssertionError(f"no such {kind.__name__} in {seconds} s; last came {last}")
             self.inbox.append(received)
             message, body = received
             if isinstance(message, Fault) and kind is not Fault:
@@ -213,8 +214,8 @@ class Sidecar:
             if isinstance(message, kind) and matching(message):
                 return message, body
 
-    def seen(self, kind: type[M] | None = None) -> list[M]:
-        return [message for message, _ in self.inbox if kind is None or isinstance(message, kind)]  # type: ignore[misc] # all
+    def seen(self, kind: type[M]) -> list[M]:
+        return [message for message, _ in self.inbox if isinstance(message, kind)]
 
     def settle(self) -> tuple[Pinned, Covered]:
         """Wait for the answers to Scope and the first observation of both layers."""

@@ -66,12 +66,12 @@ def test_a_list_of_nobody_is_believed(ca: Ca) -> None:
 
 
 def _renamed(**changes: object) -> Callable[[Denials], Denials]:
-    return lambda good: replace(good, denied=(replace(good.denied[0], **changes),))  # type: ignore[arg-type]
+    return lambda good: replace(good, denied=(replace(good.denied[0], **changes),))  # type: ignore[arg-type] # by name
 
 
 def _held(**changes: object) -> Callable[[Denials], Denials]:
     def change(good: Denials) -> Denials:
-        held = replace(good.denied[0].leaves[0], **changes)  # type: ignore[arg-type]
+        held = replace(good.denied[0].leaves[0], **changes)  # type: ignore[arg-type] # by name
         return replace(good, denied=(replace(good.denied[0], leaves=(held,)),))
 
     return change

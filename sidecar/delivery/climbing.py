@@ -53,12 +53,23 @@ class Climbing:
         self._ending = Ending(means.server.client, means.admin, lambda: self._reached("ended", ladder.Ended()))
         self._closing = Closing(reason, first_sweep, quits=self._ending.can_be_asked)
         self._timers: list[asyncio.TimerHandle] = []
+        self._due = 0.0
 
-    def begin(self, publication: Publication, escalate_after: float) -> None:
+    def begin(self, publication: Publication, patience: float) -> None:
         """publication: of the poison, which Envoy has so many seconds to acknowledge."""
-        self._later(escalate_after, ladder.Unacknowledged())
+        self._due = asyncio.get_running_loop().time() + patience
+        self._later(patience, ladder.Unacknowledged())
         publication.on_rejected(lambda answer: self._climb(ladder.Rejected(answer.reason)))
         publication.on_settled(self._settled)
+
+    def patience(self, escalate_after: float) -> float:
+        """Seconds that are left of these for the closing that takes the place of this one.
+
+        An Envoy that owes an answer has no new time to give it for being closed once more.
+        """
+        if self._closing.acknowledged:
+            return escalate_after
+        return min(escalate_after, max(0.0, self._due - asyncio.get_running_loop().time()))
 
     def swept(self, done: Swept) -> None:
         """The measurer's answer to a sweep or a kill. One that an earlier closing ordered says nothing of this one."""

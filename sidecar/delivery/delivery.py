@@ -156,16 +156,21 @@ class Delivery:
 
     def close(self, reason: str) -> None:
         """Poison and denial into every stream, then the order to cut what is open; the rest climbs the ladder."""
+        self._close(reason, self._escalate_after)
+
+    def _close(self, reason: str, patience: float) -> None:
+        """patience: seconds that Envoy may take to acknowledge the poison."""
         began = self._clock().boot
         publication = self._server.publish(self._catalogue.closed(self._poison, reason))
         self._sweep(Sweep(self._newest_sweep + 1, verify=False))
         # Nothing above this line waits; everything below is bookkeeping.
         self._nothing_is_open()
         if self._closing is not None:
+            patience = self._closing.patience(patience)
             self._closing.stop()
         steps = {"began": began, "written": self._clock().boot}
         self._closing = Climbing(reason, self._newest_sweep, steps, self._means, self._closing_over)
-        self._closing.begin(publication, self._escalate_after)
+        self._closing.begin(publication, patience)
 
     def drain(self, reason: str, seconds: float) -> None:
         """Poison and denial at once, so that nothing new begins; what is open is cut when so many seconds are over.
@@ -180,7 +185,7 @@ class Delivery:
         publication = self._server.publish(self._catalogue.draining(self._poison, reason, held.ttl))
         self._nothing_is_open()
         loop = asyncio.get_running_loop()
-        unacknowledged = loop.call_later(self._escalate_after, self.close, reason)
+        unacknowledged = loop.call_later(self._escalate_after, self._close, reason, 0.0)
         self._draining = draining = (unacknowledged, loop.call_later(allowed, self.close, reason))
         self._tell(Told(Happening.DRAINING, f"what is open may end by itself for {allowed:.3g} s", reason=reason))
         publication.on_rejected(lambda _: self.close(reason) if self._draining is draining else None)

@@ -171,6 +171,34 @@ def test_nothing_is_ordered_for_a_closing_after_delivery_has_stopped(tmp_path: P
     told(tmp_path, story)
 
 
+def test_to_be_closed_again_and_again_gives_envoy_no_new_time_to_take_the_poison(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        await a_closing_under_way(stage)
+        for _ in range(3):
+            await stage.passes(ESCALATE / 4)
+            stage.delivery.close("file-modified")
+        await stage.passes(ESCALATE / 4)
+        assert stage.envoy is not None
+        assert not stage.envoy.body.alive
+
+    told(tmp_path, story)
+
+
+def test_an_envoy_that_took_the_poison_of_one_closing_has_all_its_time_for_the_next(tmp_path: Path) -> None:
+    async def story(stage: Stage) -> None:
+        await a_closing_under_way(stage)
+        await stage.envoy_takes_everything()
+        await stage.passes(ESCALATE / 4)
+        stage.delivery.close("workload-ended")
+        await stage.passes(ESCALATE - 0.01)
+        assert stage.envoy is not None
+        assert stage.envoy.body.alive
+        await stage.passes(0.01)
+        assert not stage.envoy.body.alive
+
+    told(tmp_path, story)
+
+
 # Openings.
 
 
@@ -290,6 +318,8 @@ def test_what_drains_is_cut_where_envoy_does_not_take_the_poison(tmp_path: Path,
         else:
             await stage.passes(ESCALATE)
         assert stage.delivery.closing
+        assert stage.envoy is not None
+        assert not stage.envoy.body.alive, "it has had its time"
         assert stage.count(Happening.DRAINING) == 1
 
     told(tmp_path, story)
@@ -318,7 +348,7 @@ EVENTS = (
     *("serve", "serve shortly", "close", "drain", "list", "retime", "heartbeat"),
     *("comes", "accepts", "accepts all", "accepts all", "rejects", "hangs up", "ends"),
     *("swept", "swept", "some left", "old number"),
-    *("a moment", "too long", "a lease"),
+    *("a moment", "too long", "a lease", "a sleep"),
 )
 
 
@@ -381,6 +411,8 @@ async def happen(event: str, stage: Stage, served: Served) -> None:
             await stage.measurer_answers(left=1 if event == "some left" else 0)
         case "old number":
             await stage.swept(1)
+        case "a sleep":
+            await stage.sleeps(SHORTLY)
         case _:
             await stage.passes({"a moment": 0.05, "too long": ESCALATE, "a lease": SHORTLY}[event])
     await settled()

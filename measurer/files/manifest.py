@@ -191,6 +191,11 @@ class Tree:
         yield from self.folders[b""].pieces()
 
     @property
+    def size(self) -> int:
+        """How many bytes those are."""
+        return len(MAGIC) + sum(len(folder.block) for folder in self.folders.values())
+
+    @property
     def entries(self) -> int:
         return sum(len(folder.stamps) for folder in self.folders.values()) // STAMP.size
 

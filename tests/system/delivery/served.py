@@ -80,7 +80,7 @@ class Served:
         async with asyncio.timeout(PATIENCE):
             while True:
                 try:
-                    client = await kind.open(LOCALHOST, port)  # type: ignore[attr-defined]
+                    client = await kind.open(LOCALHOST, port)
                     await client.ask()
                 except ENDED:
                     await asyncio.sleep(0.02)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,17 +34,25 @@ NO_HTTP = "import socket; s = socket.create_server(('127.0.0.1', 0)); s.accept()
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "index.html").write_text("<h1>mine</h1>\n")
-    return tmp_path / "site"
+def folder() -> Iterator[Path]:
+    """Somebody's site. Beside it is the only place for temporary folders, whose paths have to be short."""
+    with tempfile.TemporaryDirectory() as place:
+        site = Path(place) / "site"
+        for each in (site, temporary(site)):
+            each.mkdir()
+        (site / "index.html").write_text("<h1>mine</h1>\n")
+        yield site
+
+
+def temporary(folder: Path) -> Path:
+    return folder.parent / "tmp"
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [*PROOFBEAT, "up", *arguments],
         cwd=folder,
-        env={**os.environ, **environment},
+        env={**os.environ, "TMPDIR": str(temporary(folder)), **environment},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -69,9 +76,13 @@ def body(url: str) -> bytes | None:
 
 @contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    before = running_below("proofbeat-up-")
     process = subprocess.Popen(
-        [*PROOFBEAT, "up", *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*PROOFBEAT, "up", *arguments],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(temporary(folder))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert process.stdout is not None
     try:
@@ -80,7 +91,7 @@ def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
         process.send_signal(signal.SIGINT)
         process.wait(PATIENCE)
     process.stdout.read()  # to its end: whatever the program started holds it open while it runs
-    assert set(running_below("proofbeat-up-")) <= set(before), "nothing is left"
+    assert running_below(str(temporary(folder))) == [], "nothing is left"
 
 
 @contextmanager
@@ -184,14 +195,14 @@ def test_it_ends_with_the_program_and_says_how_that_ended(folder: Path) -> None:
 
 @pytest.mark.timeout(90)
 def test_a_wish_for_a_new_instance_is_never_too_early_and_all_of_the_old_one_ends_daemons_too(folder: Path) -> None:
-    server = f"{INTERPRETER} -u -m http.server 0 --bind 127.0.0.1"
+    server = f"{INTERPRETER} -u -m http.server 0 --bind 127.0.0.1 --directory {folder}"
     with running(folder, "--learn", "1s", "--", "sh", "-c", f"(setsid {server} &) ; sleep 600 & wait") as (up, lines):
         until(lines, "listens on")
-        old = running_below(server)
+        old = running_below(str(folder))
         assert len(old) >= 4, "the daemon, the shell, its reaper, and who was told of them"
         up.send_signal(signal.SIGUSR1)
         until(lines, "a new instance: pid")
-        assert set(running_below(server)) & set(old) == {up.pid}
+        assert set(running_below(str(folder))) & set(old) == {up.pid}
         until(lines, "OPEN")
     assert up.returncode == 0
 
@@ -210,15 +221,13 @@ def test_when_a_part_of_the_mesh_dies_it_says_which_and_how_and_keeps_its_log(fo
     assert f"{kept}/{name}.log" in told
     assert (kept / f"{name}.log").read_text()
     assert list(kept.rglob("envoy.bin")) == []
-    shutil.rmtree(kept)
 
 
 @pytest.mark.timeout(60)
 def test_a_sidecar_that_cannot_start_is_told_at_once_in_its_own_words(folder: Path) -> None:
-    code, out, told = run(folder, "--learn", "1s", "--", *SERVICE, PROOFBEAT_DELIVERY_SOCKET="/proc/xds.sock")
+    code, _, told = run(folder, "--learn", "1s", "--", *SERVICE, PROOFBEAT_DELIVERY_SOCKET="/proc/xds.sock")
     assert code == 1
     assert re.search(r"the sidecar ended with exit code \d\. It said last: .*/proc/xds\.sock", told)
-    shutil.rmtree(re.search(r"are kept: (\S+)", out)[1])  # type: ignore[index] # it is the assertion that it is said
 
 
 @pytest.mark.parametrize("status", [403, 503])
@@ -257,9 +266,9 @@ def test_a_service_over_tcp_and_ipv6_is_closed_and_opened_and_its_volatile_log_i
     report = json.loads(out)
     assert report["listens"].startswith("[::1]:")
     assert report["learned"]["volatile"] == []
-    kept = Path(re.search(r"are kept: (\S+)", told)[1])  # type: ignore[index] # it is the assertion that it is said
+    (kept,) = temporary(folder).iterdir()
+    assert f"are kept: {kept}" in told
     assert (kept / "policies" / "app.yaml").is_file()
-    shutil.rmtree(kept)
 
 
 @pytest.mark.parametrize(
@@ -287,12 +296,11 @@ def test_a_service_over_tcp_and_ipv6_is_closed_and_opened_and_its_volatile_log_i
 def test_typical_mistakes_are_told_with_what_mends_them(
     folder: Path, arguments: list[str], code: int, said: str
 ) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("proofbeat-up-*"))
     returned, _, told = run(folder, "--learn", "500ms", "--wait", "3s", *arguments)
     assert returned == code, told
     assert said in told
     assert "Traceback" not in told
-    assert set(Path(tempfile.gettempdir()).glob("proofbeat-up-*")) <= before, "nothing is left"
+    assert list(temporary(folder).iterdir()) == [], "nothing is left"
 
 
 def test_a_folder_that_would_measure_its_own_files_is_refused() -> None:

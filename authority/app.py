@@ -184,7 +184,7 @@ class Authority:
 
         Raises InvalidConfiguration; then what was in force stays so.
         """
-        loaded = policies.load(self._config.policies)
+        loaded = policies.load(self._config.policies, self._config.root_namespace)
         epoch = await self._store.policy_epoch(loaded.digest, int(self._clock() * 1000))
         before, self._current = self._current, Rules(loaded, epoch, self._signer)
         if before is not None and before.epoch != epoch:

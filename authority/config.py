@@ -11,6 +11,8 @@ from attestation.errors import InvalidInput
 from attestation.spiffe import SpiffeId
 from policies.model import dialect
 from policies.model.dialect import Duration, Strict
+from policies.model.metadata import NAME
+from policies.model.selection import ROOT_NAMESPACE
 from telemetry.settings import TelemetrySettings
 
 _MOST_PORT = 65_535
@@ -49,6 +51,7 @@ class HistoryConfig(Strict):
 class AuthorityConfig(Strict):
     """listen: host:port, port 0 for any. store: the SQLite file. policies: files, or folders of *.yaml.
 
+    root_namespace: policies in it are for every namespace: a floor that none of theirs loosens.
     admin: path of the admin socket, made with mode 0600.
     """
 
@@ -56,6 +59,7 @@ class AuthorityConfig(Strict):
     listen: str = Field(default="127.0.0.1:8443", pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")
     store: Path
     policies: tuple[Path, ...] = Field(min_length=1)
+    root_namespace: str = Field(default=ROOT_NAMESPACE, pattern=NAME)
     ca: CaConfig
     admin: Path
     telemetry: TelemetrySettings = TelemetrySettings()

@@ -10,7 +10,8 @@ from attestation import jws, results
 from attestation.digests import Digest
 from attestation.errors import Refused
 from attestation.spiffe import SpiffeId
-from policies.model.load import Governing, PolicySet
+from policies.model.governing import Governing
+from policies.model.load import PolicySet
 from policies.model.policy import AttestationPolicy, Mode, Recovery
 from policies.model.references import ReferenceValues
 from wire.problems import Kind
@@ -55,6 +56,7 @@ class Rules:
     def __init__(self, policies: PolicySet, epoch: int, signer: jws.Signer) -> None:
         self.epoch = epoch
         self.digest = policies.digest
+        self._unruled = frozenset(policies.unruled)
         self._rulings: Mapping[str, Ruling] = {
             name: Ruling(
                 name,
@@ -81,8 +83,15 @@ class Rules:
         return tuple(name for name, each in self._rulings.items() if each.policy.spec.mode is Mode.ENFORCE)
 
     def of(self, registration: str) -> Ruling:
-        """Raises Refused (registration-unknown)."""
+        """Raises Refused (registration-unknown, registration-unruled)."""
         found = self._rulings.get(registration)
+        if found is None and registration in self._unruled:
+            raise Refused(
+                f"no policy is for the registration {registration!r}, so it gets no identity",
+                kind=Kind.REGISTRATION_UNRULED,
+                where="policies",
+                mend="Write an AttestationPolicy whose selector chooses it, or one for its whole namespace.",
+            )
         if found is None:
             raise Refused(
                 f"the registration {registration!r} does not exist",

@@ -63,9 +63,13 @@ async def check_policies(paths: Sequence[Path]) -> bool:
 
     found = load(paths)
     for name, governing in sorted(found.governing.items()):
-        spec = governing.registration.spec
-        print(f"{name}: {spec.spiffe_id} under {spec.policy} ({governing.policy.spec.mode}), against {spec.references}")
-    return True
+        spec, mode = governing.registration.spec, governing.policy.spec.mode
+        print(
+            f"{name}: {spec.spiffe_id} under {governing.policy.metadata.qualified} ({mode}), against {spec.references}"
+        )
+    for name in sorted(found.unruled):
+        print(f"{name}: no policy is for it; it gets no identity")
+    return not found.unruled
 
 
 def refused(denials: dict[str, Any], here: Sequence[dict[str, Any]]) -> str:

@@ -13,7 +13,7 @@ from attestation.digests import Digest
 from attestation.errors import Unavailable
 from attestation.facts import ExecutionFact
 from attestation.layers import Layer
-from policies.model.policy import Metadata
+from policies.model.metadata import Metadata
 from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
 from sidecar.measurement import Measurer, spawn
 

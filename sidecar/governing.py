@@ -12,7 +12,7 @@ from attestation import results
 from attestation.errors import MalformedResult
 from attestation.layers import Layer
 from attestation.spiffe import SpiffeId
-from policies.model.policy import AttestationPolicy, Demand, Mode
+from policies.model.policy import AttestationPolicy, Demand, EffectivePolicy, Mode
 from policies.model.references import ReferenceValues
 from policies.model.registration import WorkloadRegistration
 from sidecar.freshness import Rules
@@ -81,7 +81,7 @@ def _parsed(payload: bytes) -> tuple[str, Governed]:
         fields = json.loads(payload)
         if fields.keys() != {"epoch", "policy", "references", "registration"} or type(fields["epoch"]) is not int:
             raise ValueError(f"it has the parts {', '.join(sorted(map(str, fields)))}")
-        policy = AttestationPolicy.model_validate_json(json.dumps(fields["policy"]))
+        policy = EffectivePolicy.model_validate_json(json.dumps(fields["policy"]))
         references = ReferenceValues.model_validate_json(json.dumps(fields["references"]))
         registration = WorkloadRegistration.model_validate_json(json.dumps(fields["registration"]))
     except ValidationError as error:

@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from attestation.errors import InvalidInput, ProofbeatError, Refused, Unavailable
-from policies.model.policy import PolicySpec
+from attestation.layers import Layer
+from policies.model.policy import Demand, PolicySpec
 from sidecar import clock
 from sidecar.attester import Attester, Outcome
 from sidecar.freshness import State
@@ -123,5 +124,6 @@ class RoundLoop:
         self._retry = asyncio.get_running_loop().call_later(pause, self._rounds.want)
 
     def _full_is_due(self) -> bool:
-        ages = [demand.full_max_age for demand in self._owner.spec.layers.values()]
+        spec = self._owner.spec
+        ages = [spec.layer(layer).full_max_age for layer in Layer if spec.demand(layer) is not Demand.OFF]
         return bool(ages) and clock.now().boot - self._full_at > min(ages) / 2

@@ -36,6 +36,10 @@ MEANINGS: dict[Kind, tuple[str, str]] = {
         "`proofbeat why INSTANCE`; then a new instance, or `proofbeat release INSTANCE`.",
     ),
     Kind.REGISTRATION_UNKNOWN: ("No WorkloadRegistration has this name.", "Add one, or correct the name."),
+    Kind.REGISTRATION_UNRULED: (
+        "No AttestationPolicy is for this registration, so it gets no identity.",
+        "Write one whose selector chooses it, or one for its whole namespace.",
+    ),
     Kind.REGISTRATION_CONFLICT: (
         "The instance is enrolled under another registration.",
         "A token of its own registration, or a new instance.",

@@ -31,6 +31,7 @@ class Kind(StrEnum):
     INSTANCE_UNKNOWN = "instance-unknown"
     INSTANCE_QUARANTINED = "instance-quarantined"
     REGISTRATION_UNKNOWN = "registration-unknown"
+    REGISTRATION_UNRULED = "registration-unruled"
     REGISTRATION_CONFLICT = "registration-conflict"
     EVIDENCE_MALFORMED = "evidence-malformed"
     EVIDENCE_ALGORITHM = "evidence-algorithm"
@@ -69,6 +70,7 @@ _STATUS: dict[Kind, int] = {
     Kind.INSTANCE_UNKNOWN: 401,
     Kind.INSTANCE_QUARANTINED: 403,
     Kind.REGISTRATION_UNKNOWN: 404,
+    Kind.REGISTRATION_UNRULED: 403,
     Kind.REGISTRATION_CONFLICT: 409,
     Kind.EVIDENCE_KEY: 403,
     Kind.EVIDENCE_SIGNATURE: 403,

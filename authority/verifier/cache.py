@@ -73,9 +73,9 @@ def appraisal_key(claims: Claims, ruling: Ruling) -> Hashable:
 
 
 def _within(claims: Claims, ruling: Ruling) -> list[tuple[bool, bool]]:
-    bounds = ruling.policy.spec.layers
+    bounds = ruling.policy.spec.layer
     return [
         (claim.age_ms <= bound.max_age * 1000, claim.full_age_ms <= bound.full_max_age * 1000)
         for claim in claims.layers
-        if (bound := bounds.get(claim.layer)) is not None
+        for bound in (bounds(claim.layer),)
     ]

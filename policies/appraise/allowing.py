@@ -13,6 +13,7 @@ from attestation.coverage import Guarantee
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
+from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, Demand
 from policies.model.references import FileReference, ReferenceValues
 
@@ -32,7 +33,7 @@ def file(entry: Entry, references: ReferenceValues) -> str:
 def absence(path: str, policy: AttestationPolicy) -> str:
     """This path, there or not: its content is then judged no more."""
     patterns = [*policy.spec.files.volatile, path]
-    return _policy(policy, "files", f"{{volatile: [{', '.join(_quoted(each) for each in patterns)}]}}", path)
+    return _policy(policy, "files.volatile", f"{{volatile: [{', '.join(_quoted(each) for each in patterns)}]}}", path)
 
 
 def execution(path: str, digest: Digest, references: ReferenceValues) -> str:
@@ -45,18 +46,18 @@ def execution(path: str, digest: Digest, references: ReferenceValues) -> str:
 def deleted(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> str:
     """Executables without a name, and this one among them."""
     listed = execution(path, digest, references)
-    unnamed = _policy(policy, "processes", "{forbidDeleted: false}")
+    unnamed = _policy(policy, "processes.forbidDeleted", "{forbidDeleted: false}")
     return f"{unnamed}---\n{listed}" if listed else ""
 
 
 def capabilities(found: str, policy: AttestationPolicy) -> str:
     """These capabilities beside those that are allowed. found: hex, as CapEff."""
     both = int(found, 16) | int(policy.spec.processes.most_capabilities or "0", 16)
-    return _policy(policy, "processes", f'{{mostCapabilities: "{both:x}"}}')
+    return _policy(policy, "processes.mostCapabilities", f'{{mostCapabilities: "{both:x}"}}')
 
 
 def privileges(policy: AttestationPolicy) -> str:
-    return _policy(policy, "processes", "{requireNoNewPrivileges: false}")
+    return _policy(policy, "processes.requireNoNewPrivileges", "{requireNoNewPrivileges: false}")
 
 
 OTHER_PROXIES = "other"
@@ -71,30 +72,30 @@ def proxy(digest: Digest, references: ReferenceValues) -> str:
 
 def proxy_rule(field: str, policy: AttestationPolicy) -> str:
     """field: one of spec.proxy that asks for something."""
-    return _policy(policy, "proxy", f"{{{field}: false}}")
+    return _policy(policy, f"proxy.{field}", f"{{{field}: false}}")
 
 
 def unmeasured(layer: Layer, policy: AttestationPolicy) -> str:
     """A layer that is measured where it can be, and missed by nobody where it cannot."""
     if policy.spec.demand(layer) is Demand.OFF:
         return ""
-    return _policy(policy, "layers", f"{{{layer}: {{demand: {Demand.BEST_EFFORT}}}}}")
+    return _policy(policy, f"layers.{layer}.demand", f"{{{layer}: {{demand: {Demand.BEST_EFFORT}}}}}")
 
 
 def age(layer: Layer, field: str, milliseconds: int, policy: AttestationPolicy) -> str:
     """field: maxAge or fullMaxAge."""
-    return _policy(policy, "layers", f"{{{layer}: {{{field}: {milliseconds}ms}}}}")
+    return _policy(policy, f"layers.{layer}.{field}", f"{{{layer}: {{{field}: {milliseconds}ms}}}}")
 
 
 def weaker(name: str, found: str, policy: AttestationPolicy) -> str:
     """name: grade or cutting."""
-    return _policy(policy, "coverage", f"{{{name}: {found}}}")
+    return _policy(policy, f"coverage.{name}", f"{{{name}: {found}}}")
 
 
 def less_isolated(missing: Sequence[Guarantee], policy: AttestationPolicy) -> str:
     """Everything that is asked of isolation but these."""
     asked = [each for each in policy.spec.coverage.isolation if each not in missing]
-    return _policy(policy, "coverage", f"{{isolation: [{', '.join(asked)}]}}")
+    return _policy(policy, "coverage.isolation", f"{{isolation: [{', '.join(asked)}]}}")
 
 
 def _attributes(entry: Entry, known: FileReference | None) -> list[str]:
@@ -117,17 +118,22 @@ def _digests(known: tuple[Digest, ...], new: Digest) -> str:
 def _references(document: ReferenceValues, section: str, path: str, value: str) -> str:
     if not _writable(path):
         return ""
-    return f"{_head(document)}spec:\n  {section}:\n    {_quoted(path)}: {value}\n"
+    (meta,) = document.stated_by(section)
+    return f"{_head(document.kind, meta)}spec:\n  {section}:\n    {_quoted(path)}: {value}\n"
 
 
-def _policy(document: AttestationPolicy, section: str, value: str, path: str = "") -> str:
-    return f"{_head(document)}spec:\n  {section}: {value}\n" if _writable(path) else ""
+def _policy(document: AttestationPolicy, place: str, value: str, path: str = "") -> str:
+    """place: of what changes, in the spec (`layers.files`). Whoever else states it has to allow it as well."""
+    section = place.partition(".")[0]
+    if not _writable(path):
+        return ""
+    stated = document.stated_by(place)
+    return "---\n".join(f"{_head(document.kind, meta)}spec:\n  {section}: {value}\n" for meta in stated)
 
 
-def _head(document: AttestationPolicy | ReferenceValues) -> str:
-    meta = document.metadata
+def _head(kind: str, meta: Metadata) -> str:
     place = "" if meta.namespace == "default" else f", namespace: {_quoted(meta.namespace)}"
-    return f"kind: {document.kind}\nmetadata: {{name: {_quoted(meta.name)}{place}}}\n"
+    return f"kind: {kind}\nmetadata: {{name: {_quoted(meta.name)}{place}}}\n"
 
 
 def _writable(path: str) -> bool:

@@ -63,8 +63,8 @@ def _claim(claims: Claims, layer: Layer) -> LayerClaim | None:
 
 def _standing(layer: Layer, claims: Claims, policy: AttestationPolicy) -> list[Finding]:
     """What is wrong with the measurement itself, whatever it shows."""
-    demand = policy.spec.layers.get(layer)
-    if demand is None or demand.demand is not Demand.REQUIRED:
+    demand = policy.spec.layer(layer)
+    if demand.demand is not Demand.REQUIRED:
         return []
     claim, stated = _claim(claims, layer), rule(policy, "layers", layer)
     less = allowing.unmeasured(layer, policy)

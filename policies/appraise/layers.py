@@ -20,7 +20,9 @@ MOST_FINDINGS = 32
 
 def volatile(path: str, policy: AttestationPolicy) -> bool:
     """Is this path one whose content nobody judges?"""
-    return matches(path, policy.spec.files.volatile)
+    files = policy.spec.files
+    bounds = (each.volatile for each in files.within if each.volatile is not None)
+    return matches(path, files.volatile) and all(matches(path, bound) for bound in bounds)
 
 
 def in_scope(path: str, policy: AttestationPolicy) -> bool:

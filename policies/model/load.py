@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel
 
 from attestation.digests import Digest
 from attestation.errors import InvalidConfiguration
 from policies.model import dialect
+from policies.model.governing import Governing, Origin, canonical
+from policies.model.merge import Applying, Merged, merge
 from policies.model.places import rule
 from policies.model.policy import AttestationPolicy
 from policies.model.references import ReferenceValues
 from policies.model.registration import WorkloadRegistration
+from policies.model.selection import ROOT_NAMESPACE, Selection
 
 _KINDS: dict[str, type[AttestationPolicy] | type[ReferenceValues] | type[WorkloadRegistration]] = {
     "AttestationPolicy": AttestationPolicy,
@@ -26,102 +27,84 @@ _KINDS: dict[str, type[AttestationPolicy] | type[ReferenceValues] | type[Workloa
 Document = AttestationPolicy | ReferenceValues | WorkloadRegistration
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a document stands: its file, its first line, and the line of each rule in it."""
+class PolicySet:
+    """Every document of one authority, by kind, namespace and name. Immutable; a change is a new set.
 
-    file: Path
-    line: int
-    lines: Mapping[str, int] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
-
-    @property
-    def places(self) -> dict[str, str]:
-        """Rule -> `web.yaml:12`. The file's name only: whoever is told does not need the authority's folders."""
-        return {rule: f"{self.file.name}:{line}" for rule, line in self.lines.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Governing:
-    """All that rules one workload: its registration and the two documents which that names.
-
-    policy_origin, references_origin: where they were read; None for what was put together in memory.
+    governing: registration -> what rules it. unruled: registrations that no policy is for: they get no identity.
     """
 
-    registration: WorkloadRegistration
-    policy: AttestationPolicy
-    references: ReferenceValues
-    policy_origin: Origin | None = None
-    references_origin: Origin | None = None
-
-    @property
-    def origins(self) -> dict[str, str]:
-        """Rule (as policies.appraise.reasons.rule writes it) -> file and line."""
-        known = (each for each in (self.policy_origin, self.references_origin) if each is not None)
-        return {rule: at for origin in known for rule, at in origin.places.items()}
-
-    @property
-    def digest(self) -> Digest:
-        """Changes exactly when anything that an appraisal looks at changes."""
-        return hashlib.sha256("\n".join(_canonical(each) for each in self._documents()).encode()).hexdigest()
-
-    def _documents(self) -> tuple[BaseModel, ...]:
-        return self.registration, self.policy, self.references
-
-
-def _canonical(model: BaseModel) -> str:
-    return model.model_dump_json(by_alias=True)
-
-
-class PolicySet:
-    """Every document of one authority, by kind, namespace and name. Immutable; a change is a new set."""
-
-    def __init__(self, documents: Iterable[tuple[Document, Origin]]) -> None:
+    def __init__(self, documents: Iterable[tuple[Document, Origin]], root: str = ROOT_NAMESPACE) -> None:
         self._found: dict[tuple[str, str, str], tuple[Document, Origin]] = {}
         for document, where in documents:
             key = (document.kind, document.metadata.namespace, document.metadata.name)
             if key in self._found:
                 raise InvalidConfiguration(
-                    f"{document.kind} {document.metadata.name!r} exists already in {self._found[key][1]}",
+                    f"{document.kind} {document.metadata.qualified!r} exists already in {self._found[key][1]}",
                     where=str(where),
+                    mend="Give one of them another name.",
                 )
             self._found[key] = (document, where)
-        self.governing: dict[str, Governing] = {
-            f"{namespace}/{name}" if namespace != "default" else name: self._resolve(document, where)
-            for (_, namespace, name), (document, where) in self._found.items()
-            if isinstance(document, WorkloadRegistration)
-        }
+        self.selection = Selection(
+            ((each, str(at)) for each, at in self._found.values() if isinstance(each, AttestationPolicy)), root
+        )
+        self.governing: dict[str, Governing] = {}
+        self.unruled: dict[str, WorkloadRegistration] = {}
+        self._merged: dict[tuple[int, ...], Merged] = {}
+        for document, where in self._found.values():
+            if isinstance(document, WorkloadRegistration):
+                self._resolve(document, where)
 
-    def _resolve(self, registration: WorkloadRegistration, where: Origin) -> Governing:
-        policy, ruled = self._named("AttestationPolicy", registration, registration.spec.policy, where)
-        references, referred = self._named("ReferenceValues", registration, registration.spec.references, where)
-        assert isinstance(policy, AttestationPolicy) and isinstance(references, ReferenceValues)  # noqa: S101 - the kind is in the key
-        return Governing(registration, policy, references, ruled, referred)
+    @property
+    def documents(self) -> Iterable[tuple[Document, Origin]]:
+        """In the sequence in which they were read."""
+        return self._found.values()
 
-    def _named(
-        self, kind: str, registration: WorkloadRegistration, name: str, where: Origin
-    ) -> tuple[Document, Origin]:
-        found = self._found.get((kind, registration.metadata.namespace, name))
+    def _resolve(self, registration: WorkloadRegistration, where: Origin) -> None:
+        applying = self.selection.of(registration.metadata)
+        name = registration.metadata.qualified
+        if not applying:
+            self.unruled[name] = registration
+            return
+        references, referred = self._references(registration, where)
+        merged = self._merge(applying)
+        written = (self._found[each.policy.kind, *each.key[1:]][1] for each in applying)
+        self.governing[name] = Governing(
+            registration, merged.policy, references, (*written, referred, where), merged.conflicts
+        )
+
+    def _merge(self, applying: tuple[Applying, ...]) -> Merged:
+        """Once for all whom the same policies rule."""
+        key = tuple(id(each) for each in applying)
+        if key not in self._merged:
+            self._merged[key] = merge(applying)
+        return self._merged[key]
+
+    def _references(self, registration: WorkloadRegistration, where: Origin) -> tuple[ReferenceValues, Origin]:
+        name, namespace = registration.spec.references, registration.metadata.namespace
+        found = self._found.get(("ReferenceValues", namespace, name))
         if found is None:
             raise InvalidConfiguration(
-                f"registration {registration.metadata.name!r} names the {kind} {name!r}, which does not exist",
+                f"registration {registration.metadata.name!r} names the ReferenceValues {name!r}, which does not exist",
                 where=str(where),
-                mend=f"Add a {kind} of that name in namespace {registration.metadata.namespace!r}.",
+                mend=f"Add a ReferenceValues of that name in namespace {namespace!r}.",
             )
-        return found
+        document, referred = found
+        assert isinstance(document, ReferenceValues)  # noqa: S101 - the kind is in the key
+        return document, referred
 
     @property
     def digest(self) -> Digest:
         """Of all documents; a policy epoch is bumped when it changes."""
-        ordered = (_canonical(self._found[key][0]) for key in sorted(self._found))
+        ordered = (canonical(self._found[key][0]) for key in sorted(self._found))
         return hashlib.sha256("\n".join(ordered).encode()).hexdigest()
 
 
-def load(paths: Iterable[Path]) -> PolicySet:
-    """Every document below the paths (files, or folders of *.yaml). Raises InvalidConfiguration with its place."""
-    return PolicySet(found for path in paths for file in _files(path) for found in _documents(file))
+def load(paths: Iterable[Path], root: str = ROOT_NAMESPACE) -> PolicySet:
+    """Every document below the paths (files, or folders of *.yaml). Raises InvalidConfiguration with its place.
+
+    root: the namespace whose policies are for every other one too.
+    """
+    return PolicySet((found for path in paths for file in _files(path) for found in _documents(file)), root)
 
 
 def _files(path: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from attestation.digests import well_formed
 from policies.model.dialect import Strict
-from policies.model.policy import API_VERSION, Metadata
+from policies.model.metadata import Document
 
 
 def _digest(value: object) -> object:
@@ -55,8 +55,6 @@ class ReferenceSpec(Strict):
     proxies: dict[str, tuple[ReferenceDigest, ...]] = Field(default_factory=dict, exclude_if=lambda known: not known)
 
 
-class ReferenceValues(Strict):
-    api_version: Literal["proofbeat.dev/v1alpha1"] = API_VERSION
+class ReferenceValues(Document):
     kind: Literal["ReferenceValues"] = "ReferenceValues"
-    metadata: Metadata
     spec: ReferenceSpec = ReferenceSpec()

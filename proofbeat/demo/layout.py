@@ -13,7 +13,8 @@ from typing import Literal
 import yaml
 
 from attestation.quantities import duration
-from policies.model.policy import AttestationPolicy, Metadata, PolicySpec
+from policies.model.metadata import Metadata
+from policies.model.policy import AttestationPolicy, PolicySpec
 from policies.model.references import ReferenceValues
 from proofbeat import documents
 from proofbeat.demo import service

@@ -10,7 +10,8 @@ from typing import Literal
 import yaml
 
 from attestation.quantities import duration
-from policies.model.policy import AttestationPolicy, Metadata, PolicySpec
+from policies.model.metadata import Metadata
+from policies.model.policy import AttestationPolicy, PolicySpec
 from proofbeat import documents
 from proofbeat.up.learning import Learned
 from proofbeat.up.listening import Port

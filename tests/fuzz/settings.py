@@ -98,7 +98,7 @@ spec:
 apiVersion: proofbeat.dev/v1alpha1
 kind: WorkloadRegistration
 metadata: {name: web}
-spec: {spiffeId: spiffe://example.org/web, policy: hardened, references: web}
+spec: {spiffeId: spiffe://example.org/web, references: web}
 """ % (b"a" * 64, b"b" * 64)
 
 _SIDECAR = b"""\

@@ -39,7 +39,7 @@ API_REGISTRATION = f"""---
 apiVersion: proofbeat.dev/v1alpha1
 kind: WorkloadRegistration
 metadata: {{name: api}}
-spec: {{spiffeId: spiffe://{TRUST_DOMAIN}/api, policy: hardened, references: web}}
+spec: {{spiffeId: spiffe://{TRUST_DOMAIN}/api, references: web}}
 """
 
 
@@ -65,7 +65,7 @@ spec:
 apiVersion: proofbeat.dev/v1alpha1
 kind: WorkloadRegistration
 metadata: {{name: web}}
-spec: {{spiffeId: spiffe://{TRUST_DOMAIN}/web, policy: hardened, references: web}}
+spec: {{spiffeId: spiffe://{TRUST_DOMAIN}/web, references: web}}
 {API_REGISTRATION}"""
 
 

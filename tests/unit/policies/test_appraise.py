@@ -226,5 +226,5 @@ def test_a_required_collector_that_lost_anything_is_drift(state: CollectorState)
 
 
 def test_a_collector_of_a_layer_that_policy_leaves_off_violates_nothing() -> None:
-    policy = ruled(layers={"processes": {}})
+    policy = ruled(layers={"files": {"demand": "off"}})
     assert violates(CollectorFact(1.0, "files-fanotify", CollectorState.DEAD), policy, REFERENCES) is None

@@ -32,7 +32,7 @@ REGISTRATION = """\
 apiVersion: proofbeat.dev/v1alpha1
 kind: WorkloadRegistration
 metadata: {name: web}
-spec: {spiffeId: spiffe://example.org/web, policy: hardened, references: web}
+spec: {spiffeId: spiffe://example.org/web, references: web}
 """
 
 
@@ -93,8 +93,15 @@ def test_an_identity_that_cannot_be_registered_is_refused(tmp_path: Path, identi
     assert "spiffeId" in said
 
 
-def test_a_registration_that_names_a_missing_policy_says_which(tmp_path: Path) -> None:
-    assert "'hardened', which does not exist" in fault(tmp_path, REFERENCES, REGISTRATION)
+def test_a_registration_that_no_policy_is_for_is_ruled_by_none(tmp_path: Path) -> None:
+    elsewhere = POLICY.replace("mode: enforce", "selector: {registrations: [api]}")
+    found = load([written(tmp_path, elsewhere, REFERENCES, REGISTRATION)])
+    assert found.governing == {}
+    assert set(found.unruled) == {"web"}
+
+
+def test_a_registration_that_names_missing_references_says_which(tmp_path: Path) -> None:
+    assert "'web', which does not exist" in fault(tmp_path, POLICY, REGISTRATION)
 
 
 def test_two_documents_of_one_name_are_refused(tmp_path: Path) -> None:

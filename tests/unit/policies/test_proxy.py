@@ -40,7 +40,7 @@ KNOWN = REFERENCES.model_copy(update={"spec": REFERENCES.spec.model_copy(update=
 
 def ruled(demand: str = "required", **rules: Any) -> AttestationPolicy:
     spec = POLICY.spec.model_dump(by_alias=True, mode="json")
-    layers = {**spec["layers"], "proxy": {"demand": demand}}
+    layers = {"proxy": {"demand": demand}}
     changed = PolicySpec.model_validate({**spec, "layers": layers, "proxy": rules or EVERYTHING})
     return POLICY.model_copy(update={"spec": changed})
 

@@ -9,7 +9,8 @@ from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
 from attestation.manifest import FILE, Entry
 from attestation.processes import ProcessKind
-from policies.model.policy import AttestationPolicy, Metadata, PolicySpec
+from policies.model.metadata import Metadata
+from policies.model.policy import AttestationPolicy, PolicySpec
 from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
 
 MAIN, PAGE, PYTHON, LOADER = "/srv/app/main.py", "/srv/app/index.html", "/usr/bin/python3.11", "/lib64/ld.so"

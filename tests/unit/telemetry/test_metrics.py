@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from attestation.facts import CollectorFact, CollectorState
 from policies.appraise.violation import violates
-from policies.model.policy import AttestationPolicy, Metadata, Mode
+from policies.model.metadata import Metadata
+from policies.model.policy import AttestationPolicy, Mode
 from policies.model.references import ReferenceValues
 from sidecar.freshness import Phase
 from telemetry import exposition, metrics, otlp, recorder

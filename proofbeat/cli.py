@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from proofbeat.options import AdminSocket, ConfigFile, Json, exit_with
+from proofbeat.policy import policy
 
 app = typer.Typer(
     name="proofbeat",
@@ -19,7 +22,6 @@ app = typer.Typer(
 )
 token = typer.Typer(help="Join tokens.", no_args_is_help=True)
 references = typer.Typer(help="Reference values.", no_args_is_help=True)
-policy = typer.Typer(help="Policy documents.", no_args_is_help=True)
 app.add_typer(token, name="token")
 app.add_typer(references, name="references")
 app.add_typer(policy, name="policy")
@@ -30,11 +32,6 @@ class Delivery(StrEnum):
 
     SDS = "sds"
     XDS = "xds"
-
-
-ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="Settings, YAML.")]
-AdminSocket = Annotated[Path, typer.Option("--admin", help="The authority's admin socket.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
 
 
 def main() -> None:
@@ -54,7 +51,7 @@ def demo(
     from proofbeat.demo.layout import Terms
     from proofbeat.demo.play import play
 
-    _exit_with(lambda: play(as_json=as_json, keep=keep, terms=Terms(delivery=delivery.value, envoy_attested=True)))
+    exit_with(lambda: play(as_json=as_json, keep=keep, terms=Terms(delivery=delivery.value, envoy_attested=True)))
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -92,7 +89,7 @@ def up(
             )
         )
 
-    _exit_with(program)
+    exit_with(program)
 
 
 @app.command()
@@ -157,7 +154,7 @@ def doctor(
     """What this machine, kernel and user permit, what the rest costs, and what mends it."""
     from proofbeat.doctor.run import run
 
-    _exit_with(lambda: run(config, as_json=as_json))
+    exit_with(lambda: run(config, as_json=as_json))
 
 
 @app.command()
@@ -169,7 +166,7 @@ def status(
     """Who is fresh, and why not."""
     from proofbeat.operate import status as run
 
-    _exit_with(lambda: run(admin, everybody=everybody, as_json=as_json))
+    exit_with(lambda: run(admin, everybody=everybody, as_json=as_json))
 
 
 @app.command()
@@ -184,7 +181,7 @@ def why(
     """What closed an instance, which line forbids it, what would allow it and what repairs it."""
     from proofbeat.why import run
 
-    _exit_with(lambda: run(admin, instance, at, as_json=as_json))
+    exit_with(lambda: run(admin, instance, at, as_json=as_json))
 
 
 @app.command()
@@ -196,7 +193,7 @@ def quarantine(
     """Take an instance's identity away, until it is released or replaced."""
     from proofbeat.operate import quarantine as run
 
-    _exit_with(lambda: run(admin, instance, reason))
+    exit_with(lambda: run(admin, instance, reason))
 
 
 @app.command()
@@ -204,7 +201,7 @@ def release(admin: AdminSocket, instance: str) -> None:
     """End an instance's quarantine, for the causes known now."""
     from proofbeat.operate import release as run
 
-    _exit_with(lambda: run(admin, instance))
+    exit_with(lambda: run(admin, instance))
 
 
 @token.command("create")
@@ -216,7 +213,7 @@ def token_create(
     """A token that enrols one instance of a registration."""
     from proofbeat.operate import token as run
 
-    _exit_with(lambda: run(admin, registration, lifetime))
+    exit_with(lambda: run(admin, registration, lifetime))
 
 
 @references.command("build")
@@ -230,15 +227,7 @@ def references_build(
     """Reference values of a running workload, as YAML."""
     from proofbeat.operate import build_references as run
 
-    _exit_with(lambda: run(name, pid, tuple(include), tuple(volatile or ()), envoy))
-
-
-@policy.command("check")
-def policy_check(paths: list[Path]) -> None:
-    """Read policy documents as the authority would; the first fault is named with file, line and column."""
-    from proofbeat.operate import check_policies as run
-
-    _exit_with(lambda: run(paths))
+    exit_with(lambda: run(name, pid, tuple(include), tuple(volatile or ()), envoy))
 
 
 @app.command()
@@ -254,17 +243,4 @@ def bench(
     from proofbeat.bench.run import run
 
     options = {"seed": seed, "count": count, "only": tuple(only or ()) or None}
-    _exit_with(lambda: run(name, as_json=as_json, quick=quick, options=options))
-
-
-def _exit_with(program: Any) -> None:
-    """Exit code 1 when the program's answer is no."""
-    from proofbeat import process
-
-    answer: list[bool] = []
-
-    async def asked() -> None:
-        answer.append(await program())
-
-    code = process.run(asked)
-    sys.exit(code if code or answer == [True] else process.NO)
+    exit_with(lambda: run(name, as_json=as_json, quick=quick, options=options))

@@ -6,7 +6,7 @@ Every error names file, line and column, and an unknown key the nearest known on
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin
 
@@ -150,37 +150,61 @@ def parse(text: str, origin: str) -> Iterator[tuple[Any, yaml.Node]]:
                 yield loader.construct_document(node), node
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise InvalidConfiguration(error.problem or "this is not YAML", where=_place(origin, mark)) from error
+        raise InvalidConfiguration(error.problem or "this is not YAML", where=place(origin, mark)) from error
     except yaml.YAMLError as error:
         raise InvalidConfiguration(f"this is not YAML: {error}", where=origin) from error
     except _MISREAD as error:
-        place = _place(origin, loader.get_mark() if loader else None)
-        raise InvalidConfiguration(f"a value that cannot be read ({error})", where=place) from error
+        where = place(origin, loader.get_mark() if loader else None)
+        raise InvalidConfiguration(f"a value that cannot be read ({error})", where=where) from error
     finally:
         if loader is not None:
             loader.dispose()
 
 
+class Faults(InvalidConfiguration):
+    """Everything that is wrong with one document; reads as the first of it. Never empty."""
+
+    def __init__(self, faults: Sequence[InvalidConfiguration]) -> None:
+        first = faults[0]
+        super().__init__(first.what, where=first.where, mend=first.mend)
+        self.faults = tuple(faults)
+
+
 def validate(value: Any, node: yaml.Node, model: type[Model], origin: str) -> Model:
-    """The value as a model. Raises InvalidConfiguration naming the first fault's place."""
+    """The value as a model. Raises Faults, each with its place."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        # A mistyped key is missing under its right name as well: the key that stands there is what to tell.
-        fault = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+        raise Faults(list(_faults(error, node, model, origin))) from error
+
+
+def _faults(error: ValidationError, node: yaml.Node, model: type[Model], origin: str) -> Iterator[InvalidConfiguration]:
+    """A mistyped key is missing under its right name as well: only the key that stands there is told."""
+    found = error.errors(include_url=False, include_input=False)
+    unknown = [list(fault["loc"]) for fault in found if fault["type"] == "extra_forbidden"]
+    meant: set[tuple[str | int, ...]] = set()
+    for path in unknown:
+        key, known = str(path[-1]), _keys_at(model, path[:-1])
+        meant.update((*path[:-1], near) for near in _near(key, known))
+        yield _unknown_key(key, known, place(origin, mark(node, path)))
+    for fault in found:
         path = list(fault["loc"])
-        where = _place(origin, _mark(node, path))
-        if fault["type"] == "extra_forbidden":
-            raise _unknown_key(str(path[-1]), _keys_at(model, path[:-1]), where) from error
+        if fault["type"] == "extra_forbidden" or (fault["type"] == "missing" and tuple(path) in meant):
+            continue
         dotted = ".".join(str(step) for step in path) or "the document"
         said = fault["msg"].removeprefix("Value error, ")
-        raise InvalidConfiguration(f"{dotted}: {said[0].lower() + said[1:]}", where=where) from error
+        yield InvalidConfiguration(f"{dotted}: {said[0].lower() + said[1:]}", where=place(origin, mark(node, path)))
 
 
 def _unknown_key(key: str, known: list[str], where: str) -> InvalidConfiguration:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = _near(key, known)
     mend = f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(sorted(known))}."
     return InvalidConfiguration(f"unknown key {key!r}", where=where, mend=mend)
+
+
+def _near(key: str, known: list[str]) -> list[str]:
+    """The known key that is meant, if any is near."""
+    return difflib.get_close_matches(key, known, n=1, cutoff=0.5)
 
 
 def _keys_at(model: type[BaseModel], path: list[str | int]) -> list[str]:
@@ -208,13 +232,14 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
-def _mark(node: yaml.Node, path: list[str | int]) -> yaml.Mark:
-    for step in path:
+def mark(node: yaml.Node, path: Sequence[str | int]) -> yaml.Mark:
+    """Where the key or entry at the end of this path stands; what is not there, where it would belong."""
+    for number, step in enumerate(path, start=1):
         if isinstance(node, yaml.MappingNode):
             found = next(((key, value) for key, value in node.value if key.value == str(step)), None)
             if found is None:
                 break
-            node = found[1] if step != path[-1] else found[0]
+            node = found[0] if number == len(path) else found[1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
         else:
@@ -222,5 +247,6 @@ def _mark(node: yaml.Node, path: list[str | int]) -> yaml.Mark:
     return node.start_mark
 
 
-def _place(origin: str, mark: yaml.Mark | None) -> str:
+def place(origin: str, mark: yaml.Mark | None) -> str:
+    """`web.yaml:12:3`."""
     return f"{origin}:{mark.line + 1}:{mark.column + 1}" if mark else origin

@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from pydantic import BaseModel
 
 from attestation.digests import Digest
-from policies.model.merge import Conflict
+from policies.model.merge import Applying, Conflict
+from policies.model.origin import Origin
 from policies.model.policy import AttestationPolicy
 from policies.model.references import ReferenceValues
 from policies.model.registration import WorkloadRegistration
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a document stands: its file, its first line, and the line of each rule in it."""
-
-    file: Path
-    line: int
-    lines: Mapping[str, int] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
-
-    @property
-    def places(self) -> dict[str, str]:
-        """Rule -> `web.yaml:12`. The file's name only: whoever is told does not need the authority's folders."""
-        return {rule: f"{self.file.name}:{line}" for rule, line in self.lines.items()}
-
-
-@dataclass(frozen=True, slots=True)
 class Governing:
     """All that rules one workload: its registration, its policies merged, and its reference values.
 
-    documents: where all of them were read; none for what was put together in memory. conflicts: of the policies.
+    documents: where all of them were read; none for what was put together in memory. applying: the policies as they
+    are written. conflicts: of these.
     """
 
     registration: WorkloadRegistration
     policy: AttestationPolicy
     references: ReferenceValues
     documents: tuple[Origin, ...] = ()
+    applying: tuple[Applying, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import yaml
@@ -11,9 +11,10 @@ import yaml
 from attestation.digests import Digest
 from attestation.errors import InvalidConfiguration
 from policies.model import dialect
-from policies.model.governing import Governing, Origin, canonical
+from policies.model.governing import Governing, canonical
 from policies.model.merge import Applying, Merged, merge
-from policies.model.places import rule
+from policies.model.origin import Mark, Origin
+from policies.model.places import rule, step
 from policies.model.policy import AttestationPolicy
 from policies.model.references import ReferenceValues
 from policies.model.registration import WorkloadRegistration
@@ -25,34 +26,43 @@ _KINDS: dict[str, type[AttestationPolicy] | type[ReferenceValues] | type[Workloa
     "WorkloadRegistration": WorkloadRegistration,
 }
 Document = AttestationPolicy | ReferenceValues | WorkloadRegistration
+Refuse = Callable[[InvalidConfiguration], None]
+
+
+def refused(error: InvalidConfiguration) -> None:
+    """One fault is enough: nothing of what was read comes into force."""
+    raise error
 
 
 class PolicySet:
     """Every document of one authority, by kind, namespace and name. Immutable; a change is a new set.
 
     governing: registration -> what rules it. unruled: registrations that no policy is for: they get no identity.
+    refuse: told of each fault; what it does not raise is left out of the set.
     """
 
-    def __init__(self, documents: Iterable[tuple[Document, Origin]], root: str = ROOT_NAMESPACE) -> None:
+    def __init__(
+        self, documents: Iterable[tuple[Document, Origin]], root: str = ROOT_NAMESPACE, refuse: Refuse = refused
+    ) -> None:
         self._found: dict[tuple[str, str, str], tuple[Document, Origin]] = {}
         for document, where in documents:
             key = (document.kind, document.metadata.namespace, document.metadata.name)
             if key in self._found:
-                raise InvalidConfiguration(
-                    f"{document.kind} {document.metadata.qualified!r} exists already in {self._found[key][1]}",
-                    where=str(where),
-                    mend="Give one of them another name.",
-                )
+                refuse(_twice(document, where, self._found[key][1]))
+                continue
             self._found[key] = (document, where)
         self.selection = Selection(
-            ((each, str(at)) for each, at in self._found.values() if isinstance(each, AttestationPolicy)), root
+            ((each, at) for each, at in self._found.values() if isinstance(each, AttestationPolicy)), root
         )
         self.governing: dict[str, Governing] = {}
         self.unruled: dict[str, WorkloadRegistration] = {}
         self._merged: dict[tuple[int, ...], Merged] = {}
         for document, where in self._found.values():
             if isinstance(document, WorkloadRegistration):
-                self._resolve(document, where)
+                try:
+                    self._resolve(document, where)
+                except InvalidConfiguration as error:
+                    refuse(error)
 
     @property
     def documents(self) -> Iterable[tuple[Document, Origin]]:
@@ -69,7 +79,7 @@ class PolicySet:
         merged = self._merge(applying)
         written = (self._found[each.policy.kind, *each.key[1:]][1] for each in applying)
         self.governing[name] = Governing(
-            registration, merged.policy, references, (*written, referred, where), merged.conflicts
+            registration, merged.policy, references, (*written, referred, where), merged.applying, merged.conflicts
         )
 
     def _merge(self, applying: tuple[Applying, ...]) -> Merged:
@@ -85,7 +95,7 @@ class PolicySet:
         if found is None:
             raise InvalidConfiguration(
                 f"registration {registration.metadata.name!r} names the ReferenceValues {name!r}, which does not exist",
-                where=str(where),
+                where=where.at(rule(registration, "references")),
                 mend=f"Add a ReferenceValues of that name in namespace {namespace!r}.",
             )
         document, referred = found
@@ -99,12 +109,30 @@ class PolicySet:
         return hashlib.sha256("\n".join(ordered).encode()).hexdigest()
 
 
+def _twice(document: Document, where: Origin, before: Origin) -> InvalidConfiguration:
+    return InvalidConfiguration(
+        f"{document.kind} {document.metadata.qualified!r} exists already in {before}",
+        where=str(where),
+        mend="Give one of them another name.",
+    )
+
+
 def load(paths: Iterable[Path], root: str = ROOT_NAMESPACE) -> PolicySet:
     """Every document below the paths (files, or folders of *.yaml). Raises InvalidConfiguration with its place.
 
     root: the namespace whose policies are for every other one too.
     """
-    return PolicySet((found for path in paths for file in _files(path) for found in _documents(file)), root)
+    return PolicySet(read(paths), root)
+
+
+def read(paths: Iterable[Path], refuse: Refuse = refused) -> Iterable[tuple[Document, Origin]]:
+    """The documents one by one, each checked for itself alone. refuse: as PolicySet has it."""
+    for path in paths:
+        for file in _files(path):
+            try:
+                yield from _documents(file, refuse)
+            except InvalidConfiguration as error:
+                refuse(error)
 
 
 def _files(path: Path) -> list[Path]:
@@ -113,21 +141,36 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def _documents(path: Path) -> Iterable[tuple[Document, Origin]]:
+def _documents(path: Path, refuse: Refuse) -> Iterable[tuple[Document, Origin]]:
     for value, node in dialect.parse(dialect.read_text(path), str(path)):
-        if value is not None:
+        if value is None:
+            continue
+        try:
             document = _document(value, node, path)
-            yield document, Origin(path, node.start_mark.line + 1, _lines(document, node))
+        except InvalidConfiguration as error:
+            refuse(error)
+        else:
+            yield document, Origin(path, _mark(node), _marks(document, node))
 
 
-def _lines(document: Document, node: yaml.Node) -> dict[str, int]:
-    """The line of each section of the document's spec, and of each entry in it."""
-    found = {}
+def _mark(node: yaml.Node) -> Mark:
+    return Mark(node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _marks(document: Document, node: yaml.Node) -> dict[str, Mark]:
+    """Where each section of the document's spec stands, and each entry in it; of a policy all that is below as well."""
+    found: dict[str, Mark] = {}
     spec = next((value for key, value in _pairs(node) if key.value == "spec"), node)
-    for section, below in _pairs(spec):
-        found[rule(document, section.value)] = section.start_mark.line + 1
-        for entry, _ in _pairs(below):
-            found[rule(document, section.value, entry.value)] = entry.start_mark.line + 1
+    whole = isinstance(document, AttestationPolicy)
+
+    def take(around: str, below: yaml.Node, depth: int) -> None:
+        for key, value in _pairs(below):
+            place = f"{around}{step(key.value)}" if around else key.value
+            found[rule(document, place)] = _mark(key)
+            if whole or not depth:
+                take(place, value, depth + 1)
+
+    take("", spec, 0)
     return found
 
 
@@ -142,7 +185,7 @@ def _document(value: object, node: yaml.Node, path: Path) -> Document:
     if model is None:
         raise InvalidConfiguration(
             f"unknown kind {kind!r}",
-            where=f"{path}:{node.start_mark.line + 1}",
+            where=dialect.place(str(path), dialect.mark(node, ("kind",))),
             mend=f"Known kinds: {', '.join(_KINDS)}.",
         )
     return dialect.validate(value, node, model, str(path))

@@ -20,6 +20,8 @@ from pydantic import BaseModel
 
 from attestation.errors import InvalidConfiguration
 from policies.model.metadata import Metadata
+from policies.model.origin import Origin
+from policies.model.places import rule, spelled
 from policies.model.policy import DEFAULT_LAYERS, AttestationPolicy, EffectivePolicy, FileBounds, FileRules, PolicySpec
 from policies.model.strictness import Alike, Always, Bounded, Order, PerKey, Unordered
 
@@ -34,20 +36,24 @@ class Rank(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Applying:
-    """A policy that applies to a workload. at: where it is written, `web.yaml:1`, for whoever reads an error."""
+    """A policy that applies to a workload. origin: where it was read, None for what was put together in memory."""
 
     policy: AttestationPolicy
     rank: Rank
-    at: str = ""
+    origin: Origin | None = None
 
     @property
     def key(self) -> tuple[int, str, str]:
         meta = self.policy.metadata
         return self.rank, meta.namespace, meta.name
 
+    def at(self, place: str) -> str:
+        """Where this place of its spec is written: `policies/web.yaml:12:3`. Empty where nobody knows."""
+        return self.origin.at(rule(self.policy, spelled(place))) if self.origin else ""
+
     def __str__(self) -> str:
         name = f"{self.policy.kind}/{self.policy.metadata.qualified}"
-        return f"{name} ({self.at})" if self.at else name
+        return f"{name} ({self.origin})" if self.origin else name
 
 
 class Statement(NamedTuple):
@@ -66,8 +72,8 @@ class Conflict:
     """Two policies of one rank that state different values; the stricter one holds."""
 
     place: str
-    one: str
-    other: str
+    one: Applying
+    other: Applying
 
     def __str__(self) -> str:
         return f"spec.{self.place}: {self.one} and {self.other} differ at equal rank; the stricter value holds"
@@ -244,7 +250,7 @@ def _strictest(place: str, said: Sequence[tuple[Applying, Statement]]) -> Statem
         except Unordered as error:
             raise InvalidConfiguration(
                 f"spec.{place} differs between {first} and {each}, and neither value is the stricter one",
-                where=each.at,
+                where=each.at(place),
                 mend="Make both alike, give one of them another name, or take one out.",
             ) from error
     return Statement(order, value)
@@ -272,7 +278,7 @@ def _conflicts(place: str, said: Sequence[tuple[Applying, Statement]]) -> list[C
     for (one, said_one), (other, said_other) in pairwise(said):
         ordered = not isinstance(said_one.order, (Bounded, Alike)) and not isinstance(said_one.value, tuple)
         if ordered and one.rank == other.rank and said_one.value != said_other.value:
-            found.append(Conflict(place, str(one), str(other)))
+            found.append(Conflict(place, one, other))
     return found
 
 
@@ -280,7 +286,9 @@ def _whole(spec: PolicySpec, by_place: Mapping[str, Sequence[tuple[Applying, Sta
     try:
         spec.whole()
     except ValueError as error:
-        names = sorted({str(each) for place in ("interval", "freshness") for each, _ in by_place.get(place, ())})
+        halves = [(each, place) for place in ("interval", "freshness") for each, _ in by_place.get(place, ())]
+        names = sorted({str(each) for each, _ in halves})
+        where = next((each.at(place) for each, place in halves), "")
         raise InvalidConfiguration(
-            f"{error}: merged from {' and '.join(names)}", where="policy", mend="State both in one of them."
+            f"{error}: merged from {' and '.join(names)}", where=where or "policy", mend="State both in one of them."
         ) from error

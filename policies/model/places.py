@@ -24,9 +24,19 @@ def rule(document: Named, section: str, entry: str = "") -> str:
 
     Of merged documents the one that states it; of several that state it alike, the first.
     """
-    step = f".{entry}" if entry.isidentifier() else f"[{entry}]" if entry else ""
-    place = f"{section}{step}"
+    place = f"{section}{step(entry)}" if entry else section
     return f"{document.kind}/{document.stated_by(place)[0].qualified}: spec.{place}"
+
+
+def spelled(place: str) -> str:
+    """A place of the merge (`layers.files.maxAge`) as a rule names it: what is no plain word stands in brackets."""
+    first, *others = place.split(".")
+    return first + "".join(map(step, others))
+
+
+def step(key: str) -> str:
+    """How a rule names what is below it: `.maxAge`, `[/srv/app/main.py]`."""
+    return f".{key}" if key.isidentifier() else f"[{key}]"
 
 
 def place(stated: str, origins: Mapping[str, str]) -> str:
@@ -34,9 +44,12 @@ def place(stated: str, origins: Mapping[str, str]) -> str:
 
     origins: policies.model.governing.Governing.origins.
     """
-    while stated not in origins:
-        around = _LAST_STEP.sub("", stated)
-        if around == stated:
-            return ""
-        stated = around
-    return origins[stated]
+    while stated and stated not in origins:
+        stated = around(stated)
+    return origins[stated] if stated else ""
+
+
+def around(stated: str) -> str:
+    """The rule without its last step; empty where nothing is around it."""
+    shorter = _LAST_STEP.sub("", stated)
+    return shorter if shorter != stated else ""

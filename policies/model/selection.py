@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from policies.model.merge import Applying, Rank
 from policies.model.metadata import Metadata
+from policies.model.origin import Origin
 from policies.model.policy import AttestationPolicy
 
 ROOT_NAMESPACE = "proofbeat-system"
@@ -16,7 +17,7 @@ ROOT_NAMESPACE = "proofbeat-system"
 class Selection:
     """Every policy of one set, found by namespace and by what it selects."""
 
-    def __init__(self, policies: Iterable[tuple[AttestationPolicy, str]], root: str = ROOT_NAMESPACE) -> None:
+    def __init__(self, policies: Iterable[tuple[AttestationPolicy, Origin | None]], root: str = ROOT_NAMESPACE) -> None:
         self._root = root
         self._everywhere: dict[str, list[Applying]] = defaultdict(list)
         self._selecting: dict[tuple[str, str], list[Applying]] = defaultdict(list)

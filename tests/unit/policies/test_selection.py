@@ -13,12 +13,12 @@ from policies.model.selection import ROOT_NAMESPACE, Selection
 WEB = Metadata(name="web", namespace="payments", labels={"app": "web", "tier": "front"})
 
 
-def policy(name: str, namespace: str, selector: dict[str, Any] | None = None) -> tuple[AttestationPolicy, str]:
+def policy(name: str, namespace: str, selector: dict[str, Any] | None = None) -> tuple[AttestationPolicy, None]:
     spec = PolicySpec.model_validate({"selector": selector} if selector else {})
-    return AttestationPolicy(metadata=Metadata(name=name, namespace=namespace), spec=spec), "here"
+    return AttestationPolicy(metadata=Metadata(name=name, namespace=namespace), spec=spec), None
 
 
-def chosen(*policies: tuple[AttestationPolicy, str]) -> list[str]:
+def chosen(*policies: tuple[AttestationPolicy, None]) -> list[str]:
     return [each.policy.metadata.name for each in Selection(policies).of(WEB)]
 
 

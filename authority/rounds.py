@@ -156,7 +156,7 @@ class Rounds:
 
 
 async def _appraised(verified: Verified, bodies: Mapping[Digest, bytes], ruling: Ruling) -> Verdict:
-    arguments = (verified.claims, bodies, ruling.policy, ruling.references)
+    arguments = (verified.claims, bodies, ruling.governing)
     try:
         if sum(map(len, bodies.values())) > _LARGE_BODIES:
             return await asyncio.to_thread(appraise, *arguments)

@@ -15,6 +15,7 @@ from policies.appraise import allowing
 from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file
 from policies.appraise.proxy import check_proxy, nobody_seated
 from policies.appraise.reasons import Finding, Verdict
+from policies.model.governing import Governing
 from policies.model.places import rule
 from policies.model.policy import AttestationPolicy, Demand
 from policies.model.references import ReferenceValues
@@ -27,13 +28,12 @@ JUDGED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY)
 """The layers for which checks exist. A policy that requires another one cannot be met, and says so."""
 
 
-def appraise(
-    claims: Claims, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: ReferenceValues
-) -> Verdict:
+def appraise(claims: Claims, bodies: Mapping[Digest, bytes], governing: Governing) -> Verdict:
     """Judges claims whose signature, nonce and binding already hold.
 
     bodies: layer digest -> packed layer, for every layer claimed. A body that does not parse is contraindicated.
     """
+    policy, references = governing.policy, governing.references
     # 1. Is every layer that policy requires there, watched, and young enough?
     standing = {layer: _standing(layer, claims, policy) for layer in Layer}
     # 2. Does each layer's content agree with the reference values?

@@ -38,6 +38,7 @@ from tests.unit.policies.world import (
     claimed,
     coverage,
     entry,
+    governing,
     process,
 )
 
@@ -53,7 +54,7 @@ def judged(
     policy: AttestationPolicy = POLICY,
 ) -> Verdict:
     claims, bodies = claimed(entries, kinds, age_ms=age_ms, watchers=watchers)
-    return appraise(claims, bodies, policy, REFERENCES)
+    return appraise(claims, bodies, governing(policy))
 
 
 def ruled(**changes: object) -> AttestationPolicy:

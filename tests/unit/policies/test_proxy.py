@@ -24,7 +24,7 @@ from policies.appraise.violation import violates
 from policies.model.policy import AttestationPolicy, PolicySpec
 from policies.model.references import ReferenceValues
 from tests.unit.policies.test_allowing import applied
-from tests.unit.policies.world import BAD, POLICY, REFERENCES, claimed, coverage
+from tests.unit.policies.world import BAD, POLICY, REFERENCES, claimed, coverage, governing
 
 BUILD = "5" * 64
 ENVOY = Proxy(
@@ -62,7 +62,7 @@ def judged(
     watching = CollectorCoverage("proxy", Layer.PROXY, Mechanism.POLL, 1000.0, running=True)
     covered = replace(coverage(), collectors=(*coverage().collectors, watching))
     claims = replace(claims, layers=(*claims.layers, claim), coverage=covered)
-    return appraise(claims, bodies | {claim.digest: packed}, policy, references)
+    return appraise(claims, bodies | {claim.digest: packed}, governing(policy, references))
 
 
 def seen(seated: Proxy) -> ProxyFact:
@@ -153,7 +153,7 @@ def test_nobody_in_the_seat_gives_no_tier_where_the_layer_is_required_and_is_no_
 
 def test_a_required_proxy_that_nobody_claims_is_a_layer_that_is_absent() -> None:
     claims, bodies = claimed()
-    verdict = appraise(claims, bodies, STRICT, KNOWN)
+    verdict = appraise(claims, bodies, governing(STRICT, KNOWN))
     assert verdict.tier is Tier.NONE
     assert [reason.kind for reason in verdict.reasons] == ["layer-absent"]
 

@@ -58,20 +58,6 @@ async def build_references(
     return True
 
 
-async def check_policies(paths: Sequence[Path]) -> bool:
-    from policies.model.load import load
-
-    found = load(paths)
-    for name, governing in sorted(found.governing.items()):
-        spec, mode = governing.registration.spec, governing.policy.spec.mode
-        print(
-            f"{name}: {spec.spiffe_id} under {governing.policy.metadata.qualified} ({mode}), against {spec.references}"
-        )
-    for name in sorted(found.unruled):
-        print(f"{name}: no policy is for it; it gets no identity")
-    return not found.unruled
-
-
 def refused(denials: dict[str, Any], here: Sequence[dict[str, Any]]) -> str:
     """Whom peers refuse, and at how many of those that are open it is in force. here: instances that are not gone."""
     version, names = denials["version"], ", ".join(each["instance"] for each in denials["denied"])

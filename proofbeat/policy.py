@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from proofbeat.options import exit_with
+from proofbeat.options import Json, exit_with
 
 policy = typer.Typer(help="Policy documents.", no_args_is_help=True)
 
+Paths = Annotated[list[Path], typer.Argument(help="Files, or folders of *.yaml, as the authority's `policies`.")]
+Root = Annotated[str, typer.Option("--root", help="The authority's `rootNamespace`.")]
+
 
 @policy.command("check")
-def policy_check(paths: list[Path]) -> None:
-    """Read policy documents as the authority would; the first fault is named with file, line and column."""
-    from proofbeat.operate import check_policies as run
+def policy_check(
+    paths: Paths,
+    root: Root = "proofbeat-system",
+    failover: Annotated[str, typer.Option(help="How long the authority may be away, and no lease end.")] = "15s",
+    skew: Annotated[str, typer.Option(help="What any two clocks may differ by.")] = "5s",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings as well.")] = False,
+    sarif: Annotated[Path | None, typer.Option(help="Write SARIF 2.1.0 there.", metavar="FILE")] = None,
+    as_json: Json = False,
+) -> None:
+    """Every fault and every doubt about policy documents, each with file, line and column."""
+    from attestation.quantities import seconds
+    from policies.author.check import Terms
+    from proofbeat.authoring.check import run
 
-    exit_with(lambda: run(paths))
+    async def program() -> bool:
+        terms = Terms(root, seconds(failover), seconds(skew))
+        return await run(paths, terms, strict=strict, as_json=as_json, sarif_file=sarif)
+
+    exit_with(program)

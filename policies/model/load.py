@@ -69,6 +69,11 @@ class PolicySet:
         """In the sequence in which they were read."""
         return self._found.values()
 
+    @property
+    def merged(self) -> Iterable[Merged]:
+        """Once for all whom the same policies rule."""
+        return self._merged.values()
+
     def _resolve(self, registration: WorkloadRegistration, where: Origin) -> None:
         applying = self.selection.of(registration.metadata)
         name = registration.metadata.qualified

@@ -1,0 +1,262 @@
+"""Everything that is wrong, or looks so, with a set of policy documents; an authority tells only the first error."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attestation.errors import InvalidConfiguration
+from attestation.layers import Layer
+from attestation.quantities import duration
+from policies.appraise.appraise import JUDGED
+from policies.appraise.layers import in_scope, volatile
+from policies.author.remarks import Check, Level, Place, Remark
+from policies.model.dialect import Faults
+from policies.model.load import PolicySet, read
+from policies.model.merge import Applying, Merged, Rank, merge, stated
+from policies.model.policy import AttestationPolicy, Demand, FileClasses
+from policies.model.references import ReferenceValues
+from policies.model.registration import WorkloadRegistration
+from policies.model.selection import ROOT_NAMESPACE
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """root: the root namespace. Seconds: failover, that the authority may be away; skew, between any two clocks."""
+
+    root: str = ROOT_NAMESPACE
+    failover: float = 15.0
+    skew: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """policies: what of the documents could be read. remarks: in the sequence of their places."""
+
+    policies: PolicySet
+    remarks: tuple[Remark, ...]
+
+    def count(self, level: Level) -> int:
+        return sum(each.level is level for each in self.remarks)
+
+
+def check(paths: Iterable[Path], terms: Terms | None = None) -> Report:
+    """What several documents mean together is looked at once each of them can be read."""
+    terms = terms or Terms()
+    faults: list[InvalidConfiguration] = []
+    documents = list(read(paths, faults.append))
+    found = PolicySet(() if faults else documents, terms.root, faults.append)
+    errors = (each for fault in faults for each in (fault.faults if isinstance(fault, Faults) else (fault,)))
+    remarks = {*map(Remark.of, errors), *(each for looked in _LOOKS for each in looked(found, terms))}
+    return Report(found, tuple(sorted(remarks, key=lambda each: (each.place, each.level, each.text))))
+
+
+# --- documents and what they are for ---
+
+
+def _conflicts(found: PolicySet, _: Terms) -> Iterator[Remark]:
+    for merged in found.merged:
+        for each in merged.conflicts:
+            yield _warning(
+                Check.CONFLICT,
+                each.other.at(each.place),
+                str(each),
+                "State it in one of them, or give one of them a selector.",
+            )
+
+
+def _unruled(found: PolicySet, _: Terms) -> Iterator[Remark]:
+    for document, origin in found.documents:
+        if isinstance(document, WorkloadRegistration) and document.metadata.qualified in found.unruled:
+            yield _warning(
+                Check.UNRULED,
+                str(origin),
+                f"no policy is for the registration {document.metadata.qualified!r}: it gets no identity",
+                "Write an AttestationPolicy whose selector chooses it, or one for its whole namespace.",
+            )
+
+
+def _unused(found: PolicySet, terms: Terms) -> Iterator[Remark]:
+    registered = [each for each, _ in found.documents if isinstance(each, WorkloadRegistration)]
+    if not registered:
+        return  # policies alone, to be used beside others
+    applied = {each.key[1:] for one in registered for each in found.selection.of(one.metadata)}
+    referred = {(each.metadata.namespace, each.spec.references) for each in registered}
+    for document, origin in found.documents:
+        meta = document.metadata
+        if isinstance(document, AttestationPolicy):
+            named = _named_in_vain(document, registered, terms.root)
+            for name, near in named:
+                yield _warning(
+                    Check.SELECTS_NOTHING,
+                    origin.at(f"AttestationPolicy/{meta.qualified}: spec.selector.registrations"),
+                    f"its selector names {name!r}, and no registration here has that name",
+                    f"Did you mean {near!r}?" if near else "",
+                )
+            if (meta.namespace, meta.name) not in applied and not named:
+                yield _idle(document, origin.at(f"AttestationPolicy/{meta.qualified}: spec.selector"))
+        if isinstance(document, ReferenceValues) and (meta.namespace, meta.name) not in referred:
+            yield _warning(Check.UNUSED, str(origin), f"no registration names the ReferenceValues {meta.qualified!r}")
+
+
+def _named_in_vain(
+    policy: AttestationPolicy, registered: Sequence[WorkloadRegistration], root: str
+) -> list[tuple[str, str]]:
+    """Names in its selector that no registration has, each with the nearest that one has."""
+    namespace = policy.metadata.namespace
+    there = [each.metadata.name for each in registered if namespace in (root, each.metadata.namespace)]
+    missing = [name for name in policy.spec.selector.registrations if name not in there]
+    return [(name, next(iter(difflib.get_close_matches(name, there, n=1)), "")) for name in missing]
+
+
+def _idle(policy: AttestationPolicy, place: str) -> Remark:
+    name = policy.metadata.qualified
+    if policy.spec.selector.everything:
+        return _warning(Check.UNUSED, place, f"no registration is in the namespace of the policy {name!r}")
+    return _warning(Check.SELECTS_NOTHING, place, f"the selector of {name!r} chooses no registration")
+
+
+# --- what can never matter ---
+
+
+def _unreachable(found: PolicySet, _: Terms) -> Iterator[Remark]:
+    """A statement is idle only if it is so for everybody whom its policy is for."""
+    reach: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for merged in _ruling(found):
+        for applying in merged.applying:
+            for place, why, matters in _stated(applying, merged.policy):
+                reach[applying.at(place), why].append(matters)
+    for (at, why), anywhere in reach.items():
+        if not any(anywhere):
+            yield _warning(Check.UNREACHABLE, at, why)
+
+
+def _stated(applying: Applying, policy: AttestationPolicy) -> Iterator[tuple[str, str, bool]]:
+    """Place, what is wrong with it should it not matter, and whether it does. policy: all that apply, merged."""
+    for place in stated(applying.policy.spec):
+        section, _, rest = place.partition(".")
+        layer = {"files": Layer.FILES, "processes": Layer.PROCESSES, "proxy": Layer.PROXY}.get(section)
+        if layer is not None:
+            measured = policy.spec.demand(layer) is not Demand.OFF
+            yield place, f"spec.{place} is asked of nobody: the layer {layer} is off", measured
+        if section == "files" and rest in FileClasses.model_fields:
+            yield from _patterns(place, getattr(applying.policy.spec.files, rest), policy)
+
+
+def _patterns(place: str, patterns: Collection[str], policy: AttestationPolicy) -> Iterator[tuple[str, str, bool]]:
+    for pattern in patterns:
+        fixed = pattern.partition("*")[0].partition("?")[0]
+        reached = any(fixed.startswith(root) or root.startswith(fixed) for root in policy.spec.files.include)
+        yield place, f"the pattern {pattern!r} matches nothing that is included", reached or pattern[:1] != "/"
+
+
+def _unmeasured_references(found: PolicySet, _: Terms) -> Iterator[Remark]:
+    ruling: dict[str, dict[int, AttestationPolicy]] = defaultdict(dict)
+    for governing in found.governing.values():
+        ruling[governing.references.metadata.qualified][id(governing.policy)] = governing.policy
+    for document, origin in found.documents:
+        policies = ruling[document.metadata.qualified].values() if isinstance(document, ReferenceValues) else ()
+        if not isinstance(document, ReferenceValues) or not policies:
+            continue
+        outside = [path for path in document.spec.files if not any(in_scope(path, each) for each in policies)]
+        if outside:
+            yield _warning(
+                Check.UNREACHABLE,
+                origin.at(f"ReferenceValues/{document.metadata.qualified}: spec.files[{outside[0]}]"),
+                f"{len(outside)} of {len(document.spec.files)} referenced files are measured by no policy, "
+                f"{outside[0]} among them",
+                "Include them in `files.include`, or take them out.",
+            )
+
+
+# --- what cannot work ---
+
+
+def _unmeetable(found: PolicySet, _: Terms) -> Iterator[Remark]:
+    for merged in _ruling(found):
+        for layer in Layer:
+            if layer not in JUDGED and merged.policy.spec.demand(layer) is Demand.REQUIRED:
+                yield _warning(
+                    Check.UNMEETABLE,
+                    _at(merged, f"layers.{layer}"),
+                    f"the layer {layer} is required, and nothing measures it: nobody under this gets an identity",
+                    f"Layers that are measured: {', '.join(JUDGED)}.",
+                )
+
+
+def _measures_nothing(found: PolicySet, _: Terms) -> Iterator[Remark]:
+    ruling = list(found.merged)
+    for merged in _ruling(found):
+        policy = merged.policy
+        if policy.spec.demand(Layer.FILES) is Demand.OFF:
+            continue
+        if not policy.spec.files.include and merged in ruling:
+            yield _warning(
+                Check.MEASURES_NOTHING,
+                _at(merged, "files"),
+                "files are asked for, and no policy says which: `files.include` is empty",
+                "Include the folders of the program, or write `layers: {files: {demand: off}}`.",
+            )
+        for root in policy.spec.files.include:
+            if all(volatile(f"{root.rstrip('/')}/{probe}", policy) for probe in _PROBES):
+                yield _warning(
+                    Check.MEASURES_NOTHING,
+                    _at(merged, "files.volatile"),
+                    f"everything below {root} is exempt: nothing of it is judged",
+                    "Exempt what changes, by narrower patterns.",
+                )
+
+
+_PROBES = tuple("/".join(["\N{SNOWMAN}"] * depth) for depth in (1, 2, 3, 9))
+"""Names that no pattern means by name."""
+
+
+def _freshness(found: PolicySet, terms: Terms) -> Iterator[Remark]:
+    for merged in _ruling(found):
+        spec = merged.policy.spec
+        least = 3 * spec.interval + terms.failover + terms.skew
+        if spec.freshness < least:
+            yield _warning(
+                Check.FRESHNESS_SHORT,
+                _at(merged, "freshness"),
+                f"a freshness of {duration(spec.freshness)} is less than three intervals of {duration(spec.interval)}, "
+                f"a fail-over of {duration(terms.failover)} and a skew of {duration(terms.skew)}: "
+                "traffic closes when the authority is away for that long",
+                f"Make it {duration(least)} or more, or state what you count on by --failover and --skew.",
+            )
+
+
+_LOOKS: tuple[Callable[[PolicySet, Terms], Iterable[Remark]], ...] = (
+    _conflicts,
+    _unruled,
+    _unused,
+    _unreachable,
+    _unmeasured_references,
+    _unmeetable,
+    _measures_nothing,
+    _freshness,
+)
+
+
+def _ruling(found: PolicySet) -> Iterator[Merged]:
+    """Each set of policies that rules somebody, merged, and each policy by itself that rules nobody yet."""
+    yield from found.merged
+    used = {each.key for merged in found.merged for each in merged.applying}
+    for document, origin in found.documents:
+        if isinstance(document, AttestationPolicy):
+            alone = Applying(document, Rank.NAMESPACE, origin)
+            if not used & {(rank, *alone.key[1:]) for rank in Rank}:
+                yield merge([alone])
+
+
+def _at(merged: Merged, place: str) -> str:
+    """Where this place is stated: in the policy that it comes from."""
+    stated_by = merged.policy.stated_by(place)[0]
+    return next(each.at(place) for each in merged.applying if each.policy.metadata.qualified == stated_by.qualified)
+
+
+def _warning(check: Check, place: str, text: str, mend: str = "") -> Remark:
+    return Remark(Level.WARNING, check, Place.read(place), text, mend)

@@ -16,6 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from attestation.errors import InvalidConfiguration, InvalidInput
 from attestation.quantities import duration, seconds
+from policies.model.scalars import inside
 
 _MOST_BYTES = 16 * 1024 * 1024
 _MOST_DEPTH = 32
@@ -42,6 +43,11 @@ Duration = Annotated[float, BeforeValidator(_duration), PlainSerializer(duration
 """Seconds; written as `10s`."""
 
 Model = TypeVar("Model", bound=BaseModel)
+
+_KEY = "[key]"
+"""Stands last in the path of a fault that is a key's of a map."""
+AT = "at"
+"""In the context of a fault: the character of the text that is at fault, counted from 0."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -194,12 +200,13 @@ def _faults(error: ValidationError, node: yaml.Node, model: type[Model], origin:
         meant.update((*path[:-1], near) for near in _near(key, known))
         yield _unknown_key(key, known, place(origin, mark(node, path)))
     for fault in found:
-        path = list(fault["loc"])
+        path = [step for step in fault["loc"] if step != _KEY]
         if fault["type"] == "extra_forbidden" or (fault["type"] == "missing" and tuple(path) in meant):
             continue
         dotted = ".".join(str(step) for step in path) or "the document"
         said = fault["msg"].removeprefix("Value error, ")
-        yield InvalidConfiguration(f"{dotted}: {said[0].lower() + said[1:]}", where=place(origin, mark(node, path)))
+        where = place(origin, mark(node, path, fault.get("ctx", {}).get(AT)))
+        yield InvalidConfiguration(f"{dotted}: {said[0].lower() + said[1:]}", where=where)
 
 
 def _unknown_key(key: str, known: list[str], where: str) -> InvalidConfiguration:
@@ -238,18 +245,23 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
-def mark(node: yaml.Node, path: Sequence[str | int]) -> yaml.Mark:
-    """Where the key or entry at the end of this path stands; what is not there, where it would belong."""
+def mark(node: yaml.Node, path: Sequence[str | int], at: int | None = None) -> yaml.Mark:
+    """Where the key or entry at the end of this path stands; what is not there, where it would belong.
+
+    at: character of the text there, which is meant then.
+    """
     for number, step in enumerate(path, start=1):
         if isinstance(node, yaml.MappingNode):
             found = next(((key, value) for key, value in node.value if key.value == str(step)), None)
             if found is None:
                 break
-            node = found[0] if number == len(path) else found[1]
+            node = found[0] if number == len(path) and at is None else found[1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
         else:
             break
+    if at is not None and isinstance(node, yaml.ScalarNode):
+        return inside(node, at)
     return node.start_mark
 
 

@@ -283,12 +283,16 @@ def _conflicts(place: str, said: Sequence[tuple[Applying, Statement]]) -> list[C
 
 
 def _whole(spec: PolicySpec, by_place: Mapping[str, Sequence[tuple[Applying, Statement]]]) -> None:
-    try:
-        spec.whole()
-    except ValueError as error:
-        halves = [(each, place) for place in ("interval", "freshness") for each, _ in by_place.get(place, ())]
-        names = sorted({str(each) for each, _ in halves})
-        where = next((each.at(place) for each, place in halves), "")
-        raise InvalidConfiguration(
-            f"{error}: merged from {' and '.join(names)}", where=where or "policy", mend="State both in one of them."
-        ) from error
+    rules = [place for place in by_place if place.startswith("rules.")]
+    for holds, places, mend in (
+        (spec.whole, ["interval", "freshness"], "State both in one of them."),
+        (spec.bounded, rules, "Take some out."),
+    ):
+        try:
+            holds()
+        except ValueError as error:
+            parts = [(each, place) for place in places for each, _ in by_place.get(place, ())]
+            names = sorted({str(each) for each, _ in parts})
+            where = next((each.at(place) for each, place in parts), "")
+            said = f"{error}: merged from {' and '.join(names)}"
+            raise InvalidConfiguration(said, where=where or "policy", mend=mend) from error

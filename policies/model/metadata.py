@@ -14,6 +14,8 @@ API_VERSION: Literal["proofbeat.dev/v1alpha1"] = "proofbeat.dev/v1alpha1"
 NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 _LABEL = r"^[A-Za-z0-9./_-]{1,253}$"
 
+MOST_LABELS = 64
+
 Labels = Mapping[Annotated[str, Field(pattern=_LABEL)], Annotated[str, Field(max_length=253)]]
 
 
@@ -22,7 +24,7 @@ class Metadata(Strict):
 
     name: str = Field(pattern=NAME)
     namespace: str = Field(default="default", pattern=NAME)
-    labels: Labels = Field(default_factory=dict, exclude_if=lambda labels: not labels)
+    labels: Labels = Field(default_factory=dict, max_length=MOST_LABELS, exclude_if=lambda labels: not labels)
 
     @property
     def qualified(self) -> str:

@@ -12,7 +12,8 @@ from attestation.coverage import Cutting, Grade, Guarantee
 from attestation.layers import Layer
 from policies.model.dialect import Duration, Strict
 from policies.model.metadata import Document, Metadata, Selector
-from policies.model.strictness import ALWAYS, ASKING, All, Bounded, CommonBits, Least, PerKey, Ranked
+from policies.model.rules import MOST_RULES, MOST_TOTAL_COST, Rule, RuleName
+from policies.model.strictness import ALWAYS, ASKING, Alike, All, Bounded, CommonBits, Least, PerKey, Ranked
 
 
 class Mode(StrEnum):
@@ -164,6 +165,10 @@ class PolicySpec(Strict):
     """Not written where it says nothing new, so that a sidecar which does not know it reads such a policy, too."""
     coverage: CoverageDemand = CoverageDemand()
     recovery: RecoveryRules = RecoveryRules()
+    rules: Annotated[dict[RuleName, Rule], PerKey(Alike())] = Field(
+        default_factory=dict, exclude_if=lambda rules: not rules
+    )
+    """By name. Two policies may state the same rule under one name, but not two."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -173,12 +178,21 @@ class PolicySpec(Strict):
             raise ValueError("files.include takes absolute paths, as the workload sees them")
         if {"interval", "freshness"} <= self.model_fields_set:
             self.whole()
+        self.bounded()
         return self
 
     def whole(self) -> None:
         """Raises ValueError for what does not fit together; one document alone may leave its half to others."""
         if self.interval * 2 > self.freshness:
             raise ValueError("freshness must be at least twice the interval, or one lost round closes traffic")
+
+    def bounded(self) -> None:
+        """Raises ValueError for rules that together might take too long."""
+        if len(self.rules) > MOST_RULES:
+            raise ValueError(f"{len(self.rules)} rules for one workload, where {MOST_RULES} are the most")
+        cost = sum(each.checked.cost for each in self.rules.values())
+        if cost > MOST_TOTAL_COST:
+            raise ValueError(f"rules that together might take {cost} units, where {MOST_TOTAL_COST} are the most")
 
     def layer(self, layer: Layer) -> LayerDemand:
         """What is asked of a layer."""

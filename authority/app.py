@@ -38,7 +38,7 @@ from authority.nonces import Nonces
 from authority.orders import Orders
 from authority.reaching import Reaching
 from authority.rounds import Rounds
-from authority.rules import Rules
+from authority.rules import Rules, Ruling
 from authority.serving import Serving
 from authority.sessions import Sessions
 from authority.store.records import Enrolled, InstanceState
@@ -169,6 +169,10 @@ class Authority:
     async def why(self, asked: str, at: float | None = None) -> Why:
         """As Asking.why."""
         return await self._asking.why(asked, at)
+
+    async def ruling(self, asked: str) -> Ruling:
+        """As Asking.ruling."""
+        return await self._asking.ruling(asked)
 
     async def attest_now(self, instance: InstanceId) -> bool:
         """Asks for a round at once. False when the instance has no session."""

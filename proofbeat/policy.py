@@ -35,3 +35,21 @@ def policy_check(
         return await run(paths, terms, strict=strict, as_json=as_json, sarif_file=sarif)
 
     exit_with(program)
+
+
+@policy.command("explain")
+def policy_explain(
+    name: Annotated[str, typer.Argument(help="A registration or a SPIFFE ID; with --admin also an instance.")],
+    admin: Annotated[Path | None, typer.Option("--admin", help="The admin socket of a running authority.")] = None,
+    policies: Annotated[list[Path] | None, typer.Option(help="Documents instead; repeat it.", metavar="PATH")] = None,
+    root: Root = "proofbeat-system",
+    as_json: Json = False,
+) -> None:
+    """Each value that rules a workload, the line it comes from, and whose values it prevailed over."""
+    if (admin is None) == (not policies):
+        raise typer.BadParameter("say either --admin SOCKET or --policies PATH", param_hint="--admin")
+    from proofbeat.authoring.explain import offline, online
+
+    if admin is not None:
+        exit_with(lambda: online(admin, name, as_json=as_json))
+    exit_with(lambda: offline(policies or (), root, name, as_json=as_json))

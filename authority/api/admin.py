@@ -14,8 +14,10 @@ from attestation.errors import InvalidInput, Unavailable
 from attestation.instance import InstanceId
 from attestation.plain import plain
 from attestation.quantities import seconds
+from authority.rules import Ruling
 from authority.store.records import InstanceState
 from authority.why import Why
+from policies.model.explaining import explained
 from wire.messages import Denials, Standing
 
 
@@ -28,6 +30,7 @@ class Operations(Protocol):
     async def instances(self) -> tuple[InstanceState, ...]: ...
     def denials(self) -> Denials: ...
     async def why(self, asked: str, at: float | None = ...) -> Why: ...
+    async def ruling(self, asked: str) -> Ruling: ...
     async def attest_now(self, instance: InstanceId) -> bool: ...
     async def reload_policies(self) -> int: ...
 
@@ -46,6 +49,7 @@ class AdminApi:
             web.get("/admin/instances", self._instances),
             web.get("/admin/why", self._why),
             web.get("/admin/denials", self._denials),
+            web.get("/admin/policy", self._policy),
         ]
 
     async def _tokens(self, request: web.Request) -> web.Response:
@@ -85,6 +89,13 @@ class AdminApi:
         denials = self._operations.denials()
         denied = [{**plain(each), "leaves": [leaf.fingerprint for leaf in each.leaves]} for each in denials.denied]
         return web.json_response({"version": denials.version, "denied": denied})
+
+    async def _policy(self, request: web.Request) -> web.Response:
+        """Each value that rules a registration, with its origin."""
+        asked = request.query.get("of", "")
+        if not asked:
+            raise InvalidInput("nobody is named", where="policy", mend="Give a registration, or an instance.")
+        return web.json_response(plain(explained((await self._operations.ruling(asked)).governing)))
 
     async def _why(self, request: web.Request) -> web.Response:
         asked, at = request.query.get("instance", ""), request.query.get("at")

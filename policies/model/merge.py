@@ -121,10 +121,10 @@ def joined(one: Stated, other: Stated) -> Stated:
     return result
 
 
-def stated(spec: PolicySpec) -> Stated:
-    """Everything that this spec says itself, and none of its defaults."""
+def stated(spec: PolicySpec, *, defaults: bool = False) -> Stated:
+    """Everything that this spec says itself. defaults: and everything that it leaves unsaid, as it is meant."""
     found: dict[str, Statement] = {}
-    _take_apart(spec, "", found)
+    _take_apart(spec, "", found, defaults=defaults)
     return found
 
 
@@ -170,23 +170,23 @@ def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _take_apart(model: BaseModel, around: str, found: dict[str, Statement]) -> None:
+def _take_apart(model: BaseModel, around: str, found: dict[str, Statement], *, defaults: bool) -> None:
     for alias, field in _fields(type(model)).items():
-        if not (field.always or field.name in model.model_fields_set):
+        if not (defaults or field.always or field.name in model.model_fields_set):
             continue
         value, place = getattr(model, field.name), f"{around}{alias}"
         if isinstance(field.order, PerKey):
             for key, each in value.items():
-                _state(each, f"{place}.{key}", field.order.values, found)
+                _state(each, f"{place}.{key}", field.order.values, found, defaults=defaults)
         else:
-            _state(value, place, field.order, found)
+            _state(value, place, field.order, found, defaults=defaults)
     if isinstance(model, FileRules):
         _bounds(model, around, found)
 
 
-def _state(value: Any, place: str, order: Order | None, found: dict[str, Statement]) -> None:
+def _state(value: Any, place: str, order: Order | None, found: dict[str, Statement], *, defaults: bool) -> None:
     if order is None:
-        _take_apart(value, f"{place}.", found)
+        _take_apart(value, f"{place}.", found, defaults=defaults)
     elif isinstance(order, Bounded):
         found[place] = Statement(order, frozenset({value}))
     else:
@@ -197,7 +197,7 @@ def _bounds(rules: FileRules, around: str, found: dict[str, Statement]) -> None:
     """`within` states each of its lists once more."""
     for bound in rules.within:
         inner: dict[str, Statement] = {}
-        _take_apart(bound, around, inner)
+        _take_apart(bound, around, inner, defaults=False)
         for place, statement in inner.items():
             if statement.value != frozenset({None}):
                 known = found.get(place)
@@ -214,7 +214,7 @@ def _put_together(model: type[BaseModel], tree: Mapping[str, Any]) -> BaseModel:
         if isinstance(field.order, PerKey):
             given[field.name] = {_key(model, field.name, key): _value(field, each) for key, each in below.items()}
         elif isinstance(field.order, Bounded):
-            first, *others = _narrowest(below)
+            first, *others = narrowest(below)
             given[field.name] = first
             bounds += [FileBounds.model_construct({field.name}, **{field.name: each}) for each in others]
         else:
@@ -234,8 +234,8 @@ def _key(model: type[BaseModel], name: str, key: str) -> Any:
     return kind(key)
 
 
-def _narrowest(lists: frozenset[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """In a sequence of their own, without those that another one implies."""
+def narrowest(lists: frozenset[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Lists that bound each other, in a sequence of their own, without those that another one implies."""
     return sorted(each for each in lists if not any({*other} < {*each} for other in lists))
 
 

@@ -29,6 +29,7 @@ from authority.denying import Denying
 from authority.doors import IDLE_SECONDS, Doors, Intake
 from authority.enrolment import Enrolments
 from authority.instances import Instances
+from authority.expiring import Expiring
 from authority.issuer import bundle
 from authority.issuer import ca as authorities
 from authority.issuer.ca import Ca
@@ -94,6 +95,7 @@ class Authority:
         )
         self._orders = Orders(
             self._store, self._instances, self._signer, clock, self._sessions.push, self._denying.changed
+        self._expiring = Expiring(logs.logger())
         )
         self._recorder = Recorder(metrics.AUTHORITY)
         self._recorder.subject = {"trust_domain": config.trust_domain}
@@ -201,6 +203,7 @@ class Authority:
             ruling = rules.registrations.get((await self._instances.get(instance)).registration)
             if ruling is not None:
                 self._sessions.push(instance, PolicyChanged(rules.epoch, ruling.document))
+        self._expiring.look(self._current.registrations.values(), self._clock())
 
     def _rules(self) -> Rules:
         if self._current is None:
@@ -249,6 +252,7 @@ def _ca(config: AuthorityConfig, *, allow_demo: bool, now: float) -> Ca:
     return authorities.load(folder, allow_demo=allow_demo)
 
 
+            self._expiring.look(self._rules().registrations.values(), self._clock())
 @asynccontextmanager
 async def _set_up(routes: list[web.RouteDef], *middlewares: Middleware) -> AsyncIterator[web.AppRunner]:
     application = web.Application(middlewares=middlewares, client_max_size=messages.MOST_FRAME)

@@ -23,9 +23,11 @@ def candidate(
 ) -> Candidate:
     """The lease ends `freshness` after the nonce was issued, whenever it is judged, and not after latest_ms.
 
+    Nor after the end of the reference values that it rests on, where policy enforces.
+
     epoch: of the policies. latest_ms: the end of the CA. now_ms: Unix milliseconds.
     """
-    lease_end_ms = min(verified.facts.issued_ms + ruling.freshness_ms, latest_ms)
+    lease_end_ms = ruling.founded(min(verified.facts.issued_ms + ruling.freshness_ms, latest_ms), now_ms)
     result = Result(
         status=verdict.tier,
         vector=verdict.vector,

@@ -24,6 +24,7 @@ from authority.verifier.cache import Appraisals, Bodies, appraisal_key
 from authority.verifier.verify import Expected, Verified, verify
 from policies.appraise.appraise import appraise
 from policies.appraise.reasons import Verdict
+from policies.appraise.expiry import in_time
 from policies.model.policy import Mode
 from telemetry.recorder import AppraisalRecord
 from wire.messages import Answer, Attest, Cause, Need
@@ -117,7 +118,7 @@ class Rounds:
                 return Need(tuple(missing))
             verdict = await _appraised(verified, bodies, ruling)
             self._appraisals.put(key, verdict)
-        return verdict
+        return in_time(verdict, ruling.governing, self._clock())
 
     async def _accepted(self, enrolled: Enrolled, judged: Candidate) -> Accepted:
         match await self._store.accept_round(judged, self._now_ms()):

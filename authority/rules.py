@@ -13,7 +13,7 @@ from attestation.spiffe import SpiffeId
 from policies.model.governing import Governing
 from policies.model.load import PolicySet
 from policies.model.policy import AttestationPolicy, Mode, Recovery
-from policies.model.references import ReferenceValues
+from policies.model.references import EffectiveReferences
 from wire.problems import Kind
 
 
@@ -32,7 +32,7 @@ class Ruling:
         return self.governing.policy
 
     @property
-    def references(self) -> ReferenceValues:
+    def references(self) -> EffectiveReferences:
         return self.governing.references
 
     @property
@@ -43,6 +43,16 @@ class Ruling:
     @property
     def freshness_ms(self) -> int:
         return int(self.policy.spec.freshness * 1000)
+
+    def founded(self, lease_end_ms: int, now_ms: int) -> int:
+        """A lease's end, or that of the reference values that it rests on. What they no longer affirm has none.
+
+        Only where policy enforces: leases that grow shorter than a round would close traffic in audit, too.
+        """
+        expires = self.references.spec.expires
+        if expires is None or expires * 1000 <= now_ms or self.policy.spec.mode is not Mode.ENFORCE:
+            return lease_end_ms
+        return min(lease_end_ms, expires * 1000)
 
     @property
     def sticky(self) -> bool:

@@ -13,7 +13,7 @@ from attestation.errors import MalformedResult
 from attestation.layers import Layer
 from attestation.spiffe import SpiffeId
 from policies.model.policy import AttestationPolicy, Demand, EffectivePolicy, Mode
-from policies.model.references import ReferenceValues
+from policies.model.references import EffectiveReferences
 from policies.model.registration import WorkloadRegistration
 from sidecar.freshness import Rules
 
@@ -30,7 +30,7 @@ class Governed:
 
     epoch: int
     policy: AttestationPolicy
-    references: ReferenceValues
+    references: EffectiveReferences
 
     @property
     def rules(self) -> Rules:
@@ -82,7 +82,7 @@ def _parsed(payload: bytes) -> tuple[str, Governed]:
         if fields.keys() != {"epoch", "policy", "references", "registration"} or type(fields["epoch"]) is not int:
             raise ValueError(f"it has the parts {', '.join(sorted(map(str, fields)))}")
         policy = EffectivePolicy.model_validate_json(json.dumps(fields["policy"]))
-        references = ReferenceValues.model_validate_json(json.dumps(fields["references"]))
+        references = EffectiveReferences.model_validate_json(json.dumps(fields["references"]))
         registration = WorkloadRegistration.model_validate_json(json.dumps(fields["registration"]))
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]

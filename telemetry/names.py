@@ -34,6 +34,8 @@ class Event(StrEnum):
     SEVERED = "severed"
     DENIALS_LATE = "denials-late"
     DENIALS_CUT = "denials-cut"
+    REFERENCES_EXPIRE = "references-expire"
+    REFERENCES_EXPIRED = "references-expired"
     REPORTED = "reported"
     COVERAGE = "coverage"
     MEASURER_LOST = "measurer-lost"

@@ -99,7 +99,7 @@ def less_isolated(missing: Sequence[Guarantee], policy: AttestationPolicy) -> st
 
 
 def _attributes(entry: Entry, known: FileReference | None) -> list[str]:
-    """Those that the reference judges; of a new path its permission bits."""
+    """Those that the reference states; of a new path its permission bits."""
     fields = []
     if known is None or known.mode is not None:
         fields.append(f'mode: "{entry.mode:04o}"')
@@ -107,6 +107,8 @@ def _attributes(entry: Entry, known: FileReference | None) -> list[str]:
         fields.append(f"uid: {entry.uid}")
     if known is not None and known.gid is not None:
         fields.append(f"gid: {entry.gid}")
+    if known is not None and known.optional:
+        fields.append("optional: true")
     return fields
 
 

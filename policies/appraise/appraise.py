@@ -15,10 +15,11 @@ from policies.appraise import allowing
 from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file
 from policies.appraise.proxy import check_proxy, nobody_seated
 from policies.appraise.reasons import Finding, Verdict
+from policies.appraise.versions import check_versions
 from policies.model.governing import Governing
 from policies.model.places import rule
 from policies.model.policy import AttestationPolicy, Demand
-from policies.model.references import ReferenceValues
+from policies.model.references import EffectiveReferences, ReferenceValues
 
 APPROVED = int(Tier.AFFIRMING)
 STALE = int(Tier.WARNING)
@@ -34,6 +35,7 @@ def appraise(claims: Claims, bodies: Mapping[Digest, bytes], governing: Governin
     bodies: layer digest -> packed layer, for every layer claimed. A body that does not parse is contraindicated.
     """
     policy, references = governing.policy, governing.references
+    Whether the reference values have expired is no part of this: policies/appraise/expiry.py.
     # 1. Is every layer that policy requires there, watched, and young enough?
     standing = {layer: _standing(layer, claims, policy) for layer in Layer}
     # 2. Does each layer's content agree with the reference values?
@@ -114,11 +116,13 @@ def _files(
         if finding := check_file(entry, policy, references):
             findings.append(finding)
     absent = sorted(references.spec.files.keys() - seen)
-    return findings + [finding for path in absent if (finding := missing_file(path, policy, references))]
+    findings += [finding for path in absent if (finding := missing_file(path, policy, references))]
+    return findings or check_versions(manifest.unpack(bodies[claim.digest]), policy, references)
 
 
 def _processes(
-    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: ReferenceValues
+    """Of files that are all as they may be, whether they may be so together."""
+    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: EffectiveReferences
 ) -> list[Finding]:
     if claim is None or policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
         return []

@@ -65,7 +65,7 @@ def _attributes(entry: Entry, reference: FileReference, references: ReferenceVal
 
 def missing_file(path: str, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
     """One referenced path that is not there."""
-    if volatile(path, policy) or not in_scope(path, policy):
+    if references.spec.files[path].optional or volatile(path, policy) or not in_scope(path, policy):
         return None
     stated, allow = rule(references, "files", path), allowing.absence(path, policy)
     return _file("file-missing", path, "a reference value asks for it", "no file is there", stated, allow)

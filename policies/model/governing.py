@@ -11,13 +11,13 @@ from attestation.digests import Digest
 from policies.model.merge import Applying, Conflict
 from policies.model.origin import Origin
 from policies.model.policy import AttestationPolicy
-from policies.model.references import ReferenceValues
+from policies.model.references import EffectiveReferences
 from policies.model.registration import WorkloadRegistration
 
 
 @dataclass(frozen=True, slots=True)
 class Governing:
-    """All that rules one workload: its registration, its policies merged, and its reference values.
+    """All that rules one workload: its registration, its policies merged, its reference values with their ancestors'.
 
     documents: where all of them were read; none for what was put together in memory. applying: the policies as they
     are written. conflicts: of these.
@@ -25,7 +25,7 @@ class Governing:
 
     registration: WorkloadRegistration
     policy: AttestationPolicy
-    references: ReferenceValues
+    references: EffectiveReferences
     documents: tuple[Origin, ...] = ()
     applying: tuple[Applying, ...] = ()
     conflicts: tuple[Conflict, ...] = ()

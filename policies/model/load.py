@@ -12,6 +12,7 @@ from attestation.digests import Digest
 from attestation.errors import InvalidConfiguration
 from policies.model import dialect
 from policies.model.governing import Governing, canonical
+from policies.model.inheritance import Inheritance, Whole
 from policies.model.merge import Applying, Merged, merge
 from policies.model.origin import Mark, Origin
 from policies.model.places import rule, step
@@ -57,6 +58,7 @@ class PolicySet:
         self.governing: dict[str, Governing] = {}
         self.unruled: dict[str, WorkloadRegistration] = {}
         self._merged: dict[tuple[int, ...], Merged] = {}
+        self._wholes = self._inherited(root, refuse)
         for document, where in self._found.values():
             if isinstance(document, WorkloadRegistration):
                 try:
@@ -74,38 +76,53 @@ class PolicySet:
         """Once for all whom the same policies rule."""
         return self._merged.values()
 
+    def _inherited(self, root: str, refuse: Refuse) -> dict[tuple[str, str], Whole]:
+        """Every ReferenceValues with what it inherits; what cannot be inherited is a fault though nobody uses it."""
+        documents = {
+            (namespace, name): (document, at)
+            for (_, namespace, name), (document, at) in self._found.items()
+            if isinstance(document, ReferenceValues)
+        }
+        inheritance, wholes = Inheritance(documents, root), {}
+        for key in documents:
+            try:
+                wholes[key] = inheritance.whole(key)
+            except InvalidConfiguration as error:
+                refuse(error)
+        return wholes
+
     def _resolve(self, registration: WorkloadRegistration, where: Origin) -> None:
         applying = self.selection.of(registration.metadata)
         name = registration.metadata.qualified
         if not applying:
             self.unruled[name] = registration
             return
-        references, referred = self._references(registration, where)
+        whole = self._references(registration, where)
+        if whole is None:
+            return
         merged = self._merge(applying)
         written = (self._found[each.policy.kind, *each.key[1:]][1] for each in applying)
+        documents = (*written, *whole.documents, where)
         self.governing[name] = Governing(
-            registration, merged.policy, references, (*written, referred, where), merged.applying, merged.conflicts
+            registration, merged.policy, whole.references, documents, merged.applying, merged.conflicts
         )
 
     def _merge(self, applying: tuple[Applying, ...]) -> Merged:
-        """Once for all whom the same policies rule."""
         key = tuple(id(each) for each in applying)
         if key not in self._merged:
             self._merged[key] = merge(applying)
         return self._merged[key]
 
-    def _references(self, registration: WorkloadRegistration, where: Origin) -> tuple[ReferenceValues, Origin]:
+    def _references(self, registration: WorkloadRegistration, where: Origin) -> Whole | None:
+        """None for such as could not be put together: that has been told."""
         name, namespace = registration.spec.references, registration.metadata.namespace
-        found = self._found.get(("ReferenceValues", namespace, name))
-        if found is None:
+        if ("ReferenceValues", namespace, name) not in self._found:
             raise InvalidConfiguration(
                 f"registration {registration.metadata.name!r} names the ReferenceValues {name!r}, which does not exist",
                 where=where.at(rule(registration, "references")),
                 mend=f"Add a ReferenceValues of that name in namespace {namespace!r}.",
             )
-        document, referred = found
-        assert isinstance(document, ReferenceValues)  # noqa: S101 - the kind is in the key
-        return document, referred
+        return self._wholes.get((namespace, name))
 
     @property
     def digest(self) -> Digest:
@@ -163,7 +180,10 @@ def _mark(node: yaml.Node) -> Mark:
 
 
 def _marks(document: Document, node: yaml.Node) -> dict[str, Mark]:
-    """Where each section of the document's spec stands, and each entry in it; of a policy all that is below as well."""
+    """Where each section of the document's spec stands, and each entry in it; of a policy all that is below as well.
+
+    What only versions state is found under the name that it has in all of them together, where the first states it.
+    """
     found: dict[str, Mark] = {}
     spec = next((value for key, value in _pairs(node) if key.value == "spec"), node)
     whole = isinstance(document, AttestationPolicy)
@@ -171,11 +191,14 @@ def _marks(document: Document, node: yaml.Node) -> dict[str, Mark]:
     def take(around: str, below: yaml.Node, depth: int) -> None:
         for key, value in _pairs(below):
             place = f"{around}{step(key.value)}" if around else key.value
-            found[rule(document, place)] = _mark(key)
+            found.setdefault(rule(document, place), _mark(key))
             if whole or not depth:
                 take(place, value, depth + 1)
 
     take("", spec, 0)
+    for key, versions in _pairs(spec) if isinstance(document, ReferenceValues) else ():
+        for _, version in _pairs(versions) if key.value == "versions" else ():
+            take("", version, 0)
     return found
 
 

@@ -18,6 +18,7 @@ from authority.rules import Ruling
 from authority.verifier.cache import Appraisals, Bodies, appraisal_key
 from policies.appraise.reasons import Verdict
 from policies.model.governing import Governing
+from policies.model.inheritance import effective
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy
 from policies.model.references import ReferenceValues
@@ -127,7 +128,7 @@ def ruling(digest: str = "a" * 64) -> Ruling:
     governing = Governing(
         WorkloadRegistration(metadata=named, spec=spec),
         AttestationPolicy(metadata=named),
-        ReferenceValues(metadata=named),
+        effective(ReferenceValues(metadata=named)),
     )
     return Ruling("web", SpiffeId("example.org", "/web"), governing, digest, "")
 

@@ -10,6 +10,7 @@ from attestation.layers import Layer, Method
 from attestation.manifest import FILE, Entry
 from attestation.processes import ProcessKind
 from policies.model.governing import Governing
+from policies.model.inheritance import effective
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, PolicySpec
 from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
@@ -40,7 +41,7 @@ REGISTRATION = WorkloadRegistration(
 
 def governing(policy: AttestationPolicy = POLICY, references: ReferenceValues = REFERENCES) -> Governing:
     """What rules the workload."""
-    return Governing(REGISTRATION, policy, references)
+    return Governing(REGISTRATION, policy, effective(references))
 
 
 def entry(path: str, digest: str | None = None, *, mode: int = 0o644, kind: bytes = FILE) -> Entry:

@@ -33,9 +33,9 @@ def appraise(claims: Claims, bodies: Mapping[Digest, bytes], governing: Governin
     """Judges claims whose signature, nonce and binding already hold.
 
     bodies: layer digest -> packed layer, for every layer claimed. A body that does not parse is contraindicated.
+    Whether the reference values have expired is no part of this: policies/appraise/expiry.py.
     """
     policy, references = governing.policy, governing.references
-    Whether the reference values have expired is no part of this: policies/appraise/expiry.py.
     # 1. Is every layer that policy requires there, watched, and young enough?
     standing = {layer: _standing(layer, claims, policy) for layer in Layer}
     # 2. Does each layer's content agree with the reference values?
@@ -106,8 +106,9 @@ def _unmeasured(layer: Layer, kind: str, expected: str, found: str, stated: str,
 
 
 def _files(
-    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: ReferenceValues
+    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: EffectiveReferences
 ) -> list[Finding]:
+    """Of files that are all as they may be, whether they may be so together."""
     if claim is None or policy.spec.demand(Layer.FILES) is Demand.OFF:
         return []
     findings, seen = [], set()
@@ -121,8 +122,7 @@ def _files(
 
 
 def _processes(
-    """Of files that are all as they may be, whether they may be so together."""
-    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: EffectiveReferences
+    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: ReferenceValues
 ) -> list[Finding]:
     if claim is None or policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
         return []

@@ -28,8 +28,8 @@ from authority.denials import SKEW_MS
 from authority.denying import Denying
 from authority.doors import IDLE_SECONDS, Doors, Intake
 from authority.enrolment import Enrolments
-from authority.instances import Instances
 from authority.expiring import Expiring
+from authority.instances import Instances
 from authority.issuer import bundle
 from authority.issuer import ca as authorities
 from authority.issuer.ca import Ca
@@ -93,9 +93,9 @@ class Authority:
         self._denying = Denying(
             self._store, issuer, lambda: self._rules().enforced, self._sessions.announce, clock, logs.logger()
         )
+        self._expiring = Expiring(logs.logger())
         self._orders = Orders(
             self._store, self._instances, self._signer, clock, self._sessions.push, self._denying.changed
-        self._expiring = Expiring(logs.logger())
         )
         self._recorder = Recorder(metrics.AUTHORITY)
         self._recorder.subject = {"trust_domain": config.trust_domain}
@@ -193,6 +193,7 @@ class Authority:
         loaded = policies.load(self._config.policies, self._config.root_namespace)
         epoch = await self._store.policy_epoch(loaded.digest, int(self._clock() * 1000))
         before, self._current = self._current, Rules(loaded, epoch, self._signer)
+        self._expiring.look(self._current.registrations.values(), self._clock())
         if before is not None and before.epoch != epoch:
             await self._announce(self._current)
             self._denying.changed()
@@ -203,7 +204,6 @@ class Authority:
             ruling = rules.registrations.get((await self._instances.get(instance)).registration)
             if ruling is not None:
                 self._sessions.push(instance, PolicyChanged(rules.epoch, ruling.document))
-        self._expiring.look(self._current.registrations.values(), self._clock())
 
     def _rules(self) -> Rules:
         if self._current is None:
@@ -242,6 +242,7 @@ class Authority:
             await self._store.forget_rounds(now_ms - 2 * longest_ms - _LEAST_MEMORY_MS, over_ms=now_ms - SKEW_MS)
             await self._store.end_leases(now_ms)
             self._denying.aged()
+            self._expiring.look(self._rules().registrations.values(), self._clock())
             await self._store.forget_history(now_ms - int(self._config.history.keep * 1000))
 
 
@@ -252,7 +253,6 @@ def _ca(config: AuthorityConfig, *, allow_demo: bool, now: float) -> Ca:
     return authorities.load(folder, allow_demo=allow_demo)
 
 
-            self._expiring.look(self._rules().registrations.values(), self._clock())
 @asynccontextmanager
 async def _set_up(routes: list[web.RouteDef], *middlewares: Middleware) -> AsyncIterator[web.AppRunner]:
     application = web.Application(middlewares=middlewares, client_max_size=messages.MOST_FRAME)

@@ -23,8 +23,8 @@ from authority.verifier import need
 from authority.verifier.cache import Appraisals, Bodies, appraisal_key
 from authority.verifier.verify import Expected, Verified, verify
 from policies.appraise.appraise import appraise
-from policies.appraise.reasons import Verdict
 from policies.appraise.expiry import in_time
+from policies.appraise.reasons import Verdict
 from policies.model.policy import Mode
 from telemetry.recorder import AppraisalRecord
 from wire.messages import Answer, Attest, Cause, Need

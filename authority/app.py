@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from attestation import jws
+from attestation.digests import Digest
 from attestation.errors import Unavailable
 from attestation.instance import InstanceId
 from authority import keyring
@@ -34,6 +35,7 @@ from authority.issuer import bundle
 from authority.issuer import ca as authorities
 from authority.issuer.ca import Ca
 from authority.issuer.issuer import Issuer
+from authority.latest import Told
 from authority.metering import Metering
 from authority.nonces import Nonces
 from authority.orders import Orders
@@ -100,7 +102,7 @@ class Authority:
         self._recorder = Recorder(metrics.AUTHORITY)
         self._recorder.subject = {"trust_domain": config.trust_domain}
         metering = Metering(self._recorder, self._sessions)
-        rounds = Rounds(
+        self._rounds = Rounds(
             self._store,
             self._instances,
             issuer,
@@ -114,7 +116,7 @@ class Authority:
         reaching = Reaching(self._store, self._instances, self._denying)
         self._enrolments = Enrolments(self._store, self._instances, self._nonces, self._ca, keys, self._rules, clock)
         self._answering = Answering(
-            self._store, self._instances, self._nonces, rounds, self._orders, self._denying, reaching, self._rules
+            self._store, self._instances, self._nonces, self._rounds, self._orders, self._denying, reaching, self._rules
         )
         self._challenges = Challenges(keys, clock)
         retire_after = config.history.retire_after
@@ -175,6 +177,14 @@ class Authority:
     async def ruling(self, asked: str) -> Ruling:
         """As Asking.ruling."""
         return await self._asking.ruling(asked)
+
+    def evidence(self) -> tuple[Told, ...]:
+        """The latest of each instance that has attested since the start."""
+        return self._rounds.latest.every()
+
+    def body(self, registration: str, digest: Digest) -> bytes | None:
+        """As Rounds.body."""
+        return self._rounds.body(registration, digest)
 
     async def attest_now(self, instance: InstanceId) -> bool:
         """Asks for a round at once. False when the instance has no session."""

@@ -14,6 +14,7 @@ from authority.denying import Denying
 from authority.instances import Instances
 from authority.issuer.issuer import Issuer
 from authority.keyring import Keyring
+from authority.latest import Latest, Told
 from authority.metering import Metering, now
 from authority.nonces import Nonces
 from authority.rules import Rules, Ruling
@@ -57,6 +58,7 @@ class Rounds:
         self._clock = clock
         self._on_quarantine = on_quarantine
         self._denying = denying
+        self.latest = Latest()
         self._bodies = Bodies()
         self._appraisals = Appraisals()
         self._metering = metering
@@ -79,6 +81,7 @@ class Rounds:
         if isinstance(verdict, Need):
             return verdict
         record.appraised = now()
+        self.latest.put(Told(enrolled.instance, enrolled.registration, request.evidence, self._now_ms()))
         # 3. Does it count? On disk before anybody hears of it.
         judged = candidate(
             enrolled,
@@ -95,6 +98,10 @@ class Rounds:
         answer = self._answer(self._instances.counted(enrolled, judged), accepted, verified, ruling, rules.epoch)
         self._metering.answered(record, verified, accepted, issued=bool(answer.chain))
         return answer
+
+    def body(self, registration: str, digest: Digest) -> bytes | None:
+        """A packed layer that an instance of this registration has sent; None where it is not at hand any more."""
+        return self._bodies.get(registration, digest)
 
     def _expected(self, enrolled: Enrolled, ruling: Ruling, policy_epoch: int) -> Expected:
         return Expected(

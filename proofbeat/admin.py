@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,19 @@ _SECONDS = 10.0
 
 async def ask(socket: Path, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
     """The answer's JSON. Raises what the problem document says, or Unavailable when nobody listens there."""
+    content = await _answer(socket, method, path, body)
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise InvalidInput("what answers there is no authority", where=str(socket)) from error
+
+
+async def fetch(socket: Path, path: str) -> bytes:
+    """The answer as it is. Raises as `ask`."""
+    return await _answer(socket, "GET", path)
+
+
+async def _answer(socket: Path, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
     connector = aiohttp.UnixConnector(path=str(socket))
     timeout = aiohttp.ClientTimeout(total=_SECONDS)
     try:
@@ -22,9 +36,10 @@ async def ask(socket: Path, method: str, path: str, body: dict[str, Any] | None 
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
             session.request(method, f"http://authority{path}", json=body) as answer,
         ):
+            content = await answer.read()
             if answer.status >= 400:
-                raise problems.error_of(problems.from_json(await answer.read()))
-            return await answer.json()
+                raise problems.error_of(problems.from_json(content))
+            return content
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Unavailable(
             f"the authority does not answer: {error}",

@@ -53,3 +53,17 @@ def policy_explain(
     if admin is not None:
         exit_with(lambda: online(admin, name, as_json=as_json))
     exit_with(lambda: offline(policies or (), root, name, as_json=as_json))
+
+
+@policy.command("diff")
+def policy_diff(
+    before: Annotated[Path, typer.Argument(help="A file, or a folder of *.yaml: the policies that are in force.")],
+    after: Annotated[Path, typer.Argument(help="The same, as it is to be.")],
+    evidence: Annotated[Path, typer.Option(help="What `proofbeat evidence save` wrote.", metavar="DIR")],
+    root: Root = "proofbeat-system",
+    as_json: Json = False,
+) -> None:
+    """Whose verdict would change by saved evidence, and who would close. Exit code 1 when somebody would."""
+    from proofbeat.authoring.diff import run
+
+    exit_with(lambda: run(before, after, evidence, root, as_json=as_json))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
 from pathlib import Path
@@ -10,15 +11,18 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from attestation import strictjson
-from attestation.errors import InvalidInput, Unavailable
+from attestation.digests import Digest
+from attestation.errors import InvalidInput, Refused, Unavailable
 from attestation.instance import InstanceId
 from attestation.plain import plain
 from attestation.quantities import seconds
+from authority.latest import Told
 from authority.rules import Ruling
 from authority.store.records import InstanceState
 from authority.why import Why
 from policies.model.explaining import explained
 from wire.messages import Denials, Standing
+from wire.problems import Kind
 
 
 class Operations(Protocol):
@@ -31,6 +35,8 @@ class Operations(Protocol):
     def denials(self) -> Denials: ...
     async def why(self, asked: str, at: float | None = ...) -> Why: ...
     async def ruling(self, asked: str) -> Ruling: ...
+    def evidence(self) -> tuple[Told, ...]: ...
+    def body(self, registration: str, digest: Digest) -> bytes | None: ...
     async def attest_now(self, instance: InstanceId) -> bool: ...
     async def reload_policies(self) -> int: ...
 
@@ -50,6 +56,8 @@ class AdminApi:
             web.get("/admin/why", self._why),
             web.get("/admin/denials", self._denials),
             web.get("/admin/policy", self._policy),
+            web.get("/admin/evidence", self._evidence),
+            web.get("/admin/body", self._body),
         ]
 
     async def _tokens(self, request: web.Request) -> web.Response:
@@ -96,6 +104,23 @@ class AdminApi:
         if not asked:
             raise InvalidInput("nobody is named", where="policy", mend="Give a registration, or an instance.")
         return web.json_response(plain(explained((await self._operations.ruling(asked)).governing)))
+
+    async def _evidence(self, _: web.Request) -> web.Response:
+        told = self._operations.evidence()
+        found = [{**plain(each), "evidence": base64.b64encode(each.evidence).decode()} for each in told]
+        return web.json_response({"evidence": found})
+
+    async def _body(self, request: web.Request) -> web.Response:
+        registration, digest = request.query.get("registration", ""), request.query.get("digest", "")
+        body = self._operations.body(registration, digest)
+        if body is None:
+            raise Refused(
+                "this layer is not at hand",
+                kind=Kind.NOT_FOUND,
+                where="body",
+                mend="The instance sends it again when it changes, or after the authority was started again.",
+            )
+        return web.Response(body=body)
 
     async def _why(self, request: web.Request) -> web.Response:
         asked, at = request.query.get("instance", ""), request.query.get("at")

@@ -51,7 +51,10 @@ AT = "at"
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that knows what JSON knows, refuses a key given twice and NUL, and leaves time stamps as text."""
+    """SafeLoader that knows what JSON knows, refuses a key given twice and NUL, and leaves time stamps as text.
+
+    And `off`, `no` and their like, as YAML 1.2 does: `demand: off` means the word.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -104,7 +107,11 @@ _Loader.yaml_constructors = {
     if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
 }
 _Loader.yaml_implicit_resolvers = {
-    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    letter: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag != "tag:yaml.org,2002:timestamp" and not (tag == "tag:yaml.org,2002:bool" and letter in "yYnNoO")
+    ]
     for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from attestation.errors import InvalidConfiguration
+from attestation.layers import Layer
 from policies.model.dialect import Faults
 from policies.model.load import PolicySet, load, read
 from policies.model.places import place, rule
-from policies.model.policy import Mode
+from policies.model.policy import Demand, Mode
 
 POLICY = """\
 apiVersion: proofbeat.dev/v1alpha1
@@ -104,6 +105,12 @@ def test_a_registration_that_no_policy_is_for_is_ruled_by_none(tmp_path: Path) -
 
 def test_a_registration_that_names_missing_references_says_which(tmp_path: Path) -> None:
     assert "'web', which does not exist" in fault(tmp_path, POLICY, REGISTRATION)
+
+
+def test_a_layer_is_switched_off_by_the_word_off_without_quotes(tmp_path: Path) -> None:
+    off = POLICY + "  layers: {files: {demand: off}}\n"
+    governing = load([written(tmp_path, off, REFERENCES, REGISTRATION)]).governing["web"]
+    assert governing.policy.spec.demand(Layer.FILES) is Demand.OFF
 
 
 def test_two_documents_of_one_name_are_refused(tmp_path: Path) -> None:

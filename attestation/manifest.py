@@ -7,7 +7,8 @@ is left out: an unchanged tree packs to the same bytes for ever.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from attestation import digests
@@ -81,6 +82,15 @@ def unpack(body: bytes) -> Iterator[Entry]:
             raise MalformedEvidence(f"unknown kind {kind!r} in the file manifest", where="files layer")
         previous = path
         yield Entry(path.decode("utf-8", "surrogateescape"), kind, mode, uid, gid, size, digest.hex())
+
+
+def tally(body: bytes) -> Mapping[tuple[bytes, int], int]:
+    """Kind and mode -> how many entries have them. body: `unpack` takes it."""
+    position, heads = len(_MAGIC), []
+    while position < len(body):
+        heads.append(body[position + 2 : position + 5])
+        position += _ENTRY.size + (body[position] << 8 | body[position + 1])
+    return {(head[:1], head[1] << 8 | head[2]): count for head, count in Counter(heads).items()}
 
 
 def digest(body: bytes) -> Digest:

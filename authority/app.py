@@ -47,6 +47,7 @@ from authority.sessions import Sessions
 from authority.store.records import Enrolled, InstanceState
 from authority.store.store import Store
 from authority.why import Why
+from policies.appraise.rules import prepare
 from policies.model import load as policies
 from telemetry import logs, metrics
 from telemetry.exporting import exported
@@ -201,6 +202,8 @@ class Authority:
         Raises InvalidConfiguration; then what was in force stays so.
         """
         loaded = policies.load(self._config.policies, self._config.root_namespace)
+        for governing in loaded.governing.values():
+            prepare(governing.policy)
         epoch = await self._store.policy_epoch(loaded.digest, int(self._clock() * 1000))
         before, self._current = self._current, Rules(loaded, epoch, self._signer)
         self._expiring.look(self._current.registrations.values(), self._clock())

@@ -12,7 +12,7 @@ from attestation.errors import Refused
 from attestation.spiffe import SpiffeId
 from policies.model.governing import Governing
 from policies.model.load import PolicySet
-from policies.model.policy import AttestationPolicy, Mode, Recovery
+from policies.model.policy import AttestationPolicy, EffectivePolicy, Mode, Recovery
 from policies.model.references import EffectiveReferences
 from wire.problems import Kind
 
@@ -114,9 +114,19 @@ class Rules:
 
 def _document(governing: Governing, epoch: int, signer: jws.Signer) -> str:
     parts = {
-        "policy": governing.policy,
+        "policy": _for_sidecars(governing.policy),
         "references": governing.references,
         "registration": governing.registration,
     }
     body = {"epoch": epoch, **{name: part.model_dump(mode="json", by_alias=True) for name, part in parts.items()}}
     return signer.sign(json.dumps(body, separators=(",", ":")).encode(), kind=results.POLICY_KIND)
+
+
+def _for_sidecars(policy: AttestationPolicy) -> AttestationPolicy:
+    """Without its rules: only an appraisal evaluates them, and an older sidecar may not know what they look at."""
+    if not policy.spec.rules:
+        return policy
+    changes: dict[str, object] = {"spec": policy.spec.model_copy(update={"rules": {}})}
+    if isinstance(policy, EffectivePolicy):
+        changes["origins"] = {at: who for at, who in policy.origins.items() if not at.startswith("rules.")}
+    return policy.model_copy(update=changes)

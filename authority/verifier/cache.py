@@ -9,6 +9,7 @@ from attestation.claims import Claims
 from attestation.digests import Digest
 from authority.rules import Ruling
 from policies.appraise.reasons import Verdict
+from policies.appraise.summary import seen_ages
 
 MOST_BODY_BYTES = 64 * 1024 * 1024
 MOST_APPRAISALS = 20_000
@@ -67,9 +68,11 @@ def appraisal_key(claims: Claims, ruling: Ruling) -> Hashable:
     """Layers, coverage and rules; and of ages, which change every time, whether each is within policy's bounds.
 
     So an age that passes its bound is appraised anew, though the sentence about it may name the age it had first.
+    Where policy has rules, ages also as those see them (policies/appraise/summary.py).
     """
     ages = tuple(_within(claims, ruling))
-    return tuple((claim.layer, claim.digest) for claim in claims.layers), claims.coverage, ages, ruling.digest
+    seen = tuple(map(seen_ages, claims.layers)) if ruling.policy.spec.rules else ()
+    return tuple((claim.layer, claim.digest) for claim in claims.layers), claims.coverage, ages, seen, ruling.digest
 
 
 def _within(claims: Claims, ruling: Ruling) -> list[tuple[bool, bool]]:

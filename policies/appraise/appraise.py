@@ -15,6 +15,8 @@ from policies.appraise import allowing
 from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file
 from policies.appraise.proxy import check_proxy, nobody_seated
 from policies.appraise.reasons import Finding, Verdict
+from policies.appraise.rules import Evaluate, check_rules, evaluate
+from policies.appraise.summary import counts_files, summarise
 from policies.appraise.versions import check_versions
 from policies.model.governing import Governing
 from policies.model.places import rule
@@ -29,10 +31,13 @@ JUDGED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY)
 """The layers for which checks exist. A policy that requires another one cannot be met, and says so."""
 
 
-def appraise(claims: Claims, bodies: Mapping[Digest, bytes], governing: Governing) -> Verdict:
+def appraise(
+    claims: Claims, bodies: Mapping[Digest, bytes], governing: Governing, evaluating: Evaluate = evaluate
+) -> Verdict:
     """Judges claims whose signature, nonce and binding already hold.
 
     bodies: layer digest -> packed layer, for every layer claimed. A body that does not parse is contraindicated.
+    evaluating: the policy's rules.
     Whether the reference values have expired is no part of this: policies/appraise/expiry.py.
     """
     policy, references = governing.policy, governing.references
@@ -46,17 +51,27 @@ def appraise(claims: Claims, bodies: Mapping[Digest, bytes], governing: Governin
         standing[Layer.PROXY] = [nobody_seated(policy)]
     # 3. Are the watchers themselves what policy asks for?
     watchers = _coverage(claims.coverage, policy)
-    # 4. One vector; every reason named.
+    # 4. Do the policy's rules hold of what all of it shows together?
+    ruled = _rules(claims, bodies, governing, evaluating)
+    # 5. One vector; every reason named.
     vector = TrustVector(
         instance_identity=APPROVED,
         configuration=_worst(
-            _configuration(watchers, standing), _value(envoy, standing[Layer.PROXY], policy.spec.demand(Layer.PROXY))
+            _configuration(watchers, standing),
+            _value(envoy, standing[Layer.PROXY], policy.spec.demand(Layer.PROXY)),
+            _broken(ruled, [layer for layer in Layer if layer not in (Layer.FILES, Layer.PROCESSES)]),
         ),
-        file_system=_value(files, standing[Layer.FILES], policy.spec.demand(Layer.FILES)),
-        executables=_value(executables, standing[Layer.PROCESSES], policy.spec.demand(Layer.PROCESSES)),
+        file_system=_worst(
+            _value(files, standing[Layer.FILES], policy.spec.demand(Layer.FILES)), _broken(ruled, [Layer.FILES])
+        ),
+        executables=_worst(
+            _value(executables, standing[Layer.PROCESSES], policy.spec.demand(Layer.PROCESSES)),
+            _broken(ruled, [Layer.PROCESSES]),
+        ),
     )
     late = [finding for found in standing.values() for finding in found]
-    return Verdict(vector, (*envoy, *files[:MOST_FINDINGS], *executables[:MOST_FINDINGS], *late, *watchers))
+    judged = (*envoy, *files[:MOST_FINDINGS], *executables[:MOST_FINDINGS], *ruled[:MOST_FINDINGS])
+    return Verdict(vector, (*judged, *late, *watchers))
 
 
 def _claim(claims: Claims, layer: Layer) -> LayerClaim | None:
@@ -180,6 +195,14 @@ def _exposed(guarantee: Guarantee, missing: Sequence[Guarantee], policy: Attesta
     )
 
 
+def _rules(claims: Claims, bodies: Mapping[Digest, bytes], governing: Governing, evaluating: Evaluate) -> list[Finding]:
+    rules = governing.policy.spec.rules
+    if not rules:
+        return []
+    summary = summarise(claims, bodies, governing, count_files=counts_files(rules.values()))
+    return check_rules(governing.policy, evaluating(rules, summary))
+
+
 def _value(findings: list[Finding], standing: list[Finding], demand: Demand) -> int:
     if demand is Demand.OFF:
         return NO_CLAIM
@@ -190,11 +213,15 @@ def _value(findings: list[Finding], standing: list[Finding], demand: Demand) -> 
     return STALE if standing else APPROVED
 
 
-def _worst(one: int, other: int) -> int:
-    """Of two claims about the same thing: the graver tier, none before affirming, nothing claimed before nothing."""
-    if NO_CLAIM in (one, other):
-        return max(one, other)
-    return UNKNOWN if UNKNOWN in (one, other) and max(one, other) <= APPROVED else max(one, other)
+def _broken(ruled: Sequence[Finding], layers: Sequence[Layer]) -> int:
+    """What rules say against these layers' claim."""
+    return CONTRAINDICATED if any(finding.layer in layers for finding in ruled) else NO_CLAIM
+
+
+def _worst(*values: int) -> int:
+    """Of claims about the same thing: the graver tier, none before affirming, anything claimed before nothing."""
+    worst = max(values)
+    return UNKNOWN if UNKNOWN in values and worst <= APPROVED else worst
 
 
 def _configuration(watchers: list[Finding], standing: dict[Layer, list[Finding]]) -> int:

@@ -282,11 +282,15 @@ def _conflicts(place: str, said: Sequence[tuple[Applying, Statement]]) -> list[C
     return found
 
 
+_OPERATORS = ["breakGlass.quorum", "breakGlass.operators"]
+
+
 def _whole(spec: PolicySpec, by_place: Mapping[str, Sequence[tuple[Applying, Statement]]]) -> None:
     rules = [place for place in by_place if place.startswith("rules.")]
     for holds, places, mend in (
         (spec.whole, ["interval", "freshness"], "State both in one of them."),
         (spec.bounded, rules, "Take some out."),
+        (spec.break_glass.attainable, _OPERATORS, "Name the same keys in all of them."),
     ):
         try:
             holds()

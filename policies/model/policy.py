@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from attestation.coverage import Cutting, Grade, Guarantee
 from attestation.layers import Layer
+from policies.model.breakglass import BreakGlassRules
 from policies.model.dialect import Duration, Strict
 from policies.model.metadata import Document, Metadata, Selector
 from policies.model.rules import MOST_RULES, MOST_TOTAL_COST, Rule, RuleName
@@ -169,6 +170,7 @@ class PolicySpec(Strict):
         default_factory=dict, exclude_if=lambda rules: not rules
     )
     """By name. Two policies may state the same rule under one name, but not two."""
+    break_glass: BreakGlassRules = Field(default=BreakGlassRules(), exclude_if=lambda rules: rules == BreakGlassRules())
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -178,6 +180,8 @@ class PolicySpec(Strict):
             raise ValueError("files.include takes absolute paths, as the workload sees them")
         if {"interval", "freshness"} <= self.model_fields_set:
             self.whole()
+        if {"operators", "quorum"} <= self.break_glass.model_fields_set:
+            self.break_glass.attainable()
         self.bounded()
         return self
 

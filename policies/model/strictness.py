@@ -74,6 +74,20 @@ class Common:
 
 
 @dataclass(frozen=True, slots=True)
+class CommonBy:
+    """`Common` for a list of models that are known by one field of theirs; of the rest, the lesser one stays."""
+
+    field: str
+
+    def join(self, one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
+        if one == other:
+            return one
+        known = {getattr(each, self.field): each for each in other}
+        both = [(each, known[key]) for each in one if (key := getattr(each, self.field)) in known]
+        return tuple(sorted(min(pair) for pair in both))
+
+
+@dataclass(frozen=True, slots=True)
 class CommonBits:
     """A hexadecimal mask of what is allowed, or None for no limit: stricter with the bits of both."""
 

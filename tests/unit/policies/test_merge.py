@@ -18,6 +18,13 @@ from policies.model.policy import AttestationPolicy, Demand, EffectivePolicy, Po
 
 PATTERNS = st.lists(st.sampled_from(["/srv/**", "/srv/cache/**", "*.log", "/srv/*x", "/srv/y*"]), max_size=3)
 PATHS = ["/srv/a", "/srv/cache/a", "/srv/cache/a.log", "/srv/yx", "/tmp/a.log"]
+KEYS = [
+    "MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+    "MCowBQYDK2VwAyEAPUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=",
+    "MCowBQYDK2VwAyEA/FHNjmIYoaONpH7QAjDwWAgW7RO6MwOsXeuRFUiQgCU=",
+]
+"""Of RFC 8032's first three test vectors."""
+OPERATORS = st.fixed_dictionaries({"name": st.sampled_from(["ada", "bob"]), "key": st.sampled_from(KEYS)})
 
 
 def durations(*choices: str) -> st.SearchStrategy[str]:
@@ -67,6 +74,13 @@ SPECS = st.fixed_dictionaries(
             },
         ),
         "recovery": st.fixed_dictionaries({}, optional={"drift": st.sampled_from(["auto", "replace", "manual"])}),
+        "breakGlass": st.fixed_dictionaries(
+            {},
+            optional={
+                "operators": st.lists(OPERATORS, max_size=3, unique_by=lambda each: each["key"]),
+                "longest": durations("10m", "1h"),
+            },
+        ),
     },
 )
 

@@ -1,0 +1,87 @@
+"""Whether a break-glass order holds for a workload, by that workload's own policy; and what it waives.
+
+The authority asks before it grants a lease, and the sidecar before it believes one, each of the policy that it knows:
+an authority that has nothing but its own keys cannot break anybody's glass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from attestation.breakglass import Signed, Subject
+from attestation.facts import CollectorState
+from attestation.quantities import duration
+from attestation.trust import NO_CLAIM, Tier, TrustVector
+from attestation.violation import Violation
+from policies.appraise.reasons import Verdict
+from policies.model.policy import AttestationPolicy, Mode
+
+_UNSEEN = frozenset(f"collector-{state}" for state in CollectorState if state is not CollectorState.RUNNING)
+"""Kinds of violations that say nothing of the workload, only that nobody looked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What an order is held against: one workload, under the policy of one epoch."""
+
+    trust_domain: str
+    epoch: int
+    subject: Subject
+    policy: AttestationPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What came of it. faults: all that is wrong with the order here; it holds where there are none.
+
+    signed_by: the names of those operators whose signatures hold, whatever else is wrong.
+    """
+
+    faults: tuple[str, ...]
+    signed_by: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return not self.faults
+
+
+def held(signed: Signed, ground: Ground) -> Held:
+    """Holds an order against one workload's policy, whatever the time is."""
+    order, allowed = signed.order, ground.policy.spec.break_glass
+    operators = allowed.by_key
+    # 1. Is it about this mesh, this workload, and these policies or later ones?
+    faults = [
+        fault
+        for fault, holds in (
+            (f"it is for the trust domain {order.trust_domain}", order.trust_domain == ground.trust_domain),
+            (f"it is for {order.scope}", order.scope.covers(ground.subject)),
+            (f"it is for policies from epoch {order.least_epoch} on", ground.epoch >= order.least_epoch),
+        )
+        if not holds
+    ]
+    # 2. Did enough of those sign it who may?
+    found = signed.signatories(each.verifying for each in operators.values())
+    signed_by = tuple(sorted({operators[key].name for key in found}))
+    if not operators:
+        faults.append("no policy names an operator who may break the glass")
+    elif len(signed_by) < allowed.quorum:
+        faults.append(f"{allowed.quorum} operators must sign, and did: {', '.join(signed_by) or 'nobody'}")
+    # 3. Is it short enough?
+    if order.lasts > allowed.longest:
+        faults.append(f"it lasts {duration(order.lasts)}, where {duration(allowed.longest)} is the longest")
+    return Held(tuple(faults), signed_by)
+
+
+def waives(verdict: Verdict, policy: AttestationPolicy) -> bool:
+    """Whether an order that holds opens traffic in spite of this verdict: where all that speaks against it is drift.
+
+    Never where a tamper was found, and never where a layer cannot be told of at all: it may hide one.
+    """
+    closes = policy.spec.mode is Mode.ENFORCE and verdict.tier is not Tier.AFFIRMING
+    claims = [getattr(verdict.vector, each.name) for each in fields(TrustVector)]
+    told = not any(claim != NO_CLAIM and Tier.of(claim) is Tier.NONE for claim in claims)
+    return closes and told and bool(verdict.reasons) and not verdict.tamper
+
+
+def waives_violation(violation: Violation) -> bool:
+    """The same of what a sidecar sees: drift, unless something may have gone unseen."""
+    return not violation.tamper and violation.kind not in _UNSEEN

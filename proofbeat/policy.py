@@ -55,6 +55,18 @@ def policy_explain(
     exit_with(lambda: offline(policies or (), root, name, as_json=as_json))
 
 
+@policy.command("test")
+def policy_test(
+    path: Annotated[Path, typer.Argument(help="A file of cases, or a folder with such files in and below it.")],
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit's XML there.", metavar="FILE")] = None,
+    as_json: Json = False,
+) -> None:
+    """Cases: claims or facts, and the verdict and reasons that policies must come to. docs/policies.md has the form."""
+    from proofbeat.authoring.cases import run
+
+    exit_with(lambda: run(path, as_json=as_json, junit_file=junit))
+
+
 @policy.command("diff")
 def policy_diff(
     before: Annotated[Path, typer.Argument(help="A file, or a folder of *.yaml: the policies that are in force.")],

@@ -10,7 +10,7 @@ from attestation.errors import MalformedEvidence
 from attestation.trust import Tier
 from policies.appraise.appraise import appraise
 from policies.appraise.expiry import in_time
-from policies.appraise.reasons import Finding
+from policies.appraise.reasons import Finding, Verdict
 from policies.author.saved import Saved
 from policies.model.governing import Governing
 from policies.model.load import PolicySet
@@ -75,9 +75,12 @@ def outcome(saved: Saved, policies: PolicySet, now: float) -> Outcome:
         verdict = in_time(appraise(saved.claims, saved.bodies, governing), governing, now)
     except MalformedEvidence as error:
         return Outcome(governing.policy.spec.mode, "", opens=False, untold=error.sentence)
-    mode = governing.policy.spec.mode
-    opens = mode is not Mode.ENFORCE or verdict.tier is Tier.AFFIRMING
-    return Outcome(mode, verdict.tier.label, opens, verdict.reasons)
+    return Outcome(governing.policy.spec.mode, verdict.tier.label, opens(verdict, governing), verdict.reasons)
+
+
+def opens(verdict: Verdict, governing: Governing) -> bool:
+    """May traffic flow by this verdict? In observe and audit nothing closes it."""
+    return governing.policy.spec.mode is not Mode.ENFORCE or verdict.tier is Tier.AFFIRMING
 
 
 def _missing(saved: Saved, governing: Governing) -> str:

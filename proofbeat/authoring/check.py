@@ -8,17 +8,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from attestation.errors import InvalidConfiguration, InvalidInput
+from attestation.errors import InvalidConfiguration
 from policies.author.check import Report, Terms, check
 from policies.author.remarks import Level, Remark
 from policies.author.sarif import sarif
+from proofbeat.authoring.writing import write
 
 
 async def run(paths: Sequence[Path], terms: Terms, *, strict: bool, as_json: bool, sarif_file: Path | None) -> bool:
     """True where an authority would take them; strict: and there is no warning. Raises InvalidConfiguration."""
     report = check(paths, terms)
     if sarif_file is not None:
-        _write(sarif_file, json.dumps(sarif(report.remarks, version("proofbeat"), Path.cwd()), indent=1))
+        write(sarif_file, json.dumps(sarif(report.remarks, version("proofbeat"), Path.cwd()), indent=1) + "\n")
     print(json.dumps(document(report), indent=1) if as_json else "\n".join(_lines(report)))
     if errors := report.count(Level.ERROR):
         raise InvalidConfiguration(
@@ -69,10 +70,3 @@ def _lines(report: Report) -> list[str]:
         policies = " + ".join(each.policy.metadata.qualified for each in governing.applying)
         said.append(f"{name}: {identity} under {policies} ({mode}), against {governing.references.metadata.qualified}")
     return [*said, f"{report.count(Level.ERROR)} errors, {report.count(Level.WARNING)} warnings"]
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text + "\n")
-    except OSError as error:
-        raise InvalidInput(f"it cannot be written: {error.strerror}", where=str(file)) from error

@@ -11,6 +11,7 @@ from attestation.trust import Tier
 from policies.appraise.appraise import appraise
 from policies.appraise.expiry import in_time
 from policies.appraise.reasons import Finding, Verdict
+from policies.author.confined import evaluate_confined
 from policies.author.saved import Saved
 from policies.model.governing import Governing
 from policies.model.load import PolicySet
@@ -72,7 +73,7 @@ def outcome(saved: Saved, policies: PolicySet, now: float) -> Outcome:
     if missing := _missing(saved, governing):
         return Outcome(governing.policy.spec.mode, "", opens=False, untold=f"not saved: {missing}")
     try:
-        verdict = in_time(appraise(saved.claims, saved.bodies, governing), governing, now)
+        verdict = in_time(appraise(saved.claims, saved.bodies, governing, evaluate_confined), governing, now)
     except MalformedEvidence as error:
         return Outcome(governing.policy.spec.mode, "", opens=False, untold=error.sentence)
     return Outcome(governing.policy.spec.mode, verdict.tier.label, opens(verdict, governing), verdict.reasons)

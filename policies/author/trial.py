@@ -12,6 +12,7 @@ from policies.appraise.violation import violates
 from policies.author import given
 from policies.author.cases import Case, GivenClaims, GivenFact, Reason, Written
 from policies.author.compare import opens
+from policies.author.confined import evaluate_confined
 from policies.author.remarks import Place
 from policies.model.governing import Governing
 from policies.model.load import PolicySet, load
@@ -77,7 +78,7 @@ Outcome = tuple[str, bool | None, tuple[Found, ...]]
 
 def _claims(case: Case, governing: Governing) -> Outcome:
     claims, bodies = given.claims(case.claims or GivenClaims(), governing)
-    verdict = appraise(claims, bodies, governing)
+    verdict = appraise(claims, bodies, governing, evaluate_confined)
     if case.at is not None:
         verdict = in_time(verdict, governing, case.at)
     found = (Found(each.kind, each.subject, each.finding_class, each.text, each.rule) for each in verdict.reasons)

@@ -173,6 +173,17 @@ def test_what_comes_out_otherwise_fails_and_says_how(tmp_path: Path, body: str, 
     assert any(words in each for each in failures(tmp_path, body))
 
 
+def test_rules_are_evaluated_of_what_a_case_describes(tmp_path: Path) -> None:
+    ruled = POLICIES.replace(
+        "mode: enforce",
+        "mode: enforce\n  rules:\n    noRoot: {that: processes.root == 0, message: no root, class: tamper}",
+    )
+    assert failures(tmp_path, claims("", GOOD), policies=ruled) == ()
+    rooted = "processes: [{executable: /usr/bin/python3, uid: 0}]"
+    expected = "tier: contraindicated, reasons: [{signal: rule-failed, subject: rule noRoot, class: tamper}]"
+    assert failures(tmp_path, claims(rooted, expected), policies=ruled) == ()
+
+
 def test_in_observe_and_audit_traffic_flows_whatever_the_verdict(tmp_path: Path) -> None:
     auditing = POLICIES.replace("mode: enforce", "mode: audit")
     body = claims("processes: [/tmp/payload]", "tier: contraindicated, opens: true")

@@ -118,6 +118,10 @@ class Order:
         """Seconds."""
         return self.not_after - self.not_before
 
+    def standing(self, now: float) -> str:
+        """`waiting`, `in force` or `over`. now: Unix seconds."""
+        return "waiting" if now < self.not_before else "in force" if now < self.not_after else "over"
+
     def in_force(self, now: float) -> bool:
         """now: Unix seconds."""
         return self.not_before <= now < self.not_after
@@ -212,7 +216,10 @@ def check(order: Order) -> None:
             ("of no time that a clock shows", _told(order.issued_at) and _told(order.not_after)),
             ("that waives more than drift", order.waives is ViolationClass.DRIFT),
             ("without a reason", bool(order.reason.strip())),
-            ("with a reason that cannot be shown", shown(order.reason, MOST_REASON) == order.reason),
+            (
+                f"with a reason that is no line of at most {MOST_REASON}",
+                shown(order.reason, MOST_REASON) == order.reason,
+            ),
             ("of a policy epoch below zero", order.least_epoch >= 0),
             ("without a salt", _salted(order.salt)),
         )

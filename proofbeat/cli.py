@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from proofbeat.breakglass import breakglass
 from proofbeat.evidence import evidence
 from proofbeat.options import AdminSocket, ConfigFile, Json, exit_with
 from proofbeat.policy import policy
@@ -26,6 +27,7 @@ references = typer.Typer(help="Reference values.", no_args_is_help=True)
 app.add_typer(token, name="token")
 app.add_typer(references, name="references")
 app.add_typer(policy, name="policy")
+app.add_typer(breakglass, name="breakglass")
 app.add_typer(evidence, name="evidence")
 
 

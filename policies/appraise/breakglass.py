@@ -6,18 +6,28 @@ an authority that has nothing but its own keys cannot break anybody's glass.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from attestation.breakglass import Signed, Subject
+from attestation.breakglass import Reach, Signed, Subject
 from attestation.facts import CollectorState
+from attestation.instance import InstanceId
 from attestation.quantities import duration
+from attestation.spiffe import SpiffeId
 from attestation.trust import NO_CLAIM, Tier, TrustVector
 from attestation.violation import Violation
 from policies.appraise.reasons import Verdict
+from policies.model.breakglass import BreakGlassRules
+from policies.model.governing import Governing
 from policies.model.policy import AttestationPolicy, Mode
+from policies.model.registration import WorkloadRegistration
 
 _UNSEEN = frozenset(f"collector-{state}" for state in CollectorState if state is not CollectorState.RUNNING)
 """Kinds of violations that say nothing of the workload, only that nobody looked."""
+
+
+_ANY = InstanceId("i-" + "0" * 32)
+"""Stands for whichever instance, where none is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +56,9 @@ class Held:
 
 def held(signed: Signed, ground: Ground) -> Held:
     """Holds an order against one workload's policy, whatever the time is."""
-    order, allowed = signed.order, ground.policy.spec.break_glass
-    operators = allowed.by_key
+    order = signed.order
     # 1. Is it about this mesh, this workload, and these policies or later ones?
-    faults = [
+    foreign = tuple(
         fault
         for fault, holds in (
             (f"it is for the trust domain {order.trust_domain}", order.trust_domain == ground.trust_domain),
@@ -57,18 +66,42 @@ def held(signed: Signed, ground: Ground) -> Held:
             (f"it is for policies from epoch {order.least_epoch} on", ground.epoch >= order.least_epoch),
         )
         if not holds
-    ]
-    # 2. Did enough of those sign it who may?
+    )
+    # 2. Did enough of those sign it who may, and is it short enough?
+    allowed = permitted(signed, ground.policy.spec.break_glass)
+    return Held(foreign + allowed.faults, allowed.signed_by)
+
+
+def permitted(signed: Signed, rules: BreakGlassRules) -> Held:
+    """The part that needs to know nothing but the operators."""
+    operators = rules.by_key
     found = signed.signatories(each.verifying for each in operators.values())
     signed_by = tuple(sorted({operators[key].name for key in found}))
+    faults = []
     if not operators:
         faults.append("no policy names an operator who may break the glass")
-    elif len(signed_by) < allowed.quorum:
-        faults.append(f"{allowed.quorum} operators must sign, and did: {', '.join(signed_by) or 'nobody'}")
-    # 3. Is it short enough?
-    if order.lasts > allowed.longest:
-        faults.append(f"it lasts {duration(order.lasts)}, where {duration(allowed.longest)} is the longest")
+    elif len(signed_by) < rules.quorum:
+        faults.append(f"{rules.quorum} operators must sign, and did: {', '.join(signed_by) or 'nobody'}")
+    if signed.order.lasts > rules.longest:
+        faults.append(f"it lasts {duration(signed.order.lasts)}, where {duration(rules.longest)} is the longest")
     return Held(tuple(faults), signed_by)
+
+
+def subject_of(registration: WorkloadRegistration, instance: InstanceId) -> Subject:
+    metadata = registration.metadata
+    return Subject(metadata.qualified, metadata.namespace, SpiffeId.parse(registration.spec.spiffe_id), instance)
+
+
+def held_by_each(signed: Signed, governing: Mapping[str, Governing], trust_domain: str, epoch: int) -> dict[str, Held]:
+    """Registration -> whether the order holds for it, of all that its scope covers."""
+    scope = signed.order.scope
+    instance = InstanceId(scope.names[0]) if scope.reach is Reach.INSTANCE else _ANY
+    subjects = {name: subject_of(each.registration, instance) for name, each in governing.items()}
+    return {
+        name: held(signed, Ground(trust_domain, epoch, subject, governing[name].policy))
+        for name, subject in subjects.items()
+        if scope.covers(subject)
+    }
 
 
 def waives(verdict: Verdict, policy: AttestationPolicy) -> bool:

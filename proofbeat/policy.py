@@ -79,3 +79,13 @@ def policy_diff(
     from proofbeat.authoring.diff import run
 
     exit_with(lambda: run(before, after, evidence, root, as_json=as_json))
+
+
+@policy.command("schema")
+def policy_schema(
+    kind: Annotated[str, typer.Argument(help="AttestationPolicy, ReferenceValues, WorkloadRegistration, PolicyTest.")],
+) -> None:
+    """A kind of document as JSON Schema."""
+    from proofbeat.authoring.schema import run
+
+    exit_with(lambda: run(kind))

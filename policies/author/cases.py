@@ -213,8 +213,8 @@ TierWord = Annotated[str, AfterValidator(_tier)]
 class Expected(Strict):
     """What must come of it; what is not said may be anything.
 
-    Of claims: tier: the verdict's. opens: whether traffic may flow by it, which in observe and audit it always may.
-    reasons: these, each found at least once, and no others. Of a fact: violates: what it is, or `nothing`.
+    tier: of the verdict on claims. opens: whether traffic may flow by it, which in observe and audit it always may.
+    reasons: these, each found at least once, and no others. violates: what a fact is, or `nothing`.
     """
 
     tier: TierWord | None = None
@@ -250,7 +250,8 @@ class Case(Strict):
 
 
 class PolicyTestSpec(Strict):
-    """policies: files, or folders of *.yaml, from the folder of this file on. root_namespace: as the authority's.
+    """What is tried. policies: files, or folders of *.yaml, from this file's folder on. root_namespace: the
+    authority's.
 
     cases: what should come of what.
     """

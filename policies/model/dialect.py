@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from attestation.errors import InvalidConfiguration, InvalidInput
@@ -39,7 +39,12 @@ def _duration(value: object) -> object:
         raise ValueError(error.sentence) from error
 
 
-Duration = Annotated[float, BeforeValidator(_duration), PlainSerializer(duration)]
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    PlainSerializer(duration),
+    WithJsonSchema({"type": "string", "title": "duration", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"}),
+]
 """Seconds; written as `10s`."""
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -63,6 +63,16 @@ def written(place: str, value: Any) -> str:
     return _line(_adapter(place).dump_python(value, mode="json", by_alias=True))
 
 
+def plain_value(info: FieldInfo, value: Any) -> Any:
+    """A value of this field as JSON has it, or YAML: a duration as `10s`."""
+    return _adapter_of(info).dump_python(value, mode="json", by_alias=True, warnings=False)
+
+
+def _adapter_of(info: FieldInfo) -> TypeAdapter[Any]:
+    annotated: Any = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+    return TypeAdapter(annotated)
+
+
 def _line(value: Any) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
@@ -73,9 +83,7 @@ def _adapter(place: str) -> TypeAdapter[Any]:
     """What writes the value of a place that policies state (policies/model/merge.py)."""
     fields = {each.place: each for each in known(PolicySpec)}
     if place in fields:
-        info = fields[place].info
-        annotated: Any = Annotated[info.annotation, *info.metadata]
-        return TypeAdapter(annotated)
+        return _adapter_of(fields[place].info)
     around, _, last = place.rpartition(".")
     if around in fields and isinstance(fields[around].order, PerKey):
         return TypeAdapter(get_args(fields[around].info.annotation)[1])

@@ -20,7 +20,9 @@ Labels = Mapping[Annotated[str, Field(pattern=_LABEL)], Annotated[str, Field(max
 
 
 class Metadata(Strict):
-    """labels: what policies select a registration by; of no other kind are they looked at."""
+    """name: by which others refer to it, once for each kind and namespace. namespace: in which policies apply together.
+
+    labels: what policies select a registration by; of no other kind are they looked at."""
 
     name: str = Field(pattern=NAME)
     namespace: str = Field(default="default", pattern=NAME)
@@ -33,7 +35,10 @@ class Metadata(Strict):
 
 
 class Document(Strict):
-    """What every kind has; each says its own kind and spec."""
+    """What every kind has; each says its own kind and spec.
+
+    api_version: of this dialect; may be left out. kind: what the document is. metadata: what it is called.
+    """
 
     api_version: Literal["proofbeat.dev/v1alpha1"] = API_VERSION
     kind: str

@@ -26,6 +26,8 @@ class Mode(StrEnum):
 
 
 class Demand(StrEnum):
+    """required: it must be measured, in time, and agree. best-effort: what is measured must agree. off: neither."""
+
     REQUIRED = "required"
     BEST_EFFORT = "best-effort"
     OFF = "off"
@@ -44,7 +46,10 @@ class Recovery(StrEnum):
 
 
 class LayerDemand(Strict):
-    """max_age: seconds since the layer was last measured; full_max_age: since it was last read in full."""
+    """How much a layer matters. demand: whether it must be measured, and agree with what policy and references say.
+
+    max_age: the most since the layer was last measured. full_max_age: the most since it was last read in full.
+    """
 
     demand: Annotated[Demand, Ranked((Demand.OFF, Demand.BEST_EFFORT, Demand.REQUIRED)), ALWAYS] = Demand.REQUIRED
     max_age: Annotated[Duration, Least()] = 60.0
@@ -76,7 +81,10 @@ Bound = Annotated[tuple[str, ...] | None, Bounded()]
 
 
 class FileBounds(Strict):
-    """What may be of each class at most; None leaves a class unbounded."""
+    """What may be of each class at most; None leaves a class unbounded.
+
+    configuration, projected, caches, logs, volatile: only what one of these patterns matches may be of the class.
+    """
 
     configuration: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
     projected: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
@@ -86,7 +94,7 @@ class FileBounds(Strict):
 
 
 class FileRules(FileClasses):
-    """include: absolute paths measured.
+    """What is measured of files, and what of it is no code. include: absolute paths measured, with all below them.
 
     within: a path is of a class only if each of these bounds allows it. Merging writes them; in a floor they say what
     others may exempt at most.
@@ -97,7 +105,11 @@ class FileRules(FileClasses):
 
 
 class ProcessRules(Strict):
-    """most_capabilities: hexadecimal, as CapEff: those that no process may exceed; None leaves them unjudged."""
+    """What the workload's processes may be. forbid_deleted: no executable may be without a name that leads to it.
+
+    require_no_new_privileges: every process has no_new_privs. most_capabilities: hexadecimal, as CapEff: those that
+    no process may exceed; where nobody says so they are not judged.
+    """
 
     forbid_deleted: Annotated[bool, ASKING] = True
     require_no_new_privileges: Annotated[bool, ASKING] = False
@@ -121,9 +133,9 @@ class ProxyRules(Strict):
 
 
 class CoverageDemand(Strict):
-    """The least that the watchers themselves must be. weakest values accepted, best first in each enum.
+    """The least that the watchers themselves must be. grade: what holds when the sidecar dies.
 
-    isolation: what must be guaranteed against the workload, all of it.
+    cutting: how what is open is ended. isolation: what must be guaranteed against the workload, all of it.
     """
 
     grade: Annotated[Grade, Ranked(tuple(reversed(Grade)))] = Grade.BOUNDED_NEW_CONNECTIONS_ONLY
@@ -132,23 +144,29 @@ class CoverageDemand(Strict):
 
 
 class RecoveryRules(Strict):
-    """drift, tamper: what opens traffic again after a violation of that class."""
+    """How traffic comes back. drift, tamper: what opens it again after a violation of that class."""
 
     drift: Annotated[Recovery, Ranked(tuple(Recovery))] = Recovery.AUTO
     tamper: Annotated[Recovery, Ranked(tuple(Recovery))] = Recovery.REPLACE
 
 
 class PolicySpec(Strict):
-    """Durations in seconds. interval: between rounds. freshness: of a lease, from the nonce's issue.
+    """What must hold of a workload, and what happens when it does not.
 
-    deadman: how long Envoy may stay open without a sign of life. escalate_after: how long it may take to acknowledge
-    a closing before it is asked to quit, or killed.
+    selector: which registrations it is for; every one of its namespace, or of all in the root namespace, where it
+    says nothing. mode: what happens when something does not hold. interval: between rounds. freshness: of a lease,
+    from the nonce's issue. deadman: how long Envoy may stay open without a sign of life. escalate_after: how long it
+    may take to acknowledge a closing before it is asked to quit, or killed. layers: how much each layer matters;
+    files and processes are required where nobody names them, all others off. files: what is measured of files.
+    processes: what its processes may be. proxy: what the Envoy that holds the key must be. coverage: the least that
+    the watchers must be. recovery: what opens traffic again. rules: what else must be true, by name; two policies may
+    state the same rule under one name, but not two. break_glass: who may open traffic for a while in spite of policy.
 
     connections: `cut` ends what is open with every closing. `drain` lets it go on after drift, for the dead-man time
     or what is left of the lease, whichever is shorter; nothing new begins meanwhile, and what has not ended by then
     is cut. After anything but drift all is cut at once, whatever this says.
 
-    Every field has the order in which it is merged with other policies' (policies/model/merge.py).
+    Durations are in seconds. Every field has the order in which it is merged with other policies' (policies/model/merge.py).
     """
 
     selector: Selector = Field(default=Selector(), exclude_if=lambda selector: selector == Selector())
@@ -159,7 +177,6 @@ class PolicySpec(Strict):
     escalate_after: Annotated[Duration, Least()] = 0.25
     connections: Annotated[Literal["cut", "drain"], Ranked(("drain", "cut"))] = "cut"
     layers: Annotated[dict[Layer, LayerDemand], PerKey()] = Field(default_factory=dict)
-    """A layer that nobody names is as DEFAULT_LAYERS says."""
     files: FileRules = FileRules()
     processes: ProcessRules = ProcessRules()
     proxy: ProxyRules = Field(default=ProxyRules(), exclude_if=lambda rules: rules == ProxyRules())
@@ -169,7 +186,6 @@ class PolicySpec(Strict):
     rules: Annotated[dict[RuleName, Rule], PerKey(Alike())] = Field(
         default_factory=dict, exclude_if=lambda rules: not rules
     )
-    """By name. Two policies may state the same rule under one name, but not two."""
     break_glass: BreakGlassRules = Field(default=BreakGlassRules(), exclude_if=lambda rules: rules == BreakGlassRules())
 
     @model_validator(mode="after")

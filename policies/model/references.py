@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from attestation.digests import well_formed
 from attestation.errors import InvalidInput
@@ -23,7 +23,11 @@ def _digest(value: object) -> object:
     return text
 
 
-ReferenceDigest = Annotated[str, BeforeValidator(_digest)]
+ReferenceDigest = Annotated[
+    str,
+    BeforeValidator(_digest),
+    WithJsonSchema({"type": "string", "title": "digest", "pattern": "^(sha256:)?[0-9a-f]{64}$"}),
+]
 
 
 def _mode(value: object) -> object:
@@ -34,7 +38,12 @@ def _mode(value: object) -> object:
     return value
 
 
-FileMode = Annotated[int, BeforeValidator(_mode), PlainSerializer(lambda mode: f"{mode:04o}")]
+FileMode = Annotated[
+    int,
+    BeforeValidator(_mode),
+    PlainSerializer(lambda mode: f"{mode:04o}"),
+    WithJsonSchema({"type": "string", "title": "mode", "pattern": "^[0-7]{3,5}$"}),
+]
 """Permission bits with setuid, setgid and sticky; written as `"0644"`."""
 
 
@@ -47,7 +56,12 @@ def _instant(value: object) -> object:
         raise ValueError(error.sentence) from error
 
 
-Instant = Annotated[int, BeforeValidator(_instant), PlainSerializer(instant_text)]
+Instant = Annotated[
+    int,
+    BeforeValidator(_instant),
+    PlainSerializer(instant_text),
+    WithJsonSchema({"type": "string", "title": "time", "format": "date-time"}),
+]
 """Unix seconds; written as `2026-12-31T00:00:00Z`."""
 
 _PARENT = NAME.removesuffix("$") + "(/" + NAME.removeprefix("^").removesuffix("$") + ")?$"
@@ -60,7 +74,7 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$")]
 class FileReference(Strict):
     """digests: any of them will do. mode: permission bits, where they matter; None leaves them unjudged.
 
-    optional: the file may also be absent.
+    uid, gid: its owner, likewise. optional: the file may also be absent.
     """
 
     digests: tuple[ReferenceDigest, ...] = Field(min_length=1)
@@ -78,7 +92,8 @@ class ReferenceVersion(Strict):
 
 
 class ReferenceSpec(Strict):
-    """files: path -> what it may be. executables: path -> digests that may run, loaders included.
+    """What files and programs may be. files: path -> what it may be. executables: path -> digests that may run, loaders
+    included.
 
     proxies: Envoy's version -> digests of its builds that may hold the key. What Envoy says of its version itself is
     believed by nobody; the digest tells it. Not written where it is empty, as PolicySpec.proxy.

@@ -25,7 +25,10 @@ def _registrable(text: str) -> str:
 
 
 class RegistrationSpec(Strict):
-    """references: name of a ReferenceValues of the same namespace. Policies select registrations, not the reverse."""
+    """Which identity it gets, and what it is held against. spiffe_id: the identity.
+
+    references: name of a ReferenceValues of the same namespace. Policies select registrations, not the reverse.
+    """
 
     spiffe_id: Annotated[str, AfterValidator(_registrable)]
     references: str

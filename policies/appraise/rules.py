@@ -213,8 +213,10 @@ def _single(value: bool | int | str) -> Value:
     if isinstance(value, str):
         if len(value) > MOST_STRING:
             raise _Unseen(f"a text of {len(value)} characters, where a rule can see {MOST_STRING}")
-        if not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value):
-            raise _Unseen("a name that is no Unicode text")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise _Unseen("a name that is no Unicode text") from error
         return str(value)
     if not -MOST_NUMBER <= value <= MOST_NUMBER:
         raise _Unseen("a number beyond 64 bits")

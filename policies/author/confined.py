@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import resource
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -34,6 +33,7 @@ class Limits:
 
 
 LIMITS = Limits()
+_STDERR = 2
 
 
 def evaluate_confined(rules: Mapping[str, Rule], summary: Summary, limits: Limits = LIMITS) -> Sequence[Outcome]:
@@ -58,7 +58,7 @@ def evaluate_confined(rules: Mapping[str, Rule], summary: Summary, limits: Limit
 
 def _evaluate(sending: Connection, rules: Mapping[str, Rule], summary: Summary, limits: Limits) -> None:
     # What it dies of its parent tells.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _STDERR)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     memory = pages * resource.getpagesize() + limits.memory
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))

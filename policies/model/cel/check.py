@@ -151,7 +151,9 @@ class _Checker:
         place = f"{of.place}.{name}"
         if not isinstance(kind, Record):
             self.seen.setdefault(place, set())
-        return _Typed(at, kind, variable(place), 1, place=place)
+        # The library copies a list wherever it is named.
+        most = kind.most if isinstance(kind, (ListOf, MapOf)) else 0
+        return _Typed(at, kind, variable(place), 1 + most // 4, place=place)
 
     def _index(self, at: int, of: _Typed, key: _Typed) -> _Typed:
         wanted = STRING if isinstance(of.type, MapOf) else INT if isinstance(of.type, ListOf) else None

@@ -20,7 +20,7 @@ from policies.model.cel.types import BOOL, CIDR, DIGEST, DURATION, INT, IP, SEMV
 
 Value = bool | int | str
 
-CALL = 20
+CALL = 30
 """What calling one of ours costs, in the unit of policies/model/cel/check.py."""
 
 
@@ -203,7 +203,9 @@ FUNCTIONS: Mapping[tuple[Scalar | None, str], Function] = {(each.receiver, each.
 # --- regular expressions ---
 
 MOST_PATTERN = 64
-_REFUSED_PATTERN = re.compile(r"\\[^\W_]|\\_|\(\?|\{|\}|[^\x20-\x7e]|\[[^\]]*(?:\[|&&|--|~~)")
+_ESCAPE = r"\\[!-/:;=?@\[-^`{-~ ]"
+_CLASS = rf"\[\^?(?:{_ESCAPE}|(?!&&|--|~~)[^\\\[\]])+\]"
+_PATTERN = re.compile(rf"(?:{_ESCAPE}|{_CLASS}|\((?!\?)|[^\\\[\]{{}}(])*")
 
 
 def pattern_fault(pattern: str) -> str:
@@ -214,8 +216,10 @@ def pattern_fault(pattern: str) -> str:
     """
     if len(pattern) > MOST_PATTERN:
         return f"a pattern of more than {MOST_PATTERN} characters"
-    if found := _REFUSED_PATTERN.search(pattern):
-        return f"{found[0]!r} is no part of the patterns that rules match"
+    understood = _PATTERN.match(pattern)
+    known = understood.end() if understood else 0
+    if known < len(pattern) or not (pattern.isascii() and pattern.isprintable()):
+        return f"{pattern[known : known + 2] or pattern!r} is no part of the patterns that rules match"
     try:
         re.compile(pattern)
     except re.error as error:

@@ -204,13 +204,12 @@ def _string(text: str, at: int, prefix: str, quote: str, begins: int) -> tuple[_
     while not text.startswith(quote, position):
         if position >= len(text) or (text[position] in "\r\n" and len(quote) == 1):
             raise InvalidExpression(at, "a string without its end", f"It ends with {quote}.")
-        if text[position] == "\\" and not prefix:
-            character, position = _escape(text, position)
-        else:
-            character, position = text[position], position + 1
+        escaped = text[position] == "\\" and not prefix
+        character, after = _escape(text, position) if escaped else (text[position], position + 1)
         if character == "\0" or "\ud800" <= character <= "\udfff":
-            raise InvalidExpression(position - 1, "a character that no text can hold")
+            raise InvalidExpression(position, "a character that no text can hold")
         parts.append(character)
+        position = after
     return _Token(at, "string", "".join(parts)), position + len(quote)
 
 

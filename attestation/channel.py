@@ -156,8 +156,8 @@ class Guarded:
 class Inspected:
     """The guarded Envoy was looked at. process: None where nobody is guarded, or it has ended.
 
-    method, began, full_began: as of an Observation. pid: 0 for nobody. tracer: pid and executable of whoever is
-    attached to it, empty for nobody.
+    method, began, full_began: as of an Observation. pid: whom it is about, 0 for nobody. tracer: pid and executable of
+    whoever is attached to it, empty for nobody.
     """
 
     method: Method

@@ -8,6 +8,7 @@ from attestation.coverage import Coverage
 from attestation.digests import Digest
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
+from attestation.plain import since
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,9 @@ class Claims:
 
     sequence: from the nonce; one evidence a sequence. generation: bumped by every violation. revocation: the
     version of the revocation data that Envoy acknowledged. leaf_key: DER SubjectPublicKeyInfo of the key that
-    the certificate shall carry. boot_id: the kernel's.
+    the certificate shall carry. boot_id: the kernel's. served: the serial number of the certificate that Envoy serves,
+    by its own word, beside the proxy layer; None where it serves none that names anybody: before the first lease, and
+    closed. It changes with every lease, so that it is in no layer.
     """
 
     instance: InstanceId
@@ -40,3 +43,4 @@ class Claims:
     boot_id: str
     layers: tuple[LayerClaim, ...]
     coverage: Coverage
+    served: int | None = since(3, None)

@@ -12,6 +12,7 @@ from attestation.coverage import CollectorCoverage, Coverage, Cutting, Grade, Is
 from attestation.errors import InvalidInput, MalformedEvidence
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
+from attestation.plain import NEWEST, introduced
 from attestation.wording import shown
 
 # The numbers on the wire: a word's place in its table. Append; never reorder.
@@ -40,6 +41,9 @@ _ISOLATION = (
 _GRADES = (Grade.CLOSED_BY_GUARDIAN, Grade.BOUNDED_NEW_CONNECTIONS_ONLY)
 
 _SHAPE: dict[int, type] = {1: bytes, 2: int, 3: int, 4: int, 5: int, 6: bytes, 7: str, 8: list, 9: list}
+_SERVED = 10
+_MOST_SERIAL = 20
+"""Bytes of a certificate's serial number (RFC 5280 section 4.1.2.2)."""
 _LAYER_SHAPE = (int, bytes, int, int, int, int)
 _COLLECTOR_SHAPE = (str, int, int, int, bool, int, str)
 _COVERAGE_SHAPE = (list, list, int, int, list)
@@ -50,8 +54,11 @@ _MOST_DETAIL = 200
 Word = TypeVar("Word", bound=StrEnum)
 
 
-def encode(claims: Claims) -> dict[int, Any]:
-    """The map, ready for `cbor.dumps`."""
+def encode(claims: Claims, *, minor: int = NEWEST) -> dict[int, Any]:
+    """The map, ready for `cbor.dumps`.
+
+    minor: of the wire that its reader speaks. What came later is left out: it would be refused with all the rest.
+    """
     return {
         1: bytes.fromhex(claims.instance.value[2:]),
         2: claims.sequence,
@@ -62,6 +69,7 @@ def encode(claims: Claims) -> dict[int, Any]:
         7: claims.boot_id,
         8: [_encode_layer(each) for each in claims.layers],
         9: _encode_coverage(claims.coverage),
+        **_encode_served(claims.served, minor),
     }
 
 
@@ -71,7 +79,7 @@ def decode(value: Any) -> Claims:
     One statement has one spelling: what `encode` would write otherwise (a name that is not printable, a row longer
     than it need be) is refused, so that no two signed byte strings claim the same.
     """
-    if not isinstance(value, dict) or value.keys() != _SHAPE.keys():
+    if not isinstance(value, dict) or value.keys() - {_SERVED} != _SHAPE.keys():
         raise MalformedEvidence("claims are missing, or there are unknown ones", where="claims")
     for number, kind in _SHAPE.items():
         if type(value[number]) is not kind:
@@ -88,10 +96,23 @@ def decode(value: Any) -> Claims:
         boot_id=value[7],
         layers=tuple(_decode_layer(each) for each in value[8]),
         coverage=_decode_coverage(value[9]),
+        served=_decode_served(value[_SERVED]) if _SERVED in value else None,
     )
     if encode(claims) != value:
         raise MalformedEvidence("claims that are not written as `encode` writes them", where="claims")
     return claims
+
+
+def _encode_served(serial: int | None, minor: int) -> dict[int, bytes]:
+    if serial is None or minor < introduced(Claims, "served"):
+        return {}
+    return {_SERVED: serial.to_bytes((serial.bit_length() + 7) // 8)}
+
+
+def _decode_served(number: Any) -> int:
+    if type(number) is not bytes or not 0 < len(number) <= _MOST_SERIAL:
+        raise MalformedEvidence("no serial number of a certificate", where="claims")
+    return int.from_bytes(number)
 
 
 def _encode_layer(claim: LayerClaim) -> list[Any]:

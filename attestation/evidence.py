@@ -20,6 +20,7 @@ from attestation import cbor, claimset, cose, digests, keys
 from attestation.claims import Claims
 from attestation.digests import Digest
 from attestation.errors import MalformedEvidence
+from attestation.plain import NEWEST
 
 PROFILE = "tag:proofbeat.dev,2025:evidence/1"
 MOST_BYTES = 16 * 1024
@@ -49,8 +50,10 @@ class Evidence:
     holds: bool
 
 
-def sign(claims: Claims, nonce: bytes, key: ec.EllipticCurvePrivateKey, *, issued_at: float) -> bytes:
-    """The evidence. issued_at: Unix seconds.
+def sign(
+    claims: Claims, nonce: bytes, key: ec.EllipticCurvePrivateKey, *, issued_at: float, minor: int = NEWEST
+) -> bytes:
+    """The evidence. issued_at: Unix seconds. minor: of the wire that the authority speaks.
 
     Sign a nonce once: a retry sends the same bytes. Two statements over one nonce look like a cloned attester.
     """
@@ -59,7 +62,7 @@ def sign(claims: Claims, nonce: bytes, key: ec.EllipticCurvePrivateKey, *, issue
         _CNF: {_COSE_KEY: keys.to_cose(key.public_key())},
         _NONCE: nonce,
         _PROFILE: PROFILE,
-        _CLAIMS: claimset.encode(claims),
+        _CLAIMS: claimset.encode(claims, minor=minor),
     }
     return cose.sign1(cbor.dumps(payload), key, aad=_AAD)
 

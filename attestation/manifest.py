@@ -15,8 +15,10 @@ from attestation import digests
 from attestation.digests import Digest
 from attestation.errors import MalformedEvidence
 
-_MAGIC = b"pbf1"
-_ENTRY = struct.Struct(">HcHIIQ32s")
+MAGIC = b"pbf1"
+HEAD = struct.Struct(">HcHIIQ32s")
+"""Before each path: its length in bytes, kind, mode, uid, gid, size, digest."""
+_DOMAIN = "layer/files"
 _MOST_ENTRIES = 1_000_000
 
 FILE, LINK, DIRECTORY, OTHER = b"f", b"l", b"d", b"o"
@@ -44,11 +46,11 @@ NO_DIGEST: Digest = "0" * 64
 
 def pack(entries: Iterable[Entry]) -> bytes:
     """The canonical bytes. The same set of entries packs to the same bytes, whatever its order."""
-    parts = [_MAGIC]
+    parts = [MAGIC]
     for entry in sorted(entries, key=lambda each: each.path.encode("utf-8", "surrogateescape")):
         path = entry.path.encode("utf-8", "surrogateescape")
         parts.append(
-            _ENTRY.pack(
+            HEAD.pack(
                 len(path),
                 entry.kind,
                 entry.mode,
@@ -64,15 +66,15 @@ def pack(entries: Iterable[Entry]) -> bytes:
 
 def unpack(body: bytes) -> Iterator[Entry]:
     """Raises MalformedEvidence for bytes that `pack` cannot have made: wrong magic, order, length or kind."""
-    if body[: len(_MAGIC)] != _MAGIC:
+    if body[: len(MAGIC)] != MAGIC:
         raise MalformedEvidence("the file manifest has no valid beginning", where="files layer")
-    position, previous, count = len(_MAGIC), b"", 0
+    position, previous, count = len(MAGIC), b"", 0
     while position < len(body):
         try:
-            length, kind, mode, uid, gid, size, digest = _ENTRY.unpack_from(body, position)
+            length, kind, mode, uid, gid, size, digest = HEAD.unpack_from(body, position)
         except struct.error as error:
             raise MalformedEvidence("the file manifest is cut short", where="files layer") from error
-        start = position + _ENTRY.size
+        start = position + HEAD.size
         position = start + length
         path = body[start:position]
         count += 1
@@ -86,13 +88,18 @@ def unpack(body: bytes) -> Iterator[Entry]:
 
 def tally(body: bytes) -> Mapping[tuple[bytes, int], int]:
     """Kind and mode -> how many entries have them. body: `unpack` takes it."""
-    position, heads = len(_MAGIC), []
+    position, heads = len(MAGIC), []
     while position < len(body):
         heads.append(body[position + 2 : position + 5])
-        position += _ENTRY.size + (body[position] << 8 | body[position + 1])
+        position += HEAD.size + (body[position] << 8 | body[position + 1])
     return {(head[:1], head[1] << 8 | head[2]): count for head, count in Counter(heads).items()}
 
 
 def digest(body: bytes) -> Digest:
     """The layer digest of a packed manifest."""
-    return digests.tagged("layer/files", body)
+    return digests.tagged(_DOMAIN, body)
+
+
+def passing(size: int) -> digests.Passing:
+    """The same of a manifest of so many bytes that nobody holds as a whole."""
+    return digests.Passing(_DOMAIN, size)

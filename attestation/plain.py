@@ -27,6 +27,11 @@ def since(minor: int, default: T) -> T:
     return field(default=default, metadata={_SINCE: minor})
 
 
+def introduced(shape: type, name: str) -> int:
+    """The minor that added this field of one of our dataclasses; 0 where it was always there."""
+    return _fields(shape)[name].since
+
+
 def plain(value: Any, *, minor: int = NEWEST) -> Any:
     """The value with every dataclass turned into a dict and every enum into its text, as `minor` knows them."""
     if isinstance(value, InstanceId | StrEnum):

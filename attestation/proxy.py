@@ -1,7 +1,8 @@
 """The proxy layer as bytes: which Envoy holds the key, how it was started, and what it has accepted of what denies.
 
 Pids, tracers' names and the serial of the certificate that is served are volatile and stay outside, so that an Envoy
-that is started again is the same proxy. JSON with sorted keys and no white space, as the processes layer has it.
+that is started again is the same proxy; the serial is a claim of its own. JSON with sorted keys and no white space, as
+the processes layer has it.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class Authority:
         self._nonces = Nonces(self._instances, keys, clock)
         issuer = Issuer(self._ca)
         self._denying = Denying(
-            self._store, issuer, lambda: self._rules().enforced, self._sessions.announce, clock, logs.logger()
+            self._store, issuer, lambda: self._rules().registered, self._sessions.announce, clock, logs.logger()
         )
         self._expiring = Expiring(logs.logger())
         self._orders = Orders(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from attestation import release, results
 from attestation.results import Result
 from attestation.violation import ViolationClass
@@ -19,13 +21,21 @@ VERIFIER = "proofbeat authority"
 
 
 def candidate(
-    enrolled: Enrolled, verified: Verified, verdict: Verdict, ruling: Ruling, *, epoch: int, latest_ms: int, now_ms: int
+    enrolled: Enrolled,
+    verified: Verified,
+    verdict: Verdict,
+    ruling: Ruling,
+    *,
+    issued: Collection[int],
+    epoch: int,
+    latest_ms: int,
+    now_ms: int,
 ) -> Candidate:
     """The lease ends `freshness` after the nonce was issued, whenever it is judged, and not after latest_ms.
 
     Nor after the end of the reference values that it rests on, where policy enforces.
 
-    epoch: of the policies. latest_ms: the end of the CA. now_ms: Unix milliseconds.
+    issued: as for the appraisal. epoch: of the policies. latest_ms: the end of the CA. now_ms: Unix milliseconds.
     """
     lease_end_ms = ruling.founded(min(verified.facts.issued_ms + ruling.freshness_ms, latest_ms), now_ms)
     result = Result(
@@ -60,6 +70,7 @@ def candidate(
         closes=ruling.policy.spec.mode is Mode.ENFORCE,
         explanation=_explained(_gravest(verdict), ruling, tamper, now_ms) if verdict.reasons else None,
         revocation=verified.claims.revocation,
+        served=verified.claims.served if verified.claims.served in issued else None,
     )
 
 

@@ -5,12 +5,14 @@ valid somewhere; after that there is nothing left to refuse. So the list is shor
 
 An address is on it only as far as no live instance says that it listens there, too: whoever enrols with a neighbour's
 address, and then misbehaves, must not take the neighbour down. That holds for a successor at the same address as well.
+Nor may an accomplice shield it: the word of an instance that policy does not bind spares only its own identity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from attestation import cbor, digests, results
@@ -19,7 +21,7 @@ from attestation.instance import InstanceId
 from attestation.results import Result
 from attestation.trust import Tier
 from authority.issuer.ca import BACKDATE
-from authority.store.records import Accepted, Suspect, Suspects
+from authority.store.records import Accepted, Claim, Suspect, Suspects
 from policies.model.policy import Mode
 from wire.messages import MOST_DENIED, MOST_DENIED_ADDRESSES, MOST_DENIED_LEAVES
 
@@ -27,6 +29,14 @@ SKEW_MS = int(BACKDATE.total_seconds() * 1000)
 """A certificate counts as valid for so long after its end, for peers whose clocks run behind."""
 NOBODY: Digest = ""
 """The digest of an empty list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A registration as policy has it now."""
+
+    spiffe_id: str
+    enforced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +49,17 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One instance to refuse. certificates: the newest first. since_ms: when its cause was recorded."""
+    """One instance to refuse. certificates: the newest first. since_ms: when its cause was recorded.
+
+    spared: why some of its addresses are not among `addresses`, one claim each.
+    """
 
     instance: InstanceId
     cause: str
     since_ms: int
     certificates: tuple[Certificate, ...]
     addresses: tuple[str, ...]
+    spared: tuple[Claim, ...] = ()
 
     @property
     def spiffe_id(self) -> str:
@@ -53,13 +67,18 @@ class Listing:
         return str(self.certificates[0].result.spiffe_id)
 
 
-def listed(suspects: Suspects, *, now_ms: int, last_ms: int) -> tuple[Listing, ...]:
+def listed(
+    suspects: Suspects, registered: Mapping[str, Registered], *, now_ms: int, last_ms: int
+) -> tuple[Listing, ...]:
     """The latest first, MOST_DENIED of them, with no more certificates and addresses than one list may have.
 
-    last_ms: the end of the CA. A certificate that ends later is another CA's, which nobody here trusts.
+    registered: by name. last_ms: the end of the CA. A certificate that ends later is another CA's, which nobody here
+    trusts.
     """
-    present = tuple(_listing(each, suspects.claimed, now_ms, last_ms) for each in suspects.found)
-    return _within_bounds([each for each in present if each.certificates][:MOST_DENIED])
+    held = ((each, _certificates(each, now_ms, last_ms)) for each in suspects.found)
+    present = [_listing(suspect, certificates) for suspect, certificates in held if certificates]
+    claims = _by_address(suspects.claims)
+    return _within_bounds([_spared(each, claims, registered) for each in present[:MOST_DENIED]])
 
 
 def digest(listings: Iterable[Listing]) -> Digest:
@@ -71,15 +90,37 @@ def digest(listings: Iterable[Listing]) -> Digest:
     return digests.tagged("denials", cbor.dumps(told)) if told else NOBODY
 
 
-def _listing(suspect: Suspect, claimed: frozenset[str], now_ms: int, last_ms: int) -> Listing:
+def _certificates(suspect: Suspect, now_ms: int, last_ms: int) -> tuple[Certificate, ...]:
     held = (_certificate(each) for each in suspect.rounds if now_ms - SKEW_MS < each.lease_end_ms <= last_ms)
-    return Listing(
-        suspect.instance,
-        suspect.cause,
-        suspect.since_ms,
-        tuple(each for each in held if each is not None),
-        tuple(each for each in suspect.addresses if each not in claimed),
+    return tuple(each for each in held if each is not None)
+
+
+def _listing(suspect: Suspect, certificates: tuple[Certificate, ...]) -> Listing:
+    return Listing(suspect.instance, suspect.cause, suspect.since_ms, certificates, suspect.addresses)
+
+
+def _by_address(claims: Iterable[Claim]) -> Mapping[str, Sequence[Claim]]:
+    grouped: defaultdict[str, list[Claim]] = defaultdict(list)
+    for claim in claims:
+        grouped[claim.address].append(claim)
+    return grouped
+
+
+def _spared(listing: Listing, claims: Mapping[str, Sequence[Claim]], registered: Mapping[str, Registered]) -> Listing:
+    """Without the addresses to which a claim counts."""
+    counting = (
+        next((claim for claim in claims.get(address, ()) if _counts(claim, listing.spiffe_id, registered)), None)
+        for address in listing.addresses
     )
+    spared = tuple(claim for claim in counting if claim is not None)
+    gone = {claim.address for claim in spared}
+    return replace(listing, addresses=tuple(each for each in listing.addresses if each not in gone), spared=spared)
+
+
+def _counts(claim: Claim, denied: str, registered: Mapping[str, Registered]) -> bool:
+    """denied: the SPIFFE ID of whom the claim would spare."""
+    ruled = registered.get(claim.registration)
+    return ruled is not None and (ruled.enforced or ruled.spiffe_id == denied)
 
 
 def _certificate(accepted: Accepted) -> Certificate | None:
@@ -94,7 +135,7 @@ def _within_bounds(listings: list[Listing]) -> tuple[Listing, ...]:
     certificates = _shared([each.certificates for each in listings], MOST_DENIED_LEAVES)
     addresses = _shared([each.addresses for each in listings], MOST_DENIED_ADDRESSES)
     return tuple(
-        Listing(each.instance, each.cause, each.since_ms, each.certificates[:some], each.addresses[:few])
+        replace(each, certificates=each.certificates[:some], addresses=each.addresses[:few])
         for each, some, few in zip(listings, certificates, addresses, strict=True)
     )
 

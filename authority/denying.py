@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attestation.errors import Unavailable
+from attestation.instance import InstanceId
 from authority import denials
-from authority.denials import SKEW_MS, Certificate, Listing
+from authority.denials import SKEW_MS, Certificate, Listing, Registered
 from authority.issuer.ca import utc
 from authority.issuer.crl import Revoked
 from authority.issuer.issuer import Issuer
-from authority.store.records import Enrolled, Listed
+from authority.store.records import Claim, Enrolled, Listed
 from authority.store.store import Store
 from telemetry.names import Event
 from wire.messages import Denials, Denied, DeniedLeaf
@@ -24,7 +25,7 @@ _AGAIN = 1.0
 
 
 class Denying:
-    """enforced: the registrations whose policy enforces. announce: tells every session. clock: Unix seconds.
+    """registered: the registrations, by name. announce: tells every session. clock: Unix seconds.
 
     `start` it before anything else, then `run` it.
     """
@@ -33,19 +34,20 @@ class Denying:
         self,
         store: Store,
         issuer: Issuer,
-        enforced: Callable[[], Collection[str]],
+        registered: Callable[[], Mapping[str, Registered]],
         announce: Callable[[Denials], None],
         clock: Callable[[], float],
         log: Any,
     ) -> None:
         self._store = store
         self._issuer = issuer
-        self._enforced = enforced
+        self._registered = registered
         self._announce = announce
         self._clock = clock
         self._log = log
         self._changed = asyncio.Event()
         self._addresses: frozenset[str] = frozenset()
+        self._spared: frozenset[tuple[InstanceId, Claim]] = frozenset()
         self._current = Denials(0, (), b"")
 
     @property
@@ -93,9 +95,16 @@ class Denying:
 
     async def _look(self, *, first: bool = False) -> None:
         now_ms = int(self._clock() * 1000)
-        suspects = await self._store.suspects(self._enforced(), now_ms=now_ms, over_ms=now_ms - SKEW_MS)
+        registered = self._registered()
+        enforced = frozenset(name for name, each in registered.items() if each.enforced)
+        suspects = await self._store.suspects(
+            enforced, registered.keys() - enforced, now_ms=now_ms, over_ms=now_ms - SKEW_MS
+        )
         # Off the event loop, like the signing: to read what a long list names takes 0.1 s.
-        listings = await asyncio.to_thread(denials.listed, suspects, now_ms=now_ms, last_ms=self._issuer.latest_ms)
+        listings = await asyncio.to_thread(
+            denials.listed, suspects, registered, now_ms=now_ms, last_ms=self._issuer.latest_ms
+        )
+        self._tell_spared(listings)
         version = await self._store.denials_version(denials.digest(listings), now_ms)
         if version.version == self.version and not first:
             return
@@ -104,6 +113,22 @@ class Denying:
         self._announce(self._current)
         if suspects.left_out:
             self._log.warning(Event.DENIALS_CUT, instances=suspects.left_out, mend=_MEND_LEFT_OUT)
+
+    def _tell_spared(self, listings: Sequence[Listing]) -> None:
+        """Each claim once, for as long as the instance that it spares is on the list."""
+        listed = {each.instance for each in listings}
+        told = {(denied, claim) for denied, claim in self._spared if denied in listed}
+        found = [(each.instance, claim) for each in listings for claim in each.spared]
+        for denied, claim in found:
+            if (denied, claim) not in told:
+                self._log.warning(
+                    Event.ADDRESS_SPARED,
+                    instance=str(denied),
+                    claimant=str(claim.instance),
+                    address=claim.address,
+                    mend=_MEND_SPARED,
+                )
+        self._spared = frozenset(told.union(found))
 
     def _made(self, version: Listed, listings: Sequence[Listing]) -> Denials:
         """The message. Only what is new on the list is signed anew."""
@@ -131,4 +156,5 @@ def _serial(held: Certificate) -> bytes:
     return held.round.serial.to_bytes((held.round.serial.bit_length() + 7) // 8, "big")
 
 
+_MEND_SPARED = "Peers go on calling the address. Quarantine the claimant as well if it does not listen there."
 _MEND_LEFT_OUT = "Peers refuse the latest; each of the others until its certificate ends by its own sidecar alone."

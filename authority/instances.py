@@ -8,11 +8,13 @@ from dataclasses import replace
 from attestation.errors import Refused
 from attestation.instance import InstanceId
 from attestation.trust import Tier
-from authority.store.records import Candidate, Enrolled
+from authority.store.records import Accepted, Candidate, Enrolled
 from authority.store.store import Store
 from wire.problems import Kind
 
 MOST_REMEMBERED = 50_000
+_MOST_SERIALS = 4
+"""Of an instance: what its Envoy serves is the certificate of the last round, or of one shortly before."""
 
 
 class Instances:
@@ -42,7 +44,11 @@ class Instances:
         """Read it from the store next time."""
         self._known.pop(instance, None)
 
-    def counted(self, enrolled: Enrolled, judged: Candidate) -> Enrolled:
+    async def issued(self, enrolled: Enrolled, serial: int) -> bool:
+        """Was a certificate with this serial number given to it? The store is asked where memory does not say."""
+        return serial in enrolled.serials or await self._store.issued(enrolled.instance, serial)
+
+    def counted(self, enrolled: Enrolled, judged: Candidate, accepted: Accepted) -> Enrolled:
         """A round of this instance was accepted. What became known of it meanwhile is kept."""
         known = self._known.get(enrolled.instance)
         current = known or enrolled
@@ -53,6 +59,7 @@ class Instances:
             sequence=max(current.sequence, judged.sequence),
             generation=max(current.generation, judged.generation),
             full_required=current.full_required and judged.tier is not Tier.AFFIRMING,
+            serials=tuple(dict.fromkeys((accepted.serial, *current.serials)))[:_MOST_SERIALS],
         )
         if known is not None:
             self.put(after)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 from attestation.digests import Digest
 from attestation.errors import MalformedEvidence, Refused
@@ -77,7 +78,8 @@ class Rounds:
         verified = verify(request.evidence, self._expected(enrolled, ruling, rules.epoch))
         record.verified = now()
         # 2. What does it show? Perhaps that takes bodies which are not here yet.
-        verdict = await self._judged(request, verified, ruling)
+        issued = await self._issued(enrolled, verified)
+        verdict = await self._judged(request, verified, ruling, issued)
         if isinstance(verdict, Need):
             return verdict
         record.appraised = now()
@@ -88,6 +90,7 @@ class Rounds:
             verified,
             verdict,
             ruling,
+            issued=issued,
             epoch=rules.epoch,
             latest_ms=self._issuer.latest_ms,
             now_ms=self._now_ms(),
@@ -95,7 +98,8 @@ class Rounds:
         accepted = await self._accepted(enrolled, judged)
         record.accepted = now()
         # 4. Only now is anything signed.
-        answer = self._answer(self._instances.counted(enrolled, judged), accepted, verified, ruling, rules.epoch)
+        counted = self._instances.counted(enrolled, judged, accepted)
+        answer = self._answer(counted, accepted, verified, ruling, rules.epoch)
         self._metering.answered(record, verified, accepted, issued=bool(answer.chain))
         return answer
 
@@ -113,8 +117,17 @@ class Rounds:
             now_ms=self._now_ms(),
         )
 
-    async def _judged(self, request: Attest, verified: Verified, ruling: Ruling) -> Verdict | Need:
-        key = appraisal_key(verified.claims, ruling)
+    async def _issued(self, enrolled: Enrolled, verified: Verified) -> frozenset[int]:
+        """The certificate that its Envoy says it serves, where that is one of its own."""
+        served = verified.claims.served
+        if served is None or not await self._instances.issued(enrolled, served):
+            return frozenset()
+        return frozenset({served})
+
+    async def _judged(
+        self, request: Attest, verified: Verified, ruling: Ruling, issued: Collection[int]
+    ) -> Verdict | Need:
+        key = appraisal_key(verified.claims, ruling, issued)
         verdict = self._appraisals.get(key)
         if verdict is None or request.bodies:
             # Bodies that nobody asked for are looked at as well: what is sent must be what was claimed.
@@ -123,7 +136,7 @@ class Rounds:
             missing = sorted(asked.keys() - bodies.keys())
             if missing:
                 return Need(tuple(missing))
-            verdict = await _appraised(verified, bodies, ruling)
+            verdict = await _appraised(verified, bodies, ruling, issued)
             self._appraisals.put(key, verdict)
         return in_time(verdict, ruling.governing, self._clock())
 
@@ -163,12 +176,14 @@ class Rounds:
         return int(self._clock() * 1000)
 
 
-async def _appraised(verified: Verified, bodies: Mapping[Digest, bytes], ruling: Ruling) -> Verdict:
-    arguments = (verified.claims, bodies, ruling.governing)
+async def _appraised(
+    verified: Verified, bodies: Mapping[Digest, bytes], ruling: Ruling, issued: Collection[int]
+) -> Verdict:
+    judge = partial(appraise, verified.claims, bodies, ruling.governing, issued=issued)
     try:
         if sum(map(len, bodies.values())) > _LARGE_BODIES:
-            return await asyncio.to_thread(appraise, *arguments)
-        return appraise(*arguments)
+            return await asyncio.to_thread(judge)
+        return judge()
     except MalformedEvidence as error:
         raise Refused(
             f"a layer that does not parse: {error.what}", kind=Kind.EVIDENCE_MALFORMED, where=error.where

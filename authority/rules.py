@@ -10,6 +10,7 @@ from attestation import jws, results
 from attestation.digests import Digest
 from attestation.errors import Refused
 from attestation.spiffe import SpiffeId
+from authority.denials import Registered
 from policies.model.governing import Governing
 from policies.model.load import PolicySet
 from policies.model.policy import AttestationPolicy, EffectivePolicy, Mode, Recovery
@@ -88,9 +89,12 @@ class Rules:
         return {name: str(ruling.identity) for name, ruling in self._rulings.items()}
 
     @property
-    def enforced(self) -> tuple[str, ...]:
-        """The registrations whose policy enforces."""
-        return tuple(name for name, each in self._rulings.items() if each.policy.spec.mode is Mode.ENFORCE)
+    def registered(self) -> dict[str, Registered]:
+        """The registrations, as the list of denials looks at them."""
+        return {
+            name: Registered(str(ruling.identity), ruling.policy.spec.mode is Mode.ENFORCE)
+            for name, ruling in self._rulings.items()
+        }
 
     def of(self, registration: str) -> Ruling:
         """Raises Refused (registration-unknown, registration-unruled)."""

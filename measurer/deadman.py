@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from measurer.clock import monotonic
+from measurer.cutting import Cut
 from measurer.envoy import Envoy
 from measurer.guardian import Duty, Guardian
 from measurer.scope import pid_of
-from measurer.sockets import Cut
 
 
 @dataclass(frozen=True, slots=True)

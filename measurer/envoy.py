@@ -10,8 +10,10 @@ import threading
 from attestation.addresses import parse
 from attestation.coverage import Cutting
 from attestation.errors import InvalidInput
+from measurer.cutting import Cut, Cutter
+from measurer.kernel import has_ended
 from measurer.scope import pid_of
-from measurer.sockets import Cut, Cutter, has_ended, remotes
+from measurer.sockdiag import remotes
 
 _NOTHING, _ALIVE = Cut(0, 0, 0), Cut(0, 1, 0)
 _DIES_WITHIN_MS = 500

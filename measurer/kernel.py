@@ -9,6 +9,7 @@ import ctypes
 import fcntl
 import os
 import resource
+import select
 import struct
 
 # linux/fanotify.h
@@ -83,6 +84,12 @@ PROC_EVENT_EXIT = 0x80000000
 TCPDIAG_GETSOCK = 18
 SOCK_DESTROY = 21
 
+# linux/tcp_states.h
+TCP_FIN_WAIT2 = 5
+TCP_TIME_WAIT = 6
+TCP_CLOSE = 7
+TCP_LISTEN = 10
+
 # linux/prctl.h
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
@@ -124,7 +131,8 @@ AT_EMPTY_PATH = 0x1000
 AT_HANDLE_FID = 0x200
 MOST_HANDLE_BYTES = 128
 
-_HANDLE_HEAD = struct.Struct("=Ii")
+FILE_HANDLE = struct.Struct("=Ii")
+"""Before a handle's opaque bytes: how many there are, and of which type."""
 
 _libc: ctypes.CDLL | None = None
 
@@ -167,10 +175,10 @@ def inotify_rm_watch(group: int, watch: int) -> None:
 
 def file_handle(descriptor: int) -> bytes:
     """name_to_handle_at(2) on an open file: type and opaque bytes, as fanotify reports them after the fsid."""
-    buffer = ctypes.create_string_buffer(_HANDLE_HEAD.size + MOST_HANDLE_BYTES)
+    buffer = ctypes.create_string_buffer(FILE_HANDLE.size + MOST_HANDLE_BYTES)
     mount = ctypes.c_int()
     for flags in (AT_EMPTY_PATH | AT_HANDLE_FID, AT_EMPTY_PATH):
-        _HANDLE_HEAD.pack_into(buffer, 0, MOST_HANDLE_BYTES, 0)
+        FILE_HANDLE.pack_into(buffer, 0, MOST_HANDLE_BYTES, 0)
         try:
             _call("name_to_handle_at", descriptor, b"", buffer, ctypes.byref(mount), flags)
         except OSError:
@@ -178,8 +186,8 @@ def file_handle(descriptor: int) -> bytes:
                 raise
         else:
             break
-    size, _ = _HANDLE_HEAD.unpack_from(buffer)
-    return buffer.raw[: _HANDLE_HEAD.size + size]
+    size, _ = FILE_HANDLE.unpack_from(buffer)
+    return buffer.raw[: FILE_HANDLE.size + size]
 
 
 def open_below(root: int, path: bytes, flags: int, resolve: int = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS) -> int:
@@ -196,6 +204,13 @@ def enter_network(namespace: int) -> None:
 def parent_namespace(namespace: int) -> int:
     """NS_GET_PARENT (ioctl_ns(2)). Raises OSError EPERM where the parent is outside of what we may see."""
     return fcntl.ioctl(namespace, _NS_GET_PARENT)
+
+
+def has_ended(pidfd: int) -> bool:
+    """A zombie has: it runs no more, though it can still be signalled (pidfd_open(2))."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def dumpable(pidfd: int) -> bool | None:

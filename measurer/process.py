@@ -31,6 +31,7 @@ from attestation.layers import Layer
 from measurer import coverage, isolation, kernel, scope
 from measurer.channel import Channel, Hangup
 from measurer.clock import boottime
+from measurer.cutting import Cut
 from measurer.deadman import Deadman
 from measurer.envoy import Envoy
 from measurer.files.collector import Files
@@ -38,7 +39,7 @@ from measurer.guardian import Duty, Guardian
 from measurer.loop import Loop
 from measurer.processes.collector import Processes
 from measurer.proxy import ProxyLayer
-from measurer.sockets import Cut, can_destroy
+from measurer.sockdiag import can_destroy
 
 GUARDIAN = "guardian"
 

@@ -26,7 +26,6 @@ from measurer.loop import Loop
 from measurer.processes.binaries import Stamp, stamp_of
 from measurer.processes.proc import executable_of, open_process, parse_status
 from measurer.scope import read_at
-from measurer.sockets import has_ended
 
 NAME = "proxy"
 _INTERVAL = 1.0
@@ -50,7 +49,7 @@ class Seat:
             proc = open_process(envoy.pid)
         except OSError:
             return None
-        if has_ended(envoy.pidfd):  # and that number may be of somebody else by now
+        if kernel.has_ended(envoy.pidfd):  # and that number may be of somebody else by now
             os.close(proc)
             return None
         return cls(envoy.pid, proc, os.dup(envoy.pidfd))
@@ -143,7 +142,7 @@ class ProxyLayer:
     def _tell(self, seat: Seat | None, read: Read | None, method: Method, began: float) -> None:
         self._told = read.process if read is not None else None
         if seat is None or read is None:
-            self._channel.send(Inspected(method, began, self._full_began))
+            self._channel.send(Inspected(method, began, self._full_began, pid=seat.pid if seat is not None else 0))
             return
         tracer = f"{read.tracer} {executable_of(read.tracer)}".rstrip() if read.tracer else ""
         self._channel.send(Inspected(method, began, self._full_began, read.process, seat.pid, tracer))
@@ -196,7 +195,7 @@ def _read(seat: Seat, executable: Digest) -> Read | None:
         dumpable=_answer(kernel.dumpable(seat.pidfd)),
         drains_at_once=_drains_at_once(seat),
     )
-    return None if has_ended(seat.pidfd) else Read(process, tracer or 0)
+    return None if kernel.has_ended(seat.pidfd) else Read(process, tracer or 0)
 
 
 def _tracer(seat: Seat) -> int | None:

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import aiohttp
 
+from attestation import strictjson
 from attestation.errors import InvalidInput, Unavailable
+from attestation.plain import build
+from authority.api.answers import Token
 from wire import problems
 
 _SECONDS = 10.0
+T = TypeVar("T")
 
 
-async def ask(socket: Path, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """The answer's JSON. Raises what the problem document says, or Unavailable when nobody listens there."""
-    content = await _answer(socket, method, path, body)
+async def ask(socket: Path, method: str, path: str, shape: type[T], body: Mapping[str, str] | None = None) -> T:
+    """The answer, which is exactly of this shape: one of authority/api/answers.py, or what it names.
+
+    Raises what the problem document says, or Unavailable where nobody listens or the answer is of another shape.
+    """
     try:
-        return json.loads(content)
-    except ValueError as error:
-        raise InvalidInput("what answers there is no authority", where=str(socket)) from error
+        return build(shape, strictjson.loads(await _said(socket, method, path, body)), path)
+    except InvalidInput as error:
+        raise Unavailable(
+            f"the authority's answer is none that this release knows: {error.sentence}",
+            where=str(socket),
+            mend="Ask with the `proofbeat` that runs the authority.",
+        ) from error
 
 
 async def fetch(socket: Path, path: str) -> bytes:
     """The answer as it is. Raises as `ask`."""
-    return await _answer(socket, "GET", path)
+    return await _said(socket, "GET", path, None)
 
 
-async def _answer(socket: Path, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
+async def create_token(socket: Path, registration: str, lifetime: str = "1h") -> str:
+    """A join token for one instance of this registration."""
+    made = await ask(socket, "POST", "/admin/tokens", Token, {"registration": registration, "lifetime": lifetime})
+    return made.token
+
+
+async def _said(socket: Path, method: str, path: str, body: Mapping[str, str] | None) -> bytes:
     connector = aiohttp.UnixConnector(path=str(socket))
     timeout = aiohttp.ClientTimeout(total=_SECONDS)
     try:
@@ -36,10 +52,10 @@ async def _answer(socket: Path, method: str, path: str, body: dict[str, Any] | N
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
             session.request(method, f"http://authority{path}", json=body) as answer,
         ):
-            content = await answer.read()
+            said = await answer.read()
             if answer.status >= 400:
-                raise problems.error_of(problems.from_json(content))
-            return content
+                raise problems.error_of(problems.from_json(said))
+            return said
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Unavailable(
             f"the authority does not answer: {error}",
@@ -47,11 +63,3 @@ async def _answer(socket: Path, method: str, path: str, body: dict[str, Any] | N
             mend="Start it with `proofbeat authority -c FILE`, and name the `admin` socket of that file. "
             "While it is away, each sidecar's log says why that one is closed (event `violation`).",
         ) from error
-
-
-async def create_token(socket: Path, registration: str, lifetime: str = "1h") -> str:
-    """A join token for one instance of this registration."""
-    answer = await ask(socket, "POST", "/admin/tokens", {"registration": registration, "lifetime": lifetime})
-    if not isinstance(answer, dict) or not isinstance(answer.get("token"), str):
-        raise InvalidInput("an answer without a token", where=str(socket))
-    return str(answer["token"])

@@ -67,29 +67,33 @@ def up(
     volatile: Annotated[list[str] | None, typer.Option(help="Glob pattern whose content nobody judges.")] = None,
     learn: Annotated[str, typer.Option(help="How long it is watched before its policy is enforced.")] = "3s",
     wait: Annotated[str, typer.Option(help="How long it may take until it listens.")] = "30s",
-    port: Annotated[int | None, typer.Option(help="Its TCP port, where it listens on several.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Its TCP port, where it listens on several.", min=1, max=65535)
+    ] = None,
     listen: Annotated[str | None, typer.Option(help="Where it is called through the mesh: 127.0.0.1:7000.")] = None,
-    tcp: Annotated[bool, typer.Option("--tcp", help="It does not speak HTTP.")] = False,
+    tcp: Annotated[bool, typer.Option("--tcp", help="It does not speak HTTP/1.1.")] = False,
     attempt: Annotated[bool, typer.Option("--try", help="Close and open it once, then end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --try: one JSON object on stdout.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep settings, policy and logs of the run.")] = False,
 ) -> None:
     """Your own program in a mesh of one: attested, closed when it changes, opened when that is put right."""
     from attestation.quantities import seconds
-    from proofbeat.up.mesh import Program
-    from proofbeat.up.run import Wishes
+    from proofbeat.up.program import Program
     from proofbeat.up.run import up as run
+    from proofbeat.up.wishes import Wishes
 
     async def program() -> bool:
         return await run(
             Wishes(
                 program=Program(command, Path.cwd(), seconds(wait), port),
-                include=tuple(str(path.absolute()) for path in include or ()),
+                include=tuple(include or ()),
                 volatile=tuple(volatile or ()),
                 learning=seconds(learn),
                 calls=listen,
                 protocol="tcp" if tcp else "http",
                 attempt=attempt,
                 as_json=as_json,
+                keep=keep,
             )
         )
 

@@ -17,6 +17,8 @@ from policies.appraise.allowing import OTHER_PROXIES
 
 _ELF = b"\x7fELF"
 _EXECUTE_ONLY = 0o111
+COPY = "envoy.bin"
+"""The name of an execute-only copy in its folder."""
 
 
 def binary() -> Path:
@@ -47,7 +49,7 @@ def execute_only(envoy: Path, folder: Path) -> Path:
     program = _program(envoy)
     if program is None:
         return envoy
-    copy = folder / "envoy.bin"
+    copy = folder / COPY
     copy.unlink(missing_ok=True)  # an earlier one may still run, and nobody may write into that
     shutil.copyfile(program, copy)
     copy.chmod(_EXECUTE_ONLY)

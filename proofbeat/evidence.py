@@ -24,9 +24,10 @@ def evidence_save(
 
 async def _save(socket: Path, folder: Path) -> bool:
     """True when something was saved, and no layer was missing."""
+    from attestation import strictjson
     from proofbeat import admin
 
-    answer: dict[str, Any] = await admin.ask(socket, "GET", "/admin/evidence")
+    answer: dict[str, Any] = strictjson.loads(await admin.fetch(socket, "/admin/evidence"))
     missing = await _kept(socket, folder, answer["evidence"])
     print(f"{len(answer['evidence'])} instances' evidence is in {folder}")
     for digest, layer, registration in sorted(missing):

@@ -7,26 +7,29 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from attestation.plain import plain
+from authority.api.answers import DenialList, Instances
+from authority.store.records import InstanceState, State
 from proofbeat import admin
+from wire.messages import Released, Standing
 
 
 async def status(socket: Path, *, everybody: bool, as_json: bool) -> bool:
     """True when every instance that is not gone is fresh. everybody: list those that are gone as well."""
-    answer = await admin.ask(socket, "GET", "/admin/instances")
-    here = [each for each in answer["instances"] if not each["gone"]]
-    listed = answer["instances"] if everybody else here
-    denials = await admin.ask(socket, "GET", "/admin/denials")
+    known = (await admin.ask(socket, "GET", "/admin/instances", Instances)).instances
+    here = [each for each in known if not each.gone]
+    listed = known if everybody else here
+    denials = await admin.ask(socket, "GET", "/admin/denials", DenialList)
     if as_json:
-        print(json.dumps({"instances": listed, "denials": denials}, indent=1))
+        print(json.dumps({"instances": plain(listed), "denials": plain(denials)}, indent=1))
     else:
         _print_instances(listed, time.time() * 1000)
-        if len(listed) < len(answer["instances"]):
-            print(f"and {len(answer['instances']) - len(listed)} that are gone (--all)")
-        if denials["denied"]:
+        if len(listed) < len(known):
+            print(f"and {len(known) - len(listed)} that are gone (--all)")
+        if denials.denied:
             print(refused(denials, here))
-    return all(each["state"] == "fresh" for each in here)
+    return all(each.state is State.FRESH for each in here)
 
 
 async def token(socket: Path, registration: str, lifetime: str) -> bool:
@@ -35,13 +38,13 @@ async def token(socket: Path, registration: str, lifetime: str) -> bool:
 
 
 async def quarantine(socket: Path, instance: str, reason: str) -> bool:
-    await admin.ask(socket, "POST", "/admin/quarantine", {"instance": instance, "cause": reason})
+    await admin.ask(socket, "POST", "/admin/quarantine", Standing, {"instance": instance, "cause": reason})
     print(f"{instance} is quarantined")
     return True
 
 
 async def release(socket: Path, instance: str) -> bool:
-    await admin.ask(socket, "POST", "/admin/release", {"instance": instance})
+    await admin.ask(socket, "POST", "/admin/release", Released, {"instance": instance})
     print(f"{instance} is released; it opens after its next full measurement")
     return True
 
@@ -58,15 +61,16 @@ async def build_references(
     return True
 
 
-def refused(denials: dict[str, Any], here: Sequence[dict[str, Any]]) -> str:
+def refused(denials: DenialList, here: Sequence[InstanceState]) -> str:
     """Whom peers refuse, and at how many of those that are open it is in force. here: instances that are not gone."""
-    version, names = denials["version"], ", ".join(each["instance"] for each in denials["denied"])
-    fresh = [each for each in here if each["state"] == "fresh"]
-    reached = sum(each["revocation"] >= version for each in fresh)
-    return f"Peers refuse {names} (list {version}, acknowledged by the Envoys of {reached} of {len(fresh)} fresh ones)."
+    names = ", ".join(str(each.instance) for each in denials.denied)
+    fresh = [each for each in here if each.state is State.FRESH]
+    reached = sum(each.revocation >= denials.version for each in fresh)
+    in_force = f"list {denials.version}, acknowledged by the Envoys of {reached} of {len(fresh)} fresh ones"
+    return f"Peers refuse {names} ({in_force})."
 
 
-def _print_instances(found: list[dict[str, Any]], now_ms: float) -> None:
+def _print_instances(found: Sequence[InstanceState], now_ms: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -74,10 +78,14 @@ def _print_instances(found: list[dict[str, Any]], now_ms: float) -> None:
     for column in ("instance", "SPIFFE ID", "state", "lease left", "why not"):
         table.add_column(column, overflow="fold")
     for each in found:
-        left = max(0.0, (each["lease_end_ms"] - now_ms) / 1000)
-        causes = [str(cause["text"]) for cause in each["causes"]] or each["reasons"]
-        why = "" if each["state"] == "fresh" else "; ".join(causes)
-        state = f"{each['state']}, gone" if each["gone"] else each["state"]
-        table.add_row(each["instance"], each["spiffe_id"], state, f"{left:.0f} s", why)
+        left = max(0.0, (each.lease_end_ms - now_ms) / 1000)
+        state = f"{each.state}, gone" if each.gone else each.state
+        table.add_row(str(each.instance), each.spiffe_id, state, f"{left:.0f} s", _why_not(each))
     # A pipe has no width of its own; identifiers cut in two are no use to anybody.
     Console(highlight=False, width=None if sys.stdout.isatty() else 180).print(table)
+
+
+def _why_not(state: InstanceState) -> str:
+    if state.state is State.FRESH:
+        return ""
+    return "; ".join(tuple(cause.text for cause in state.causes) or state.reasons)

@@ -17,13 +17,14 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from pydantic import ValidationError
 
-from attestation import breakglass, keys
+from attestation import breakglass, keys, strictjson
 from attestation.breakglass import Order, Reach, Scope, Signed
 from attestation.errors import InvalidInput
 from attestation.keys import SigningKey, VerifyingKey
 from attestation.plain import plain
 from attestation.quantities import instant_text
 from attestation.spiffe import SpiffeId
+from authority.api.answers import Instances
 from policies.appraise.breakglass import Held, held_by_each, permitted
 from policies.model import dialect
 from policies.model.breakglass import BreakGlassRules, Operator
@@ -57,9 +58,9 @@ class Known:
 
 async def known_online(socket: Path) -> Known:
     """As an authority has it in force."""
-    told = await admin.ask(socket, "GET", "/admin/breakglass")
-    instances = (await admin.ask(socket, "GET", "/admin/instances"))["instances"]
-    here = {each["instance"]: each["spiffe_id"] for each in instances if not each["gone"]}
+    told: dict[str, Any] = strictjson.loads(await admin.fetch(socket, "/admin/breakglass"))
+    found = await admin.ask(socket, "GET", "/admin/instances", Instances)
+    here = {each.instance.value: each.spiffe_id for each in found.instances if not each.gone}
     return Known(told["trust_domain"], told["epoch"], told["registrations"], here)
 
 

@@ -11,7 +11,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from attestation.errors import InvalidInput
+from attestation.plain import plain
 from attestation.quantities import seconds
+from attestation.violation import ViolationClass
+from authority.store.records import Explanation
+from authority.why import Why
 from proofbeat import admin
 
 _WHERE = "--at"
@@ -30,11 +34,10 @@ async def run(socket: Path, asked: str, at: str | None, *, as_json: bool) -> boo
     return True
 
 
-async def ask(socket: Path, asked: str, at: float | None = None) -> dict[str, Any]:
-    """The authority's answer (authority.why.Why as JSON). at: Unix seconds, None for now."""
+async def ask(socket: Path, asked: str, at: float | None = None) -> Why:
+    """at: Unix seconds, None for now. Raises as proofbeat/admin.py does."""
     query = {"instance": asked} | ({} if at is None else {"at": str(int(at * 1000))})
-    answer: dict[str, Any] = await admin.ask(socket, "GET", f"/admin/why?{urlencode(query)}")
-    return answer
+    return await admin.ask(socket, "GET", f"/admin/why?{urlencode(query)}", Why)
 
 
 def moment(text: str, now: float) -> float:
@@ -47,85 +50,95 @@ def moment(text: str, now: float) -> float:
         raise InvalidInput(f"{text!r} is no time", where=_WHERE, mend=_MEND) from error
 
 
-def document(answer: dict[str, Any]) -> dict[str, Any]:
+def document(why: Why) -> dict[str, Any]:
     """The one JSON object; its keys are a contract (README). Times are ISO 8601, null where there is none."""
     return {
-        "instance": answer["instance"],
-        "spiffe_id": answer["spiffe_id"],
-        "registration": answer["registration"],
-        "at": _iso(answer["at_ms"]),
-        "state": answer["state"],
-        "since": _iso(answer["since_ms"]),
-        "open": answer["open"],
-        "answer": answer["answer"],
-        "cause": _cause(answer["cause"]),
-        "others": [_cause(each) for each in answer["others"]],
-        "repair": answer["repair"],
-        "now": {"state": answer["now"], "since": _iso(answer["now_since_ms"]), "gone": answer["gone"]},
-        "history_begins": _iso(answer["history_begins_ms"]),
+        "instance": why.instance,
+        "spiffe_id": why.spiffe_id,
+        "registration": why.registration,
+        "at": _iso(why.at_ms),
+        "state": why.state,
+        "since": _iso(why.since_ms),
+        "open": why.open,
+        "answer": why.answer,
+        "cause": None if why.cause is None else _cause(why.cause),
+        "others": [_cause(each) for each in why.others],
+        "repair": why.repair,
+        "now": {"state": why.now, "since": _iso(why.now_since_ms), "gone": why.gone},
+        "history_begins": _iso(why.history_begins_ms),
         "history": [
-            {"at": _iso(each["at_ms"]), "event": each["event"], "state": each["state"], "text": each["text"]}
-            for each in answer["history"]
+            {"at": _iso(each.at_ms), "event": each.event, "state": each.state, "text": each.text}
+            for each in why.history
         ],
     }
 
 
-def lines(answer: dict[str, Any], socket: Path) -> list[str]:
+def lines(why: Why, socket: Path) -> list[str]:
     """For a person. socket: for the commands that it names."""
-    state, since = answer["state"], _iso(answer["since_ms"])
-    said = [f"{answer['instance']}  {answer['spiffe_id']}", f"{state} since {since}" if since else state]
-    said += [_line("why", answer["answer"])]
-    cause = answer["cause"]
-    if cause is not None:
-        said += _about(cause)
-    said += [_line("repair" if not number else "", each) for number, each in enumerate(answer["repair"])]
-    if cause is not None and cause["violation_class"] != "drift" and answer["repair"] and not answer["gone"]:
-        said.append(_line("", f"proofbeat release --admin {socket} {answer['instance']}"))
-    if cause is not None and cause["allow"]:
-        said.append(_line("allow", "if it is meant to be so, add this to the authority's policies:"))
-        said += [f"           {each}" for each in cause["allow"].splitlines()]
-    others = answer["others"][-_LATEST:]
-    said += [_line("also" if not number else "", each["text"]) for number, each in enumerate(others)]
-    gone = ", and gone" if answer["gone"] else ""
-    said.append(_line("now", f"{answer['now']} since {_iso(answer['now_since_ms'])}{gone}"))
-    for number, each in enumerate(answer["history"][-_LATEST:]):
-        said.append(_line("history" if not number else "", f"{_iso(each['at_ms'])}  {each['event']}: {each['text']}"))
-    return said
+    since, gone = _iso(why.since_ms), ", and gone" if why.gone else ""
+    release = (f"proofbeat release --admin {socket} {why.instance}",) if _helps_to_release(why) else ()
+    return [
+        f"{why.instance}  {why.spiffe_id}",
+        f"{why.state} since {since}" if since else why.state,
+        *_block("why", why.answer),
+        *(_about(why.cause) if why.cause is not None else ()),
+        *_block("repair", *why.repair, *release),
+        *(_allowance(why.cause.allow) if why.cause is not None else ()),
+        *_block("also", *(each.text for each in why.others[-_LATEST:])),
+        *_block("now", f"{why.now} since {_iso(why.now_since_ms)}{gone}"),
+        *_block("history", *(f"{_iso(each.at_ms)}  {each.event}: {each.text}" for each in why.history[-_LATEST:])),
+    ]
 
 
-def _about(cause: dict[str, Any]) -> list[str]:
-    found = [_line("cause", f"{cause['id']}, at {_iso(cause['at_ms'])}")] if cause["id"] else []
-    if process := cause["process"]:
-        parent = f", child of {process['parent']}" if process["parent"] else ""
-        found.append(_line("process", f"pid {process['pid']} {process['executable']}{parent}"))
-    if cause["subject"]:
-        found.append(_line("file" if cause["subject"].startswith("/") else "subject", cause["subject"]))
-    if cause["rule"]:
-        found.append(_line("policy", f"{cause['place']}  {cause['rule']}" if cause["place"] else cause["rule"]))
+def _helps_to_release(why: Why) -> bool:
+    """Drift heals by itself, and nobody speaks any more for who is gone."""
+    if why.cause is None or why.gone or not why.repair:
+        return False
+    return why.cause.violation_class != ViolationClass.DRIFT
+
+
+def _about(cause: Explanation) -> list[str]:
+    found = _block("cause", f"{cause.id}, at {_iso(cause.at_ms)}") if cause.id else []
+    if process := cause.process:
+        parent = f", child of {process.parent}" if process.parent else ""
+        found += _block("process", f"pid {process.pid} {process.executable}{parent}")
+    if cause.subject:
+        found += _block("file" if _is_file(cause) else "subject", cause.subject)
+    if cause.rule:
+        found += _block("policy", f"{cause.place}  {cause.rule}" if cause.place else cause.rule)
     return found
 
 
-def _cause(cause: dict[str, Any] | None) -> dict[str, Any] | None:
-    if cause is None:
-        return None
+def _allowance(yaml: str) -> list[str]:
+    if not yaml:
+        return []
+    return _block("allow", "if it is meant to be so, add this to the authority's policies:", *yaml.splitlines())
+
+
+def _cause(cause: Explanation) -> dict[str, Any]:
     return {
-        "id": cause["id"],
-        "kind": cause["kind"],
-        "class": cause["violation_class"],
-        "layer": cause["layer"],
-        "text": cause["text"],
-        "at": _iso(cause["at_ms"]),
-        "process": cause["process"],
-        "file": cause["subject"] if cause["subject"].startswith("/") else None,
-        "subject": cause["subject"],
-        "policy": {"rule": cause["rule"], "place": cause["place"]},
-        "mend": cause["mend"],
-        "allow": cause["allow"],
+        "id": cause.id,
+        "kind": cause.kind,
+        "class": cause.violation_class,
+        "layer": cause.layer,
+        "text": cause.text,
+        "at": _iso(cause.at_ms),
+        "process": plain(cause.process),
+        "file": cause.subject if _is_file(cause) else None,
+        "subject": cause.subject,
+        "policy": {"rule": cause.rule, "place": cause.place},
+        "mend": cause.mend,
+        "allow": cause.allow,
     }
 
 
-def _line(name: str, text: str) -> str:
-    return f"  {name:9}{text}"
+def _is_file(cause: Explanation) -> bool:
+    return cause.subject.startswith("/")
+
+
+def _block(name: str, *texts: str) -> list[str]:
+    """One line a text; the name stands beside the first."""
+    return [f"  {name if not number else '':9}{text}" for number, text in enumerate(texts)]
 
 
 def _iso(milliseconds: int) -> str | None:

@@ -165,7 +165,7 @@ def _crl_faults(told: Denials, chain: bytes, membership: Membership, now: Now) -
         revoked = {each.serial_number for each in crl}
         ends = crl.next_update_utc
         issuer = _issuer(x509.load_pem_x509_certificates(chain), membership.roots)
-        ours = crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
+        ours = crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type] # else TypeError
     except (ValueError, TypeError, *_ODD_CERTIFICATE) as error:
         return [f"with a CRL that does not parse: {error}"]
     named = {int.from_bytes(leaf.serial) for each in told.denied for leaf in each.leaves}

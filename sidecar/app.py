@@ -349,6 +349,7 @@ class Sidecar:
             key,
             self._observations,
             self._standpoint,
+            self._envoy.serves,
             self._refusing.caught_up,
         )
 
@@ -394,6 +395,7 @@ class Sidecar:
         self._envoy.heartbeat()
 
     def _stalled(self, reason: str) -> None:
+        self._envoy.stalled(reason)
         self._step(freshness.Stalled(reason))
 
     # Ends.

@@ -89,8 +89,9 @@ class Attester:
     """Runs rounds for one enrolled instance, one at a time.
 
     standpoint: read just before signing, so that a violation during the measurement makes this very round void.
-    caught_up: awaited with the version of the list of denials that an answer speaks of, and the certificate that it
-    brought, before either is served.
+    served: asked for what Envoy serves (sidecar/serving.py), where the proxy is measured. caught_up: awaited with the
+    version of the list of denials that an answer speaks of, and the certificate that it brought, before either is
+    served.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Attester:
         evidence_key: ec.EllipticCurvePrivateKey,
         observations: Observations,
         standpoint: Callable[[], Standpoint],
+        served: Callable[[], Awaitable[int | None]],
         caught_up: Callable[[int, bytes], Awaitable[None]],
     ) -> None:
         self._client = client
@@ -111,6 +113,7 @@ class Attester:
         self._evidence_key = evidence_key
         self._observations = observations
         self._standpoint = standpoint
+        self._served = served
         self._caught_up = caught_up
         self._membership = membership
         self._nonce: HeldNonce | None = first
@@ -127,14 +130,16 @@ class Attester:
         # 2. A measurement that began after this round did.
         layers = self._standpoint().layers
         measured = await self._observations.measured(layers, record.began, full=record.full, timeout=REQUEST_SECONDS)
+        served = await self._served() if Layer.PROXY in layers else None
         record.measured = clock.now().boot
         # 3. Claims about it, signed over the nonce. From here on the bytes are frozen.
         standpoint, leaf = self._standpoint(), self._current_leaf()
         signed = evidence.sign(
-            self._claims(held.nonce, standpoint, measured, leaf),
+            self._claims(held.nonce, standpoint, measured, leaf, served),
             held.nonce.value,
             self._evidence_key,
             issued_at=clock.now().wall,
+            minor=self._client.version.minor,
         )
         record.signed = sent = clock.now().boot
         # 4. The authority's answer, with the next nonce.
@@ -184,7 +189,9 @@ class Attester:
             self._leaf = LeafKey.make(now)
         return self._leaf
 
-    def _claims(self, nonce: Nonce, standpoint: Standpoint, measured: Measured, leaf: LeafKey) -> Claims:
+    def _claims(
+        self, nonce: Nonce, standpoint: Standpoint, measured: Measured, leaf: LeafKey, served: int | None
+    ) -> Claims:
         return Claims(
             instance=self._instance,
             sequence=nonce.sequence,
@@ -195,6 +202,7 @@ class Attester:
             boot_id=self._boot_id,
             layers=measured.claims(clock.now().boot),
             coverage=standpoint.coverage,
+            served=served,
         )
 
     def _outcome(

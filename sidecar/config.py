@@ -17,6 +17,7 @@ from attestation.spiffe import SpiffeId
 from policies.model import dialect
 from policies.model.dialect import Strict
 from policies.model.references import ReferenceDigest
+from sidecar.peers import MOST_RANGES, Range
 from sidecar.service import Address, ServiceSettings, host_port
 from telemetry.settings import TelemetrySettings
 from wire.messages import MOST_ADDRESSES
@@ -85,12 +86,22 @@ def _valid(text: str) -> str:
 Reached = Annotated[Address, AfterValidator(_valid)]
 
 
+def _peer(text: str) -> str:
+    try:
+        Range.parse(text)
+    except InvalidInput as error:
+        raise ValueError(error.sentence) from error
+    return text
+
+
 class DeliverySettings(Strict):
     """mode: sds delivers secrets and filters to an Envoy that is somebody else's to configure, xds all of it.
 
     before_first_lease: refuse serves poison at once (Envoy live and refusing); silent keeps Envoy initialising.
     service: for mode xds, and for it alone. reached_at: where peers reach our Envoy, so that they can be told not to
-    call it any more; by default where it listens, as far as that is one address.
+    call it any more; by default where it listens, as far as that is one address. peers: for mode sds, and for it alone:
+    where peers listen, as 192.0.2.7:9443 or 192.0.2.0/24:9443. What Envoy has open to a denied one is cut only there:
+    where that listens is its own word, so name no address at which anything else does.
     """
 
     mode: Literal["sds", "xds"] = "sds"
@@ -104,6 +115,7 @@ class DeliverySettings(Strict):
     http_filters: tuple[str, ...] = ("rbac-inbound-http", "rbac-outbound-http")
     tcp_filters: tuple[str, ...] = ("rbac-inbound-tcp", "rbac-outbound-tcp")
     reached_at: tuple[Reached, ...] = Field(default=(), max_length=MOST_ADDRESSES)
+    peers: tuple[Annotated[str, AfterValidator(_peer)], ...] = Field(default=(), max_length=MOST_RANGES)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -122,6 +134,8 @@ class DeliverySettings(Strict):
             raise ValueError("`service` says what Envoy is delivered in mode xds, and nothing in mode sds")
         if self.mode == "xds" and {"http_filters", "tcp_filters"} & self.model_fields_set:
             raise ValueError("in mode xds the filters are those of our own listeners: leave out their names")
+        if self.mode == "xds" and self.peers:
+            raise ValueError("in mode xds the peers are those of the upstreams: leave out `delivery.peers`")
         return self
 
 

@@ -14,6 +14,7 @@ from typing import Self
 
 from attestation import addresses
 from attestation.errors import InvalidInput
+from sidecar.peers import Peers
 from wire.messages import Denials, Denied
 from xds.resources.denials import DeniedPeer, http_deny_peers, tcp_deny_peers
 from xds.resources.rbac import TypedConfig
@@ -58,12 +59,17 @@ class Refusals:
         """
         return {each.name: self._denied_to(each) for each in service.upstreams}
 
-    def addresses(self, service: Service | None) -> tuple[str, ...]:
-        """Where nothing may be open to any more. service: None where we do not know whom Envoy calls."""
-        if service is None:
-            found = {address for _, address in self.listening}
-        else:
-            found = {address for upstream in service.upstreams for address in self._denied_to(upstream)}
+    def addresses(self, service: Service) -> tuple[str, ...]:
+        """To where an Envoy with these upstreams may have nothing open any more."""
+        found = {address for upstream in service.upstreams for address in self._denied_to(upstream)}
+        return tuple(sorted(addresses_of(found)))
+
+    def among(self, peers: Peers) -> tuple[str, ...]:
+        """The same for an Envoy whose upstreams are not ours to know.
+
+        Where it listens a denied instance says itself: it may name whatever Envoy has connections to.
+        """
+        found = {address for _, address in self.listening if peers.named(address)}
         return tuple(sorted(addresses_of(found)))
 
     def _denied_to(self, upstream: Upstream) -> frozenset[HostPort]:

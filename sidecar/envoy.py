@@ -13,15 +13,18 @@ from policies.model.policy import PolicySpec
 from sidecar import clock
 from sidecar.config import DeliverySettings, WorkloadSettings
 from sidecar.delivery import poison
-from sidecar.delivery.delivery import Delivery, Happening, Told
+from sidecar.delivery.delivery import Delivery
 from sidecar.delivery.lifetime import drains_for
 from sidecar.delivery.resources import Catalogue, Identity
 from sidecar.delivery.severing import Severing
+from sidecar.delivery.told import Happening, Told
 from sidecar.denials import Refusals, addresses_of, nobody
 from sidecar.freshness import Lease
 from sidecar.keysocket import KeySocket
 from sidecar.ownenvoy import Launch, OwnEnvoy
+from sidecar.peers import Peers
 from sidecar.proxy import ProxyLayer
+from sidecar.serving import Serving
 from sidecar.telling import Telling
 from xds.acks import Verdict
 from xds.bootstrap import delivered_bootstrap, write_bootstrap
@@ -67,11 +70,11 @@ class Envoy:
         self._keys.server.callers.on_connected = self._connected
         service = settings.service
         self._described = service.described(SecretNames()) if service is not None else None
+        self._peers = Peers.of(settings.peers)
         self._deadman = _UNTIL_ENROLLED.deadman
         self._refusals = nobody()
+        self._serving = Serving(settings.certificate, service.admin if service is not None else None)
         self._severing = Severing(lambda message: order(message, None), telling.severed)
-        self.refuses = 0
-        """The version of the list of denials that Envoy carries out, which evidence states."""
         self._delivery = Delivery(
             self._keys.server,
             self._catalogue,
@@ -80,6 +83,7 @@ class Envoy:
             order=lambda message: order(message, None),
             tell=self._happened,
             refuses=self._refuses,
+            sever=self._sever,
             escalate_after=_UNTIL_ENROLLED.escalate_after,
             silent=settings.before_first_lease == "silent",
             admin=service.admin if service is not None else None,
@@ -108,6 +112,11 @@ class Envoy:
         tasks.create_task(self.server.keep_listening(self._telling.key_socket_lost), name="key socket")
         if self._own is not None:
             tasks.create_task(self._own.run(), name="envoy")
+
+    async def serves(self) -> int | None:
+        """Serial number of the certificate that it serves (sidecar/serving.py); None where it serves none."""
+        envoy = self.server.client
+        return await self._serving.stated(envoy.pid) if envoy is not None else None
 
     # What is decided elsewhere and carried out here.
 
@@ -142,10 +151,20 @@ class Envoy:
         """Only for a sidecar that is healthy."""
         self._delivery.heartbeat()
 
+    def stalled(self, reason: str) -> None:
+        """Time passed that nobody vouches for: what drains may have done so for longer than its timer has counted."""
+        if self._delivery.draining:
+            self._delivery.close(reason)
+
     @property
     def closing(self) -> bool:
         """Is a closing under way, not yet verified?"""
         return self._delivery.closing
+
+    @property
+    def refuses(self) -> int:
+        """The version of the list of denials that this Envoy has acknowledged, which evidence states."""
+        return self._delivery.refuses
 
     def severed(self, done: Severed) -> None:
         self._severing.severed(done)
@@ -163,29 +182,29 @@ class Envoy:
         """The measurer, who would have cut what is open, is gone: what is not closed by now ends with Envoy."""
         if self._delivery.draining:
             self._delivery.close(reason)
-        if self._delivery.closing:
-            self._delivery.end_envoy(reason)
+        self._delivery.end_envoy(reason)
 
     def close_for_good(self, *, is_open: bool) -> None:
-        """The sidecar stops: nothing that it answered for goes on."""
+        """The sidecar stops: nothing that it answered for goes on, and no closing is left half-way."""
         if is_open or self._delivery.draining:
             self._delivery.close("sidecar-stopped")
-            self._delivery.end_envoy("the sidecar stops")
+        self._delivery.end_envoy("the sidecar stops")
         self._delivery.stop()
         self._severing.stop()
 
     def _answered(self, verdict: Verdict) -> None:
         self._telling.judged(verdict)
+        self._serving.answered(verdict)
         self._proxy.answered(verdict)
 
     def _guard(self, envoy: Peer) -> None:
         self._proxy.seated(envoy)
-        self._delivery.withhold("not-yet-known")
+        self._serving.seated()
+        self._delivery.seated()
         self._order(Guard(envoy.pid), envoy.pidfd)
 
     def _refuses(self, version: int) -> None:
         """Envoy has taken over whom to refuse: what it opened to them before that is ended now."""
-        self.refuses = version
         self._telling.refuses(version)
         self._sever()
 
@@ -196,7 +215,8 @@ class Envoy:
 
     def _sever(self) -> None:
         """Whatever is open to the denied, whoever opened it."""
-        called = self._refusals.addresses(self._described)
+        ours = self._described
+        called = self._refusals.addresses(ours) if ours is not None else self._refusals.among(self._peers)
         calling = addresses_of(self.server.callers.named(self._refusals.subjects))
         self._severing.begin((*calling, *called))
 

@@ -12,7 +12,7 @@ from attestation.spiffe import SpiffeId
 from attestation.violation import Violation
 from sidecar import clock
 from sidecar.attester import Outcome
-from sidecar.delivery.delivery import Happening, Told
+from sidecar.delivery.told import Happening, Told
 from sidecar.freshness import Now, Phase, State
 from sidecar.observations import Observations
 from telemetry import metrics, recorder

@@ -111,9 +111,9 @@ class ProxyLayer:
 
     def inspected(self, told: Inspected) -> bool:
         """True where it is the first word about who holds the seat."""
-        if told.process is not None and (self._envoy is None or told.pid != self._envoy.pid):
-            return False  # of an earlier one; that of this one is on its way
-        first, self._inspected = self._inspected is None, told
+        if told.pid and (self._envoy is None or told.pid != self._envoy.pid):
+            return False  # of an earlier one, its end included; that of this one is on its way
+        first, self._inspected = self._inspected is None or self._inspected.process is None, told
         self._compose(told)
         return first and told.process is not None
 

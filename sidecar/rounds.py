@@ -35,7 +35,7 @@ class Owner(Protocol):
         ...
 
     def appraised(self, outcome: Outcome) -> None:
-        """Carries out what a round came to; the lease, if any, is served when this returns."""
+        """Carries out what a round came to; when this returns the lease, if any, is served, or waits for a closing."""
         ...
 
     async def fetch_policy(self) -> None:

@@ -13,8 +13,8 @@ from attestation.plain import plain
 from attestation.violation import Violation
 from sidecar import clock
 from sidecar.attester import Outcome
-from sidecar.delivery.delivery import Happening, Told
 from sidecar.delivery.severing import Cut
+from sidecar.delivery.told import Happening, Told
 from sidecar.freshness import Now, State
 from sidecar.metering import Metering
 from telemetry.names import Event

@@ -34,6 +34,7 @@ class Event(StrEnum):
     SEVERED = "severed"
     DENIALS_LATE = "denials-late"
     DENIALS_CUT = "denials-cut"
+    ADDRESS_SPARED = "address-spared"
     REFERENCES_EXPIRE = "references-expire"
     REFERENCES_EXPIRED = "references-expired"
     REPORTED = "reported"

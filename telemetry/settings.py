@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from attestation.errors import InvalidInput
-from attestation.quantities import seconds
+from attestation.quantities import duration, seconds
 
 
 class _Strict(BaseModel):
@@ -33,7 +33,7 @@ class OtlpSettings(_Strict):
 
     endpoint: str
     headers_file: Path | None = None
-    interval: Annotated[float, BeforeValidator(_seconds), Field(ge=0.1, le=3600.0)] = 10.0
+    interval: Annotated[float, BeforeValidator(_seconds), Field(ge=0.1, le=3600.0), PlainSerializer(duration)] = 10.0
 
     @field_validator("endpoint")
     @classmethod

@@ -94,6 +94,11 @@ class AuthorityClient:
         """Whether a session is up. Without one, requests go by POST."""
         return self._link is not None
 
+    @property
+    def version(self) -> Version:
+        """What the authority chose when it last answered."""
+        return self._transport.version
+
     async def wait_connected(self) -> None:
         """Until a session is up."""
         await self._linked.wait()

@@ -22,7 +22,7 @@ class Verdict:
     """Envoy's answer to one response. `reason` is its own text when it rejected. `at` is on the server's clock.
 
     Envoy answers a response as a whole: beside a bad resource the good ones were applied, or not. `passed_over` are the
-    nonces of earlier responses that this answers as well.
+    nonces of earlier responses that this answers as well. `bodies` are those of the resources, in their order.
     """
 
     stream: StreamId
@@ -36,6 +36,7 @@ class Verdict:
     at: float
     heartbeat: bool = False
     passed_over: tuple[str, ...] = ()
+    bodies: tuple[bytes, ...] = ()
 
     @property
     def blamed(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ Nothing else knows which of its connections are whose: the kernel sees addresses
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ _SCHEMA: Final = Schema(
         _LOG + "TLSProperties": (Field(5, "peer_certificate_properties", _LOG + "TLSPropertiesCertificateProperties"),),
         _LOG + "AccessLogCommon": (
             Field(2, "downstream_remote_address", _CORE + "Address"),
+            Field(3, "downstream_local_address", _CORE + "Address"),
             Field(4, "tls_properties", _LOG + "TLSProperties"),
             Field(33, "access_log_type", "uint32"),
         ),
@@ -53,6 +55,14 @@ def _nobody_asks(subject: str) -> None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A connection by its ends, the caller's and ours: from one of theirs a caller may call several of ours."""
+
+    caller: HostPort
+    called: HostPort
+
+
 class Callers:
     """The connections that are open, each with the subject of the certificate that was shown.
 
@@ -60,30 +70,31 @@ class Callers:
     """
 
     def __init__(self) -> None:
-        self._present: dict[HostPort, str] = {}
+        self._present: dict[Call, str] = {}
         self.on_connected: Callable[[str], None] = _nobody_asks
 
     def __len__(self) -> int:
         return len(self._present)
 
-    def connected(self, caller: HostPort, subject: str) -> None:
-        """A caller's end of a connection, which begins."""
-        self._present.pop(caller, None)
-        self._present[caller] = subject
+    def connected(self, call: Call, subject: str) -> None:
+        """It begins."""
+        self._present.pop(call, None)
+        self._present[call] = subject
         if len(self._present) > MOST_CALLERS:
             del self._present[next(iter(self._present))]
         self.on_connected(subject)
 
-    def ended(self, caller: HostPort) -> None:
-        self._present.pop(caller, None)
+    def ended(self, call: Call) -> None:
+        self._present.pop(call, None)
 
     def forget(self) -> None:
         """Of an Envoy that has ended."""
         self._present.clear()
 
     def named(self, subjects: Collection[str]) -> tuple[HostPort, ...]:
-        """The callers' ends of what is open to certificates of these subjects."""
-        return tuple(caller for caller, subject in self._present.items() if subject in subjects)
+        """The callers' ends of what is open to certificates of these subjects, each once."""
+        found = (call.caller for call, subject in self._present.items() if subject in subjects)
+        return tuple(dict.fromkeys(found))
 
 
 class CallerStream:
@@ -111,12 +122,16 @@ class CallerStream:
         """What it told of may go on: Envoy opens another stream for what comes."""
 
     def _heard(self, said: Any) -> None:
-        where = said.downstream_remote_address.socket_address
-        caller = HostPort(where.address, where.port_value)
+        call = Call(_end(said.downstream_remote_address), _end(said.downstream_local_address))
         if said.access_log_type == _CONNECTED:
-            self._callers.connected(caller, said.tls_properties.peer_certificate_properties.subject)
+            self._callers.connected(call, said.tls_properties.peer_certificate_properties.subject)
         elif said.access_log_type == _ENDED:
-            self._callers.ended(caller)
+            self._callers.ended(call)
+
+
+def _end(address: Any) -> HostPort:
+    where = address.socket_address
+    return HostPort(where.address, where.port_value)
 
 
 @cache

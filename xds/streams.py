@@ -130,4 +130,5 @@ class ServedStream:
             at,
             response.heartbeat,
             answer.passed_over,
+            tuple(resource.body for resource in response.resources),
         )

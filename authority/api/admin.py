@@ -16,13 +16,16 @@ from attestation.errors import InvalidInput, Refused, Unavailable
 from attestation.instance import InstanceId
 from attestation.plain import plain
 from attestation.quantities import seconds
+from authority.api.answers import Asked, DenialList, Instances, Reloaded, Token
 from authority.latest import Told
 from authority.rules import Ruling
 from authority.store.records import InstanceState
 from authority.why import Why
 from policies.model.explaining import explained
-from wire.messages import Denials, Standing
+from wire.messages import Denials, Released, Standing
 from wire.problems import Kind
+
+Answer = Asked | DenialList | Instances | Released | Reloaded | Standing | Token | Why
 
 
 class Operations(Protocol):
@@ -65,12 +68,12 @@ class AdminApi:
         token = await self._operations.create_token(
             _text(body, "registration"), lifetime=seconds(_text(body, "lifetime", "1h"))
         )
-        return web.json_response({"token": token})
+        return _json(Token(token))
 
     async def _quarantine(self, request: web.Request) -> web.Response:
         body = await _body(request, "instance", "cause")
         standing = await self._operations.quarantine(InstanceId(_text(body, "instance")), _text(body, "cause"))
-        return web.json_response(plain(standing))
+        return _json(standing)
 
     async def _release(self, request: web.Request) -> web.Response:
         body = await _body(request, "instance", optional=("causes",))
@@ -79,24 +82,20 @@ class AdminApi:
             raise InvalidInput("causes is a list of names", where="release")
         named = None if causes is None else tuple(causes)
         order = await self._operations.release(InstanceId(_text(body, "instance")), named)
-        return web.json_response({"order": order})
+        return _json(Released(order))
 
     async def _attest(self, request: web.Request) -> web.Response:
         body = await _body(request, "instance")
-        asked = await self._operations.attest_now(InstanceId(_text(body, "instance")))
-        return web.json_response({"asked": asked})
+        return _json(Asked(await self._operations.attest_now(InstanceId(_text(body, "instance")))))
 
     async def _policies(self, _: web.Request) -> web.Response:
-        return web.json_response({"epoch": await self._operations.reload_policies()})
+        return _json(Reloaded(await self._operations.reload_policies()))
 
     async def _instances(self, _: web.Request) -> web.Response:
-        return web.json_response({"instances": plain(await self._operations.instances())})
+        return _json(Instances(await self._operations.instances()))
 
     async def _denials(self, _: web.Request) -> web.Response:
-        """Without the CRL, which holds nothing more than the leaves do."""
-        denials = self._operations.denials()
-        denied = [{**plain(each), "leaves": [leaf.fingerprint for leaf in each.leaves]} for each in denials.denied]
-        return web.json_response({"version": denials.version, "denied": denied})
+        return _json(DenialList.of(self._operations.denials()))
 
     async def _policy(self, request: web.Request) -> web.Response:
         """Each value that rules a registration, with its origin."""
@@ -130,7 +129,7 @@ class AdminApi:
             moment = None if at is None else int(at) / 1000
         except ValueError as error:
             raise InvalidInput(f"{at!r} is no time", where="at", mend="Unix milliseconds.") from error
-        return web.json_response(plain(await self._operations.why(asked, moment)))
+        return _json(await self._operations.why(asked, moment))
 
 
 def bound_socket(path: Path) -> socket.socket:
@@ -158,6 +157,10 @@ def _refuse_if_alive(path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         if probe.connect_ex(str(path)) == 0:
             raise Unavailable("another authority serves this admin socket", where=str(path))
+
+
+def _json(answer: Answer) -> web.Response:
+    return web.json_response(plain(answer))
 
 
 async def _body(request: web.Request, *required: str, optional: tuple[str, ...] = ()) -> dict[str, Any]:

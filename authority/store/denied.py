@@ -9,19 +9,22 @@ from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_,
 
 from attestation.digests import Digest
 from attestation.instance import InstanceId
-from authority.store.records import Listed, Suspect, Suspects
+from authority.store.records import Claim, Listed, Suspect, Suspects
 from authority.store.rounds import accepted
 from authority.store.schema import addresses, causes, denials, instances, rounds
 from wire.messages import MOST_ADDRESSES, MOST_DENIED, MOST_DENIED_LEAVES
 
 
-def suspects(db: Connection, enforced: Collection[str], *, now_ms: int, over_ms: int) -> Suspects:
-    """Instances of these registrations that are quarantined, and that had a round whose lease ends after `over_ms`.
+def suspects(
+    db: Connection, enforced: Collection[str], unenforced: Collection[str], *, now_ms: int, over_ms: int
+) -> Suspects:
+    """Instances that are quarantined under policy that enforces, and had a round whose lease ends after `over_ms`.
 
-    The latest MOST_DENIED; of their rounds MOST_DENIED_LEAVES, of each its newest before anybody's next: nobody who
-    held many certificates leaves no room for another's.
+    enforced, unenforced: the registrations that exist, by their policy. The latest MOST_DENIED; of their rounds
+    MOST_DENIED_LEAVES, of each its newest before anybody's next: nobody who held many certificates leaves no room for
+    another's.
     """
-    members = _members(enforced, over_ms)
+    members = _members(unenforced, over_ms)
     found = db.execute(members.limit(MOST_DENIED)).all()
     names = [row.instance for row in found]
     held = _grouped(db.execute(_rounds(names, over_ms)).all())
@@ -29,7 +32,7 @@ def suspects(db: Connection, enforced: Collection[str], *, now_ms: int, over_ms:
     total = db.execute(select(func.count()).select_from(members.subquery())).scalar_one()
     return Suspects(
         tuple(_suspect(row, held.get(row.instance, ()), said.get(row.instance, ())) for row in found),
-        _claimed(db, {row.address for rows in said.values() for row in rows}, enforced, now_ms),
+        _claims(db, {row.address for rows in said.values() for row in rows}, enforced, unenforced, now_ms),
         total - len(found),
     )
 
@@ -74,8 +77,11 @@ def version_of(db: Connection, digest: Digest, now_ms: int) -> Listed:
     return after
 
 
-def _members(enforced: Collection[str], over_ms: int) -> Select[Any]:
-    """Each with the first cause that stands: a later one changes nothing for peers."""
+def _members(unenforced: Collection[str], over_ms: int) -> Select[Any]:
+    """Each with the first cause that stands: a later one changes nothing for peers.
+
+    A registration that does not exist counts as enforced: to delete it takes nobody off the list.
+    """
     standing = (
         select(
             causes.c.instance,
@@ -92,7 +98,7 @@ def _members(enforced: Collection[str], over_ms: int) -> Select[Any]:
     return (
         select(instances.c.instance, standing.c.id, standing.c.recorded_ms)
         .join(standing, and_(standing.c.instance == instances.c.instance, standing.c.place == 1))
-        .where(instances.c.quarantined.is_(True), instances.c.registration.in_(enforced), held.exists())
+        .where(instances.c.quarantined.is_(True), instances.c.registration.not_in(unenforced), held.exists())
         .order_by(standing.c.recorded_ms.desc(), instances.c.instance)
     )
 
@@ -103,15 +109,18 @@ def _rounds(names: Sequence[str], over_ms: int) -> Select[Any]:
     return select(ranked).order_by(ranked.c.place, ranked.c.instance).limit(MOST_DENIED_LEAVES)
 
 
-def _claimed(db: Connection, among: Collection[str], enforced: Collection[str], now_ms: int) -> frozenset[str]:
-    """Those of the addresses at which somebody who is appraised, and not quarantined, says that it listens.
+def _claims(
+    db: Connection, among: Collection[str], enforced: Collection[str], unenforced: Collection[str], now_ms: int
+) -> tuple[Claim, ...]:
+    """To each of the addresses one of each registration, by somebody who is appraised, and not quarantined.
 
-    Where policy enforces it has to have been affirmed: else its own Envoy is closed. Elsewhere any round counts.
+    Where policy enforces it has to have been affirmed: else its own Envoy is closed. Elsewhere any round counts. Of a
+    registration that does not exist nobody claims anything.
     """
     last = and_(rounds.c.instance == instances.c.instance, rounds.c.sequence == instances.c.sequence)
-    affirmed = or_(instances.c.lease_end_ms > now_ms, instances.c.registration.not_in(enforced))
+    affirmed = and_(instances.c.registration.in_(enforced), instances.c.lease_end_ms > now_ms)
     query = (
-        select(addresses.c.address)
+        select(addresses.c.address, func.min(instances.c.instance).label("instance"), instances.c.registration)
         .join(instances, instances.c.instance == addresses.c.instance)
         .join(rounds, last)
         .where(
@@ -119,10 +128,12 @@ def _claimed(db: Connection, among: Collection[str], enforced: Collection[str], 
             instances.c.quarantined.is_(False),
             instances.c.ended_clean.is_(False),
             rounds.c.lease_end_ms > now_ms,
-            affirmed,
+            or_(affirmed, instances.c.registration.in_(unenforced)),
         )
+        .group_by(addresses.c.address, instances.c.registration)
+        .order_by(addresses.c.address, instances.c.registration)
     )
-    return frozenset(db.execute(query).scalars())
+    return tuple(Claim(row.address, InstanceId(row.instance), row.registration) for row in db.execute(query))
 
 
 def _suspect(row: Row[Any], held: Sequence[Row[Any]], said: Sequence[Row[Any]]) -> Suspect:

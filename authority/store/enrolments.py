@@ -176,6 +176,7 @@ def _insert(db: Connection, application: Application, registration: str, now_ms:
         "lease_end_ms": 0,
         "last_round_ms": 0,
         "revocation": 0,
+        "served": "",
     }
     db.execute(insert(instances), row)
 

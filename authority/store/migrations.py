@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Inspector, insert, inspect, select, t
 from attestation.errors import Unavailable
 from authority.store.schema import metadata, versions
 
-CURRENT = 3
+CURRENT = 4
 
 
 def migrate(engine: Engine) -> None:
@@ -60,4 +60,9 @@ def _denials(db: Connection) -> None:
     db.execute(text("ALTER TABLE instances ADD COLUMN revocation BIGINT NOT NULL DEFAULT 0"))
 
 
-_STEPS: dict[int, Callable[[Connection], None]] = {1: _history, 2: _denials}
+def _served(db: Connection) -> None:
+    """3 to 4: nobody's evidence has said what its Envoy serves."""
+    db.execute(text("ALTER TABLE instances ADD COLUMN served VARCHAR(40) NOT NULL DEFAULT ''"))
+
+
+_STEPS: dict[int, Callable[[Connection], None]] = {1: _history, 2: _denials, 3: _served}

@@ -75,7 +75,8 @@ class Moment:
 class Enrolled:
     """An instance as enrolled. public_key: DER of its evidence key. sequence, generation: of its last round.
 
-    addresses: where it says that its Envoy listens for peers.
+    addresses: where it says that its Envoy listens for peers. serials: serial numbers of the certificates of its latest
+    rounds, as far as they are remembered.
     """
 
     instance: InstanceId
@@ -87,6 +88,7 @@ class Enrolled:
     full_required: bool
     standing: Standing
     addresses: frozenset[str] = frozenset()
+    serials: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ class Candidate:
 
     full: every layer was read in full since the nonce was issued. result: the EAR's payload. tamper: a cause that
     the appraisal found, which quarantines. closes: policy enforces. explanation: of what does not affirm. revocation:
-    the list of denials that its Envoy has acknowledged.
+    the list of denials that its Envoy has acknowledged. served: the serial number of the certificate that its Envoy
+    serves, where that is one of its own.
     """
 
     instance: InstanceId
@@ -113,6 +116,7 @@ class Candidate:
     closes: bool = True
     explanation: Explanation | None = None
     revocation: int = 0
+    served: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +171,22 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A live instance says that it listens at an address, where a suspect says so, too."""
+
+    address: str
+    instance: InstanceId
+    registration: str
+
+
+@dataclass(frozen=True, slots=True)
 class Suspects:
-    """Those that may hold a certificate, the latest first. claimed: addresses of theirs where a live instance says that
-    it listens, too. left_out: how many more there are.
+    """Those that may hold a certificate, the latest first. claims: to their addresses. left_out: how many more there
+    are.
     """
 
     found: tuple[Suspect, ...]
-    claimed: frozenset[str]
+    claims: tuple[Claim, ...]
     left_out: int
 
 
@@ -190,7 +203,8 @@ class InstanceState:
     """An instance as operators see it. reasons: of the last round that was accepted. Times in Unix ms, 0 for never.
 
     gone: nobody speaks for it any more, and nobody needs to look at it (authority/roll.py). revocation: the list of
-    denials that its Envoy had acknowledged in its last round.
+    denials that its Envoy had acknowledged in its last round. served: the serial number, in hexadecimal, of the
+    certificate of its own that its Envoy served then; empty where it served none.
     """
 
     instance: InstanceId
@@ -213,4 +227,5 @@ class InstanceState:
     left_ms: int
     ended_clean: bool
     revocation: int
+    served: str = ""
     gone: bool = False

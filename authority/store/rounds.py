@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, insert, or_, select, tuple_, update
 
 from attestation import release
+from attestation.instance import InstanceId
 from attestation.trust import Tier
 from authority.store import causes, history
 from authority.store.records import Accepted, Candidate, Decision, Happened, Lapsed, Quarantine, State
@@ -44,6 +45,7 @@ _ADVANCE = (
         last_round_ms=bindparam("now"),
         full_required=bindparam("to_full"),
         revocation=bindparam("to_revocation"),
+        served=bindparam("to_served"),
     )
 )
 
@@ -110,6 +112,16 @@ def prune(db: Connection, before_ms: int, *, over_ms: int) -> int:
     return len(found)
 
 
+def issued(db: Connection, instance: InstanceId, serial: int) -> bool:
+    """Was a certificate with this serial number given to it? Those are known that its kept rounds brought, and the one
+    that its Envoy served in the last: where nothing closes, that may be an old one."""
+    brought = exists().where(rounds.c.instance == instances.c.instance, rounds.c.serial == str(serial))
+    known = select(instances.c.instance).where(
+        instances.c.instance == instance.value, or_(instances.c.served == str(serial), brought)
+    )
+    return db.execute(known).first() is not None
+
+
 def _again(db: Connection, candidate: Candidate) -> Accepted:
     """What was answered before."""
     query = select(rounds).where(rounds.c.instance == candidate.instance.value, rounds.c.sequence == candidate.sequence)
@@ -158,6 +170,7 @@ def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int
             "now": now_ms,
             "to_full": full_required and not affirmed,
             "to_revocation": candidate.revocation,
+            "to_served": "" if candidate.served is None else str(candidate.served),
         },
     )
     if candidate.tamper is not None:

@@ -44,6 +44,8 @@ instances = Table(
     Column("last_round_ms", BigInteger, nullable=False),
     # The list of denials that its Envoy had acknowledged, by its own evidence.
     Column("revocation", BigInteger, nullable=False),
+    # The serial of the certificate that its Envoy served, likewise; empty for none.
+    Column("served", String(40), nullable=False),
 )
 
 rounds = Table(

@@ -78,4 +78,5 @@ def _state(db: Connection, row: RowMapping, identities: Mapping[str, str]) -> In
         left_ms=row["left_ms"],
         ended_clean=row["ended_clean"],
         revocation=row["revocation"],
+        served=f"{int(row['served']):x}" if row["served"] else "",
     )

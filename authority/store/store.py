@@ -66,6 +66,10 @@ class Store:
     async def accept_round(self, candidate: Candidate, now_ms: int) -> Decision:
         return await self._writer.run(lambda db: rounds.accept(db, candidate, now_ms))
 
+    async def issued(self, instance: InstanceId, serial: int) -> bool:
+        """Was a certificate with this serial number given to it (authority/store/rounds.py)?"""
+        return await self._writer.run(lambda db: rounds.issued(db, instance, serial))
+
     async def record_cause(
         self,
         instance: InstanceId,
@@ -147,9 +151,13 @@ class Store:
         """Notes where an instance says that its Envoy listens. Returns all that it counts as saying."""
         return await self._writer.run(lambda db: denied.listens(db, instance, addresses))
 
-    async def suspects(self, enforced: Collection[str], *, now_ms: int, over_ms: int) -> Suspects:
+    async def suspects(
+        self, enforced: Collection[str], unenforced: Collection[str], *, now_ms: int, over_ms: int
+    ) -> Suspects:
         """Who is quarantined under a policy that enforces, and may hold a certificate (authority/store/denied.py)."""
-        return await self._writer.run(lambda db: denied.suspects(db, enforced, now_ms=now_ms, over_ms=over_ms))
+        return await self._writer.run(
+            lambda db: denied.suspects(db, enforced, unenforced, now_ms=now_ms, over_ms=over_ms)
+        )
 
     async def denials_version(self, digest: Digest, now_ms: int) -> Listed:
         """Of the list with this digest: a new version whenever it is not the last one's. Never goes back."""

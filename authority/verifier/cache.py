@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 
 from attestation.claims import Claims
 from attestation.digests import Digest
@@ -64,15 +64,18 @@ class Appraisals:
             self._held.popitem(last=False)
 
 
-def appraisal_key(claims: Claims, ruling: Ruling) -> Hashable:
-    """Layers, coverage and rules; and of ages, which change every time, whether each is within policy's bounds.
+def appraisal_key(claims: Claims, ruling: Ruling, issued: Collection[int] = ()) -> Hashable:
+    """Layers, coverage and rules; and of what changes every time, whether it is as it should be.
 
-    So an age that passes its bound is appraised anew, though the sentence about it may name the age it had first.
-    Where policy has rules, ages also as those see them (policies/appraise/summary.py).
+    Of ages: is each within policy's bounds? So an age that passes its bound is appraised anew, though the sentence
+    about it may name the age it had first. Where policy has rules, ages also as those see them
+    (policies/appraise/summary.py). Of the certificate that is served: is it one of `issued`?
     """
     ages = tuple(_within(claims, ruling))
     seen = tuple(map(seen_ages, claims.layers)) if ruling.policy.spec.rules else ()
-    return tuple((claim.layer, claim.digest) for claim in claims.layers), claims.coverage, ages, seen, ruling.digest
+    layers = tuple((claim.layer, claim.digest) for claim in claims.layers)
+    served = None if claims.served in issued else claims.served
+    return layers, claims.coverage, ages, seen, served, ruling.digest
 
 
 def _within(claims: Claims, ruling: Ruling) -> list[tuple[bool, bool]]:

@@ -13,6 +13,7 @@ from attestation.claims import Claims, LayerClaim
 from attestation.digests import Digest
 from attestation.errors import InvalidInput, MalformedEvidence
 from attestation.evidence import Evidence
+from attestation.layers import Layer
 from attestation.nonce import NonceCheck, NonceFacts, NonceFault
 from authority.store.records import Enrolled
 from wire.problems import Fault, Kind, Rejected
@@ -179,6 +180,8 @@ def _claims(claims: Claims) -> Iterator[_Found]:
         yield Kind.CLAIMS_IMPOSSIBLE, "an age or a count that cannot be"
     if any(each.latency_ms < 0 or each.lost < 0 for each in claims.coverage.collectors):
         yield Kind.CLAIMS_IMPOSSIBLE, "a collector with a latency or a loss below zero"
+    if claims.served is not None and Layer.PROXY not in layers:
+        yield Kind.CLAIMS_IMPOSSIBLE, "a certificate that is served, and no proxy that serves it"
     if len(claims.boot_id) > MOST_BOOT_ID:
         yield Kind.CLAIMS_IMPOSSIBLE, "a boot id longer than one is"
 

@@ -6,19 +6,20 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from attestation import manifest
 from attestation.channel import Observed
 from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.digests import Digest
 from attestation.facts import Actor, CollectorFact, CollectorState, FileChange, FileFact
 from attestation.layers import Layer, Method
-from attestation.manifest import digest as layer_digest
+from attestation.manifest import DIRECTORY, FILE, HEAD, NO_DIGEST
 from attestation.observation import Observation
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime, monotonic
 from measurer.files.events import FileEvent, Watch
 from measurer.files.fanotify import Fanotify
 from measurer.files.inotify import Inotify
-from measurer.files.manifest import DIRECTORY, FILE, HEAD, NO_DIGEST, Folder, Record, Tree
+from measurer.files.manifest import Folder, Record, Tree
 from measurer.files.patterns import Volatile
 from measurer.files.scan import Change, Scanner
 from measurer.loop import Loop
@@ -63,7 +64,6 @@ class Files:
         self._event_began = self._full_began = self._lost_at = 0.0
         self._dirty, self._untold = True, False
         self._digest: Digest = ""
-        self._sent: Digest = ""
         self._items, self._rest_until = 0, 0.0
         loop.watch(self._watch.descriptor, self.read_events)
 
@@ -152,15 +152,20 @@ class Files:
         self._rest_until = monotonic() + (monotonic() - begun) * _SHARE
 
     def _observe(self, method: Method, began: float) -> None:
-        body = b""
         self._untold = False
-        if self._dirty:
-            body = b"".join(self._tree.pieces())
-            self._digest, self._items, self._dirty = layer_digest(body), self._tree.entries, False
-        has_body = self._digest != self._sent
-        self._sent = self._digest
+        body = self._packed() if self._dirty else None
         observation = Observation(Layer.FILES, self._digest, method, began, self._full_began, self._items, self._events)
-        self._channel.send(Observed(observation, has_body), sealed("files layer", [body]) if has_body else None)
+        self._channel.send(Observed(observation, body is not None), body)
+
+    def _packed(self) -> int | None:
+        """The manifest in a file, None where it is as it was told last. It is never in memory as a whole."""
+        before, passing = self._digest, manifest.passing(self._tree.size)
+        body = sealed("files layer", passing.through(self._tree.pieces()))
+        self._digest, self._items, self._dirty = passing.digest, self._tree.entries, False
+        if self._digest != before:
+            return body
+        os.close(body)
+        return None
 
     def _changed(self, change: Change) -> None:
         if self._closed:

@@ -15,14 +15,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from attestation.coverage import Mechanism
+from measurer import fanotify
 from measurer import kernel as k
 from measurer.files.events import LOST, FileEvent
 from measurer.files.manifest import Folder
 from measurer.loop import drain
 
-_METADATA = struct.Struct("=IBBHQii")
 _INFO = struct.Struct("=BBH")
-_HANDLE = struct.Struct("=Ii")
 _FSID_BYTES = 8
 _BUFFER = 1 << 16
 
@@ -77,14 +76,8 @@ class Fanotify:
 
 def parse(buffer: bytes) -> Iterator[tuple[int, int, bytes, bytes]]:
     """Mask, pid, folder key (fsid and handle) and name of each event in a buffer. What is cut short is left out."""
-    position = 0
-    while position + _METADATA.size <= len(buffer):
-        length, _, _, head, mask, _, pid = _METADATA.unpack_from(buffer, position)
-        if length < _METADATA.size or position + length > len(buffer):
-            return
-        key, name = _folder_and_name(buffer[position + head : position + length])
-        yield mask, pid, key, name
-        position += length
+    for event in fanotify.events(buffer):
+        yield event.mask, event.pid, *_folder_and_name(event.records)
 
 
 def _folder_and_name(records: bytes) -> tuple[bytes, bytes]:
@@ -95,10 +88,10 @@ def _folder_and_name(records: bytes) -> tuple[bytes, bytes]:
             break
         if kind in (k.FAN_EVENT_INFO_TYPE_DFID_NAME, k.FAN_EVENT_INFO_TYPE_DFID):
             body = records[position + _INFO.size : position + length]
-            if len(body) < _FSID_BYTES + _HANDLE.size:
+            if len(body) < _FSID_BYTES + k.FILE_HANDLE.size:
                 break
-            size, _ = _HANDLE.unpack_from(body, _FSID_BYTES)
-            end = _FSID_BYTES + _HANDLE.size + size
+            size, _ = k.FILE_HANDLE.unpack_from(body, _FSID_BYTES)
+            end = _FSID_BYTES + k.FILE_HANDLE.size + size
             name = body[end:].split(b"\0", 1)[0] if kind == k.FAN_EVENT_INFO_TYPE_DFID_NAME else b""
             return body[:end], name
         position += length

@@ -13,12 +13,8 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from attestation.manifest import DIRECTORY, FILE, LINK, NO_DIGEST, OTHER
+from attestation.manifest import DIRECTORY, FILE, HEAD, LINK, MAGIC, OTHER
 
-__all__ = ["DIRECTORY", "FILE", "LINK", "NO_DIGEST", "OTHER", "Folder", "Record", "Tree"]
-
-MAGIC = b"pbf1"
-HEAD = struct.Struct(">HcHIIQ32s")
 STAMP = struct.Struct("=QQQ")
 """Inode, change time in ns, size."""
 
@@ -70,6 +66,20 @@ class Folder:
             return None
         index, start = found
         return self.block[start : start + HEAD.size], self.stamps[index * STAMP.size : (index + 1) * STAMP.size]
+
+    def record(self, name: bytes) -> Record | None:
+        """Record of an entry."""
+        found = self.get(name)
+        return found[0] if found else None
+
+    def parsed(self) -> dict[bytes, tuple[Record, bytes]]:
+        """All entries: name -> record and stamp."""
+        entries, start, between = {}, 0, len(self.path) + 1
+        for index, name in enumerate(self.listing()):
+            stamp = self.stamps[index * STAMP.size : (index + 1) * STAMP.size]
+            entries[name] = (self.block[start : start + HEAD.size], stamp)
+            start += HEAD.size + between + len(name)
+        return entries
 
     def put(self, name: bytes, record: Record, stamp: bytes) -> None:
         """Add or replace an entry."""
@@ -181,6 +191,11 @@ class Tree:
         yield from self.folders[b""].pieces()
 
     @property
+    def size(self) -> int:
+        """How many bytes those are."""
+        return len(MAGIC) + sum(len(folder.block) for folder in self.folders.values())
+
+    @property
     def entries(self) -> int:
         return sum(len(folder.stamps) for folder in self.folders.values()) // STAMP.size
 
@@ -189,6 +204,11 @@ def split(path: bytes) -> tuple[bytes, bytes]:
     """Parent and last name: b'/srv/app' is (b'/srv', b'app'), b'/srv' is (b'', b'srv')."""
     parent, _, name = path.rpartition(b"/")
     return parent, name
+
+
+def kind(record: Record) -> bytes:
+    """The kind in an entry's record."""
+    return record[2:3]
 
 
 def kind_of(mode: int) -> bytes:

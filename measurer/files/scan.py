@@ -1,35 +1,29 @@
 """Reading the tree: whole, again where the kernel's stamps differ, or one path that an event named.
 
-Nothing is opened through a symbolic link: folders by openat2(2) below the workload's root, files relative to their
-folder with O_NOFOLLOW. A file counts as read when its stamp is the same before and after. Long work is a generator
-that yields every few hundred microseconds.
+Nothing is opened through a symbolic link: folders by openat2(2) below the workload's root, what is in them by
+measurer/files/reading.py. Long work is a generator that yields every few hundred microseconds.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 from attestation.facts import Actor
+from attestation.manifest import DIRECTORY, FILE
 from measurer import kernel
-from measurer.files.manifest import DIRECTORY, FILE, HEAD, LINK, STAMP, Folder, Record, Tree, kind_of, split
+from measurer.files import reading
+from measurer.files.manifest import STAMP, Folder, Record, Tree, kind, kind_of
 from measurer.files.patterns import Volatile
 
-_CHUNK = 1 << 18
 _NAMES_A_STEP = 128
 _FILES_A_STEP = 8
-_TRIES = 3
-_TICK_NS = 20_000_000
-_NOTHING = bytes(32)
 INLINE = 1 << 20
 """Bytes up to which a file that an event names is hashed at once; a larger one is hashed in slices."""
 
 _RESOLVE = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
-_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +110,14 @@ class Scanner:
             self._remove(folder, name, actor)
             return
         known = folder.get(name)
-        if (known is not None and known[1] == _stamp(status)) or self._ignores(folder, name, status):
+        if (known is not None and known[1] == reading.stamp_of(status)) or self._ignores(folder, name, status):
             return
         if kind_of(status.st_mode) == FILE and status.st_size > INLINE:
             self._owed += 1
             self._begin(self._examine_slowly(folder.path, name, actor))
             return
         try:
-            path = folder.path + b"/" + name
-            small = status.st_size <= _CHUNK
-            read = _record_now(descriptor, path, status) if small else _finish(_record(descriptor, path, status))
+            read = reading.read_to_end(descriptor, folder.path + b"/" + name, status)
         except FileNotFoundError:
             return  # gone again: the next event says so
         self._settle(folder, name, read, actor)
@@ -148,7 +140,7 @@ class Scanner:
             return None
         try:
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            return (yield from _record(descriptor, path + b"/" + name, status))
+            return (yield from reading.read(descriptor, path + b"/" + name, status))
         except FileNotFoundError:
             return None
         finally:
@@ -164,7 +156,7 @@ class Scanner:
             self._remove_below(path, actor)  # another inode of this name: what was below the old one is gone
         folder.put(name, record, stamp)
         self._tell(path, before, record, actor)
-        if _kind(record) == DIRECTORY:
+        if kind(record) == DIRECTORY:
             # Even when it is the inode we know: it may have been away while somebody looked, and come back.
             self._tree.add(path)
             self._owed += 1
@@ -233,10 +225,10 @@ class Scanner:
             names = [name for name in names if self._measures(folder, name)]
         states: list[os.stat_result] = []
         for start in range(0, len(names), _NAMES_A_STEP):
-            states += _states(descriptor, names[start : start + _NAMES_A_STEP])
+            states += reading.states_of(descriptor, names[start : start + _NAMES_A_STEP])
             yield
         if len(states) != len(names):
-            names, states = _still_there(descriptor, names)
+            names, states = reading.still_there(descriptor, names)
         if self._volatile:
             pairs = zip(names, states, strict=True)
             kept = [(name, status) for name, status in pairs if not self._ignores(folder, name, status)]
@@ -247,7 +239,7 @@ class Scanner:
     def _refresh(
         self, folder: Folder, descriptor: int, names: list[bytes], states: list[os.stat_result], full: bool
     ) -> Iterator[None]:
-        known = _parsed(folder)
+        known = folder.parsed()
         kept: list[bytes] = []
         records: list[Record] = []
         stamps: list[bytes] = []
@@ -256,28 +248,28 @@ class Scanner:
             before, earlier = known.get(name, (None, b""))
             record, stamp = before, earlier
             path = folder.path + b"/" + name
-            if full or record is None or stamp != _stamp(status):
+            if full or record is None or stamp != reading.stamp_of(status):
                 try:
-                    if status.st_size <= _CHUNK:
-                        record, stamp = _record_now(descriptor, path, status)
+                    if status.st_size <= reading.CHUNK:
+                        record, stamp = reading.read_now(descriptor, path, status)
                     else:
-                        record, stamp = yield from _record(descriptor, path, status)
+                        record, stamp = yield from reading.read(descriptor, path, status)
                 except FileNotFoundError:
                     if name in self._touched:
-                        before = _record_in(folder, name)
+                        before = folder.record(name)
                     self._forget(path, before, None)
                     continue
                 if earlier[:8] != stamp[:8]:
                     self._remove_below(path, None)
                 if name in self._touched:  # an event may have told it already: compare with what that left
-                    before = _record_in(folder, name)
+                    before = folder.record(name)
                 self._tell(path, before, record, None)
                 spent += 1
                 if not spent % _FILES_A_STEP:
                     yield
             if self._tree.folders.get(folder.path) is not folder:
                 return  # it was taken out of the tree meanwhile: what is there now is another errand's
-            if _kind(record) == DIRECTORY:
+            if kind(record) == DIRECTORY:
                 self._tree.add(path)
             kept.append(name)
             records.append(record)
@@ -303,7 +295,7 @@ class Scanner:
     def _remove_below(self, path: bytes, actor: Actor | None) -> None:
         for gone in self._tree.remove(path):
             self._unwatch(gone)
-            for name, (record, _) in _parsed(gone).items():
+            for name, (record, _) in gone.parsed().items():
                 self._tell(gone.path + b"/" + name, record, None, actor)
 
     def _tell(self, path: bytes, before: Record | None, after: Record | None, actor: Actor | None) -> None:
@@ -323,138 +315,3 @@ class Scanner:
 
     def _open(self, path: bytes) -> int:
         return kernel.open_below(self._root, path or b"/", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, _RESOLVE)
-
-
-def _record(descriptor: int, path: bytes, status: os.stat_result) -> Generator[None, None, tuple[Record, bytes]]:
-    """Record and stamp of one entry, a large file in steps. Raises FileNotFoundError when it is gone by now."""
-    if kind_of(status.st_mode) != FILE:
-        return _record_now(descriptor, path, status)
-    name = split(path)[1]
-    for _ in range(_TRIES):
-        file = _open_file(descriptor, name)
-        if file is None:
-            break
-        try:
-            status = os.fstat(file)
-            state = hashlib.sha256()
-            while chunk := os.read(file, _CHUNK):
-                state.update(chunk)
-                yield
-            if _stamp(os.fstat(file)) == _stamp(status):
-                return _packed(path, status, state.digest())
-        except OSError:  # an I/O error, or not a file any more
-            break
-        finally:
-            os.close(file)
-    else:
-        return _restless(path, status)
-    return _packed(path, status, _NOTHING)
-
-
-def _record_now(descriptor: int, path: bytes, status: os.stat_result) -> tuple[Record, bytes]:
-    """The same at once, for what is small or no file."""
-    kind, name = kind_of(status.st_mode), split(path)[1]
-    if kind == LINK:
-        return _packed(path, status, hashlib.sha256(os.readlink(name, dir_fd=descriptor)).digest())
-    if kind != FILE:
-        return _packed(path, status, _NOTHING)
-    for _ in range(_TRIES):
-        file = _open_file(descriptor, name)
-        if file is None:
-            break
-        try:
-            status = os.fstat(file)
-            # A buffer just larger than the file: one of full size costs more in page faults than the hash.
-            content = os.read(file, min(status.st_size, _CHUNK) + 1)
-            if len(content) == status.st_size and _stamp(os.fstat(file)) == _stamp(status):
-                return _packed(path, status, hashlib.sha256(content).digest())
-        except OSError:
-            break
-        finally:
-            os.close(file)
-    else:
-        return _restless(path, status)
-    return _packed(path, status, _NOTHING)
-
-
-def _open_file(descriptor: int, name: bytes) -> int | None:
-    """None when it may not be read. Raises FileNotFoundError."""
-    try:
-        return os.open(name, _FILE_FLAGS, dir_fd=descriptor)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        return None
-
-
-def _restless(path: bytes, status: os.stat_result) -> tuple[Record, bytes]:
-    """It changed under every reading: no digest, and a stamp that no look can find equal."""
-    return _packed(path, status, _NOTHING)[0], STAMP.pack(status.st_ino, 0, 0)
-
-
-def _stamp_to_keep(status: os.stat_result) -> bytes:
-    """The stamp to remember: one that never equals any when the file was changed a moment ago.
-
-    Where timestamps are coarse (before Linux 6.13) it could change again within the same tick and keep its stamp.
-    """
-    if time.time_ns() - status.st_ctime_ns < _TICK_NS:
-        return STAMP.pack(status.st_ino, 0, 0)
-    return _stamp(status)
-
-
-def _packed(path: bytes, status: os.stat_result, digest: bytes) -> tuple[Record, bytes]:
-    mode, kind = status.st_mode, kind_of(status.st_mode)
-    size = status.st_size if kind in (FILE, LINK) else 0
-    record = HEAD.pack(len(path), kind, mode & 0o7777, status.st_uid, status.st_gid, size, digest)
-    return record, _stamp_to_keep(status)
-
-
-def _record_in(folder: Folder, name: bytes) -> Record | None:
-    known = folder.get(name)
-    return known[0] if known else None
-
-
-def _states(descriptor: int, names: list[bytes]) -> list[os.stat_result]:
-    try:
-        return [os.stat(name, dir_fd=descriptor, follow_symlinks=False) for name in names]
-    except FileNotFoundError:
-        return _still_there(descriptor, names)[1]
-
-
-def _still_there(descriptor: int, names: list[bytes]) -> tuple[list[bytes], list[os.stat_result]]:
-    kept, states = [], []
-    for name in names:
-        try:
-            states.append(os.stat(name, dir_fd=descriptor, follow_symlinks=False))
-        except FileNotFoundError:
-            continue
-        kept.append(name)
-    return kept, states
-
-
-def _parsed(folder: Folder) -> dict[bytes, tuple[Record, bytes]]:
-    """All entries of a folder: name -> record and stamp."""
-    entries, start, between = {}, 0, len(folder.path) + 1
-    for index, name in enumerate(folder.listing()):
-        stamp = folder.stamps[index * STAMP.size : (index + 1) * STAMP.size]
-        entries[name] = (folder.block[start : start + HEAD.size], stamp)
-        start += HEAD.size + between + len(name)
-    return entries
-
-
-def _finish(work: Generator[None, None, tuple[Record, bytes]]) -> tuple[Record, bytes]:
-    """Run a reading to its end at once. Raises FileNotFoundError."""
-    try:
-        while True:
-            next(work)
-    except StopIteration as end:
-        read: tuple[Record, bytes] = end.value
-        return read
-
-
-def _stamp(status: os.stat_result) -> bytes:
-    return STAMP.pack(status.st_ino, status.st_ctime_ns, status.st_size)
-
-
-def _kind(record: Record) -> bytes:
-    return record[2:3]

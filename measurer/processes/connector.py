@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from measurer import kernel as k
+from measurer import netlink
 from measurer.clock import monotonic
 
-_NLMSG = struct.Struct("=IHHII")
 _CONNECTOR = struct.Struct("=IIIIHH")
 _EVENT = struct.Struct("=IIQ")
 _OPERATION = struct.Struct("=I")
@@ -67,15 +67,14 @@ class Connector:
         """The events there are, without waiting. Raises Lost, OSError."""
         while True:
             try:
-                datagram, sender = self._socket.recvfrom(_MOST_BYTES)
+                datagram = netlink.from_kernel(self._socket, _MOST_BYTES)
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno == errno.ENOBUFS:
                     raise Lost from error
                 raise
-            if sender[0] == 0:  # from the kernel, not from some process that writes to our port
-                yield from parse(datagram)
+            yield from parse(datagram)
 
     def close(self) -> None:
         self._socket.close()
@@ -84,8 +83,8 @@ class Connector:
         self._socket.setsockopt(socket.SOL_SOCKET, k.SO_RCVBUFFORCE, _RECEIVE_BUFFER)
         self._socket.bind((0, k.CN_IDX_PROC))
         body = _OPERATION.pack(k.PROC_CN_MCAST_LISTEN)
-        message = _CONNECTOR.pack(k.CN_IDX_PROC, k.CN_VAL_PROC, 0, 0, len(body), 0) + body
-        self._socket.send(_NLMSG.pack(_NLMSG.size + len(message), k.NLMSG_DONE, 0, 0, 0) + message)
+        subscription = _CONNECTOR.pack(k.CN_IDX_PROC, k.CN_VAL_PROC, 0, 0, len(body), 0) + body
+        self._socket.send(netlink.message(k.NLMSG_DONE, 0, subscription))
         self._await_acknowledgement()
 
     def _await_acknowledgement(self) -> None:
@@ -105,10 +104,10 @@ class Connector:
 
 def parse(datagram: bytes) -> Iterator[ProcessEvent]:
     """The events in one datagram. An acknowledgement is PROC_EVENT_NONE with the errno as pid."""
-    start = _NLMSG.size + _CONNECTOR.size
+    start = netlink.HEAD_BYTES + _CONNECTOR.size
     if len(datagram) < start + _EVENT.size:
         return
-    index, value, *_ = _CONNECTOR.unpack_from(datagram, _NLMSG.size)
+    index, value, *_ = _CONNECTOR.unpack_from(datagram, netlink.HEAD_BYTES)
     if (index, value) != (k.CN_IDX_PROC, k.CN_VAL_PROC):
         return
     what, _, _ = _EVENT.unpack_from(datagram, start)

@@ -8,14 +8,13 @@ dropped after one look-up.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from measurer import fanotify
 from measurer import kernel as k
 from measurer.loop import drain
 
-_METADATA = struct.Struct("=IBBHQii")
 _BUFFER = 4096
 _NEVER_EXECUTABLE = frozenset(
     b"proc sysfs cgroup cgroup2 devpts mqueue securityfs debugfs tracefs bpf pstore configfs autofs nsfs".split()
@@ -77,22 +76,11 @@ class ExecFiles:
     def read(self) -> Iterator[OpenExec]:
         """The executions there are, without waiting."""
         for buffer in drain(self._group, _BUFFER):
-            for mask, descriptor, pid in parse(buffer):
-                yield OpenExec(pid, -1 if mask & k.FAN_Q_OVERFLOW else descriptor)
+            for event in fanotify.events(buffer):
+                yield OpenExec(event.pid, -1 if event.mask & k.FAN_Q_OVERFLOW else event.descriptor)
 
     def close(self) -> None:
         os.close(self._group)
-
-
-def parse(buffer: bytes) -> Iterator[tuple[int, int, int]]:
-    """Mask, descriptor and pid of each event in a buffer. What is cut short is left out."""
-    position = 0
-    while position + _METADATA.size <= len(buffer):
-        length, _, _, _, mask, descriptor, pid = _METADATA.unpack_from(buffer, position)
-        if length < _METADATA.size or position + length > len(buffer):
-            return
-        yield mask, descriptor, pid
-        position += length
 
 
 def mount_points(mountinfo: bytes) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from attestation import manifest, processes, proxy
 from attestation.claims import Claims, LayerClaim
@@ -13,7 +13,7 @@ from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
 from attestation.violation import ViolationClass
 from policies.appraise import allowing
 from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file
-from policies.appraise.proxy import check_proxy, nobody_seated
+from policies.appraise.proxy import check_proxy, check_served, nobody_seated
 from policies.appraise.reasons import Finding, Verdict
 from policies.appraise.rules import Evaluate, check_rules, evaluate
 from policies.appraise.summary import counts_files, summarise
@@ -32,13 +32,18 @@ JUDGED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY)
 
 
 def appraise(
-    claims: Claims, bodies: Mapping[Digest, bytes], governing: Governing, evaluating: Evaluate = evaluate
+    claims: Claims,
+    bodies: Mapping[Digest, bytes],
+    governing: Governing,
+    evaluating: Evaluate = evaluate,
+    *,
+    issued: Collection[int] = (),
 ) -> Verdict:
     """Judges claims whose signature, nonce and binding already hold.
 
     bodies: layer digest -> packed layer, for every layer claimed. A body that does not parse is contraindicated.
-    evaluating: the policy's rules.
-    Whether the reference values have expired is no part of this: policies/appraise/expiry.py.
+    evaluating: the policy's rules. issued: serial numbers of this instance's certificates, as far as one of them is
+    claimed to be served. Whether the reference values have expired is no part of this: policies/appraise/expiry.py.
     """
     policy, references = governing.policy, governing.references
     # 1. Is every layer that policy requires there, watched, and young enough?
@@ -46,7 +51,7 @@ def appraise(
     # 2. Does each layer's content agree with the reference values?
     files = _files(_claim(claims, Layer.FILES), bodies, policy, references)
     executables = _processes(_claim(claims, Layer.PROCESSES), bodies, policy, references)
-    envoy, seated = _proxy(_claim(claims, Layer.PROXY), bodies, policy, references)
+    envoy, seated = _proxy(claims, bodies, policy, references, issued)
     if not seated and not standing[Layer.PROXY] and policy.spec.demand(Layer.PROXY) is Demand.REQUIRED:
         standing[Layer.PROXY] = [nobody_seated(policy)]
     # 3. Are the watchers themselves what policy asks for?
@@ -146,13 +151,19 @@ def _processes(
 
 
 def _proxy(
-    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: ReferenceValues
+    claims: Claims,
+    bodies: Mapping[Digest, bytes],
+    policy: AttestationPolicy,
+    references: ReferenceValues,
+    issued: Collection[int],
 ) -> tuple[list[Finding], bool]:
     """What is found of the Envoy that holds the key, and whether there is one."""
+    claim = _claim(claims, Layer.PROXY)
     if claim is None or policy.spec.demand(Layer.PROXY) is Demand.OFF:
         return [], False
     seated = proxy.unpack(bodies[claim.digest])
-    return (check_proxy(seated, policy, references), True) if seated is not None else ([], False)
+    served = check_served(claims.served, issued, policy)
+    return ([*check_proxy(seated, policy, references), *served], True) if seated is not None else (served, False)
 
 
 def _coverage(coverage: Coverage, policy: AttestationPolicy) -> list[Finding]:

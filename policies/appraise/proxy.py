@@ -1,7 +1,11 @@
-"""The checks of the Envoy that is given the key: the same ones for the sidecar's facts and the verifier's claims."""
+"""The checks of the Envoy that is given the key: the same ones for the sidecar's facts and the verifier's claims.
+
+But for the certificate that it serves: which are its own, the verifier alone knows.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from attestation.digests import Digest
@@ -91,6 +95,27 @@ def check_proxy(proxy: Proxy, policy: AttestationPolicy, references: ReferenceVa
     ]
     findings = [each for each in found if each is not None]
     return sorted(findings, key=lambda each: each.finding_class is not ViolationClass.TAMPER)
+
+
+def check_served(served: int | None, issued: Collection[int], policy: AttestationPolicy) -> list[Finding]:
+    """A certificate that this instance was not given. served: a serial number, None where none is served.
+
+    Drift: as soon as Envoy serves what it is given, nothing of the other is left.
+    """
+    if served is None or served in issued:
+        return []
+    return [
+        Finding(
+            "proxy-certificate",
+            ViolationClass.DRIFT,
+            Layer.PROXY,
+            SUBJECT,
+            "this instance was issued no such one",
+            f"it serves a certificate with the serial number {served:x}",
+            rule(policy, "layers", Layer.PROXY),
+            "Look for what else gives Envoy certificates, and have it take them from the key socket alone.",
+        )
+    ]
 
 
 def nobody_seated(policy: AttestationPolicy) -> Finding:

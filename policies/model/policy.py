@@ -166,7 +166,8 @@ class PolicySpec(Strict):
     or what is left of the lease, whichever is shorter; nothing new begins meanwhile, and what has not ended by then
     is cut. After anything but drift all is cut at once, whatever this says.
 
-    Durations are in seconds. Every field has the order in which it is merged with other policies' (policies/model/merge.py).
+    Durations are in seconds. Every field has the order in which it is merged with other policies'
+    (policies/model/merge.py).
     """
 
     selector: Selector = Field(default=Selector(), exclude_if=lambda selector: selector == Selector())

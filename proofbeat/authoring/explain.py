@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from attestation import strictjson
 from attestation.errors import InvalidInput
 from attestation.plain import plain
 from policies.model.explaining import explained
@@ -18,7 +19,7 @@ from proofbeat import admin
 
 async def online(socket: Path, asked: str, *, as_json: bool) -> bool:
     """What is in force at an authority. asked: a registration, a SPIFFE ID or an instance."""
-    _tell(await admin.ask(socket, "GET", f"/admin/policy?{urlencode({'of': asked})}"), as_json=as_json)
+    _tell(strictjson.loads(await admin.fetch(socket, f"/admin/policy?{urlencode({'of': asked})}")), as_json=as_json)
     return True
 
 

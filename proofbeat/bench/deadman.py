@@ -20,9 +20,10 @@ from proofbeat.bench import cgroups, mesh
 from proofbeat.bench.figures import Budget, Distribution, Figure, Report, Value
 from proofbeat.demo.layout import OUT_FRESH, OUT_TCP, Terms
 from proofbeat.demo.ledger import Ledger
-from proofbeat.demo.load import Flow, Record, now
+from proofbeat.demo.load import Flow, Record
 from proofbeat.demo.scene import Scene, Standing
-from proofbeat.demo.watch import in_phase
+from proofbeat.ephemeral.clock import now
+from proofbeat.ephemeral.watch import in_phase
 from sidecar.freshness import Phase
 from telemetry.names import Event
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TypeVar
 
 from attestation.errors import Unavailable
 from proofbeat.demo.layout import Layout, Terms
-from proofbeat.demo.load import now
 from proofbeat.demo.scene import Scene
-from proofbeat.demo.watch import in_phase
+from proofbeat.ephemeral import folder
+from proofbeat.ephemeral.clock import now
+from proofbeat.ephemeral.watch import in_phase
 from sidecar.freshness import Phase
 from telemetry.names import Event
 
@@ -32,17 +30,14 @@ async def scene(terms: Terms) -> AsyncIterator[Scene]:
 @asynccontextmanager
 async def staged(terms: Terms, make: Callable[[Layout, asyncio.TaskGroup], SomeScene]) -> AsyncIterator[SomeScene]:
     """The same with a scene of the benchmark's own."""
-    folder = Path(tempfile.mkdtemp(prefix="proofbeat-bench-"))
-    try:
+    with folder.passing("bench") as here:
         async with asyncio.TaskGroup() as tasks:
-            made = make(Layout.make(folder, terms), tasks)
+            made = make(Layout.make(here, terms), tasks)
             try:
                 await made.set_up()
                 yield made
             finally:
                 await made.end()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def open_both(made: Scene) -> None:

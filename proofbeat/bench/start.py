@@ -10,8 +10,8 @@ from attestation.errors import Unavailable
 from proofbeat.bench import mesh
 from proofbeat.bench.figures import Budget, Distribution, Report, Value
 from proofbeat.demo.layout import Terms
-from proofbeat.demo.load import now
 from proofbeat.demo.scene import Scene, Standing
+from proofbeat.ephemeral.clock import now
 from telemetry.names import Event
 
 FILES = 1000

@@ -23,9 +23,9 @@ from attestation.errors import Unavailable
 from proofbeat.bench import mesh
 from proofbeat.bench.figures import Budget, Distribution, Figure, Report, Value
 from proofbeat.demo.layout import Terms
-from proofbeat.demo.load import now
 from proofbeat.demo.scene import Scene, Standing
-from proofbeat.demo.watch import in_phase
+from proofbeat.ephemeral.clock import now
+from proofbeat.ephemeral.watch import in_phase
 from sidecar.freshness import Phase
 from telemetry import exposition, metrics, otlp
 from telemetry.names import Event

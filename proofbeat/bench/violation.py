@@ -11,9 +11,10 @@ from proofbeat.bench import mesh
 from proofbeat.bench.figures import Budget, Distribution, Report
 from proofbeat.demo.layout import OUT_FRESH, OUT_HTTP, OUT_TCP, Terms
 from proofbeat.demo.ledger import Closure
-from proofbeat.demo.load import Flow, now
+from proofbeat.demo.load import Flow
 from proofbeat.demo.scene import Scene
-from proofbeat.demo.watch import in_phase
+from proofbeat.ephemeral.clock import now
+from proofbeat.ephemeral.watch import in_phase
 from sidecar.freshness import Phase
 from telemetry.names import Event
 

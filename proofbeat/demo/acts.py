@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from proofbeat import why
-from proofbeat.demo.layout import FRESH, FROM_WEB, INTO_WEB, NEW_STREAMS, STREAMS, flows
+from proofbeat.demo.layout import ALL_FLOWS, FRESH, FROM_WEB, INTO_WEB, NEW_STREAMS, STREAMS, flows
 from proofbeat.demo.ledger import Closure
-from proofbeat.demo.load import Record, now
+from proofbeat.demo.load import Record
 from proofbeat.demo.scene import Scene, Standing
-from proofbeat.demo.watch import in_phase
+from proofbeat.ephemeral.clock import now
+from proofbeat.ephemeral.watch import in_phase
 from sidecar.freshness import Phase
 from telemetry.names import Event
 
 WITHIN_SECONDS = 15.0
-ALL_FLOWS = (*INTO_WEB, *FROM_WEB)
 GUARDIAN_GRACE = 0.1
 """Seconds beyond the dead-man time within which the guardian has closed everything."""
 

@@ -1,16 +1,13 @@
-"""Where everything of one demo run lives: addresses, ports, files, and the documents written into them."""
+"""The demo's two workloads: their ports and pages, the traffic between them, and what rules them."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-
-import yaml
 
 from attestation.quantities import duration
 from policies.model.metadata import Metadata
@@ -19,9 +16,13 @@ from policies.model.references import ReferenceValues
 from proofbeat import documents
 from proofbeat.demo import service
 from proofbeat.demo.load import Flow
+from proofbeat.ephemeral.layout import Domain, Workload, domain
+from sidecar.config import DeliverySettings
+from sidecar.service import InboundSettings, ServiceSettings, UpstreamSettings
+from telemetry.settings import TelemetrySettings
 from xds.bootstrap import Bootstrap, envoy_bootstrap, write_bootstrap
-from xds.resources.service import HostPort, Inbound, Service, Upstream
-from xds.resources.transport import Identities
+from xds.resources.service import Application
+from xds.resources.transport import SecretNames
 
 APP_HTTP, APP_ECHO = 8080, 9090
 IN_HTTP, IN_TCP = 8443, 8444
@@ -48,22 +49,16 @@ class Terms:
     delivery: Literal["sds", "xds"] = "sds"
     envoy_attested: bool = False
 
-    def telemetry(self, socket: Path) -> dict[str, object]:
+    def telemetry(self, socket: Path) -> TelemetrySettings:
         """The part of a program's settings that says where its telemetry goes."""
-        return {
-            **({"listen": f"unix:{socket}"} if self.scraped else {}),
-            **({"otlp": {"endpoint": self.otlp, "interval": "1s"}} if self.otlp else {}),
-        }
+        listen = {"listen": f"unix:{socket}"} if self.scraped else {}
+        otlp = {"otlp": {"endpoint": self.otlp, "interval": "1s"}} if self.otlp else {}
+        return TelemetrySettings.model_validate({**listen, **otlp})
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """One workload with its sidecar and Envoy. folder: of this side alone."""
-
-    name: str
-    address: str
-    folder: Path
-    spiffe_id: str
+class Side(Workload):
+    """One of the two."""
 
     @property
     def app(self) -> Path:
@@ -74,60 +69,23 @@ class Side:
     def page(self) -> Path:
         return self.app / "pages" / "index.html"
 
-    @property
-    def xds(self) -> Path:
-        return self.folder / "xds.sock"
-
-    @property
-    def admin(self) -> Path:
-        return self.folder / "envoy-admin.sock"
-
-    @property
-    def metrics(self) -> Path:
-        return self.folder / "metrics.sock"
-
-    @property
-    def access_log(self) -> Path:
-        return self.folder / "access.log"
-
-    @property
-    def bootstrap(self) -> Path:
-        return self.folder / "envoy.json"
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "sidecar.yaml"
-
-    @property
-    def token(self) -> Path:
-        return self.folder / "token"
-
-    @property
-    def state(self) -> Path:
-        """The sidecar's own folder: ticket and latch."""
-        return self.folder / "state"
-
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """A run's own trust domain and loopback addresses keep two demos at once apart."""
+class Layout(Domain):
+    """A trust domain with two workloads that call each other."""
 
-    folder: Path
-    trust_domain: str
     web: Side
     db: Side
-    authority: str
     terms: Terms
 
     @classmethod
     def make(cls, folder: Path, terms: Terms | None = None) -> Layout:
-        trust_domain = f"demo-{secrets.token_hex(4)}.example"
-        net = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250) + 1}"
+        of_this_run = domain(folder, "demo")
         web, db = (
-            Side(name, f"{net}.{number}", folder / name, f"spiffe://{trust_domain}/{name}")
-            for number, name in ((11, "web"), (12, "db"))
+            Side(name, of_this_run.address(host), folder / name, of_this_run.spiffe_id(name))
+            for host, name in ((11, "web"), (12, "db"))
         )
-        return cls(folder, trust_domain, web, db, f"{net}.10:8443", terms or Terms())
+        return cls(folder, of_this_run.trust_domain, of_this_run.network, web, db, terms or Terms())
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -136,29 +94,9 @@ class Layout:
     def peer(self, side: Side) -> Side:
         return self.web if side is self.db else self.db
 
-    @property
-    def authority_config(self) -> Path:
-        return self.folder / "authority.yaml"
-
-    @property
-    def authority_admin(self) -> Path:
-        return self.folder / "admin.sock"
-
-    @property
-    def store(self) -> Path:
-        """In a folder of its own, with everything else that the authority must not lose."""
-        return self.folder / "store" / "authority.sqlite"
-
-    @property
-    def authority_metrics(self) -> Path:
-        return self.folder / "metrics.sock"
-
-    @property
-    def bundle(self) -> Path:
-        return self.folder / "ca" / "root.pem"
-
 
 INTO_WEB, FROM_WEB = (0, 1, 2, 3), (4, 5, 6, 7)
+ALL_FLOWS = (*INTO_WEB, *FROM_WEB)
 FRESH = (1, 5)
 STREAMS, NEW_STREAMS = (2, 6), (3, 7)
 """Numbers of the flows below, by direction and by kind."""
@@ -222,92 +160,43 @@ def _envoy_rules(terms: Terms) -> dict[str, object]:
 
 
 def write_policies(layout: Layout, taken: dict[str, ReferenceValues]) -> None:
-    """policies/*.yaml: for each side a policy, its reference values and its registration."""
-    folder = layout.folder / "policies"
-    folder.mkdir()
+    """For each side a policy, its reference values and its registration."""
+    layout.policies.mkdir()
     for side in layout.sides:
         ruled = policy(layout.terms, side)
         text = documents.governing(side.name, side.spiffe_id, ruled, taken[side.name])
-        (folder / f"{side.name}.yaml").write_text(text)
+        (layout.policies / f"{side.name}.yaml").write_text(text)
 
 
-def write_authority(layout: Layout, ca_name: str, lifetime: float) -> None:
-    config = {
-        "trustDomain": layout.trust_domain,
-        "listen": layout.authority,
-        "store": str(layout.store),
-        "policies": ["policies"],
-        "ca": {"folder": "ca", "name": ca_name, "lifetime": duration(lifetime)},
-        "admin": layout.authority_admin.name,
-        "telemetry": layout.terms.telemetry(layout.authority_metrics),
-    }
-    layout.authority_config.write_text(yaml.safe_dump(config, sort_keys=False))
+def write_authority(layout: Layout, ca_seconds: float) -> None:
+    layout.write_authority(ca_seconds, layout.terms.telemetry(layout.authority_metrics))
 
 
 def write_sidecar(layout: Layout, side: Side, pid: int, token: str) -> None:
     """A sidecar's settings for this run of its workload, and the token that enrols it."""
-    side.token.touch(mode=0o600)
-    side.token.write_text(token)
-    config = {
-        "trustDomain": layout.trust_domain,
-        "authority": {"url": f"https://{layout.authority}", "bundle": str(layout.bundle)},
-        "enrolment": {"joinTokenFile": str(side.token)},
-        "workload": {"pid": pid},
-        "delivery": _delivery(layout, side),
-        "state": str(side.state),
-        "telemetry": layout.terms.telemetry(side.metrics),
-    }
-    side.config.write_text(yaml.safe_dump(config, sort_keys=False))
+    layout.write_sidecar(side, pid, token, _delivery(layout, side), layout.terms.telemetry(side.metrics))
 
 
-def _delivery(layout: Layout, side: Side) -> dict[str, object]:
-    settings: dict[str, object] = {"mode": layout.terms.delivery, "socket": str(side.xds)}
+def _delivery(layout: Layout, side: Side) -> DeliverySettings:
     if layout.terms.delivery == "xds":
-        ports = service_of(layout, side)
-        settings["service"] = {
-            "bootstrap": str(side.bootstrap),
-            "admin": str(side.admin),
-            "accessLog": str(side.access_log),
-            "inbound": [
-                {
-                    "listen": f"{each.listen.host}:{each.listen.port}",
-                    "app": f"{each.app.host}:{each.app.port}",
-                    "protocol": each.protocol,
-                    "callers": list(each.callers.exact),
-                }
-                for each in ports.inbound
-            ],
-            "upstreams": [
-                {
-                    "name": each.name,
-                    "listen": f"{each.listen.host}:{each.listen.port}",
-                    "peers": [f"{peer.host}:{peer.port}" for peer in each.peers],
-                    "protocol": each.protocol,
-                    "identities": list(each.identities.exact),
-                    "connectionPerRequest": each.connection_per_request,
-                }
-                for each in ports.upstreams
-            ],
-        }
-    return settings
+        return DeliverySettings(mode="xds", socket=side.xds, service=service_of(layout, side))
+    peer = layout.peer(side).address
+    return DeliverySettings(mode="sds", socket=side.xds, peers=(f"{peer}:{IN_HTTP}", f"{peer}:{IN_TCP}"))
 
 
-def service_of(layout: Layout, side: Side) -> Service:
+def service_of(layout: Layout, side: Side) -> ServiceSettings:
     """Mutual TLS by SPIFFE ID both ways: only the peer may call, and only the peer is called."""
     peer = layout.peer(side)
-    only_peer = Identities(exact=(peer.spiffe_id,))
-    return Service(
-        access_log=side.access_log,
+    return side.service(
         inbound=(
-            Inbound(HostPort(side.address, IN_HTTP), HostPort(side.address, APP_HTTP), "http", only_peer),
-            Inbound(HostPort(side.address, IN_TCP), HostPort(side.address, APP_ECHO), "tcp", only_peer),
+            _inbound(side, IN_HTTP, APP_HTTP, peer, "http"),
+            _inbound(side, IN_TCP, APP_ECHO, peer, "tcp"),
         ),
         upstreams=(
-            _upstream("kept", side, OUT_HTTP, peer, IN_HTTP, only_peer),
-            _upstream("fresh", side, OUT_FRESH, peer, IN_HTTP, only_peer, fresh=True),
-            _upstream("stream", side, OUT_TCP, peer, IN_TCP, only_peer, protocol="tcp"),
+            _upstream("kept", side, OUT_HTTP, peer, IN_HTTP),
+            _upstream("fresh", side, OUT_FRESH, peer, IN_HTTP, fresh=True),
+            _upstream("stream", side, OUT_TCP, peer, IN_TCP, protocol="tcp"),
         ),
-        max_connection_seconds=None,
     )
 
 
@@ -320,10 +209,16 @@ def write_envoy(layout: Layout, side: Side) -> None:
         node_cluster=side.name,
         xds_socket=side.xds,
         admin_socket=side.admin,
-        service=service_of(layout, side),
+        service=service_of(layout, side).described(SecretNames()),
         before_first="refuse",
     )
     write_bootstrap(envoy_bootstrap(description), side.bootstrap)
+
+
+def _inbound(side: Side, port: int, app: int, peer: Side, protocol: Application) -> InboundSettings:
+    return InboundSettings(
+        listen=f"{side.address}:{port}", app=f"{side.address}:{app}", protocol=protocol, callers=(peer.spiffe_id,)
+    )
 
 
 def _upstream(
@@ -332,16 +227,15 @@ def _upstream(
     port: int,
     peer: Side,
     peer_port: int,
-    identities: Identities,
     *,
     fresh: bool = False,
-    protocol: str = "http",
-) -> Upstream:
-    return Upstream(
+    protocol: Application = "http",
+) -> UpstreamSettings:
+    return UpstreamSettings(
         name=f"{peer.name}-{name}",
-        listen=HostPort(side.address, port),
-        peers=(HostPort(peer.address, peer_port),),
-        protocol="tcp" if protocol == "tcp" else "http",
-        identities=identities,
+        listen=f"{side.address}:{port}",
+        peers=(f"{peer.address}:{peer_port}",),
+        protocol=protocol,
+        identities=(peer.spiffe_id,),
         connection_per_request=fresh,
     )

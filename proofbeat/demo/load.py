@@ -12,8 +12,9 @@ import io
 import json
 import struct
 import sys
-import time
 from dataclasses import asdict, dataclass
+
+from proofbeat.ephemeral.clock import now
 
 RECORD = struct.Struct("<HBdd")
 """Flow number; 1 served, 0 refused; CLOCK_BOOTTIME seconds at which the request began and ended."""
@@ -47,11 +48,6 @@ class Record:
     served: bool
     began: float
     ended: float
-
-
-def now() -> float:
-    """The clock all of the demo is judged by: CLOCK_BOOTTIME, the same in every process."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def pack(record: Record) -> bytes:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import tempfile
-from pathlib import Path
 
 from proofbeat import envoy
 from proofbeat.demo import layout as layouts
@@ -15,16 +12,13 @@ from proofbeat.demo.layout import Layout, Terms
 from proofbeat.demo.report import report
 from proofbeat.demo.scene import Scene
 from proofbeat.demo.telling import Telling
+from proofbeat.ephemeral import folder
 
 
 async def play(*, as_json: bool, keep: bool, acts: tuple[Play, ...] = ACTS, terms: Terms | None = None) -> bool:
     """The whole demo. True when every act came out as it must and nothing leaked."""
-    folder = Path(tempfile.mkdtemp(prefix="proofbeat-demo-"))
-    try:
-        with Telling(quiet_stdout=as_json) as telling:
-            return await _play(Layout.make(folder, terms), telling, acts, as_json=as_json, keep=keep)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with folder.passing("demo") as here, Telling(quiet_stdout=as_json) as telling:
+        return await _play(Layout.make(here, terms), telling, acts, as_json=as_json, keep=keep)
 
 
 async def _play(layout: Layout, telling: Telling, acts: tuple[Play, ...], *, as_json: bool, keep: bool) -> bool:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from attestation.errors import Unavailable
 from proofbeat import admin, envoy, references
-from proofbeat.demo import authority as demo_authority
 from proofbeat.demo import layout as layouts
-from proofbeat.demo.children import Child, Children
 from proofbeat.demo.layout import Layout, Side
 from proofbeat.demo.ledger import Ledger
-from proofbeat.demo.load import RECORD, Flow, dump, now, unpack
-from proofbeat.demo.watch import Watch
+from proofbeat.demo.load import RECORD, Flow, dump, unpack
+from proofbeat.ephemeral import authority
+from proofbeat.ephemeral.children import Child, Children
+from proofbeat.ephemeral.clock import now
+from proofbeat.ephemeral.watch import Watch
 from telemetry.names import Event
 from xds.bootstrap import envoy_command
 
@@ -54,7 +55,7 @@ class Scene:
     def standings(self) -> tuple[Standing, Standing]:
         return self.web, self.db
 
-    async def set_up(self, *, ca_seconds: float = demo_authority.CA_SECONDS) -> None:
+    async def set_up(self, *, ca_seconds: float = authority.CA_SECONDS) -> None:
         """Workloads, references taken from them, policy, the authority with a CA that lives so long."""
         layouts.write_apps(self.layout)
         for standing in self.standings:
@@ -67,7 +68,7 @@ class Scene:
             held = envoy.referenced(envoy.program())
             taken = {name: references.with_proxies(each, held) for name, each in taken.items()}
         layouts.write_policies(self.layout, taken)
-        layouts.write_authority(self.layout, demo_authority.CA_NAME, ca_seconds)
+        layouts.write_authority(self.layout, ca_seconds)
         await self.start_authority()
 
     async def start_workload(self, standing: Standing) -> None:
@@ -88,17 +89,13 @@ class Scene:
         began = now()
         self.authority = await self._children.start(
             "authority",
-            [sys.executable, "-P", "-m", "proofbeat.demo.authority", str(self.layout.authority_config), str(ahead)],
+            authority.command(self.layout.authority_config, ahead=ahead),
             heard=self.authority_watch.hear,
         )
-        told = self._tasks.create_task(self.authority_watch.until(Event.LISTENING, began, within=START_SECONDS))
-        ended = self._tasks.create_task(self.authority.process.wait())
-        await asyncio.wait((told, ended), return_when=asyncio.FIRST_COMPLETED)
-        listens = told.done() and told.result() is not None
-        told.cancel()
-        ended.cancel()
-        if not listens:
-            raise Unavailable("the authority did not start", where=str(self.layout.folder / "authority.log"))
+        async with self._children.needing(self.authority):
+            listens = await self.authority_watch.until(Event.LISTENING, began, within=START_SECONDS)
+        if listens is None:
+            raise self.authority.failed(f"the authority did not start within {START_SECONDS:g} s")
 
     async def stop_authority(self) -> None:
         await _running(self.authority).end()

@@ -19,7 +19,7 @@ from attestation.cgroups import memberships
 from attestation.channel import Covered, Fault, Message, Scope
 from attestation.coverage import Coverage
 from attestation.errors import Unavailable
-from measurer import kernel, sockets
+from measurer import kernel, sockdiag
 from measurer.files.fanotify import Fanotify
 from measurer.files.inotify import Inotify
 from measurer.processes.connector import Connector
@@ -116,7 +116,7 @@ def nearest(path: Path) -> Path:
 
 
 def _destroying() -> str:
-    code = sockets.can_destroy()
+    code = sockdiag.can_destroy()
     return os.strerror(code) if code else ""
 
 

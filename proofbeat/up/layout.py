@@ -1,20 +1,20 @@
-"""Where everything of one `proofbeat up` lives, and the documents written for it."""
+"""Where everything of one `proofbeat up` lives, and what is written for it."""
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import yaml
-
-from attestation.quantities import duration
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, PolicySpec
 from proofbeat import documents
+from proofbeat.ephemeral.layout import Domain, Workload, domain
 from proofbeat.up.learning import Learned
 from proofbeat.up.listening import Port
+from sidecar.config import DeliverySettings
+from sidecar.service import InboundSettings, ServiceSettings, UpstreamSettings
+from telemetry.settings import TelemetrySettings
+from xds.resources.service import Application
 
 NAME = "app"
 CA_SECONDS = 24 * 3600.0
@@ -22,29 +22,18 @@ _PEERS, _CALLS = 8443, 7000
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """A trust domain and loopback addresses of this run alone. calls: where the service is called, in plaintext."""
+class Layout(Domain):
+    """A trust domain with one workload. calls: where the service is called, in plaintext."""
 
-    folder: Path
-    trust_domain: str
-    network: str
+    workload: Workload
     calls: str
-    protocol: Literal["http", "tcp"]
+    protocol: Application
 
     @classmethod
-    def make(cls, folder: Path, protocol: Literal["http", "tcp"], calls: str | None) -> Layout:
-        network = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250) + 1}"
-        return cls(
-            folder,
-            f"up-{secrets.token_hex(4)}.example",
-            network,
-            calls or f"{network}.1:{_CALLS}",
-            protocol,
-        )
-
-    @property
-    def spiffe_id(self) -> str:
-        return f"spiffe://{self.trust_domain}/{NAME}"
+    def make(cls, folder: Path, protocol: Application, calls: str | None) -> Layout:
+        made = domain(folder, "up")
+        workload = Workload(NAME, made.address(11), folder / NAME, made.spiffe_id(NAME))
+        return cls(folder, made.trust_domain, made.network, workload, calls or f"{made.address(1)}:{_CALLS}", protocol)
 
     @property
     def url(self) -> str:
@@ -52,22 +41,10 @@ class Layout:
         return f"http://{self.calls}/" if self.protocol == "http" else self.calls
 
     @property
-    def authority_config(self) -> Path:
-        return self.folder / "authority.yaml"
-
-    @property
-    def admin(self) -> Path:
-        return self.folder / "admin.sock"
-
-    @property
-    def sidecar_config(self) -> Path:
-        return self.folder / "sidecar.yaml"
-
-    @property
     def policy(self) -> Path:
-        return self.folder / "policies" / f"{NAME}.yaml"
+        return self.policies / f"{NAME}.yaml"
 
-    def write_policy(self, include: tuple[str, ...], learned: Learned, volatile: tuple[str, ...]) -> None:
+    def write_policy(self, include: tuple[str, ...], volatile: tuple[str, ...], learned: Learned) -> None:
         """What was learned, enforced."""
         spec = {
             "mode": "enforce",
@@ -77,50 +54,20 @@ class Layout:
             "files": {"include": include, "volatile": (*volatile, *learned.volatile)},
         }
         policy = AttestationPolicy(metadata=Metadata(name="learned"), spec=PolicySpec.model_validate(spec))
-        self.policy.parent.mkdir(exist_ok=True)
-        self.policy.write_text(documents.governing(NAME, self.spiffe_id, policy, learned.references))
+        self.policies.mkdir(exist_ok=True)
+        self.policy.write_text(documents.governing(NAME, self.workload.spiffe_id, policy, learned.references))
 
-    def write_authority(self, ca_name: str) -> None:
-        config = {
-            "trustDomain": self.trust_domain,
-            "listen": f"{self.network}.10:8443",
-            "store": "store/authority.sqlite",
-            "policies": [self.policy.parent.name],
-            "ca": {"folder": "ca", "name": ca_name, "lifetime": duration(CA_SECONDS)},
-            "admin": self.admin.name,
-        }
-        self.authority_config.write_text(yaml.safe_dump(config, sort_keys=False))
+    def write_settings(self, pid: int, token: str, port: Port) -> None:
+        """The sidecar's, for this run of the workload."""
+        self.workload.folder.mkdir(exist_ok=True)
+        delivery = DeliverySettings(mode="xds", socket=self.workload.xds, service=self._service(port))
+        self.write_sidecar(self.workload, pid, token, delivery, TelemetrySettings())
 
-    def write_sidecar(self, pid: int, token: str, port: Port) -> None:
-        """The service calls itself: out through a plaintext port, in through mutual TLS, to where it listens."""
-        file = self.folder / "token"
-        file.touch(mode=0o600)
-        file.write_text(token)
-        peers = f"{self.network}.11:{_PEERS}"
-        inbound = {"listen": peers, "app": str(port), "protocol": self.protocol, "callers": [self.spiffe_id]}
-        upstream = {
-            "name": NAME,
-            "listen": self.calls,
-            "peers": [peers],
-            "protocol": self.protocol,
-            "identities": [self.spiffe_id],
-        }
-        config = {
-            "trustDomain": self.trust_domain,
-            "authority": {"url": f"https://{self.network}.10:8443", "bundle": str(self.folder / "ca" / "root.pem")},
-            "enrolment": {"joinTokenFile": str(file)},
-            "workload": {"pid": pid},
-            "delivery": {
-                "mode": "xds",
-                "socket": str(self.folder / "xds.sock"),
-                "service": {
-                    "bootstrap": str(self.folder / "envoy.json"),
-                    "admin": str(self.folder / "envoy-admin.sock"),
-                    "accessLog": str(self.folder / "access.log"),
-                    "inbound": [inbound],
-                    "upstreams": [upstream],
-                },
-            },
-            "state": str(self.folder / "state"),
-        }
-        self.sidecar_config.write_text(yaml.safe_dump(config, sort_keys=False))
+    def _service(self, port: Port) -> ServiceSettings:
+        """It calls itself: out through a plaintext port, in through mutual TLS, to where it listens."""
+        peers, identity = f"{self.workload.address}:{_PEERS}", (self.workload.spiffe_id,)
+        inbound = InboundSettings(listen=peers, app=str(port), protocol=self.protocol, callers=identity)
+        upstream = UpstreamSettings(
+            name=NAME, listen=self.calls, peers=(peers,), protocol=self.protocol, identities=identity
+        )
+        return self.workload.service((inbound,), (upstream,))

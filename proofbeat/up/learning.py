@@ -19,9 +19,12 @@ class Learned:
     volatile: tuple[str, ...]
 
 
-async def learn(name: str, pid: int, include: tuple[str, ...], seconds: float) -> Learned:
-    """Looks at the program half-way and at the end, and at what it executes all the time. Raises Unavailable."""
-    async with studied(pid, include) as study:
+async def learn(name: str, pid: int, include: tuple[str, ...], volatile: tuple[str, ...], seconds: float) -> Learned:
+    """Looks at the program half-way and at the end, and at what it executes all the time. Raises Unavailable.
+
+    volatile: patterns of what is not looked at, as the policy will have them.
+    """
+    async with studied(pid, include, volatile) as study:
         await asyncio.sleep(seconds / 2)
         earlier = await study.measure()
         await asyncio.sleep(seconds / 2)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from attestation.errors import InvalidInput, Unavailable
+from proofbeat.up.descendants import descendants
 
 _LISTEN = "0A"
+_ACCEPTS = 1 << 16
+"""__SO_ACCEPTCON in the flags of /proc/net/unix."""
 _LOOK_EVERY = 0.05
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
@@ -27,46 +31,44 @@ class Port:
         return f"[{self.host}]:{self.number}" if ":" in self.host else f"{self.host}:{self.number}"
 
 
-async def port(pid: int, wanted: int | None, *, within: float) -> Port:
-    """Where the process or a descendant listens, as soon as it does. wanted: on this port number.
+async def port(parent: int, wanted: int | None, *, within: float) -> Port:
+    """Where a descendant of this process listens, as soon as one does. wanted: on this port number.
 
-    Raises Unavailable, and InvalidInput where it listens on several and none is wanted.
+    Raises Unavailable, and InvalidInput as `only`.
     """
     try:
         async with asyncio.timeout(within):
             while True:
-                if not _runs(pid):
-                    raise Unavailable("the program ended before it listened", where=f"pid {pid}")
-                found = [port for port in now(pid) if wanted in (None, port.number)]
-                if found:
-                    return _only(found)
+                if found := wished(now(parent), wanted):
+                    return only(found)
                 # The kernel tells nobody that a socket begins to listen.
                 await asyncio.sleep(_LOOK_EVERY)
     except TimeoutError as error:
-        raise Unavailable(
-            f"the program listens on no TCP port after {within:g} s",
-            where=f"pid {pid}",
-            mend="Give it more time with --wait, or a command that serves.",
-        ) from error
+        raise _silent(parent, wanted, within) from error
 
 
-def _only(found: list[Port]) -> Port:
-    if len({port.number for port in found}) > 1:
+def wished(found: Sequence[Port], wanted: int | None) -> list[Port]:
+    return [each for each in found if wanted in (None, each.number)]
+
+
+def only(found: Sequence[Port]) -> Port:
+    """Raises InvalidInput where these are several ports."""
+    if len({each.number for each in found}) > 1:
         raise InvalidInput(
-            f"the program listens on {', '.join(map(str, found))}",
-            where="proofbeat up",
-            mend=f"Say which port it is called on: --port {found[0].number}",
+            f"your program listens on {', '.join(map(str, found))}",
+            where="--port",
+            mend=f"Say which one it is called on: --port {found[0].number}",
         )
     return found[0]
 
 
-def now(pid: int) -> tuple[Port, ...]:
-    """What they listen on at this moment."""
-    inodes = {inode for each in _tree(pid) for inode in _sockets(each)}
-    found = set()
+def now(parent: int) -> tuple[Port, ...]:
+    """The TCP ports of all that descends from this process, at this moment."""
+    found: set[Port] = set()
+    inodes = _inodes(parent)
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
-            found |= listening(Path(f"/proc/{pid}/net/{table}").read_text(), inodes)
+            found |= listening(Path(f"/proc/{parent}/net/{table}").read_text(), inodes)
     return tuple(sorted(found))
 
 
@@ -81,6 +83,25 @@ def listening(table: str, inodes: set[str]) -> set[Port]:
     return found
 
 
+def listening_locally(table: str, inodes: set[str]) -> list[str]:
+    """The paths of these sockets in a table like /proc/net/unix, as far as they accept connections."""
+    rows = (line.split(None, 7) for line in table.splitlines()[1:])
+    return sorted(row[7] for row in rows if len(row) > 7 and int(row[3], 16) & _ACCEPTS and row[6] in inodes)
+
+
+def _silent(parent: int, wanted: int | None, within: float) -> Unavailable:
+    """What there is instead of what was waited for."""
+    there, inodes = [str(each) for each in now(parent)], _inodes(parent)
+    with suppress(OSError):
+        there += listening_locally(Path(f"/proc/{parent}/net/unix").read_text(), inodes)
+    asked = "any TCP port" if wanted is None else f"TCP port {wanted}"
+    return Unavailable(
+        f"your program does not listen on {asked} after {within:g} s{', but on ' + ', '.join(there) if there else ''}",
+        where="proofbeat up",
+        mend="Give it more time with --wait, or a command that serves TCP.",
+    )
+
+
 def _reached(address: str) -> str:
     """The kernel writes an address as 32-bit words of its own byte order."""
     raw = b"".join(bytes.fromhex(address[at : at + 8])[::-1] for at in range(0, len(address), 8))
@@ -92,17 +113,8 @@ def _reached(address: str) -> str:
     return str(parsed)
 
 
-def _runs(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
-
-
-def _tree(pid: int) -> list[int]:
-    found = [pid]
-    for each in found:
-        with suppress(OSError):
-            for task in Path(f"/proc/{each}/task").iterdir():
-                found += [int(child) for child in (task / "children").read_text().split()]
-    return found
+def _inodes(parent: int) -> set[str]:
+    return {inode for each in descendants(parent) for inode in _sockets(each)}
 
 
 def _sockets(pid: int) -> list[str]:

@@ -4,95 +4,103 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from attestation.errors import Unavailable
 from proofbeat import admin
-from proofbeat.demo.authority import CA_NAME
-from proofbeat.demo.children import Child, Children, LogLine
-from proofbeat.demo.load import now
-from proofbeat.demo.watch import Watch, in_phase
-from proofbeat.up import listening
-from proofbeat.up.layout import NAME, Layout
+from proofbeat.ephemeral import authority
+from proofbeat.ephemeral.children import END_SECONDS, Child, Children, LogLine
+from proofbeat.ephemeral.clock import now
+from proofbeat.ephemeral.watch import Watch, in_phase
+from proofbeat.up import listening, program
+from proofbeat.up.layout import CA_SECONDS, NAME, Layout
 from proofbeat.up.listening import Port
+from proofbeat.up.program import Ended, Instance, Program
 from sidecar.freshness import Phase
 from telemetry.names import Event
+from telemetry.settings import TelemetrySettings
 
 START_SECONDS = 15.0
-_STDERR = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """command: somebody's own, run in this folder. wait: seconds until it must listen. port: where; None: found out."""
-
-    command: Sequence[str]
-    cwd: Path
-    wait: float
-    port: int | None
 
 
 class Mesh:
-    """Use within a task group that outlives it; `end` stops all of it.
+    """Use within a task group that outlives it; `end` stops all of it. Every start raises Unavailable.
 
     heard: told of each line of the sidecar's log.
     """
 
     def __init__(self, layout: Layout, tasks: asyncio.TaskGroup, heard: Callable[[LogLine], None]) -> None:
         self.layout = layout
-        self.sidecar = Watch()
-        self._authority = Watch()
         self._heard = heard
         self._children = Children(layout.folder, tasks)
+        self._instance: Instance | None = None
+        self._authority: Child | None = None
+        self._sidecar: Child | None = None
+        self._authority_said, self._sidecar_said = Watch(), Watch()
 
-    async def start_program(self, program: Program, *, quiet_stdout: bool) -> tuple[Child, Port]:
-        """Its output is the terminal's. Raises Unavailable."""
-        try:
-            child = await self._children.start(
-                "program",
-                program.command,
-                stdout=_STDERR if quiet_stdout else sys.stdout.fileno(),
-                stderr=_STDERR,
-                cwd=program.cwd,
-            )
-        except OSError as error:
-            raise Unavailable(f"it cannot be started: {error.strerror}", where=program.command[0]) from error
-        found = await listening.port(child.pid, program.port, within=program.wait)
-        return child, found
+    async def start_program(self, wanted: Program, *, quiet_stdout: bool) -> tuple[Instance, Port]:
+        """Until it listens."""
+        self._instance = await program.start(wanted, self._children, quiet_stdout=quiet_stdout)
+        async with self.running():
+            return self._instance, await listening.port(self._instance.reaper.pid, wanted.port, within=wanted.wait)
 
     async def start_authority(self) -> None:
         began = now()
-        self.layout.write_authority(CA_NAME)
-        child = await self._children.start(
-            "authority",
-            [sys.executable, "-P", "-m", "proofbeat.demo.authority", str(self.layout.authority_config)],
-            heard=self._authority.hear,
+        self.layout.write_authority(CA_SECONDS, TelemetrySettings())
+        self._authority = await self._children.start(
+            "authority", authority.command(self.layout.authority_config), heard=self._authority_said.hear
         )
-        if await self._authority.until(Event.LISTENING, began, within=START_SECONDS) is None:
-            raise Unavailable("the authority did not start", where=self._told(child))
+        async with self.running():
+            listens = await self._authority_said.until(Event.LISTENING, began, within=START_SECONDS)
+        if listens is None:
+            raise self._authority.failed(f"the authority did not start within {START_SECONDS:g} s")
 
-    async def start_sidecar(self, program: Child, port: Port) -> Child:
-        """With an Envoy of its own, until calls may pass. Raises Unavailable."""
+    async def start_sidecar(self, instance: Instance, port: Port) -> None:
+        """With an Envoy of its own, until calls may pass."""
         began = now()
-        token = await admin.create_token(self.layout.admin, NAME)
-        self.layout.write_sidecar(program.pid, token, port)
-        command = [sys.executable, "-P", "-m", "proofbeat", "sidecar", "-c", str(self.layout.sidecar_config)]
-        child = await self._children.start("sidecar", [*command, "--run-envoy"], heard=self._said)
-        fresh = in_phase(Phase.FRESH)
-        if await self.sidecar.until(Event.PHASE, began, within=START_SECONDS, matching=fresh) is None:
-            raise Unavailable("the program was not attested", where=self._told(child))
-        return child
+        async with self.running():
+            token = await admin.create_token(self.layout.authority_admin, NAME)
+        self.layout.write_settings(instance.pid, token, port)
+        command = [sys.executable, "-P", "-m", "proofbeat", "sidecar", "-c", str(self.layout.workload.config)]
+        self._sidecar = await self._children.start("sidecar", [*command, "--run-envoy"], heard=self._said)
+        async with self.running():
+            attested = await self._sidecar_said.until(
+                Event.PHASE, began, within=START_SECONDS, matching=in_phase(Phase.FRESH)
+            )
+        if attested is None:
+            raise self._sidecar.failed(f"your program was not attested within {START_SECONDS:g} s")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The block is left as soon as anything ends that was started. Raises Ended for the program, else Unavailable.
+
+        The sidecar ends with its workload, and may be the first that is seen to.
+        """
+        reaper = self._instance.reaper if self._instance else None
+        started = [each for each in (reaper, self._authority, self._sidecar) if each is not None]
+        try:
+            async with self._children.needing(*started):
+                yield
+        except Unavailable:
+            if self._instance is None or not self._instance.gone:
+                raise
+            raise Ended(await self._instance.reaper.process.wait()) from None
+
+    async def end_instance(self) -> None:
+        """The program with all that it started, and the sidecar with it, as it does by itself."""
+        if self._instance is not None:
+            await self._instance.end()
+        if self._sidecar is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_SECONDS):
+                    await self._sidecar.process.wait()
+            await self._sidecar.end()
+        self._instance = self._sidecar = None
 
     async def end(self) -> None:
         await self._children.end()
 
     def _said(self, line: LogLine) -> None:
-        self.sidecar.hear(line)
+        self._sidecar_said.hear(line)
         self._heard(line)
-
-    def _told(self, child: Child) -> str:
-        """The last word of a program that did not do what it should, so that nobody has to look for it."""
-        lines = (self.layout.folder / f"{child.name}.log").read_text().splitlines()
-        return lines[-1] if lines else f"it said nothing; it {'runs' if child.running else 'ended'}"

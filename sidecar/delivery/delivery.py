@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from attestation.channel import KillEnvoy, Message, Swept
-from attestation.channel import Sweep as SweepOrder
-from sidecar.delivery import ladder
-from sidecar.delivery.ending import Ending
-from sidecar.delivery.ladder import Bounded, Closed, Closing, Kill, Quit, Sweep, Wait
+from attestation.channel import KillEnvoy, Message, Sweep, Swept
+from sidecar.delivery.carried import CarriedOut
+from sidecar.delivery.climbing import Climbing, Means
 from sidecar.delivery.lifetime import lifetime
 from sidecar.delivery.poison import Poison
 from sidecar.delivery.resources import Catalogue, Identity
+from sidecar.delivery.told import Happening, Told
 from sidecar.freshness import Lease, Now
 from xds.acks import Publication, Settlement
 from xds.acks import Verdict as Answer
@@ -23,34 +21,27 @@ from xds.server import Server
 from xds.snapshot import Snapshot
 
 
-class Happening(StrEnum):
-    """What delivery tells its owner, each with a detail for the log."""
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An identity, and the lease that says how long it may be open. None: no end."""
 
-    DRAINING = "draining"
-    CLOSED = "closed"
-    BOUNDED = "closed-bounded"
-    OPENED = "opened"
-    ESCALATED = "escalated"
-    REJECTED = "rejected"
+    identity: Identity
+    lease: Lease | None
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """steps: when a closing reached each rung, in CLOCK_BOOTTIME seconds by name. reason: what a closing was for."""
+class Opening:
+    """What Envoy is given while it still denies: it lets pass once it has acknowledged this very publication."""
 
-    happening: Happening
-    detail: str
-    destroyed: int = 0
-    steps: Mapping[str, float] = field(default_factory=dict)
-    reason: str = ""
+    offer: Offer
+    publication: Publication
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What is open: the identity, how long the lease lets it be so (None: no end), and the lifetime it was given."""
+    """What is open, with the lifetime in seconds that it was given."""
 
-    identity: Identity
-    lease: Lease | None
+    offer: Offer
     ttl: float
 
 
@@ -58,12 +49,19 @@ def _nobody_asks(version: int) -> None:
     return None
 
 
+def _nothing_to_sever() -> None:
+    return None
+
+
 class Delivery:
     """One Envoy's identity.
 
     clock: both clocks. order: hands a message to the measurer, at once. tell: called with each Happening.
-    refuses: called when Envoy has taken over a version of whom it refuses, each time it is another one.
-    escalate_after: seconds that Envoy may take to acknowledge a closing. admin: Envoy's admin socket, where it is ours.
+    refuses, sever: as of CarriedOut; what is open to the denied ends at either. escalate_after: seconds that Envoy may
+    take to acknowledge a closing, or a list of denials. admin: Envoy's admin socket, where it is ours.
+
+    Envoy is closed, or has an opening, or is held open, or drains. Beside that a closing may be under way, and then it
+    is closed: what is served meanwhile waits, and any later closing is the end of it.
     """
 
     def __init__(
@@ -78,6 +76,7 @@ class Delivery:
         escalate_after: float,
         silent: bool,
         refuses: Callable[[int], None] = _nobody_asks,
+        sever: Callable[[], None] = _nothing_to_sever,
         admin: Path | None = None,
     ) -> None:
         self._server = server
@@ -86,24 +85,30 @@ class Delivery:
         self._clock = clock
         self._order = order
         self._tell = tell
-        self._refuses = refuses
-        self._refused = 0
+        self._sever = sever
         self._escalate_after = escalate_after
         self._silent = silent
-        self._admin = admin
-        self._open = False
+        self._means = Means(server, clock, self._sweep, tell, admin)
+        self._carried = CarriedOut(self._means.taken, refuses, sever)
+        self._opening: Opening | None = None
         self._held: Held | None = None
-        self._sweeps = 0
-        self._closing: Closing | None = None
-        self._ending: Ending | None = None
-        self._draining = False
-        self._steps: dict[str, float] = {}
-        self._timers: list[asyncio.TimerHandle] = []
+        self._waiting: Offer | None = None
+        self._closing: Climbing | None = None
+        self._draining: tuple[asyncio.TimerHandle, ...] = ()
+        self._newest_sweep = 0
 
     def start(self) -> None:
         """Poison before the first lease, unless Envoy is to stay initialising until then."""
         if not self._silent:
             self._server.publish(self._catalogue.closed(self._poison, "no-lease-yet"))
+
+    def stop(self) -> None:
+        """Nothing is carried on, and nothing that waits is served."""
+        self._nothing_is_open()
+        self._carried.forget()
+        if self._closing is not None:
+            self._closing.stop()
+            self._closing = None
 
     def retime(self, catalogue: Catalogue, escalate_after: float) -> None:
         """Other times from the next publication or heartbeat on."""
@@ -114,44 +119,58 @@ class Delivery:
         """Other peers are refused from now on; what is open to the rest goes on undisturbed."""
         self._catalogue = catalogue
         if self._held is not None:
-            self._show(self._held.identity, self._held.lease)
+            self._show(self._held.offer)
+        elif self._draining or self._opening is not None:
+            # Everybody is refused by now. What drains, or did so until this opening, may be open to them.
+            self._sever()
+
+    @property
+    def refuses(self) -> int:
+        """The version of the list of denials that this Envoy has acknowledged; 0 before the first."""
+        return self._carried.version
+
+    def seated(self) -> None:
+        """Another Envoy: nothing of an identity for it before the next `serve`, and nothing counts of an earlier one's.
+
+        What the other had open ended with it; a closing that is under way is still verified.
+        """
+        was_given = self._opening is not None or self._held is not None
+        self._opening = self._held = self._waiting = None
+        self._carried.forget()
+        if was_given:
+            self._server.publish(self._catalogue.closed(self._poison, "not-yet-known"))
 
     def serve(self, identity: Identity, lease: Lease | None) -> None:
         """Brings Envoy to this identity. Coming from closed, requests pass only once the identity is acknowledged.
 
         lease: what Envoy is open for outlives neither end of it, even if we do not live to say so. None: no end.
+        While a closing is under way this waits for its end, so that nothing of before lives on under it.
         """
-        drained = self._draining
-        self._abandon_closing()
-        if self._open and self._held is not None:
-            self._show(identity, lease)
-            return
-        self._open = True
-        kept = self._ttl(lease) if drained else 0.0
-        publication = self._published(self._catalogue.opening(identity, "opening", listening_for=kept))
-        publication.on_settled(lambda settlement: self._let_pass(settlement, identity, lease, publication))
-
-    def withhold(self, reason: str) -> None:
-        """Nothing of an identity for whoever asks now; `serve` gives it again. Not where a closing is under way."""
-        if self._open:
-            self._open, self._held = False, None
-            self._server.publish(self._catalogue.closed(self._poison, reason))
+        offer, self._waiting = Offer(identity, lease), None
+        if self._closing is not None:
+            self._waiting = offer
+        elif self._held is not None:
+            self._show(offer)
+        else:
+            self._give(offer)
 
     def close(self, reason: str) -> None:
         """Poison and denial into every stream, then the order to cut what is open; the rest climbs the ladder."""
+        self._close(reason, self._escalate_after)
+
+    def _close(self, reason: str, patience: float) -> None:
+        """patience: seconds that Envoy may take to acknowledge the poison."""
         began = self._clock().boot
         publication = self._server.publish(self._catalogue.closed(self._poison, reason))
-        self._sweeps += 1
-        self._order(SweepOrder(self._sweeps, verify=False))
+        self._sweep(Sweep(self._newest_sweep + 1, verify=False))
         # Nothing above this line waits; everything below is bookkeeping.
-        self._abandon_closing()
-        self._steps = {"began": began, "written": self._clock().boot}
-        self._open, self._held = False, None
-        self._ending = Ending(self._server.client, self._admin, self._envoy_ended)
-        self._closing = Closing(reason, first_sweep=self._sweeps, quits=self._ending.can_be_asked)
-        self._later(self._escalate_after, ladder.Unacknowledged())
-        publication.on_rejected(lambda answer: self._climb(ladder.Rejected(answer.reason)))
-        publication.on_settled(lambda settlement: self._settled(settlement))
+        self._nothing_is_open()
+        if self._closing is not None:
+            patience = self._closing.patience(patience)
+            self._closing.stop()
+        steps = {"began": began, "written": self._clock().boot}
+        self._closing = Climbing(reason, self._newest_sweep, steps, self._means, self._closing_over)
+        self._closing.begin(publication, patience)
 
     def drain(self, reason: str, seconds: float) -> None:
         """Poison and denial at once, so that nothing new begins; what is open is cut when so many seconds are over.
@@ -159,27 +178,18 @@ class Delivery:
         It ends earlier by the end of the lease, and at once where Envoy does not take the poison in time.
         """
         held = self._held
-        allowed = min(seconds, held.ttl if held is not None else 0.0)
+        allowed = min(seconds, self._ttl(held.offer.lease)) if held is not None else 0.0
         if held is None or allowed <= 0:
             self.close(reason)
             return
         publication = self._server.publish(self._catalogue.draining(self._poison, reason, held.ttl))
-        self._abandon_closing()
-        self._draining, self._open, self._held = True, False, None
-
-        def cut() -> None:
-            self.close(reason)
-
+        self._nothing_is_open()
         loop = asyncio.get_running_loop()
-        unacknowledged = loop.call_later(self._escalate_after, cut)
-        self._timers += [unacknowledged, loop.call_later(allowed, cut)]
-        publication.on_rejected(lambda _: cut() if self._draining else None)
-        publication.on_settled(lambda settlement: unacknowledged.cancel() if self._taken(settlement) else None)
+        unacknowledged = loop.call_later(self._escalate_after, self._close, reason, 0.0)
+        self._draining = draining = (unacknowledged, loop.call_later(allowed, self.close, reason))
         self._tell(Told(Happening.DRAINING, f"what is open may end by itself for {allowed:.3g} s", reason=reason))
-
-    @property
-    def _reason(self) -> str:
-        return self._closing.reason if self._closing is not None else ""
+        publication.on_rejected(lambda _: self.close(reason) if self._draining is draining else None)
+        publication.on_settled(lambda settled: unacknowledged.cancel() if self._means.taken(settled) else None)
 
     @property
     def closing(self) -> bool:
@@ -189,7 +199,7 @@ class Delivery:
     @property
     def draining(self) -> bool:
         """Is what was open when it closed still allowed to go on?"""
-        return self._draining
+        return bool(self._draining)
 
     def heartbeat(self) -> None:
         """Renews what Envoy would drop by itself. Only for a caller who is healthy.
@@ -199,49 +209,50 @@ class Delivery:
         held = self._held
         if self._draining:
             return
-        if held is not None and self._ttl(held.lease) != held.ttl:
-            self._show(held.identity, held.lease)
+        if held is not None and self._ttl(held.offer.lease) != held.ttl:
+            self._show(held.offer)
         else:
             self._server.heartbeat()
 
     def swept(self, done: Swept) -> None:
         """The measurer's answer to a sweep or a kill."""
-        self._steps.setdefault("swept", done.at)
-        self._climb(ladder.SweepDone(done.number, done.destroyed, done.left))
+        if self._closing is not None:
+            self._closing.swept(done)
 
     def end_envoy(self, reason: str) -> None:
-        """SIGKILL from here, in case nobody else can cut its open connections any more.
+        """SIGKILL from here, for a closing under way that nobody else can carry through any more."""
+        if self._closing is not None:
+            self._closing.end_envoy(reason)
 
-        Where we may not, for it runs as another user, they end by their duration cap.
-        """
-        ending = self._ending
-        if ending is None or self._server.client is None:
+    def _give(self, offer: Offer) -> None:
+        """The identity while filters still deny, nothing where the lease is over. What drained until now is spared."""
+        ttl = self._ttl(offer.lease)
+        if ttl <= 0:
             return
-        refused = ending.kill()
-        self._tell(Told(Happening.ESCALATED, f"{reason}; not by us: {refused}" if refused else reason))
+        kept = ttl if self._draining else 0.0
+        self._nothing_is_open()
+        publication = self._published(self._catalogue.opening(offer.identity, "opening", listening_for=kept))
+        self._opening = opening = Opening(offer, publication)
+        publication.on_settled(lambda settlement: self._let_pass(opening, settlement))
 
-    def stop(self) -> None:
-        self._abandon_closing()
+    def _let_pass(self, opening: Opening, settlement: Settlement) -> None:
+        if opening is not self._opening or not settlement.in_force:
+            return
+        shown = self._show(opening.offer)
+        if shown is not None:
+            told = Told(Happening.OPENED, f"after {opening.publication.sequence}")
+            shown.on_settled(lambda settled: self._tell(told) if settled.in_force else None)
 
-    def _show(self, identity: Identity, lease: Lease | None) -> Publication | None:
+    def _show(self, offer: Offer) -> Publication | None:
         """The open snapshot, with the lifetime that it may have from now on; nothing where the lease is over."""
-        ttl = self._ttl(lease)
+        ttl = self._ttl(offer.lease)
         if ttl <= 0:
             return None
-        self._held = Held(identity, lease, ttl)
-        publication = self._published(self._catalogue.opened(identity, ttl))
-        version = self._catalogue.refusals.version
-        publication.on_settled(lambda settlement: self._refusing(version, settlement))
+        self._opening, self._held = None, Held(offer, ttl)
+        publication = self._published(self._catalogue.opened(offer.identity, ttl))
+        if self._server.client is not None:  # where no Envoy is there, none refuses anybody
+            self._carried.told(self._catalogue.refusals.version, publication, self._escalate_after)
         return publication
-
-    def _refusing(self, version: int, settlement: Settlement) -> None:
-        """Where no Envoy is there, none refuses anybody."""
-        if version != self._refused and self._server.client is not None and self._taken(settlement):
-            self._refused = version
-            self._refuses(version)
-
-    def _ttl(self, lease: Lease | None) -> float:
-        return lifetime(self._catalogue.ttl, lease, self._clock())
 
     def _published(self, snapshot: Snapshot) -> Publication:
         publication = self._server.publish(snapshot)
@@ -251,83 +262,24 @@ class Delivery:
     def _rejected(self, answer: Answer) -> None:
         self._tell(Told(Happening.REJECTED, f"Envoy rejected {', '.join(answer.resources)}: {answer.reason}"))
 
-    def _let_pass(self, settlement: Settlement, identity: Identity, lease: Lease | None, opening: Publication) -> None:
-        overtaken = self._closing is not None or self._draining or not self._open
-        if overtaken or not settlement.in_force:
-            return
-        opened = self._show(identity, lease)
-        if opened is not None:
-            opened.on_settled(lambda _: self._tell(Told(Happening.OPENED, f"after {opening.sequence}")))
+    def _ttl(self, lease: Lease | None) -> float:
+        return lifetime(self._catalogue.ttl, lease, self._clock())
 
-    def _settled(self, settlement: Settlement) -> None:
-        if self._taken(settlement):
-            self._steps["acknowledged"] = self._clock().boot
-            self._climb(ladder.Acknowledged())
+    def _sweep(self, order: Sweep | KillEnvoy) -> None:
+        """A closing numbers its own from its first on; the next one goes on after them."""
+        self._newest_sweep = order.number
+        self._order(order)
 
-    def _taken(self, settlement: Settlement) -> bool:
-        """Only a running Envoy's own acknowledgement counts: one that lost its stream still serves the old identity."""
-        unreached = self._server.client is not None and self._server.streams == 0
-        return settlement.in_force and not settlement.gone and not unreached
-
-    def _envoy_ended(self) -> None:
-        self._steps["ended"] = self._clock().boot
-        self._climb(ladder.Ended())
-
-    def _climb(self, event: ladder.Event) -> None:
-        if self._closing is None:
-            return
-        outcome = ladder.climb(self._closing, event)
-        self._closing = outcome.closing
-        for command in outcome.commands:
-            self._carry_out(command)
-
-    def _carry_out(self, command: ladder.Command) -> None:
-        match command:
-            case Sweep(number):
-                self._sweeps = number
-                self._order(SweepOrder(number))
-            case Quit(reason):
-                self._quit(reason)
-            case Kill(number, reason):
-                self._sweeps = number
-                self._steps["killed"] = self._clock().boot
-                # Both try: the measurer may be stopped, and we may be no user who is allowed to.
-                self._order(KillEnvoy(number))
-                self.end_envoy(reason)
-            case Wait(seconds, event):
-                self._later(seconds, event)
-            case Closed(destroyed, way):
-                self._steps["verified"] = self._clock().boot
-                self._finish(Told(Happening.CLOSED, way, destroyed, self._steps, self._reason))
-            case Bounded(left):
-                how = f"{left} connections end by their duration cap"
-                self._finish(Told(Happening.BOUNDED, how, steps=self._steps, reason=self._reason))
-
-    def _quit(self, reason: str) -> None:
-        if self._ending is None:
-            return
-        self._steps["quit"] = self._clock().boot
-        self._tell(Told(Happening.ESCALATED, f"{reason}; asked to quit"))
-        refused = self._ending.ask()
-        if refused:
-            self._soon(ladder.QuitFailed(f"{reason}; it cannot be asked to quit: {refused}"))
-
-    def _soon(self, event: ladder.Event) -> None:
-        self._later(0.0, event)
-
-    def _later(self, seconds: float, event: ladder.Event) -> None:
-        loop = asyncio.get_running_loop()
-        self._timers.append(loop.call_later(seconds, self._climb, event))
-
-    def _finish(self, told: Told) -> None:
-        self._abandon_closing()
-        self._tell(told)
-
-    def _abandon_closing(self) -> None:
-        for timer in self._timers:
+    def _nothing_is_open(self) -> None:
+        """And nothing waits to be."""
+        self._opening = self._held = self._waiting = None
+        for timer in self._draining:
             timer.cancel()
-        self._timers.clear()
-        if self._ending is not None:
-            self._ending.close()
-            self._ending = None
-        self._closing, self._draining = None, False
+        self._draining = ()
+
+    def _closing_over(self, told: Told) -> None:
+        """However it ended: what was served meanwhile comes now, unless its lease is over by now."""
+        self._closing = None
+        self._tell(told)
+        if self._waiting is not None:
+            self.serve(self._waiting.identity, self._waiting.lease)

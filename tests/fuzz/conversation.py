@@ -11,7 +11,7 @@ from attestation.spiffe import SpiffeId
 from attestation.violation import ViolationClass
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy
-from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
+from policies.model.references import ReferenceSpec, ReferenceValues
 from policies.model.registration import RegistrationSpec, WorkloadRegistration
 from sidecar.governing import read_governing
 from tests.fuzz.grammar import repaired
@@ -144,7 +144,7 @@ def _policy_json(policy: AttestationPolicy, references: ReferenceValues, epoch: 
 
 def _policies() -> tuple[bytes, ...]:
     policy = AttestationPolicy(metadata=Metadata(name="hardened"))
-    spec = ReferenceSpec(files={"/srv/app": FileReference(digests=("a" * 64,), mode="0644")})
+    spec = ReferenceSpec.model_validate({"files": {"/srv/app": {"digests": ["a" * 64], "mode": "0644"}}})
     return (_policy_json(policy, ReferenceValues(metadata=Metadata(name="web"), spec=spec), 3),)
 
 

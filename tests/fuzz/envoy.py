@@ -1,28 +1,31 @@
-"""xds/: what a client at the key socket may send, from single requests to whole HTTP/2 connections."""
+"""What an Envoy may say: to xds/ at the key socket, from single requests to whole HTTP/2 connections, and to sidecar/
+at its own admin socket."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import h2.config
 import h2.connection
 import h2.settings
 
+from attestation.errors import InvalidInput
+from sidecar import serving
 from tests.fuzz.target import Target
 from xds import callers
 from xds.admission import Admission
 from xds.callers import Callers, CallerStream
 from xds.errors import StreamError
 from xds.framing import MAX_MESSAGE_BYTES, MessageReader, frame
-from xds.http2 import Http2Connection
+from xds.http2 import Http2Connection, MessageStream
 from xds.listening import Endpoint
 from xds.messages import SECRET, TYPE_PREFIX, decode_delta, decode_sotw, encode_discovery
 from xds.server import Server
 from xds.services import METHODS, Discovery, method
 from xds.snapshot import Resource, Snapshot
-from xds.streams import ServedStream
 
 _SECRETS = TYPE_PREFIX + SECRET
 _AGGREGATED = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
@@ -67,9 +70,18 @@ def access_log(data: bytes) -> None:
     assert len(once) == len(twice)
 
 
+def certificates(data: bytes) -> None:
+    """A list of certificates, in an HTTP response or bare: serial numbers that a certificate can have, or a refusal."""
+    with suppress(HTTPException, InvalidInput):
+        serving.content(data)
+    with suppress(InvalidInput):
+        assert all(0 < each < 1 << 160 for each in serving.named(data))
+
+
 def _told(kind: int) -> bytes:
     entry = {
         "downstream_remote_address": {"socket_address": {"address": "192.0.2.7", "port_value": 40_001}},
+        "downstream_local_address": {"socket_address": {"address": "192.0.2.1", "port_value": 9443}},
         "tls_properties": {"peer_certificate_properties": {"subject": SUBJECT}},
         "access_log_type": kind,
     }
@@ -85,7 +97,7 @@ class _Seat:
         self.server = Server(Endpoint(Path("unused")), Admission(frozenset({os.getuid()})), clock=lambda: 42.0)
         self.http2 = Http2Connection(self)
 
-    def open(self, path: str, stream_id: int) -> ServedStream:
+    def open(self, path: str, stream_id: int) -> MessageStream:
         return self.server.open(path, _CONNECTION, stream_id)
 
 
@@ -144,6 +156,15 @@ TARGETS = (
         (_SECRETS.encode(), b"*", b"1.0"),
     ),
     Target("access-log", access_log, lambda: (_told(1), _told(1) + _told(3), _told(2)), (SUBJECT.encode(),)),
+    Target(
+        "certificates",
+        certificates,
+        lambda: (
+            b'{"certificates":[{"ca_cert":[],"cert_chain":[{"serial_number":"7f","subject_alt_names":[{"uri":"a"}]}]}]}',
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        ),
+        (b'"serial_number":', b'"cert_chain":', b'{"uri":', b"content-length: -1\r\n", b"ffffffff\r\n"),
+    ),
     Target("grpc", grpc_frames, lambda: (frame(_sotw()) + frame(b"") + frame(b"x")[:3],)),
     Target(
         "http2",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-import atheris  # type: ignore[import-not-found, unused-ignore]  # only `make fuzz` installs it
+import atheris
 
 GUIDED_BY = [
     *("attestation", "authority", "measurer", "policies", "sidecar", "wire", "xds"),

@@ -8,9 +8,10 @@ from contextlib import suppress
 
 from attestation import cgroups
 from attestation.errors import InvalidInput
+from measurer import fanotify, netlink, sockdiag
 from measurer import kernel as k
-from measurer import sockets
-from measurer.files import fanotify, inotify
+from measurer.files import fanotify as folders
+from measurer.files import inotify
 from measurer.processes import connector, openexec
 from measurer.processes.binaries import interpreter_of
 from measurer.processes.proc import parse_stat, parse_status
@@ -21,7 +22,7 @@ _METADATA_BYTES, _INOTIFY_BYTES, _NETLINK_BYTES = 24, 16, 16
 
 def fanotify_records(data: bytes) -> None:
     """Never more events than records fit, and no name that the buffer does not hold."""
-    found = list(fanotify.parse(data))
+    found = list(folders.parse(data))
     assert len(found) <= len(data) // _METADATA_BYTES
     for _, _, key, name in found:
         assert key in data
@@ -30,8 +31,11 @@ def fanotify_records(data: bytes) -> None:
 
 
 def open_exec_records(data: bytes) -> None:
-    """Never more events than records fit."""
-    assert len(list(openexec.parse(data))) <= len(data) // _METADATA_BYTES
+    """Never more events than records fit, and nothing in them that the buffer does not hold."""
+    found = list(fanotify.events(data))
+    assert len(found) <= len(data) // _METADATA_BYTES
+    for event in found:
+        assert event.records in data
 
 
 def inotify_records(data: bytes) -> None:
@@ -50,11 +54,11 @@ def connector_message(data: bytes) -> None:
 
 def sock_diag_dump(data: bytes) -> None:
     """Every body lies in the buffer; one that is too short is no socket."""
-    found = list(sockets.messages(data))
+    found = list(netlink.messages(data))
     assert len(found) <= len(data) // _NETLINK_BYTES
     for _, body in found:
         assert body in data
-        parsed = sockets.parse(body)
+        parsed = sockdiag.parse(body)
         assert parsed is None or (len(parsed.identity), len(parsed.cookie), len(parsed.address)) == (48, 8, 16)
 
 

@@ -306,7 +306,12 @@ TARGETS = (
     ),
     Target("cose", cose_message, lambda: (_SIGNED, cose.sign1(b"", KEY)), _CBOR),
     Target("evidence", signed_evidence, lambda: (_SIGNED, _PAYLOAD), _CBOR, most_bytes=17_000),
-    Target("claims", claims, lambda: (cbor.dumps(claimset.encode(CLAIMS)),), _CBOR),
+    Target(
+        "claims",
+        claims,
+        lambda: (cbor.dumps(claimset.encode(CLAIMS)), cbor.dumps(claimset.encode(replace(CLAIMS, served=1 << 127)))),
+        _CBOR,
+    ),
     Target(
         "public-key",
         public_key,

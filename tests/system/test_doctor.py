@@ -79,7 +79,7 @@ def test_a_sidecars_settings_are_tried_against_the_authority_that_they_name(tmp_
     async def story() -> None:
         async with town(tmp_path) as where:
             (tmp_path / "token").write_text("t")
-            right = {
+            right: dict[str, Any] = {
                 "trustDomain": "town.example",
                 "authority": {"url": where.where.url, "bundle": str(tmp_path / "ca" / "root.pem")},
                 "enrolment": {"joinTokenFile": str(tmp_path / "token")},

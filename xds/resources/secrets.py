@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from xds.messages import SECRET, encode
+from xds.messages import SECRET, encode, message_classes
 from xds.snapshot import Resource, type_url
 
 SECRET_TYPE = type_url(SECRET)
@@ -17,6 +17,12 @@ def tls_certificate(name: str, chain_pem: bytes, key_pem: bytes) -> Resource:
         "private_key": {"inline_bytes": key_pem},
     }
     return Resource.of(SECRET_TYPE, name, encode(SECRET, name=name, tls_certificate=certificate))
+
+
+def chain_of(body: bytes) -> bytes:
+    """The chain in the body of one of our certificates, PEM; empty for another secret."""
+    chain: bytes = message_classes()[SECRET].FromString(body).tls_certificate.certificate_chain.inline_bytes
+    return chain
 
 
 def validation_context(

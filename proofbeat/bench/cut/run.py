@@ -21,9 +21,10 @@ from proofbeat.bench.cut.holder import Kind, Order
 from proofbeat.bench.cut.scene import HeldScene, Holding, allow_descriptors, forget, heard
 from proofbeat.bench.figures import Budget, Distribution, Figure, Report
 from proofbeat.demo.layout import IN_HTTP, OUT_FRESH, OUT_HTTP, OUT_TCP, Terms
-from proofbeat.demo.load import Flow, now
+from proofbeat.demo.load import Flow
 from proofbeat.demo.scene import Standing
-from proofbeat.demo.watch import in_phase
+from proofbeat.ephemeral.clock import now
+from proofbeat.ephemeral.watch import in_phase
 from sidecar.freshness import Phase
 from telemetry.names import Event
 

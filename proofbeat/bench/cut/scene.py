@@ -13,9 +13,9 @@ from typing import Any
 from attestation.errors import Unavailable
 from proofbeat.bench.cut import service
 from proofbeat.bench.cut.holder import DROP, Order
-from proofbeat.demo.children import Child
 from proofbeat.demo.layout import Layout
 from proofbeat.demo.scene import Scene, Standing
+from proofbeat.ephemeral.children import Child
 
 OPENED_WITHIN = 60.0
 ATTEMPTS = 3

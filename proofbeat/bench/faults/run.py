@@ -17,7 +17,8 @@ from proofbeat.bench.faults.plan import Fault, Moment
 from proofbeat.bench.faults.stage import Stage, stage
 from proofbeat.bench.figures import Budget, Distribution, Figure, Report, Value
 from proofbeat.demo.layout import Terms
-from proofbeat.demo.load import now
+from proofbeat.ephemeral.clock import now
+from telemetry.metrics import ATTESTING
 from telemetry.names import Event
 
 TERMS = Terms(interval=0.5, freshness=8.0, deadman=1.0, pages=8)
@@ -27,8 +28,7 @@ OPEN_SECONDS = 30.0
 RECOVERY_SECONDS = 25.0
 SETTLE = 0.3
 """Seconds that everything has to go on flowing before a fault counts as recovered from."""
-STAGES = ("nonce_ms", "measured_ms", "signed_ms", "answered_ms", "served_ms")
-AT_STAGE = {Moment.MEASURING: "measured_ms", Moment.ANSWERING: "answered_ms", Moment.SERVING: "served_ms"}
+AT_STAGE = {Moment.MEASURING: "measured", Moment.ANSWERING: "answered", Moment.SERVING: "served"}
 
 
 async def run(*, quick: bool, seed: int = 1, count: int | None = None, only: Sequence[int] = ()) -> Report:
@@ -83,10 +83,13 @@ async def _moment(made: Stage, fault: Fault) -> None:
     if fault.moment is Moment.IDLE:
         offset = 0.5 * interval
     else:
-        at = STAGES.index(AT_STAGE[fault.moment])
-        offset = sum(float(line.get(name, 0.0)) for name in STAGES[:at]) / 1000
-        offset += float(line.get(STAGES[at], 0.0)) / 2000
+        *before, at = (float(line.get(f"{stage}_ms", 0.0)) for stage in _up_to(AT_STAGE[fault.moment]))
+        offset = (sum(before) + at / 2) / 1000
     await asyncio.sleep((began + offset - now()) % interval)
+
+
+def _up_to(stage: str) -> tuple[str, ...]:
+    return ATTESTING[: ATTESTING.index(stage) + 1]
 
 
 async def _pass(made: Stage, end: float) -> None:

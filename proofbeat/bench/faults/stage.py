@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
@@ -15,13 +13,13 @@ from pathlib import Path
 from attestation.errors import Unavailable
 from proofbeat.bench.faults.oracle import SideStory
 from proofbeat.bench.faults.plan import Target
-from proofbeat.demo.layout import FROM_WEB, INTO_WEB, Layout, Terms, flows
-from proofbeat.demo.load import now
+from proofbeat.demo.layout import ALL_FLOWS, Layout, Terms, flows
 from proofbeat.demo.scene import Scene, Standing
+from proofbeat.ephemeral import folder
+from proofbeat.ephemeral.clock import now
 from sidecar.freshness import Phase
 from telemetry.names import Event
 
-ALL_FLOWS = (*INTO_WEB, *FROM_WEB)
 PAUSE = 0.02
 """Seconds between two requests of a flow: the machine is for the mesh, not for the load."""
 CA_SECONDS = 24 * 3600.0
@@ -196,10 +194,8 @@ class Stage:
 @asynccontextmanager
 async def stage(terms: Terms) -> AsyncIterator[Stage]:
     """A mesh whose stores are small file systems of their own, where that is permitted. Leaves nothing behind."""
-    folder = Path(tempfile.mkdtemp(prefix="proofbeat-faults-"))
-    layout = Layout.make(folder, terms)
     with ExitStack() as undo:
-        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        layout = Layout.make(undo.enter_context(folder.passing("faults")), terms)
         if os.geteuid() == 0:
             for side in layout.sides:
                 undo.enter_context(_small_disk(side.state, STATE_BYTES))
@@ -216,13 +212,13 @@ async def stage(terms: Terms) -> AsyncIterator[Stage]:
 
 
 @contextmanager
-def _small_disk(folder: Path, size: int) -> Iterator[None]:
-    folder.mkdir(mode=0o700, parents=True)
-    mount("-t", "tmpfs", "-o", f"size={size},mode=0700", "proofbeat-faults", str(folder))
+def _small_disk(at: Path, size: int) -> Iterator[None]:
+    at.mkdir(mode=0o700, parents=True)
+    mount("-t", "tmpfs", "-o", f"size={size},mode=0700", "proofbeat-faults", str(at))
     try:
         yield
     finally:
-        unmount(str(folder))
+        unmount(str(at))
 
 
 def mount(*arguments: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 
 import h2.config
 import h2.connection
@@ -84,7 +85,7 @@ async def _main(socket: str, streams: int, connections: int) -> None:
     lost: asyncio.Future[None] = loop.create_future()
     for number in range(connections):
         share = len(range(number, streams, connections))
-        await loop.create_unix_connection(lambda share=share: Acknowledging(share, lost), socket)  # type: ignore[misc]
+        await loop.create_unix_connection(partial(Acknowledging, share, lost), socket)
     await lost
 
 

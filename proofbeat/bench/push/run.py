@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +17,8 @@ from pathlib import Path
 from attestation.errors import Unavailable
 from proofbeat.bench.figures import Budget, Distribution, Figure, Report, Value
 from proofbeat.bench.push import peer
-from proofbeat.demo.children import Child, Children
+from proofbeat.ephemeral import folder
+from proofbeat.ephemeral.children import Child, Children
 
 OURS, PEER = "proofbeat", "go-control-plane"
 DELTA, SOTW = "delta", "sotw"
@@ -125,10 +124,10 @@ def _figures(tallies: Sequence[Tally]) -> dict[str, Figure]:
 
 async def measured(course: Course, built: Path | None) -> dict[str, Tally]:
     """Both servers with their streams open all the time; they rotate in turn, the other one idle."""
-    async with _children() as (folder, children):
-        served = {OURS: await _served(children, folder / OURS, course, _ours_at, built)}
+    async with _children() as (here, children):
+        served = {OURS: await _served(children, here / OURS, course, _ours_at, built)}
         if built is not None:
-            served[PEER] = await _served(children, folder / PEER, course, _peer_at(built), built)
+            served[PEER] = await _served(children, here / PEER, course, _peer_at(built), built)
         tallies = {name: Tally(course) for name in served}
         for _ in range(course.turns):
             for name, server in served.items():
@@ -207,16 +206,13 @@ async def _served(
 
 @asynccontextmanager
 async def _children() -> AsyncIterator[tuple[Path, Children]]:
-    folder = Path(tempfile.mkdtemp(prefix="proofbeat-bench-"))
-    try:
+    with folder.passing("bench") as here:
         async with asyncio.TaskGroup() as tasks:
-            children = Children(folder, tasks)
+            children = Children(here, tasks)
             try:
-                yield folder, children
+                yield here, children
             finally:
                 await children.end()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _rss(pid: int) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from attestation.coverage import Isolation
+from authority.store.records import InstanceState
 from proofbeat import documents, references
 from tests.system.authority.town import Clock, Town, town
 from tests.system.measurer.stage import ROOT, Workload
@@ -186,6 +187,17 @@ class TownHall:
         """The policies are another epoch, and everybody with a session is told."""
         asyncio.run_coroutine_threadsafe(self.town.authority.reload_policies(), self._loop).result(PATIENCE)
 
+    def instance(self) -> InstanceState:
+        """The only one that is known here."""
+        known = asyncio.run_coroutine_threadsafe(self.town.authority.instances(), self._loop)
+        (only,) = known.result(PATIENCE)
+        return only
+
+    def attest_now(self) -> None:
+        """Ask it for a round."""
+        asked = self.town.authority.attest_now(self.instance().instance)
+        assert asyncio.run_coroutine_threadsafe(asked, self._loop).result(PATIENCE), "no session to ask on"
+
     def token(self, name: str = NAME) -> str:
         made = asyncio.run_coroutine_threadsafe(self.town.authority.create_token(name), self._loop)
         return made.result(PATIENCE)
@@ -258,12 +270,23 @@ class Scene:
                     return line
             looked = len(self.logs)
             try:
-                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
+                said = self._lines.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
                 raise AssertionError(f"no such {event}; it said {[each['event'] for each in self.logs]}") from None
-            if line is None:
+            if said is None:
                 raise AssertionError(f"the sidecar ended without {event}; it said {self.logs[-3:]}")
-            self.logs.append(line)
+            self.logs.append(said)
+
+    def attested(self, rounds: int = 1) -> InstanceState:
+        """What the authority knows after the next rounds, which are asked for one after the other."""
+        end, known = time.monotonic() + PATIENCE, self.hall.instance()
+        for _ in range(rounds):
+            before = known.last_round_ms
+            self.hall.attest_now()
+            while (known := self.hall.instance()).last_round_ms == before:
+                assert time.monotonic() < end, "no round is made"
+                time.sleep(0.005)
+        return known
 
     def until_open(self, after: int = 0) -> None:
         self.until("phase", lambda each: each["phase"] == "fresh", after=after)

@@ -23,10 +23,10 @@ from attestation.violation import ViolationClass
 from tests.system.attacks.stage import Scene, scene
 from tests.system.authority.test_admin import ask
 from tests.system.authority.town import Attester, holding, policies, stranger
+from tests.system.xds.denying import replica as replica_of
+from tests.system.xds.denying import until_cut
 from tests.system.xds.pki import Leaf, client_context, server_context
-from tests.system.xds.rig import ENVOY, LOCALHOST, PATIENCE, Answer, Caller, application, call_once, free_port
-from tests.system.xds.test_denials import CUT, until_cut
-from tests.system.xds.test_denials import replica as replica_of
+from tests.system.xds.rig import ENVOY, LOCALHOST, PATIENCE, REFUSED, Answer, Caller, application, call_once, free_port
 from wire.messages import Report
 from wire.session import JoinToken
 from xds.bootstrap import Bootstrap, envoy_bootstrap, envoy_command, write_bootstrap
@@ -55,14 +55,17 @@ class Ports:
     def free(cls) -> Ports:
         return cls(free_port(), free_port(), free_port(), (free_port(), free_port()))
 
-    def settings(self, app: int) -> dict[str, Any]:
+    def settings(self, app: int, mode: Mode) -> dict[str, Any]:
+        peers = [f"{LOCALHOST}:{port}" for port in self.shops]
+        return {"mode": "sds", "peers": peers} if mode == "sds" else self._delivered(app, peers)
+
+    def _delivered(self, app: int, peers: list[str]) -> dict[str, Any]:
         """Of an Envoy that is delivered everything."""
         callers = [SHOP]
         inbound = [
             {"listen": f"{LOCALHOST}:{port}", "app": f"{LOCALHOST}:{app}", "protocol": protocol, "callers": callers}
             for port, protocol in ((self.http, "http"), (self.tcp, "tcp"))
         ]
-        peers = [f"{LOCALHOST}:{port}" for port in self.shops]
         upstream = {"name": "shop", "listen": f"{LOCALHOST}:{self.out}", "peers": peers, "identities": callers}
         return {
             "mode": "xds",
@@ -101,17 +104,18 @@ class Shop:
 
 @dataclass(frozen=True)
 class Play:
-    """at: our own side. good, bad: two instances of one identity."""
+    """at: our own side. app: where our workload listens. good, bad: two instances of one identity."""
 
     at: Scene
     ports: Ports
+    app: int
     good: Shop
     bad: Shop
 
 
 def played(mode: Mode, story: Callable[[Play], Coroutine[Any, Any, None]]) -> None:
     ports, app = Ports.free(), free_port()
-    with scene(delivery=ports.settings(app) if mode == "xds" else {"mode": "sds"}, also=SHOPS) as at:
+    with scene(delivery=ports.settings(app, mode), also=SHOPS) as at:
         at.until("started")
         folder = at.folder / "keys"
         if mode == "sds":
@@ -124,7 +128,7 @@ def played(mode: Mode, story: Callable[[Play], Coroutine[Any, Any, None]]) -> No
                 _shop(at, 2, ports.shops[1]) as good,
             ):
                 with _envoy(folder):
-                    await story(Play(at, ports, good, bad))
+                    await story(Play(at, ports, app, good, bad))
 
         asyncio.run(scenario())
 
@@ -172,10 +176,10 @@ def test_peers_refuse_it_and_nobody_else_as_a_caller_and_as_a_peer(mode: Mode) -
         name = standing.causes[0].id
         assert json.loads(answer.body)["detail"] == f"rbac_access_denied_matched_policy[peer-denied:{name}]"
         for ended in (held["1"], streaming[1]):
-            with pytest.raises(CUT):
+            with pytest.raises(REFUSED):
                 await until_cut(ended)
         for port in (ports.http, ports.tcp):
-            with pytest.raises(CUT):
+            with pytest.raises(REFUSED):
                 await call_once(port, bad.context)
             assert await call_once(port, good.context) == Answer(200, b"ok")
         assert [(await each.get()).status for each in (calling[0], streaming[0])] == [200, 200]
@@ -191,6 +195,25 @@ def test_peers_refuse_it_and_nobody_else_as_a_caller_and_as_a_peer(mode: Mode) -
         for port in (ports.http, ports.tcp):
             await served(port, bad.context)
         await both_shops(ports.out)
+
+    played(mode, story)
+
+
+@pytest.mark.parametrize("mode", ["sds", "xds"])
+def test_a_denied_one_that_says_that_it_listens_where_another_does_has_nobody_elses_connections_cut(
+    mode: Mode,
+) -> None:
+    async def story(play: Play) -> None:
+        theirs = await served(play.ports.tcp, play.good.context)
+        mine, ours = f"{LOCALHOST}:{play.ports.shops[0]}", f"{LOCALHOST}:{play.app}"
+        await play.bad.attester.client.reachable((mine, ours))
+        await both_shops(play.ports.out)
+        await play.bad.attester.client.report(TAMPER)
+        severed = await asyncio.to_thread(play.at.until, "severed")
+        assert mine in severed["addresses"]
+        assert ours not in severed["addresses"]
+        # Its connection goes on to our workload over one of Envoy's own.
+        assert (await theirs.get()).status == 200
 
     played(mode, story)
 
@@ -216,7 +239,7 @@ async def served(port: int, context: ssl.SSLContext) -> Caller:
                 caller = await Caller.connect(port, context)
                 if (await caller.get()).status == 200:
                     return caller
-            except CUT:
+            except REFUSED:
                 await asyncio.sleep(0.05)
 
 
@@ -238,5 +261,5 @@ async def answers(port: int) -> set[str]:
 async def _answer(port: int) -> str:
     try:
         return (await call_once(port)).body.decode()
-    except CUT:
+    except REFUSED:
         return ""

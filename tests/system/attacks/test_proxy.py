@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from authority.store.records import State
 from tests.system.attacks.stage import IDENTITY, Proxy, Scene, scene
 
 INTERPRETER = Path(sys.executable).resolve()
@@ -86,6 +87,19 @@ def test_a_successor_that_is_as_the_one_that_was_attested_is_given_what_is_open(
     before = len(attested.logs)
     attested.proxy()
     assert not [each for each in attested.logs[before:] if each["event"] == "violation"]
+
+
+def test_a_successor_that_acknowledges_nothing_is_not_said_to_serve_what_its_predecessor_did(attested: Scene) -> None:
+    door = attested.folder / "door"
+    proxy, comer = attested.proxy(), attested.comer(at=door)
+    assert attested.attested(rounds=2).served != ""
+    comer.do("SocketClient.answer = lambda *_: None")
+    attested.workload.do(f"os.kill({proxy.pid}, {int(signal.SIGKILL)})")
+    assert proxy.killed()
+    door.symlink_to(attested.socket)
+    attested.until("envoy-admitted", lambda each: each["envoy"] == comer.pid)
+    known = attested.attested(rounds=2)
+    assert (known.state, known.served) == (State.FRESH, "")
 
 
 @pytest.mark.parametrize("seconds", [0, 1])

@@ -13,7 +13,7 @@ import pytest
 
 from attestation.errors import InvalidConfiguration, Unavailable
 from authority.app import Authority
-from tests.system.authority.town import attester, configured, policies, stranger, town
+from tests.system.authority.town import Attester, Town, configured, played, policies, stranger, town
 from wire.session import JoinToken
 
 
@@ -99,7 +99,8 @@ def test_a_mistake_is_answered_by_a_problem_document(
 @pytest.mark.parametrize("asked", ["web", "spiffe://town.example/web", "i-0000"])
 def test_an_operator_is_told_where_each_value_comes_from_that_rules_a_workload(tmp_path: Path, asked: str) -> None:
     async def story() -> None:
-        async with town(tmp_path) as where, attester(where, session=False):
+        async with town(tmp_path) as where:
+            await stranger(where).enrol(JoinToken(await where.authority.create_token("web")))
             status, told = await ask(where.where.admin, "GET", f"/admin/policy?of={asked}")
             assert (status, told["registration"], told["policies"]) == (200, "web", ["hardened"])
             values = {each["place"]: each for each in told["values"]}
@@ -110,12 +111,11 @@ def test_an_operator_is_told_where_each_value_comes_from_that_rules_a_workload(t
 
 
 def test_a_cause_without_words_is_refused(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with town(tmp_path) as where, attester(where, session=False) as one:
-            body = {"instance": one.instance.value, "cause": "  "}
-            assert (await ask(where.where.admin, "POST", "/admin/quarantine", body))[0] == 400
+    async def story(where: Town, one: Attester) -> None:
+        body = {"instance": one.instance.value, "cause": "  "}
+        assert (await ask(where.where.admin, "POST", "/admin/quarantine", body))[0] == 400
 
-    asyncio.run(story())
+    played(tmp_path, story, session=False)
 
 
 def test_two_authorities_do_not_share_an_admin_socket_and_a_dead_ones_is_taken_over(tmp_path: Path) -> None:

@@ -27,6 +27,21 @@ from wire.versions import Version
 
 TAMPER = Report(1, ViolationClass.TAMPER, "a foreign program was executed", 1_700_000_000_000)
 HERE, THERE = "127.0.0.1:9443", "[::1]:9443"
+OBSERVED = (
+    policies()
+    + """---
+apiVersion: proofbeat.dev/v1alpha1
+kind: AttestationPolicy
+metadata: {name: watched}
+spec: {mode: observe, interval: 10s, freshness: 60s, files: {include: [/srv/app]}}
+---
+apiVersion: proofbeat.dev/v1alpha1
+kind: WorkloadRegistration
+metadata: {name: lab}
+spec: {spiffeId: spiffe://town.example/lab, policy: watched, references: web}
+"""
+)
+"""And a registration whose policy enforces nothing."""
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +142,39 @@ def test_who_has_had_no_certificate_or_is_not_under_enforcement_is_not_on_the_li
             (tmp_path / "policies.yaml").write_text(policies(mode="audit"))
             await where.authority.reload_policies()
             await told(bare, naming())
+
+    asyncio.run(story())
+
+
+def test_to_delete_its_registration_takes_nobody_off_the_list(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with town(tmp_path) as where, attester(where, 1) as bad, attester(where, 2) as other:
+            await bad.round()
+            await other.round()
+            await where.authority.quarantine(bad.instance, "odd")
+            await told(other, naming(bad))
+            web = "{name: web}\nspec: {spiffeId"
+            (tmp_path / "policies.yaml").write_text(policies().replace(web, web.replace("web", "shop")))
+            await where.authority.reload_policies()
+            await where.authority.quarantine(other.instance, "odd")
+            await told(other, naming(bad, other))
+
+    asyncio.run(story())
+
+
+def test_an_accomplice_whom_no_policy_binds_keeps_no_denied_one_reached(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with (
+            town(tmp_path, rules=OBSERVED) as where,
+            attester(where, 1) as bad,
+            attester(where, 2, registration="lab") as accomplice,
+        ):
+            await accomplice.client.reachable((HERE,))
+            await accomplice.round()
+            await bad.client.reachable((HERE,))
+            await bad.round()
+            await where.authority.quarantine(bad.instance, "odd")
+            assert (await told(accomplice, naming(bad))).denied[0].addresses == (HERE,)
 
     asyncio.run(story())
 

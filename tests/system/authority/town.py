@@ -6,17 +6,20 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation import evidence, keys, manifest, processes, results
+from attestation import evidence, keys, manifest, processes, proxy, results
 from attestation.claims import Claims, LayerClaim
 from attestation.coverage import CollectorCoverage, Coverage, Mechanism
 from attestation.digests import Digest
+from attestation.errors import Refused
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
 from attestation.manifest import Entry
@@ -113,7 +116,8 @@ async def town(
     ready: asyncio.Future[Listening] = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(authority.run(ready.set_result))
-        await asyncio.wait([running, ready], return_when=asyncio.FIRST_COMPLETED)
+        waiting: tuple[asyncio.Future[Any], ...] = (running, ready)
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             await running
         try:
@@ -172,7 +176,7 @@ class Attester:
         return self.nonce
 
     def bodies(self) -> dict[Digest, bytes]:
-        digest = {Layer.FILES: manifest.digest, Layer.PROCESSES: processes.digest}
+        digest = {Layer.FILES: manifest.digest, Layer.PROCESSES: processes.digest, Layer.PROXY: proxy.digest}
         return {digest[layer](body): body for layer, body in self.layers.items()}
 
     def claims(self) -> Claims:
@@ -222,10 +226,12 @@ def stranger(where: Town, number: int = 1) -> Attester:
 
 
 @contextlib.asynccontextmanager
-async def attester(where: Town, number: int = 1, *, session: bool = True) -> AsyncIterator[Attester]:
+async def attester(
+    where: Town, number: int = 1, *, session: bool = True, registration: str = "web"
+) -> AsyncIterator[Attester]:
     """Enrolled with a join token; with a session, or by POST only."""
     one = stranger(where, number)
-    await one.enrol(JoinToken(await where.authority.create_token("web")))
+    await one.enrol(JoinToken(await where.authority.create_token(registration)))
     async with holding(one, session=session):
         yield one
 
@@ -243,6 +249,29 @@ async def holding(one: Attester, *, session: bool = True) -> AsyncIterator[None]
             if task is not None:
                 task.cancel()
             await one.client.close(clean=False)
+
+
+def played(
+    folder: Path,
+    story: Callable[[Town, Attester], Awaitable[None]],
+    *,
+    rules: str | None = None,
+    session: bool = True,
+) -> None:
+    """A story of a town and one attester in it."""
+
+    async def whole() -> None:
+        async with town(folder, rules=rules) as where, attester(where, session=session) as one:
+            await story(where, one)
+
+    asyncio.run(whole())
+
+
+async def refusal(awaited: Awaitable[object]) -> Refused:
+    """How it is refused, as it has to be."""
+    with pytest.raises(Refused) as refused:
+        await awaited
+    return refused.value
 
 
 async def posted(where: Town, one: Attester, request: Request) -> Reply:

@@ -11,7 +11,7 @@ import base64
 import secrets
 import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Protocol, Self
 
@@ -20,7 +20,7 @@ import h2.connection
 import h2.events
 from cryptography import x509
 
-from proofbeat.demo.load import now
+from proofbeat.ephemeral.clock import now
 
 ENDED = (OSError, EOFError)
 STREAMS = 3
@@ -176,13 +176,18 @@ class Http2(_Connected):
 
     def _hear(self, event: h2.events.Event) -> None:
         match event:
-            case h2.events.ResponseReceived() if dict(event.headers)[":status"] != "200":
-                raise ConnectionRefusedError(dict(event.headers)[":status"])
+            case h2.events.ResponseReceived() if (status := texts(event.headers)[":status"]) != "200":
+                raise ConnectionRefusedError(status)
             case h2.events.DataReceived():
                 self._heard[event.stream_id] += event.data
                 self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             case h2.events.StreamReset() | h2.events.StreamEnded() | h2.events.ConnectionTerminated():
                 raise ConnectionResetError(type(event).__name__)
+
+
+def texts(headers: Iterable[tuple[object, object]]) -> dict[str, str]:
+    """Header fields as a connection gives them that decodes them; its types say bytes."""
+    return {str(name): str(value) for name, value in headers}
 
 
 class Upload(_Connected):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from proofbeat.demo.layout import OUT_HTTP, OUT_TCP, Layout
 from proofbeat.demo.ledger import Ledger
-from proofbeat.demo.load import Record, now
+from proofbeat.demo.load import Record
+from proofbeat.ephemeral.clock import now
+from tests.news import News
 from tests.system.closing.clients import ENDED, Client, Http2, KeptAlive, Tcp, Upload, WebSocket
 
 ANSWER_SECONDS = 2.0
@@ -57,7 +59,7 @@ class Traffic:
     def __init__(self, every: Sequence[Way]) -> None:
         self.ways = every
         self.ledger = Ledger()
-        self._news = asyncio.Event()
+        self._news = News()
 
     @property
     def all(self) -> range:
@@ -72,18 +74,12 @@ class Traffic:
 
     async def until_served(self, since: float) -> float:
         """Until each was served by something that began since; when that was."""
-        await self._until(lambda: self.ledger.recovered_after(self.all, since) is not None)
+        await self._news.until(lambda: self.ledger.recovered_after(self.all, since) is not None, PATIENCE)
         return now()
 
     async def until_refused(self, since: float) -> None:
         """Until each that was open has ended, or was refused what it asked for."""
-        await self._until(lambda: self.ledger.refused_after(self.all, since) is not None)
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not condition():
-                self._news.clear()
-                await self._news.wait()
+        await self._news.until(lambda: self.ledger.refused_after(self.all, since) is not None, PATIENCE)
 
     async def _go_on(self, number: int) -> None:
         while True:
@@ -107,7 +103,7 @@ class Traffic:
 
     def _note(self, record: Record) -> None:
         self.ledger.add([record])
-        self._news.set()
+        self._news.tell()
 
 
 @dataclass
@@ -120,7 +116,7 @@ class Rush:
     way: Way
     echoed: list[float] = field(default_factory=list)
     _open: set[asyncio.Transport] = field(default_factory=set)
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _news: News = field(default_factory=News)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -145,16 +141,10 @@ class Rush:
 
     async def until_under_way(self) -> None:
         """Until each lane has been answered, on the average."""
-        await self._until(lambda: len(self.echoed) >= ABREAST)
+        await self._news.until(lambda: len(self.echoed) >= ABREAST, PATIENCE)
 
     async def until_none_is_open(self) -> None:
-        await self._until(lambda: not self._open)
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not condition():
-                self._news.clear()
-                await self._news.wait()
+        await self._news.until(lambda: not self._open, PATIENCE)
 
     def close(self) -> None:
         for transport in tuple(self._open):
@@ -165,11 +155,11 @@ class Rush:
 
     def _echoed(self, sent: float) -> None:
         self.echoed.append(sent)
-        self._news.set()
+        self._news.tell()
 
     def _left(self, transport: asyncio.Transport) -> None:
         self._open.discard(transport)
-        self._news.set()
+        self._news.tell()
 
 
 class _One(asyncio.Protocol):

@@ -13,9 +13,9 @@ from typing import Literal
 
 from proofbeat.demo.layout import APP_HTTP, Layout, Terms
 from proofbeat.demo.ledger import Closure
-from proofbeat.demo.load import now
 from proofbeat.demo.scene import Scene, Standing
-from proofbeat.demo.watch import in_phase
+from proofbeat.ephemeral.clock import now
+from proofbeat.ephemeral.watch import in_phase
 from sidecar.freshness import Phase
 from telemetry.names import Event
 from tests.system.closing import service

@@ -16,7 +16,7 @@ from typing import Literal
 import pytest
 
 from proofbeat.demo.layout import IN_TCP, OUT_TCP
-from proofbeat.demo.load import now
+from proofbeat.ephemeral.clock import now
 from telemetry.names import Event
 from tests.system.alive import Alive
 from tests.system.closing.clients import ENDED, KeptAlive, Silent, Tcp

@@ -17,9 +17,9 @@ import yaml
 from proofbeat import admin
 from proofbeat.demo import layout as layouts
 from proofbeat.demo.layout import IN_HTTP, OUT_HTTP, Layout, Side, Terms
-from proofbeat.demo.load import now
 from proofbeat.demo.scene import Standing
-from proofbeat.demo.watch import Watch
+from proofbeat.ephemeral.clock import now
+from proofbeat.ephemeral.watch import Watch
 from sidecar.freshness import Phase
 from telemetry.names import Event
 from tests.system.closing.clients import ENDED, KeptAlive

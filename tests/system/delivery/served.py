@@ -13,9 +13,10 @@ from attestation.channel import Guard, Message, Scope, Swept
 from sidecar import clock
 from sidecar.config import DeliverySettings
 from sidecar.delivery import poison
-from sidecar.delivery.delivery import Delivery, Happening, Told
+from sidecar.delivery.delivery import Delivery
 from sidecar.delivery.poison import Poison
 from sidecar.delivery.resources import Catalogue, Identity
+from sidecar.delivery.told import Happening, Told
 from sidecar.freshness import Lease
 from sidecar.measurement import Measurer, spawn
 from sidecar.service import InboundSettings, ServiceSettings, UpstreamSettings
@@ -79,7 +80,7 @@ class Served:
         async with asyncio.timeout(PATIENCE):
             while True:
                 try:
-                    client = await kind.open(LOCALHOST, port)  # type: ignore[attr-defined]
+                    client = await kind.open(LOCALHOST, port)
                     await client.ask()
                 except ENDED:
                     await asyncio.sleep(0.02)

@@ -13,8 +13,8 @@ import pytest
 
 from sidecar import clock
 from sidecar.delivery import poison
-from sidecar.delivery.delivery import Happening
 from sidecar.delivery.poison import Poison
+from sidecar.delivery.told import Happening
 from tests.system.closing.clients import ENDED, Http2, KeptAlive, Tcp
 from tests.system.delivery.served import DEADMAN, Served, ended, identity, lease, served
 from tests.system.xds.rig import LOCALHOST, PATIENCE

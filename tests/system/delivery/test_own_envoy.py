@@ -8,7 +8,9 @@ import signal
 import stat
 from pathlib import Path
 
-from tests.system.delivery.stage import PATIENCE, Own, gone, own, stopped
+from sidecar.restored import LEFT_BEHIND
+from tests.system.attacks.stage import PATIENCE
+from tests.system.delivery.stage import Own, gone, own, stopped
 
 BLIND = ("setpriv", "--bounding-set=-net_admin,-sys_ptrace", "--inh-caps=-net_admin,-sys_ptrace")
 """Before a sidecar that may neither destroy sockets nor look into an Envoy that is not dumpable."""
@@ -62,6 +64,17 @@ def test_drift_drains_where_policy_says_so_and_tamper_cuts_what_drains() -> None
             assert not stream.ended(within=0.5)
             running.scene.workload.do(f"subprocess.run(['{shutil.which('true')}'])")
             closed_by(running, before, "verified")
+            assert stream.ended(within=0.5)
+
+
+def test_what_drains_is_cut_when_time_has_passed_that_nobody_vouches_for() -> None:
+    with own(connections="drain", deadman="8s") as running:
+        running.envoy()
+        with running.stream() as stream, running.drifted() as before:
+            running.scene.until("draining", after=before)
+            running.scene.hall.clock.ahead += 10.0
+            closed = running.scene.until("closed", after=before)
+            assert closed["reason"] == LEFT_BEHIND
             assert stream.ended(within=0.5)
 
 

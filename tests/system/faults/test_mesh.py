@@ -15,9 +15,9 @@ from proofbeat.bench.faults.inject import injected
 from proofbeat.bench.faults.oracle import Finding
 from proofbeat.bench.faults.plan import Fault, Kind, Moment, Target
 from proofbeat.bench.faults.run import one
-from proofbeat.bench.faults.stage import ALL_FLOWS, Stage, stage
-from proofbeat.demo.layout import Terms
-from proofbeat.demo.load import now
+from proofbeat.bench.faults.stage import Stage, stage
+from proofbeat.demo.layout import ALL_FLOWS, Terms
+from proofbeat.ephemeral.clock import now
 from telemetry.names import Event
 from tests.system.alive import Alive
 

@@ -54,6 +54,18 @@ def test_a_damaged_store_is_not_started_on_and_the_file_and_the_mend_are_named(t
     asyncio.run(whole())
 
 
+async def refused_in_the_end(one: Attester) -> bytes:
+    """The evidence that the store has no room for: its log is reused until it is written to its end."""
+    for _ in range(500):
+        signed = one.signed()
+        try:
+            await one.send(signed)
+        except Unavailable as error:
+            assert "the store did not take it" in error.sentence
+            return signed
+    raise AssertionError("there was room for 500 rounds")
+
+
 @needs_root
 def test_a_store_without_room_answers_unavailable_and_the_same_evidence_counts_once_there_is_room(small: Path) -> None:
     async def whole() -> None:
@@ -63,16 +75,7 @@ def test_a_store_without_room_answers_unavailable_and_the_same_evidence_counts_o
             with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
                 while file.write(bytes(4096)):
                     pass
-            refused = None
-            for _ in range(500):  # the log is reused until it is written to its end
-                signed = one.signed()
-                try:
-                    await one.send(signed)
-                except Unavailable as error:
-                    refused = error
-                    break
-            assert refused is not None
-            assert "the store did not take it" in refused.sentence
+            signed = await refused_in_the_end(one)
             filler.unlink()
             assert (await one.send(signed)).chain != ""
 

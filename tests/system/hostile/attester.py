@@ -234,6 +234,7 @@ ATTACKS: dict[str, tuple[Attack, Kind]] = {
     "the evidence key as leaf key": (_own_key_as_leaf, Kind.LEAF_KEY),
     "a generation below zero": (_claim(generation=-1), Kind.GENERATION_PAST),
     "a revocation below zero": (_claim(revocation=-1), Kind.CLAIMS_IMPOSSIBLE),
+    "a served certificate and no proxy": (_claim(served=7), Kind.CLAIMS_IMPOSSIBLE),
     "a layer claimed twice": (_twice_a_layer, Kind.CLAIMS_IMPOSSIBLE),
     "another body than was claimed": (_other_body, Kind.BODY_MISMATCH),
     "a body that is no layer": (_lying_body, Kind.EVIDENCE_MALFORMED),

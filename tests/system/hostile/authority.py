@@ -59,6 +59,7 @@ from wire.messages import (
 )
 from wire.problems import Problem
 from wire.proofs import Opened
+from wire.versions import Version
 
 TRUST_DOMAIN = "hostile.example"
 IDENTITY = SpiffeId(TRUST_DOMAIN, "/web")
@@ -119,6 +120,7 @@ class HostileAuthority:
     enrolled: InstanceId | None = None
     policy: str = ""
     url: str = ""
+    speaks: Version = versions.OURS.highest
 
     def __post_init__(self) -> None:
         self.signer = jws.Signer(self.ca.result_key)
@@ -264,7 +266,7 @@ class HostileAuthority:
     async def _enrol(self, request: web.Request) -> web.Response:
         sealed = await request.read()
         self.heard.append(("enrol", request.headers.get(versions.HEADER)))
-        return _response(self.enrolment(Opened(sealed).claimed(Enrol)))
+        return self._response(self.enrolment(Opened(sealed).claimed(Enrol)))
 
     async def _post(self, request: web.Request) -> web.Response:
         posted = Opened(await request.read()).claimed(Posted)
@@ -275,12 +277,12 @@ class HostileAuthority:
             bodies.append(answer)
 
         await self._respond(frame.message, messages.PUSH, keep, None)
-        return web.Response(body=bodies[0], content_type=messages.MEDIA_TYPE, headers=_chosen())
+        return web.Response(body=bodies[0], content_type=messages.MEDIA_TYPE, headers=self._chosen())
 
     async def _session(self, request: web.Request) -> web.StreamResponse:
         if "Authorization" not in request.headers:
             challenge = base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
-            headers = {"WWW-Authenticate": f'Proofbeat challenge="{challenge}"', **_chosen()}
+            headers = {"WWW-Authenticate": f'Proofbeat challenge="{challenge}"', **self._chosen()}
             return web.Response(status=401, headers=headers)
         socket = web.WebSocketResponse(max_msg_size=messages.MOST_FRAME)
         await socket.prepare(request)
@@ -323,11 +325,25 @@ class HostileAuthority:
             if done is not None and not done.done():
                 done.set_result(None)
 
+    def _chosen(self) -> dict[str, str]:
+        return {versions.HEADER: str(self.speaks)}
+
+    def _response(self, reply: Message) -> web.Response:
+        if isinstance(reply, Problem):
+            body, kind = problems.to_json(reply), problems.MEDIA_TYPE
+            return web.Response(status=reply.status, body=body, content_type=kind, headers=self._chosen())
+        return web.Response(body=messages.encode(reply), content_type=messages.MEDIA_TYPE, headers=self._chosen())
+
 
 def fingerprint(chain: str | bytes) -> str:
     """Of a chain's leaf; the same that the xDS client in envoy.py computes."""
     pem = chain if isinstance(chain, bytes) else chain.encode()
     return x509.load_pem_x509_certificates(pem)[0].fingerprint(hashes.SHA256()).hex()
+
+
+def serial_of(chain: str) -> int:
+    """Of a chain's leaf."""
+    return x509.load_pem_x509_certificate(chain.encode()).serial_number
 
 
 def changed(result: Result, **changes: Any) -> Result:
@@ -336,17 +352,6 @@ def changed(result: Result, **changes: Any) -> Result:
 
 def another_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
-
-
-def _chosen() -> dict[str, str]:
-    return {versions.HEADER: str(versions.OURS.highest)}
-
-
-def _response(reply: Message) -> web.Response:
-    if isinstance(reply, Problem):
-        body = problems.to_json(reply)
-        return web.Response(status=reply.status, body=body, content_type=problems.MEDIA_TYPE, headers=_chosen())
-    return web.Response(body=messages.encode(reply), content_type=messages.MEDIA_TYPE, headers=_chosen())
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
@@ -44,10 +45,14 @@ async def fetch(path: Path) -> None:
             _print(body)
         client.answer(stream, told)
         count += 1
-        await _until(client, lambda n=count: len(client.grpc.streams[stream].messages) >= n)
+        await _until(client, partial(_has_come, client, stream, count))
         if client.hung_up:
             return
         told = client.grpc.streams[stream].told()[count - 1]
+
+
+def _has_come(client: SocketClient, stream: int, count: int) -> bool:
+    return len(client.grpc.streams[stream].messages) >= count
 
 
 async def _until(client: SocketClient, happened: Callable[[], bool]) -> None:

@@ -21,7 +21,8 @@ from attestation.instance import InstanceId
 from attestation.spiffe import SpiffeId
 from authority.issuer import ca as authorities
 from authority.issuer import leaf
-from tests.system.hostile import moves
+from tests.system.hostile import moves, pushes
+from tests.system.hostile.answers import EVERY
 from tests.system.hostile.authority import (
     IDENTITY,
     TRUST_DOMAIN,
@@ -33,7 +34,8 @@ from tests.system.hostile.authority import (
     made_ca,
     reserved,
 )
-from tests.system.hostile.moves import EVERY, PUSHES, Hostile, Pushed
+from tests.system.hostile.moves import Hostile
+from tests.system.hostile.pushes import PUSHES, Pushed
 from tests.system.hostile.world import World, decent, sidecar, workload, world
 from wire import problems
 from wire.messages import AttestNow, Cause, Done, Enrolment, Message, PolicyChanged, Quarantined, Released, Request
@@ -244,13 +246,13 @@ def test_a_quarantine_is_believed_and_nothing_but_its_own_release_ends_it(tmp_pa
         seen, mark = len(world.envoy.lines), world.mark
         await world.play(honestly)
         await world.said("result-dropped", "tampered with", mark)
-        for order in (moves.order(moves.SOMEBODY, cause.id), moves.order(None, "c-1"), moves.order(None)):
+        for order in (pushes.order(moves.SOMEBODY, cause.id), pushes.order(None, "c-1"), pushes.order(None)):
             mark = world.mark
             await world.authority.push(Released(order(world.authority)))
             await world.said("result-dropped", "names no cause", mark)
         await world.play(honestly)
         assert all(line["leaf"] is None for line in world.envoy.lines[seen:])
-        await world.authority.push(Released(moves.order(None, cause.id)(world.authority)))
+        await world.authority.push(Released(pushes.order(None, cause.id)(world.authority)))
         await world.opened()
 
     alone(tmp_path, story)

@@ -19,13 +19,16 @@ from aiohttp import WSMsgType, web
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation import cbor, cose, keys
+from attestation.layers import Layer
 from attestation.violation import ViolationClass
 from tests.system.authority.town import Attester, Town, attester, numbered, stranger, town
-from tests.system.hostile.authority import TRUST_DOMAIN, listening, made_ca, reserved
+from tests.system.hostile.authority import TRUST_DOMAIN, listening, made_ca, reserved, serial_of
+from tests.system.hostile.world import decent, world
 from tests.unit.wire.recorded import recorded, told
 from wire import messages, tls, versions
 from wire.messages import Attest, Enrolment, Nonce, Report
 from wire.session import AuthorityClient, Endpoint, JoinToken
+from wire.versions import Version
 
 MOST = 1 << 25
 
@@ -124,6 +127,28 @@ def test_a_sidecar_of_1_0_lives_its_whole_life_under_this_authority(tmp_path: Pa
                 assert kind == "Done"
             posted = old.sealed("Posted", "proofbeat/post", instance=str(one.instance), request=said("AskNonce"))
             assert (await old.post("/v1/challenge", posted)).keys() == told("Nonce").keys()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("minor", "stated"), [(2, False), (3, True)])
+def test_the_certificate_that_is_served_is_stated_to_an_authority_that_knows_the_word_and_to_no_other(
+    tmp_path: Path, minor: int, stated: bool
+) -> None:
+    async def story() -> None:
+        authority = decent(tmp_path)
+        authority.speaks = Version(1, minor)
+        authority.spec |= {
+            "layers": {"files": {}, "processes": {}, "proxy": {}},
+            "proxy": {"requireReferenced": False},
+        }
+        authority.policy = authority.document()
+        async with world(tmp_path, authority=authority) as made:
+            await made.opened()
+            issued = {serial_of(answer.chain) for answer in authority.answers}
+            claims = authority.told[-1].claims
+            assert Layer.PROXY in {each.layer for each in claims.layers}
+            assert claims.served in issued if stated else claims.served is None
 
     asyncio.run(story())
 

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from attestation.quantities import duration
+from tests.news import News
 from tests.system.hostile.authority import (
     TRUST_DOMAIN,
     HostileAuthority,
@@ -43,13 +44,18 @@ class Program:
     process: asyncio.subprocess.Process
     lines: list[Line] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _news: News = field(default_factory=News)
+    _listening: asyncio.Task[None] = field(init=False)
 
     @classmethod
     async def start(cls, *command: str, stream: str) -> Program:
-        pipes = {stream: asyncio.subprocess.PIPE}
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, limit=1 << 22, **pipes
+            *(sys.executable, *command),
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            limit=1 << 22,
+            stdout=asyncio.subprocess.PIPE if stream == "stdout" else None,
+            stderr=asyncio.subprocess.PIPE if stream == "stderr" else None,
         )
         program = cls(process)
         reader = process.stdout if stream == "stdout" else process.stderr
@@ -63,18 +69,13 @@ class Program:
                 self.lines.append(json.loads(line))
             else:
                 self.other.append(line)
-            self._changed.set()
-        self._changed.set()
+            self._news.tell()
+        self._news.tell()
 
     async def heard(self, wanted: Callable[[Line], bool], since: int = 0) -> Line:
         """The first line, from number `since` on, that is wanted."""
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                for line in self.lines[since:]:
-                    if wanted(line):
-                        return line
-                self._changed.clear()
-                await self._changed.wait()
+        await self._news.until(lambda: any(map(wanted, self.lines[since:])), PATIENCE)
+        return next(filter(wanted, self.lines[since:]))
 
     async def end(self) -> int:
         if self.process.returncode is None:
@@ -214,9 +215,11 @@ async def sidecar(folder: Path, url: str, bundle: str, pid: int) -> AsyncIterato
 
 
 @contextlib.asynccontextmanager
-async def world(folder: Path, freshness: float = 4.0) -> AsyncIterator[World]:
+async def world(
+    folder: Path, freshness: float = 4.0, authority: HostileAuthority | None = None
+) -> AsyncIterator[World]:
     """Enrolled, open, and everything honest so far."""
-    authority = decent(folder, freshness)
+    authority = authority or decent(folder, freshness)
     async with contextlib.AsyncExitStack() as stack:
         url = await stack.enter_async_context(listening(authority.routes(), reserved(authority.ca)))
         pid = await stack.enter_async_context(workload())

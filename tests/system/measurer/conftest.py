@@ -10,12 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.measurer.stage import User, Workload
+from tests.system.measurer.stage import Proxy, User, Workload
 
 
 @pytest.fixture
 def workload() -> Iterator[Workload]:
     running = Workload()
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    running = Proxy()
     yield running
     running.end()
 

@@ -58,6 +58,10 @@ class Workload:
     def do(self, line: str) -> None:
         """Have a line executed and wait until it is."""
         self.begin(line)
+        self.done()
+
+    def done(self) -> None:
+        """Wait until what it began is over."""
         assert self.process.stdout
         assert self.process.stdout.readline() == "done\n"
 
@@ -67,6 +71,39 @@ class Workload:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
                 pipe.close()
+
+
+class Proxy(Workload):
+    """A stand-in for Envoy: holds connections to us, as a server and as a client, over both families."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[socket.socket] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.do("import socket; kept = []")
+
+    def connect(self, count: int) -> None:
+        """Have it open so many connections to us."""
+        port = self.listener.getsockname()[1]
+        self.begin(f"kept += [socket.create_connection(('127.0.0.1', {port})) for _ in range({count})]")
+        self.held += [self.listener.accept()[0] for _ in range(count)]
+        self.done()
+
+    def accept(self, count: int, family: socket.AddressFamily, address: str, folder: Path) -> None:
+        """Have it accept so many connections from us."""
+        self.do(
+            f"server = socket.create_server(('{address}', 0), family={int(family)}, backlog=512); kept.append(server)"
+        )
+        self.do(f"open('{folder}/port', 'w').write(str(server.getsockname()[1]))")
+        port = int((folder / "port").read_text())
+        self.begin(f"kept += [server.accept()[0] for _ in range({count})]")
+        self.held += [socket.create_connection((address, port)) for _ in range(count)]
+        self.done()
+
+    def end(self) -> None:
+        super().end()
+        for each in (*self.held, self.listener):
+            each.close()
 
 
 @dataclass(frozen=True)
@@ -168,7 +205,8 @@ class Sidecar:
         while True:
             received = self.receive(end - time.monotonic())
             if received is None:
-                raise AssertionError(f"no such {kind.__name__} in {seconds} s; last came {self.seen()[-4:]}")
+                last = [message for message, _ in self.inbox[-4:]]
+                raise AssertionError(f"no such {kind.__name__} in {seconds} s; last came {last}")
             self.inbox.append(received)
             message, body = received
             if isinstance(message, Fault) and kind is not Fault:
@@ -176,8 +214,8 @@ class Sidecar:
             if isinstance(message, kind) and matching(message):
                 return message, body
 
-    def seen(self, kind: type[M] | None = None) -> list[M]:
-        return [message for message, _ in self.inbox if kind is None or isinstance(message, kind)]  # type: ignore[misc]
+    def seen(self, kind: type[M]) -> list[M]:
+        return [message for message, _ in self.inbox if isinstance(message, kind)]
 
     def settle(self) -> tuple[Pinned, Covered]:
         """Wait for the answers to Scope and the first observation of both layers."""

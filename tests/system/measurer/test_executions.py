@@ -153,7 +153,7 @@ def test_a_changed_user_is_told_at_once(sidecar: Sidecar, workload: Workload) ->
     workload.do("os.setresuid(65534, 65534, 0)")
     fact = sidecar.expect(ProcessFact, lambda each: each.aspect is ProcessAspect.USER)
     assert (fact.before, fact.after) == ("0:0 real 0:0 saved 0:0", "65534:0 real 65534:0 saved 0:0")
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 2.0, "by looking all the time, and not at the next measurement"
 
 
 def test_a_tracer_is_told(sidecar: Sidecar, workload: Workload) -> None:

@@ -29,6 +29,11 @@ def about(path: Path, change: FileChange) -> Callable[[FileFact], bool]:
     return lambda fact: fact.path == str(path) and fact.change is change
 
 
+def holding(content: bytes) -> Callable[[FileFact], bool]:
+    digest = hashlib.sha256(content).hexdigest()
+    return lambda fact: fact.digest == digest
+
+
 def sha256sum(path: Path) -> str:
     return subprocess.run(["sha256sum", "--", path], capture_output=True, check=True).stdout[:64].decode()
 
@@ -61,8 +66,7 @@ def test_a_modified_file_is_told_with_its_digest_and_its_writer(
     sidecar: Sidecar, workload: Workload, tree: Path
 ) -> None:
     workload.do(f"open('{tree}/first', 'a').write(' more')")
-    wanted = hashlib.sha256(b"one more").hexdigest()
-    fact = sidecar.expect(FileFact, lambda each: each.digest == wanted)
+    fact = sidecar.expect(FileFact, holding(b"one more"))
     assert (fact.path, fact.change) == (str(tree / "first"), FileChange.MODIFIED)
     assert fact.actor is not None
     assert (fact.actor.pid, fact.actor.executable) == (workload.pid, EXECUTABLE)
@@ -70,7 +74,7 @@ def test_a_modified_file_is_told_with_its_digest_and_its_writer(
 
 def test_a_fresh_observation_by_event_follows_the_fact(sidecar: Sidecar, workload: Workload, tree: Path) -> None:
     workload.do(f"open('{tree}/first', 'w').write('other')")
-    sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"other").hexdigest())
+    sidecar.expect(FileFact, holding(b"other"))
     observed, body = sidecar.expect_with_body(Observed, lambda each: each.observation.method is Method.EVENT)
     while sidecar.receive(0.1):
         pass
@@ -95,15 +99,14 @@ def test_every_kind_of_change_is_told(sidecar: Sidecar, workload: Workload, tree
 
 def test_a_write_through_a_descriptor_that_stays_open_is_told(sidecar: Sidecar, workload: Workload, tree: Path) -> None:
     workload.do(f"kept = os.open('{tree}/first', os.O_WRONLY); os.write(kept, b'ONE')")
-    sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"ONE").hexdigest())
+    sidecar.expect(FileFact, holding(b"ONE"))
 
 
 def test_files_put_into_a_new_folder_at_once_are_never_missed(sidecar: Sidecar, workload: Workload, tree: Path) -> None:
     for number in range(20):
         folder = tree / f"deep{number}" / "a" / "b"
         workload.do(f"os.makedirs('{folder}'); open('{folder}/x', 'w').write('{number}')")
-        wanted = hashlib.sha256(str(number).encode()).hexdigest()
-        assert sidecar.expect(FileFact, lambda each, wanted=wanted: each.digest == wanted).path == str(folder / "x")  # type: ignore[misc]
+        assert sidecar.expect(FileFact, holding(str(number).encode())).path == str(folder / "x")
 
 
 def test_a_renamed_folder_is_followed(sidecar: Sidecar, workload: Workload, tree: Path) -> None:
@@ -164,7 +167,7 @@ def test_what_changes_in_volatile_paths_and_outside_is_silent(workload: Workload
         workload.do(f"open('{tree}/below/x.tmp', 'w').write('line')")
         workload.do(f"open('{elsewhere}/x', 'w').write('line')")
         workload.do(f"open('{tree}/first', 'w').write('seen')")
-        sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"seen").hexdigest())
+        sidecar.expect(FileFact, holding(b"seen"))
         assert {fact.path for fact in sidecar.seen(FileFact)} == {str(tree / "first")}
 
 
@@ -173,7 +176,7 @@ def test_one_file_can_be_included_alone(workload: Workload, tree: Path) -> None:
         sidecar.settle()
         workload.do(f"open('{tree}/ignored', 'w').write('x')")
         workload.do(f"open('{tree}/first', 'w').write('y')")
-        sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"y").hexdigest())
+        sidecar.expect(FileFact, holding(b"y"))
         observed, _ = sidecar.files()
         assert observed.observation.items == 3
         assert {fact.path for fact in sidecar.seen(FileFact)} == {str(tree / "first")}

@@ -99,7 +99,9 @@ def test_whoever_takes_the_seat_next_is_read_anew_and_whoever_ended_is_nobody(
         second = inspected(watching)
         assert process_of(second).executable != process_of(first).executable
         assert second.method is Method.FULL
-    assert inspected(watching).process is None
+        ended = successor.pid
+    last = inspected(watching)
+    assert (last.process, last.pid) == (None, ended), "told apart from a word on whoever comes next"
 
 
 def test_another_program_in_the_same_process_is_told_unasked(watching: Sidecar) -> None:
@@ -116,7 +118,7 @@ def test_another_program_in_the_same_process_is_told_unasked(watching: Sidecar) 
     finally:
         proxy.kill()
         proxy.wait()
-        if proxy.stdin:
+        if proxy.stdin is not None:
             proxy.stdin.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,14 +13,16 @@ import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.parser import text_string_to_metric_families
 
 from proofbeat.bench import mesh
 from proofbeat.demo.layout import Terms
-from proofbeat.demo.load import now
 from proofbeat.demo.scene import Scene
+from proofbeat.ephemeral.clock import now
 from telemetry.names import Event
+from tests.news import News
 
 WITHIN = 30.0
 
@@ -70,14 +72,14 @@ class Collector:
     url: str = ""
     spans: list[tuple[str, Span]] = field(default_factory=list)
     metrics: dict[str, set[str]] = field(default_factory=dict)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    news: News = field(default_factory=News)
     held: int = 0
 
     async def take(self, request: web.Request) -> web.Response:
         body = await request.read()
         if self.hang:
             self.held += 1
-            self.news.set()
+            self.news.tell()
             try:
                 await asyncio.Event().wait()
             finally:
@@ -92,21 +94,18 @@ class Collector:
                 program = _attributes(told.resource.attributes)["service.name"]
                 names = {metric.name for scope in told.scope_metrics for metric in scope.metrics}
                 self.metrics.setdefault(program, set()).update(names)
-        self.news.set()
+        self.news.tell()
         return web.Response()
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(WITHIN):
-            while not holds():
-                self.news.clear()
-                await self.news.wait()
+        await self.news.until(holds, WITHIN)
 
     def named(self, name: str) -> list[Span]:
         return [span for _, span in self.spans if span.name == name]
 
 
-def _attributes(pairs: object) -> dict[str, str]:
-    return {each.key: each.value.string_value for each in pairs}  # type: ignore[attr-defined]
+def _attributes(pairs: Iterable[KeyValue]) -> dict[str, str]:
+    return {each.key: each.value.string_value for each in pairs}
 
 
 @contextlib.asynccontextmanager

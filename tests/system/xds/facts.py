@@ -26,13 +26,13 @@ from tests.system.xds.rig import (
     free_port,
     make_server,
 )
+from tests.system.xds.sds import identity
 from xds.acks import Settlement
 from xds.bootstrap import Bootstrap
 from xds.messages import encode_discovery
 from xds.resources import mesh
 from xds.resources.ecds import extension_config
 from xds.resources.rbac import http_allow_all, http_deny_all, tcp_allow_all, tcp_deny_all
-from xds.resources.secrets import tls_certificate, validation_context
 from xds.resources.service import HostPort, Inbound, Service, Upstream
 from xds.server import Server
 from xds.snapshot import Resource, Snapshot
@@ -144,14 +144,6 @@ async def ends(client: Client) -> None:
                 await asyncio.sleep(0.01)
         except ENDED:
             client.close()
-
-
-def identity(authority: Authority) -> tuple[Resource, Resource]:
-    leaf = authority.leaf(SPIFFE_ID)
-    return (
-        tls_certificate("default", leaf.chain_pem, leaf.key_pem),
-        validation_context("ROOTCA", authority.bundle_pem),
-    )
 
 
 def filters(reason: str | None = None, ttl: float | None = None) -> tuple[Resource, ...]:

@@ -43,7 +43,7 @@ class Authority:
             .sign(issuer._key, hashes.SHA256())
         )
         pem = self._certificate.public_bytes(serialization.Encoding.PEM)
-        self.bundle_pem = pem if issued_by is None else issued_by.bundle_pem
+        self.bundle_pem: bytes = pem if issued_by is None else issued_by.bundle_pem
         self._between = b"" if issued_by is None else pem
 
     def crl(self, *revoked: Leaf, valid_for: float = 3600.0) -> bytes:

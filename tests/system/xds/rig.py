@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from ssl import SSLContext
+from ssl import SSLContext, SSLError
 from typing import Any, Literal
 
+from tests.news import News
 from xds.acks import Verdict
 from xds.admission import Admission, Refusal
 from xds.bootstrap import Bootstrap, delivered_bootstrap, envoy_bootstrap, envoy_command, write_bootstrap
@@ -26,8 +27,12 @@ from xds.server import Server
 
 ENVOY = Path(sys.executable).with_name("envoy")
 PATIENCE = 15.0
-WORKERS_FOLLOW = 1.0
+WORKERS_FOLLOW = 5.0
+"""Seconds within which Envoy's workers have taken up what its main thread acknowledged. Milliseconds, but for a machine
+that is busy."""
 WORKERS_SETTLE = 0.15
+REFUSED = (ConnectionError, SSLError, asyncio.IncompleteReadError)
+"""What a connection or a handshake ends with that is refused."""
 _FLUSH_SOON = ("--file-flush-interval-msec", "50")  # the access log, by default every ten seconds
 LOCALHOST = "127.0.0.1"
 SPIFFE_ID = "spiffe://example.org/app"
@@ -46,21 +51,18 @@ class Events:
 
     verdicts: list[Verdict] = field(default_factory=list)
     refusals: list[tuple[Peer | None, Refusal]] = field(default_factory=list)
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _news: News = field(default_factory=News)
 
     def verdict(self, verdict: Verdict) -> None:
         self.verdicts.append(verdict)
-        self._changed.set()
+        self._news.tell()
 
     def refused(self, peer: Peer | None, refusal: Refusal) -> None:
         self.refusals.append((peer, refusal))
-        self._changed.set()
+        self._news.tell()
 
     async def until(self, happened: Callable[[Events], bool]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not happened(self):
-                self._changed.clear()
-                await self._changed.wait()
+        await self._news.until(lambda: happened(self), PATIENCE)
 
     async def accepted(self, *names: str) -> None:
         """Every named resource has been acknowledged at least once."""
@@ -134,6 +136,29 @@ async def call_once(port: int, tls: SSLContext | None = None) -> Answer:
         return await caller.get()
     finally:
         await caller.close()
+
+
+async def until_served(port: int, tls: SSLContext | None = None, *, status: int = 200) -> None:
+    """By a new connection, with this status."""
+    async with asyncio.timeout(WORKERS_FOLLOW):
+        while await _status(port, tls) != status:
+            pass
+
+
+async def until_refused(port: int, tls: SSLContext | None = None) -> None:
+    """A new connection is, and from then on every one."""
+    async with asyncio.timeout(WORKERS_FOLLOW):
+        while await _status(port, tls) is not None:
+            pass
+    assert await _status(port, tls) is None
+
+
+async def _status(port: int, tls: SSLContext | None) -> int | None:
+    """None where a new connection is refused."""
+    try:
+        return (await call_once(port, tls)).status
+    except REFUSED:
+        return None
 
 
 @asynccontextmanager

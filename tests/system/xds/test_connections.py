@@ -6,10 +6,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from tests.system.xds.pki import Authority
 from tests.system.xds.rig import Events, application, call_once, describe, envoy, make_server, until
-from tests.system.xds.test_filters import filters, secrets
-from xds.resources.rbac import http_allow_all
+from tests.system.xds.sds import Scene, filters, identity, played
 from xds.snapshot import Snapshot
 
 STREAMS = 4  # two secrets, two filters
@@ -23,20 +21,18 @@ print(len(client.recv(100)))
 
 
 def test_envoy_reconnects_to_a_restarted_server_and_is_sent_only_what_changed(tmp_path: Path) -> None:
+    snapshot = Snapshot.of(*identity(), *filters())
+
     async def scenario() -> None:
-        authority = Authority("mesh")
-        before, after = Events(), Events()
-        certificate, bundle = secrets(authority)
-        snapshot = Snapshot.of(certificate, bundle, *filters(http_allow_all()))
-        path = tmp_path / "xds.sock"
+        path, after = tmp_path / "xds.sock", Events()
         async with application() as app:
-            first = make_server(path, before)
+            first = make_server(path, Events())
             await first.start()
             first.publish(snapshot)
             async with envoy(describe(tmp_path, app), tmp_path) as proxy:
                 await proxy.until_ready()
                 await first.close()
-                renewed, _ = secrets(authority)
+                renewed, _ = identity()
                 async with make_server(path, after) as second:
                     second.publish(snapshot.replacing(renewed))
                     await after.accepted("default")
@@ -48,25 +44,22 @@ def test_envoy_reconnects_to_a_restarted_server_and_is_sent_only_what_changed(tm
 
 
 def test_a_second_client_process_is_refused_and_reported_until_the_first_has_ended(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        events = Events()
+    async def story(at: Scene) -> None:
         path = tmp_path / "xds.sock"
-        async with application() as app, make_server(path, events) as server:
-            server.publish(Snapshot.of(*secrets(Authority("mesh")), *filters(http_allow_all())))
-            async with envoy(describe(tmp_path, app), tmp_path) as proxy:
-                await proxy.until_ready()
-                assert server.client is not None
-                assert server.client.pid == proxy.process.pid
-                assert await bytes_received(path) == 0
-                ((peer, refusal),) = events.refusals
-                assert peer is not None
-                assert peer.pid != proxy.process.pid
-                assert f"process {proxy.process.pid}" in refusal.reason
-                assert (await call_once(proxy.outbound)).status == 200, "the first client is not disturbed"
-            assert server.client is None
-            assert await bytes_received(path) > 0, "the seat is free once its holder has ended"
+        assert at.server.client is not None
+        assert at.server.client.pid == at.proxy.process.pid
+        assert await bytes_received(path) == 0
+        ((peer, refusal),) = at.events.refusals
+        assert peer is not None
+        assert peer.pid != at.proxy.process.pid
+        assert f"process {at.proxy.process.pid}" in refusal.reason
+        assert (await call_once(at.proxy.outbound)).status == 200, "the first client is not disturbed"
+        at.proxy.process.kill()
+        await at.proxy.process.wait()
+        assert at.server.client is None
+        assert await bytes_received(path) > 0, "the seat is free once its holder has ended"
 
-    asyncio.run(scenario())
+    played(tmp_path, story, *identity(), *filters())
 
 
 async def bytes_received(path: Path) -> int:

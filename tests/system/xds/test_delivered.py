@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -69,7 +69,7 @@ async def unbound(port: int) -> None:
                 writer.close()
 
 
-def standing(folder: Path, story: Callable[[Server, Service, Caller], object]) -> None:
+def standing(folder: Path, story: Callable[[Server, Service, Caller], Awaitable[None]]) -> None:
     """The story of a kept-alive connection through an Envoy that was delivered everything."""
 
     async def scenario() -> None:
@@ -81,7 +81,7 @@ def standing(folder: Path, story: Callable[[Server, Service, Caller], object]) -
                 await proxy.until_ready()
                 caller = await Caller.connect(proxy.outbound)
                 await caller.until_status(200)
-                await story(server, service, caller)  # type: ignore[misc]
+                await story(server, service, caller)
                 await caller.close()
 
     asyncio.run(scenario())

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from tests.system.closing.clients import ENDED, Http2, KeptAlive, Tcp, Upload, WebSocket
-from tests.system.xds.facts import HTTP, TCP, World, filters, identity, without_content, world
+from tests.system.xds.facts import HTTP, TCP, World, filters, without_content, world
 from tests.system.xds.rig import PATIENCE, call_once, until
+from tests.system.xds.sds import identity
 from xds.messages import encode_discovery
 from xds.resources.denials import DeniedPeer, http_deny_peers
 from xds.resources.ecds import EXTENSION_CONFIG_TYPE, extension_config

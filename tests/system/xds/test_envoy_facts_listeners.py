@@ -23,12 +23,12 @@ from tests.system.xds.facts import (
     ends,
     everything,
     filters,
-    identity,
     without_content,
     world,
 )
 from tests.system.xds.pki import Authority
 from tests.system.xds.rig import LOCALHOST, PATIENCE, Events, envoy, free_port, make_server, until
+from tests.system.xds.sds import identity
 from xds.acks import Publication, Verdict
 from xds.resources import mesh
 from xds.resources.clusters import peer_cluster
@@ -267,9 +267,13 @@ def test_one_bad_resource_rejects_the_whole_response_although_good_ones_are_appl
 async def rejections_of(at: World, snapshot: Snapshot) -> list[Verdict]:
     """The base is served again at once, or the server would tell again what was good."""
     rejected: list[Verdict] = []
+
+    def restore(verdict: Verdict) -> None:
+        rejected.append(verdict)
+        at.server.publish(at.base)
+
     publication = at.server.publish(snapshot)
-    publication.on_rejected(rejected.append)
-    publication.on_rejected(lambda _: at.server.publish(at.base))
+    publication.on_rejected(restore)
     await publication.acknowledged(PATIENCE)
     await at.accepted(at.base)
     return rejected

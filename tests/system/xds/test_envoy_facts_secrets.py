@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.serving import named
 from tests.system.closing.clients import ENDED, KeptAlive, Silent, Tcp
 from tests.system.closing.service import Service as Application
-from tests.system.xds.facts import HTTP, TCP, World, described, filters, identity, world
+from tests.system.xds.facts import HTTP, TCP, World, described, filters, world
 from tests.system.xds.pki import Authority, client_context, server_context
 from tests.system.xds.rig import LOCALHOST, PATIENCE, SPIFFE_ID, Events, call_once, envoy, make_server, until
+from tests.system.xds.sds import identity
 from xds.resources.secrets import SECRET_TYPE, tls_certificate, validation_context
 from xds.resources.service import HostPort
 from xds.snapshot import Reference, Snapshot
@@ -70,6 +72,21 @@ def test_poison_leaves_open_connections_alone(at: World) -> None:
         await at.accepted(poisoned(at))
         with pytest.raises(ENDED):
             await call_once(at.inbound, at.caller())
+        for client in held:
+            await client.ask()
+            client.close()
+
+    at.tells(story)
+
+
+def test_of_certificates_envoy_lists_the_new_one_alone_although_connections_of_before_are_open(at: World) -> None:
+    async def story() -> None:
+        held = await at.held()
+        leaf = at.authority.leaf(SPIFFE_ID)
+        await at.accepted(at.base.replacing(tls_certificate("default", leaf.chain_pem, leaf.key_pem)))
+        status, listed = await at.proxy.admin("/certs")
+        assert status == 200
+        assert set(named(listed)) == {leaf.certificate.serial_number}
         for client in held:
             await client.ask()
             client.close()

@@ -33,7 +33,7 @@ ORDER = Order(
     salt="ab" * 16,
 )
 SIGNED = Signed(ORDER).with_signature(ADA).with_signature(GRACE)
-OPERATORS = (ADA.public_key(), GRACE.public_key())
+OPERATORS: tuple[keys.VerifyingKey, ...] = (ADA.public_key(), GRACE.public_key())
 
 
 def subject(registration: str = "web", namespace: str = "default", identity: str = WEB) -> Subject:
@@ -66,9 +66,10 @@ def test_each_signature_can_be_made_on_another_machine_from_the_file_alone() -> 
 
 def test_any_library_that_knows_jws_can_check_it() -> None:
     document = json.loads(to_text(SIGNED))
-    for signature, key in zip(document["signatures"], OPERATORS, strict=True):
+    signatures: list[dict[str, str]] = document["signatures"]
+    for signature, public in zip(signatures, OPERATORS, strict=True):
         token = f"{signature['protected']}.{document['payload']}.{signature['signature']}"
-        assert jws.open_signed(token, key, kind="proofbeat-breakglass+jws") == breakglass.payload(ORDER)
+        assert jws.open_signed(token, public, kind="proofbeat-breakglass+jws") == breakglass.payload(ORDER)
 
 
 def test_one_operator_counts_once_however_often_the_signature_is_there() -> None:

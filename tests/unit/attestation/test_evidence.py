@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from attestation import cbor, cose, evidence, keys
+from attestation import cbor, claimset, cose, evidence, keys
 from attestation.coverage import Isolation
 from attestation.errors import InvalidInput, MalformedEvidence
 from tests.unit.attestation.world import CLAIMS, KEY, NONCE, OTHER
@@ -51,8 +51,34 @@ def test_evidence_of_wire_1_0_guarantees_nothing_of_what_it_does_not_know() -> N
     assert CLAIMS.coverage.isolation == Isolation(True, True, False, False, True, False, False, True)
 
 
+SERVING = replace(CLAIMS, served=(1 << 128) - 1)
+
+
+def test_the_certificate_that_is_served_is_told_outside_the_layers() -> None:
+    told = evidence.verify(evidence.sign(SERVING, NONCE, KEY, issued_at=1.0)).claims
+    assert told == SERVING
+    assert told.layers == CLAIMS.layers
+
+
+def test_where_none_is_served_evidence_is_as_it_was_before_there_was_a_word_for_it() -> None:
+    assert claimset.encode(CLAIMS).keys() == set(range(1, 10))
+
+
+def test_to_a_reader_of_an_earlier_minor_the_served_certificate_is_not_told() -> None:
+    assert claimset.encode(SERVING, minor=2) == claimset.encode(CLAIMS)
+    assert claimset.encode(SERVING, minor=3) == claimset.encode(SERVING)
+    told = evidence.verify(evidence.sign(SERVING, NONCE, KEY, issued_at=1.0, minor=2))
+    assert told.claims == CLAIMS
+
+
+@pytest.mark.parametrize("number", [b"", b"\0", b"\0\7", b"\1" * 21, 7, None])
+def test_what_is_no_serial_number_in_its_one_spelling_is_refused(number: object) -> None:
+    with pytest.raises(MalformedEvidence):
+        evidence.parse(_resigned(lambda payload: payload[-70001].update({10: number})))
+
+
 def test_steady_state_evidence_stays_below_two_kilobytes() -> None:
-    assert len(SIGNED) < 2048
+    assert len(evidence.sign(SERVING, NONCE, KEY, issued_at=1.0)) < 2048
 
 
 @pytest.mark.parametrize("position", [-1, -40, 100, 300])
@@ -110,7 +136,7 @@ def test_another_profile_is_refused() -> None:
         lambda payload: payload[8][1].update({-1: 2}),
         lambda payload: payload.update({-70001: []}),
         lambda payload: payload[-70001].pop(3),
-        lambda payload: payload[-70001].update({10: 1}),
+        lambda payload: payload[-70001].update({11: 1}),
         lambda payload: payload[-70001].update({2: "7"}),
         lambda payload: payload[-70001].update({2: True}),
         lambda payload: payload[-70001].update({1: b"short"}),

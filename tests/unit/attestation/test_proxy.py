@@ -86,5 +86,6 @@ def test_a_proxy_is_hashed_under_a_domain_of_its_own() -> None:
 
 
 def test_what_the_measurer_reads_of_a_proxy_arrives_as_it_was_sent() -> None:
-    for told in (Inspected(Method.FULL, 1.5, 2.5), Inspected(Method.FULL, 1.5, 2.5, ENVOY.process, 7, "9 /bin/gdb")):
+    seen = Inspected(Method.FULL, 1.5, 2.5, ENVOY.process, 7, "9 /bin/gdb")
+    for told in (seen, Inspected(Method.FULL, 1.5, 2.5, pid=7), Inspected(Method.FULL, 1.5, 2.5)):
         assert decode(encode(told)) == told

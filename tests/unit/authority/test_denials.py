@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,13 +14,19 @@ from attestation.results import Result
 from attestation.spiffe import SpiffeId
 from attestation.trust import Tier, TrustVector
 from authority import denials
-from authority.denials import NOBODY, SKEW_MS, Listing
-from authority.store.records import Accepted, Suspect, Suspects
+from authority.denials import NOBODY, SKEW_MS, Listing, Registered
+from authority.store.records import Accepted, Claim, Suspect, Suspects
 from wire.messages import MOST_ADDRESSES, MOST_DENIED, MOST_DENIED_ADDRESSES, MOST_DENIED_LEAVES
 
 NOW, LAST = 1_000_000, 9_000_000
 WEB = SpiffeId("town.example", "/web")
 LIVE, OVER, FOREIGN = NOW + 60_000, NOW - SKEW_MS, LAST + 1
+REGISTERED = {
+    "web": Registered(str(WEB), enforced=True),
+    "api": Registered("spiffe://town.example/api", enforced=True),
+    "lab": Registered("spiffe://town.example/lab", enforced=False),
+    "web-lab": Registered(str(WEB), enforced=False),
+}
 
 
 def numbered(number: int) -> InstanceId:
@@ -42,8 +49,12 @@ def suspect(number: int, *rounds: Accepted, addresses: tuple[str, ...] = ()) -> 
     return Suspect(numbered(number), f"c-{number}", NOW - number, rounds, addresses)
 
 
-def listed(*found: Suspect, claimed: frozenset[str] = frozenset(), now_ms: int = NOW) -> tuple[Listing, ...]:
-    return denials.listed(Suspects(found, claimed, 0), now_ms=now_ms, last_ms=LAST)
+def claim(address: str, registration: str = "api", *, by: int = 99) -> Claim:
+    return Claim(address, numbered(by), registration)
+
+
+def listed(*found: Suspect, claims: tuple[Claim, ...] = (), now_ms: int = NOW) -> tuple[Listing, ...]:
+    return denials.listed(Suspects(found, claims, 0), REGISTERED, now_ms=now_ms, last_ms=LAST)
 
 
 def serials(listing: Listing) -> list[int]:
@@ -92,7 +103,7 @@ def test_another_cause_address_or_instance_makes_another_list() -> None:
     others = [
         listed(replace(one, cause="c-2")),
         listed(replace(one, addresses=("192.0.2.1:2",))),
-        listed(one, claimed=frozenset(one.addresses)),
+        listed(one, claims=(claim(*one.addresses),)),
         listed(one, suspect(2, counted(8))),
         listed(suspect(2, counted(7), addresses=one.addresses)),
         listed(),
@@ -104,11 +115,28 @@ def test_the_identity_is_the_one_in_the_certificates() -> None:
     assert listed(suspect(1, counted(7)))[0].spiffe_id == str(WEB)
 
 
-def test_an_address_that_a_live_instance_claims_is_left_out_and_the_others_are_not() -> None:
-    (one,) = listed(
-        suspect(1, counted(7), addresses=("192.0.2.1:1", "192.0.2.2:1")), claimed=frozenset({"192.0.2.2:1"})
-    )
-    assert one.addresses == ("192.0.2.1:1",)
+def test_an_address_that_a_live_instance_claims_is_left_out_with_the_claim_and_the_others_are_not() -> None:
+    theirs = claim("192.0.2.2:1")
+    (one,) = listed(suspect(1, counted(7), addresses=("192.0.2.1:1", "192.0.2.2:1")), claims=(theirs,))
+    assert (one.addresses, one.spared) == (("192.0.2.1:1",), (theirs,))
+
+
+@pytest.mark.parametrize(
+    ("registration", "counts"), [("web", True), ("api", True), ("web-lab", True), ("lab", False), ("deleted", False)]
+)
+def test_a_claim_under_policy_that_does_not_enforce_spares_only_who_has_the_same_identity(
+    registration: str, counts: bool
+) -> None:
+    address = "192.0.2.1:1"
+    (one,) = listed(suspect(1, counted(7), addresses=(address,)), claims=(claim(address, registration),))
+    assert one.addresses == (() if counts else (address,))
+
+
+def test_of_several_claims_to_an_address_one_that_counts_is_enough() -> None:
+    address = "192.0.2.1:1"
+    claims = claim(address, "lab", by=97), claim(address, "api", by=98), claim(address, "web", by=99)
+    (one,) = listed(suspect(1, counted(7), addresses=(address,)), claims=claims)
+    assert (one.addresses, one.spared) == ((), claims[1:2])
 
 
 def test_a_list_has_its_bounds_and_within_them_nobodys_many_leave_no_room_for_anothers_one() -> None:

@@ -24,7 +24,7 @@ from authority.issuer.issuer import Issuer
 from authority.store.enrolments import Application
 from authority.store.records import Accepted, Candidate
 from authority.store.store import Store
-from tests.unit.authority.test_denials import numbered
+from tests.unit.authority.test_denials import REGISTERED, numbered
 from wire.messages import MOST_ADDRESSES, MOST_DENIED, Cause, Denials
 
 NOW_MS = 1_800_000_000_000
@@ -46,6 +46,11 @@ class Lines:
         async with asyncio.timeout(20):
             return await self._said.get()
 
+    @property
+    def silent(self) -> bool:
+        """Nothing was said that was not read."""
+        return self._said.empty()
+
 
 class House:
     """A store, a CA and the list, at a time that a test sets."""
@@ -65,7 +70,7 @@ class House:
         self.denying = Denying(
             self.store,
             self.issuer,
-            lambda: ("web", "api"),
+            lambda: REGISTERED,
             self.told.put_nowait,
             lambda: self.now_ms / 1000,
             self.lines,
@@ -311,9 +316,11 @@ CLAIMS: dict[str, tuple[str, Callable[[House], Awaitable[object]], bool]] = {
     "its lease is over": ("api", _is_late, False),
     "it said goodbye": ("api", _said_goodbye, False),
     "it is quarantined": ("api", _is_quarantined, False),
-    "nothing is enforced and it is not affirmed": ("lab", lambda home: home.round(2, affirms=False), True),
-    "nothing is enforced and it is late": ("lab", _is_late, False),
-    "nothing is enforced and it is quarantined": ("lab", _is_quarantined, False),
+    "nothing is enforced and it is another identity's": ("lab", lambda home: home.round(2), False),
+    "nothing is enforced and it is the same identity's": ("web-lab", lambda home: home.round(2, affirms=False), True),
+    "nothing is enforced and it is late": ("web-lab", _is_late, False),
+    "nothing is enforced and it is quarantined": ("web-lab", _is_quarantined, False),
+    "its registration is deleted": ("deleted", lambda home: home.round(2), False),
 }
 
 
@@ -333,6 +340,53 @@ def test_another_ones_claim_to_an_address_counts_while_it_is_live(
             denied = (await home.next()).denied
             (one,) = (each for each in denied if each.instance == numbered(1))
             assert one.addresses == (() if counts else (HERE,))
+
+    asyncio.run(story())
+
+
+def test_to_delete_its_registration_takes_nobody_off_the_list(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with house(tmp_path) as home:
+            await home.enrol(1, "deleted")
+            await home.round(1)
+            await home.quarantine(1)
+            assert [each.instance for each in (await home.next()).denied] == [numbered(1)]
+
+    asyncio.run(story())
+
+
+def test_whoever_is_enforced_nowhere_is_on_no_list(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with house(tmp_path) as home:
+            for number, registration in ((1, "lab"), (2, "web")):
+                await home.enrol(number, registration)
+                await home.round(number)
+                await home.quarantine(number)
+            assert [each.instance for each in (await home.next()).denied] == [numbered(2)]
+
+    asyncio.run(story())
+
+
+def test_a_claim_that_spares_a_denied_one_is_told_to_the_operator_once_with_both_names(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with house(tmp_path) as home:
+            for number in (1, 2, 3):
+                await home.enrol(number)
+                await home.round(number)
+            await home.store.listens(numbered(1), {HERE})
+            await home.store.listens(numbered(2), {HERE, THERE})
+            await home.quarantine(1)
+            assert (await home.next()).denied[0].addresses == ()
+            said = await home.lines.next()
+            assert said.pop("mend")
+            spared = {"instance": str(numbered(1)), "claimant": str(numbered(2)), "address": HERE}
+            assert said == {"event": "address-spared", **spared}
+            # Another list tells only what is new on it.
+            await home.store.listens(numbered(1), {THERE})
+            await home.quarantine(3)
+            assert len((await home.next()).denied) == 2
+            assert (await home.lines.next())["address"] == THERE
+            assert home.lines.silent
 
     asyncio.run(story())
 

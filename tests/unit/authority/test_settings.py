@@ -133,9 +133,11 @@ def ruling(digest: str = "a" * 64) -> Ruling:
     return Ruling("web", SpiffeId("example.org", "/web"), governing, digest, "")
 
 
-def claims(*, digest: str = "b" * 64, age_ms: int = 5, full_age_ms: int = 5, sequence: int = 1) -> Claims:
+def claims(
+    *, digest: str = "b" * 64, age_ms: int = 5, full_age_ms: int = 5, sequence: int = 1, served: int | None = None
+) -> Claims:
     layer = LayerClaim(Layer.FILES, digest, Method.FULL, age_ms, full_age_ms, 1)
-    return Claims(InstanceId("i-" + "0" * 32), sequence, 0, 1, 0, b"", "", (layer,), Coverage())
+    return Claims(InstanceId("i-" + "0" * 32), sequence, 0, 1, 0, b"", "", (layer,), Coverage(), served)
 
 
 def test_an_appraisal_is_reused_while_nothing_it_depends_on_changes() -> None:
@@ -143,6 +145,15 @@ def test_an_appraisal_is_reused_while_nothing_it_depends_on_changes() -> None:
     assert appraisal_key(claims(sequence=2, age_ms=40_000, full_age_ms=50_000), ruling()) == known
     assert appraisal_key(claims(digest="c" * 64), ruling()) != known
     assert appraisal_key(claims(), ruling("d" * 64)) != known
+
+
+def test_an_appraisal_is_reused_whichever_of_its_certificates_an_instance_serves_and_for_no_other() -> None:
+    known = appraisal_key(claims(), ruling())
+    assert appraisal_key(claims(served=7), ruling(), {7}) == known
+    assert appraisal_key(claims(served=8), ruling(), {8}) == known
+    foreign = appraisal_key(claims(served=8), ruling())
+    assert foreign != known
+    assert appraisal_key(claims(served=9), ruling()) != foreign
 
 
 def test_an_appraisal_is_made_anew_when_an_age_passes_its_bound() -> None:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 from sqlalchemy import Connection, insert, select
 
 from attestation.instance import InstanceId
@@ -21,7 +33,8 @@ from authority.store.store import Store
 from authority.store.writer import Writer
 from wire.messages import Cause
 
-INSTANCE = InstanceId("i-" + "0" * 32)
+Given = TypeVar("Given")
+INSTANCE, OTHER = InstanceId("i-" + "0" * 32), InstanceId("i-" + "1" * 32)
 KEYS = ("a" * 64, "b" * 64)
 
 
@@ -79,7 +92,7 @@ class Rounds(RuleBasedStateMachine):
         self.run(self.store.add_token("t", "web", expires_ms=10, now_ms=1))
         self.run(self.store.enrol(application(KEYS[0], "", "ticket 0"), {"web": 1}, 1))
 
-    def run(self, work):  # type: ignore[no-untyped-def]
+    def run(self, work: Awaitable[Given]) -> Given:
         return self.loop.run_until_complete(work)
 
     def send(self, sent: Candidate) -> None:
@@ -183,7 +196,7 @@ class Rounds(RuleBasedStateMachine):
 
     @precondition(lambda self: bool(self.model.answered))
     @rule(target=sequences)
-    def old_rounds_are_forgotten_but_not_the_last(self):  # type: ignore[no-untyped-def]
+    def old_rounds_are_forgotten_but_not_the_last(self) -> MultipleResults[int]:
         self.run(self.store.forget_rounds(1_000_000, over_ms=1_000_000))
         assert self.model.answered is not None
         self.model.answered = {at: kept for at, kept in self.model.answered.items() if at >= self.model.last}
@@ -195,6 +208,14 @@ class Rounds(RuleBasedStateMachine):
         serials = [accepted.serial for _, accepted in self.model.answered.values()]
         assert len(set(serials)) == len(serials)
 
+    @invariant()
+    def a_serial_is_known_as_long_as_its_round_and_no_other_ever_is(self) -> None:
+        assert self.model.answered is not None
+        for _, accepted in self.model.answered.values():
+            assert self.run(self.store.issued(INSTANCE, accepted.serial))
+            assert not self.run(self.store.issued(OTHER, accepted.serial))
+            assert not self.run(self.store.issued(INSTANCE, accepted.serial ^ 1))
+
     def teardown(self) -> None:
         self.store.close()
         self.loop.close()
@@ -204,6 +225,24 @@ TestRounds = Rounds.TestCase
 TestRounds.settings = settings(
     max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+def test_the_certificate_that_was_served_last_is_known_when_its_round_is_forgotten(tmp_path: Path) -> None:
+    async def story() -> None:
+        store = Store(tmp_path / "store.sqlite")
+        store.open()
+        await store.add_token("t", "web", expires_ms=10, now_ms=1)
+        await store.enrol(application(KEYS[0], "", "ticket"), {"web": 1}, 1)
+        first = await store.accept_round(candidate(1, "1"), 5)
+        second = await store.accept_round(candidate(2, "2"), 5)
+        assert isinstance(first, Accepted) and isinstance(second, Accepted)
+        await store.accept_round(replace(candidate(3, "3"), served=first.serial), 5)
+        await store.forget_rounds(1_000_000, over_ms=1_000_000)
+        assert await store.issued(INSTANCE, first.serial)
+        assert not await store.issued(INSTANCE, second.serial)
+        store.close()
+
+    asyncio.run(story())
 
 
 def opened(path: Path) -> Writer:
@@ -220,7 +259,7 @@ def _epoch(db: Connection, number: int) -> int:
 def test_what_arrives_together_shares_a_commit(tmp_path: Path) -> None:
     async def story() -> None:
         writer = opened(tmp_path)
-        found = await asyncio.gather(*(writer.run(lambda db, n=n: _epoch(db, n)) for n in range(200)))  # type: ignore[misc]
+        found = await asyncio.gather(*(writer.run(partial(_epoch, number=n)) for n in range(200)))
         assert found == list(range(200))
         assert writer.commits < 50
         writer.close()
@@ -235,11 +274,9 @@ def test_work_that_fails_takes_nothing_else_with_it(tmp_path: Path) -> None:
 
     async def story() -> None:
         writer = opened(tmp_path)
-        work = [lambda db, n=n: _epoch(db, n) for n in range(20)]
-        given = await asyncio.gather(
-            *(writer.run(each) for each in (*work[:10], broken, *work[10:])),  # type: ignore[arg-type]
-            return_exceptions=True,
-        )
+        work: list[Callable[[Connection], int]] = [partial(_epoch, number=n) for n in range(20)]
+        work.insert(10, broken)
+        given = await asyncio.gather(*map(writer.run, work), return_exceptions=True)
         assert sum(isinstance(each, LookupError) for each in given) == 1
         kept = await writer.run(lambda db: db.execute(select(epochs.c.epoch)).scalars().all())
         assert sorted(kept) == list(range(20))
@@ -256,7 +293,7 @@ def test_what_was_handed_in_before_the_end_is_done(tmp_path: Path) -> None:
     async def story() -> None:
         writer = opened(tmp_path)
         async with asyncio.TaskGroup() as tasks:
-            waiting = [tasks.create_task(writer.run(lambda db, n=n: _epoch(db, n))) for n in range(50)]  # type: ignore[misc]
+            waiting = [tasks.create_task(writer.run(partial(_epoch, number=n))) for n in range(50)]
             await asyncio.sleep(0)
             await asyncio.to_thread(writer.close)
         assert [task.result() for task in waiting] == list(range(50))

@@ -11,9 +11,9 @@ import pytest
 from attestation.coverage import Cutting, Grade, Isolation
 from attestation.facts import FileChange, ProcessAspect
 from attestation.layers import Layer
+from attestation.manifest import DIRECTORY, FILE, HEAD
 from measurer.coverage import coverage
 from measurer.files.collector import fact_of
-from measurer.files.manifest import DIRECTORY, FILE, HEAD
 from measurer.files.patterns import Volatile
 from measurer.files.scan import Change
 from measurer.processes.binaries import interpreter_of

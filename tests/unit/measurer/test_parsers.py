@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from attestation import cgroups
 from attestation.errors import InvalidInput
-from measurer import kernel, sockets
-from measurer.files import fanotify, inotify
+from measurer import fanotify, kernel, netlink, sockdiag
+from measurer.files import fanotify as folders
+from measurer.files import inotify
 from measurer.processes import connector, openexec
 from measurer.processes.proc import parse_stat, parse_status
 
@@ -94,7 +95,7 @@ def test_every_fanotify_event_of_a_buffer_is_read(events: list[tuple[int, int, b
         (mask, pid, fsid + struct.pack("=Ii", len(handle), 1) + handle, name)
         for mask, pid, fsid, handle, name in events
     ]
-    assert list(fanotify.parse(buffer)) == wanted
+    assert list(folders.parse(buffer)) == wanted
 
 
 @given(st.lists(st.tuples(st.integers(-1, 1 << 20), st.integers(0, 1 << 31), names), max_size=8))
@@ -111,14 +112,14 @@ def test_every_netlink_message_of_a_buffer_is_read(wanted: list[tuple[int, bytes
     buffer = b"".join(
         struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body + b"\0" * (-len(body) % 4) for kind, body in wanted
     )
-    assert list(sockets.messages(buffer)) == wanted
+    assert list(netlink.messages(buffer)) == wanted
 
 
 @given(st.binary(max_size=400))
 def test_no_bytes_break_a_parser(buffer: bytes) -> None:
-    for parse in (fanotify.parse, inotify.parse, openexec.parse, sockets.messages, connector.parse):
+    for parse in (folders.parse, inotify.parse, fanotify.events, netlink.messages, connector.parse):
         list(parse(buffer))
-    sockets.parse(buffer)
+    sockdiag.parse(buffer)
     openexec.mount_points(buffer)
 
 
@@ -146,10 +147,10 @@ def test_a_datagram_of_another_connector_is_no_process_event() -> None:
 def test_a_socket_is_read_from_its_diagnosis() -> None:
     identity = (443).to_bytes(2, "big") + bytes(38) + b"cookie!!"
     body = struct.pack("=BBBB48sIIIII", 2, 1, 0, 0, identity, 0, 0, 0, 0, 77)
-    found = sockets.parse(body)
+    found = sockdiag.parse(body)
     assert found is not None
     assert (found.family, found.state, found.port, found.cookie, found.inode) == (2, 1, b"\x01\xbb", b"cookie!!", 77)
-    assert sockets.parse(body[:-1]) is None
+    assert sockdiag.parse(body[:-1]) is None
 
 
 def test_programs_can_lie_on_every_mount_but_those_of_the_kernel_and_noexec() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
@@ -292,7 +293,7 @@ def _valued(node: Node, names: Mapping[str, Any]) -> Any:
         case syntax.Binary(_, operator, left, right):
             return _binary(operator, _valued(left, names), _valued(right, names))
         case syntax.Chain(_, operator, operands):
-            return _joined_values([lambda each=each: _valued(each, names) for each in operands], operator == "||")
+            return _joined_values([partial(_valued, each, names) for each in operands], operator == "||")
         case syntax.Choice(_, condition, then, otherwise):
             return _valued(then if _valued(condition, names) else otherwise, names)
         case syntax.Elements(_, elements):
@@ -342,13 +343,13 @@ def _binary(operator: str, left: Any, right: Any) -> Any:
     return _whole(quotient) if operator == "/" else left - quotient * right
 
 
-def _joined_values(operands: list[Callable[[], Any]], decisive: bool) -> bool:
+def _joined_values(operands: Sequence[Callable[[], Any]], decisive: bool) -> bool:
     """One that decides is enough, whatever becomes of the others."""
     failed = False
     for each in operands:
         try:
             if each() is decisive:
-                return decisive
+                return bool(decisive)
         except Fails:
             failed = True
     if failed:
@@ -360,12 +361,12 @@ def _call(call: syntax.Call, names: Mapping[str, Any]) -> Any:
     if call.name == "has":
         (asked,) = call.arguments
         assert isinstance(asked, syntax.Member)
-        return asked.name in _valued(asked.of, names)
+        return bool(asked.name in _valued(asked.of, names))
     if call.of is not None and call.name in ("all", "exists", "exists_one"):
         variable, body = call.arguments
         assert isinstance(variable, syntax.Name)
         over = _valued(call.of, names)
-        asked_of = [lambda each=each: _valued(body, {**names, variable.name: each}) for each in over]
+        asked_of = [partial(_valued, body, {**names, variable.name: each}) for each in over]
         if call.name == "exists_one":
             return sum(map(bool, (each() for each in asked_of))) == 1
         return _joined_values(asked_of, call.name == "exists")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import yaml
@@ -32,6 +32,8 @@ from policies.model.references import ReferenceValues
 from tests.unit.policies.world import BAD, GOOD, MAIN, PYTHON, REFERENCES, claimed, coverage, entry, governing, process
 from tests.unit.policies.world import POLICY as HARDENED
 
+Document = TypeVar("Document", AttestationPolicy, ReferenceValues)
+
 
 def added(what: dict[str, Any], to: dict[str, Any]) -> dict[str, Any]:
     """Maps are added to, everything else replaces what stands there."""
@@ -52,12 +54,13 @@ def applied(
     for value, _ in dialect.parse(allow, "allow"):
         assert value["metadata"]["name"] == now[value["kind"]]["metadata"]["name"]
         now[value["kind"]] = added(value, now[value["kind"]])
-    found = {}
-    for kind, model in (("AttestationPolicy", AttestationPolicy), ("ReferenceValues", ReferenceValues)):
-        text = yaml.safe_dump(now[kind])
-        ((value, node),) = dialect.parse(text, kind)
-        found[kind] = dialect.validate(value, node, model, kind)
-    return found["AttestationPolicy"], found["ReferenceValues"]
+    return read(now, AttestationPolicy), read(now, ReferenceValues)
+
+
+def read(documents: dict[str, Any], model: type[Document]) -> Document:
+    kind = model.__name__
+    ((value, node),) = dialect.parse(yaml.safe_dump(documents[kind]), kind)
+    return dialect.validate(value, node, model, kind)
 
 
 names = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=24)

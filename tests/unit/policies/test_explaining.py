@@ -14,6 +14,7 @@ from attestation.errors import InvalidConfiguration
 from policies.model.explaining import Value, explained
 from policies.model.fields import written
 from policies.model.governing import Governing
+from policies.model.inheritance import effective
 from policies.model.load import load
 from policies.model.merge import Applying, Rank, joined, merge, stated
 from policies.model.metadata import Metadata
@@ -96,7 +97,9 @@ def test_those_named_behind_a_value_bring_it_about_without_the_others(writings: 
     except InvalidConfiguration:
         return
     by_name = {each.policy.metadata.name: stated(each.policy.spec) for each in applying}
-    answer = explained(Governing(_REGISTRATION, merged.policy, REFERENCES, (), merged.applying, merged.conflicts))
+    answer = explained(
+        Governing(_REGISTRATION, merged.policy, effective(REFERENCES), (), merged.applying, merged.conflicts)
+    )
     for value in answer.values:
         behind = [by_name[each.policy] for each in value.by]
         if behind:

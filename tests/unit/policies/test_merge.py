@@ -24,14 +24,20 @@ KEYS = [
     "MCowBQYDK2VwAyEA/FHNjmIYoaONpH7QAjDwWAgW7RO6MwOsXeuRFUiQgCU=",
 ]
 """Of RFC 8032's first three test vectors."""
-OPERATORS = st.fixed_dictionaries({"name": st.sampled_from(["ada", "bob"]), "key": st.sampled_from(KEYS)})
+OPERATORS: st.SearchStrategy[dict[str, str]] = st.fixed_dictionaries(
+    {"name": st.sampled_from(["ada", "bob"]), "key": st.sampled_from(KEYS)}
+)
+
+
+def _key(operator: Any) -> Any:
+    return operator["key"]
 
 
 def durations(*choices: str) -> st.SearchStrategy[str]:
     return st.sampled_from(choices)
 
 
-SPECS = st.fixed_dictionaries(
+SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
         "mode": st.sampled_from(["observe", "audit", "enforce"]),
@@ -77,7 +83,7 @@ SPECS = st.fixed_dictionaries(
         "breakGlass": st.fixed_dictionaries(
             {},
             optional={
-                "operators": st.lists(OPERATORS, max_size=3, unique_by=lambda each: each["key"]),
+                "operators": st.lists(OPERATORS, max_size=3, unique_by=_key),
                 "longest": durations("10m", "1h"),
             },
         ),

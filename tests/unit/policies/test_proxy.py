@@ -34,6 +34,8 @@ ENVOY = Proxy(
     ("rbac-inbound-http",),
     resumption_off=Known.YES,
 )
+ISSUED = (71, 72)
+"""Serial numbers of the certificates that the instance was given."""
 EVERYTHING = {"requireDrainNow": True, "requireDenyFilters": True, "requireResumptionOff": True}
 KNOWN = REFERENCES.model_copy(update={"spec": REFERENCES.spec.model_copy(update={"proxies": {"1.40.0": (BUILD,)}})})
 
@@ -55,14 +57,15 @@ def judged(
     *,
     packed: bytes | None = None,
     age_ms: int = 10,
+    served: int | None = None,
 ) -> Verdict:
     claims, bodies = claimed()
     packed = body.pack(seated) if packed is None else packed
     claim = LayerClaim(Layer.PROXY, body.digest(packed), Method.FULL, age_ms, age_ms, 1)
     watching = CollectorCoverage("proxy", Layer.PROXY, Mechanism.POLL, 1000.0, running=True)
     covered = replace(coverage(), collectors=(*coverage().collectors, watching))
-    claims = replace(claims, layers=(*claims.layers, claim), coverage=covered)
-    return appraise(claims, bodies | {claim.digest: packed}, governing(policy, references))
+    claims = replace(claims, layers=(*claims.layers, claim), coverage=covered, served=served)
+    return appraise(claims, bodies | {claim.digest: packed}, governing(policy, references), issued=ISSUED)
 
 
 def seen(seated: Proxy) -> ProxyFact:
@@ -132,6 +135,22 @@ def test_a_layer_that_policy_leaves_off_is_not_judged(what: str) -> None:
     off = ruled("off")
     assert judged(WRONG[what], off).tier is Tier.AFFIRMING
     assert violates(seen(WRONG[what]), off, KNOWN) is None
+
+
+@pytest.mark.parametrize("served", [None, *ISSUED])
+def test_an_envoy_may_serve_what_was_issued_to_its_instance_or_nothing(served: int | None) -> None:
+    assert judged(ENVOY, served=served).tier is Tier.AFFIRMING
+
+
+@pytest.mark.parametrize("seated", [ENVOY, None])
+def test_an_envoy_that_serves_a_certificate_of_somebody_elses_is_contraindicated_and_is_no_tamper(
+    seated: Proxy | None,
+) -> None:
+    verdict = judged(seated, served=0xBAD)
+    assert (verdict.tier, verdict.tamper) == (Tier.CONTRAINDICATED, False)
+    assert [reason.kind for reason in verdict.reasons][:1] == ["proxy-certificate"]
+    assert "bad" in verdict.reasons[0].text
+    assert judged(seated, ruled("off"), served=0xBAD).tier is Tier.AFFIRMING
 
 
 def test_of_two_things_that_are_wrong_the_sidecar_tells_the_graver() -> None:

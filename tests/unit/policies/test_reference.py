@@ -91,7 +91,14 @@ def test_a_schema_is_structural_every_place_with_its_type_and_nothing_by_referen
 
 def faults(value: Any, made: Mapping[str, Any], at: str = "") -> Iterator[str]:
     """Where a value is not as such a schema says: as much of JSON Schema as ours use."""
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "number": (int, float),
+        "boolean": bool,
+    }
     if not isinstance(value, kinds[made["type"]]):
         yield f"{at}: {value!r} is no {made['type']}"
     elif value not in made.get("enum", [value]):

@@ -14,7 +14,7 @@ import pytest
 from proofbeat.bench.cut import service
 from proofbeat.bench.cut.holder import DROP, Kind, Order
 from proofbeat.bench.cut.run import Case, Sample, last_connection_ended, report
-from proofbeat.demo.load import now
+from proofbeat.ephemeral.clock import now
 
 COUNT = 20
 ADDRESS = "127.0.0.1"

@@ -1,20 +1,28 @@
-"""What `proofbeat up` decides before anything runs: what to measure, what was learned, where a program listens."""
+"""What `proofbeat up` decides: what is measured and learned, where a program listens, and whether a call passed."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from attestation.errors import InvalidInput
+from authority import config as authority_config
 from policies.model.references import FileReference, ReferenceSpec
 from proofbeat.up.layout import Layout
 from proofbeat.up.learning import learned
-from proofbeat.up.listening import Port, listening
-from proofbeat.up.mesh import Program
-from proofbeat.up.run import Story, Wishes
-from proofbeat.up.scope import folders
+from proofbeat.up.listening import Port, listening, listening_locally
+from proofbeat.up.program import Program
+from proofbeat.up.scope import folders, named
+from proofbeat.up.story import Story, Telling
+from proofbeat.up.trying import call
+from proofbeat.up.wishes import Wishes
+from sidecar import config as sidecar_config
+from telemetry.settings import TelemetrySettings
+from xds.resources.service import Application
 
 HOME, CWD = Path("/home/ada"), Path("/home/ada/shop")
 FILES = frozenset(
@@ -23,6 +31,7 @@ FILES = frozenset(
         Path("/home/ada/shop/shop.ini"),
         Path("/usr/bin/python3"),
         Path("/home/ada/.pyenv/python"),
+        Path("/opt/shop/main.py"),
     }
 )
 FOLDERS = frozenset({Path("/home/ada/shop"), Path("/home/ada/shop/app"), Path("/home/ada/static"), HOME, Path("/")})
@@ -43,14 +52,38 @@ def test_a_folder_that_the_command_names_is_measured_and_one_within_another_is_n
     assert chosen("serve", "../static", "app/main.py", "shop.ini") == ("/home/ada/shop", "/home/ada/static")
 
 
+def test_a_script_below_opt_is_measured_there_for_that_is_where_programs_of_ones_own_are_put() -> None:
+    assert chosen("/usr/bin/python3", "/opt/shop/main.py") == ("/opt/shop",)
+
+
+def test_an_argument_that_is_longer_than_any_name_names_no_file() -> None:
+    program = folders(("python3", "-c", "pass;" * 1000), CWD, HOME, Path.is_file, Path.is_dir)
+    assert program == ("/home/ada/shop",)
+
+
 def test_a_command_that_names_nothing_is_measured_where_it_is_started() -> None:
     assert chosen("python3", "-m", "http.server") == ("/home/ada/shop",)
 
 
-@pytest.mark.parametrize("cwd", [HOME, Path("/"), Path("/tmp"), Path("/etc")])
+@pytest.mark.parametrize("cwd", [HOME, Path("/"), Path("/tmp"), Path("/etc"), Path("/opt")])
 def test_a_folder_that_others_write_to_as_well_is_refused_with_the_option_that_names_a_better_one(cwd: Path) -> None:
     with pytest.raises(InvalidInput, match="--include"):
         chosen("python3", "-m", "http.server", cwd=cwd)
+
+
+def test_what_is_named_is_measured_without_links_and_once(tmp_path: Path) -> None:
+    (tmp_path / "app" / "code").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("app")
+    found = named([tmp_path / "link", tmp_path / "app" / "code", tmp_path / "link" / ".." / "app"], HOME)
+    assert found == (str(tmp_path / "app"),)
+
+
+@pytest.mark.parametrize("target", [None, "circle"])
+def test_what_is_named_and_not_there_is_refused_by_its_name(tmp_path: Path, target: str | None) -> None:
+    if target:
+        (tmp_path / "circle").symlink_to(target)
+    with pytest.raises(InvalidInput, match="circle"):
+        named([tmp_path / "circle"], HOME)
 
 
 def _spec(files: dict[str, str], executables: dict[str, tuple[str, ...]] | None = None) -> ReferenceSpec:
@@ -94,13 +127,104 @@ def test_every_address_of_the_second_family_is_written_as_a_configuration_takes_
     assert [str(port) for port in found] == ["[::1]:80", "[::1]:81", "127.0.0.1:82"]
 
 
+def test_a_local_socket_that_accepts_is_named_and_one_that_is_connected_is_not() -> None:
+    table = (
+        "Num       RefCount Protocol Flags    Type St Inode Path\n"
+        "0000000000000000: 00000002 00000000 00010000 0001 01 71 /run/app.sock\n"
+        "0000000000000000: 00000003 00000000 00000000 0001 03 72 /run/app.sock\n"
+        "0000000000000000: 00000002 00000000 00010000 0001 01 73 @abstract name\n"
+        "0000000000000000: 00000002 00000000 00010000 0001 01 99 /run/other.sock\n"
+    )
+    assert listening_locally(table, {"71", "72", "73"}) == ["/run/app.sock", "@abstract name"]
+
+
+REFUSED, SERVED = False, True
+PASSED_ON = b"x-envoy-upstream-service-time: 1\r\n"
+PROBLEM = b"content-type: application/problem+json\r\n"
+OUR_DENIAL = b'{"status":403,"detail":"rbac_access_denied_matched_policy[file-modified:c-1]"}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (b"HTTP/1.1 200 OK\r\n" + PASSED_ON + b"\r\nhello", SERVED),
+        (b"HTTP/1.1 503 Service Unavailable\r\n" + PASSED_ON + b"\r\nnot today", SERVED),
+        (b"HTTP/1.1 403 Forbidden\r\n" + PASSED_ON + b"\r\n", SERVED),
+        (b"HTTP/1.1 403 Forbidden\r\n" + PASSED_ON + PROBLEM + b'\r\n{"detail":"members only"}', SERVED),
+        (b"HTTP/1.1 500 Oops\r\n" + PASSED_ON + PROBLEM + b"\r\n" + OUR_DENIAL, SERVED),
+        (b"HTTP/1.1 403 Forbidden\r\n" + PASSED_ON + PROBLEM + b"\r\n" + OUR_DENIAL, REFUSED),
+        (b"HTTP/1.1 403 Forbidden\r\n" + PROBLEM + b"\r\n" + OUR_DENIAL, REFUSED),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\nupstream connect error", REFUSED),
+        (b"", REFUSED),
+        (b"HTTP/1.1 200 OK\r\n", REFUSED),
+    ],
+)
+def test_a_call_was_refused_where_envoy_says_so_and_not_where_the_service_does(
+    tmp_path: Path, answer: bytes, verdict: bool
+) -> None:
+    async def answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    assert called(tmp_path, "http", answering) is verdict
+
+
+@pytest.mark.parametrize(("first", "verdict"), [(b"220 ready\r\n", SERVED), (None, SERVED), (b"", REFUSED)])
+def test_a_connection_got_through_where_it_stays_open_or_brings_a_word(
+    tmp_path: Path, first: bytes | None, verdict: bool
+) -> None:
+    async def greeting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if first is None:
+            await reader.read()
+        else:
+            writer.write(first)
+        writer.close()
+
+    assert called(tmp_path, "tcp", greeting) is verdict
+
+
+def called(
+    folder: Path,
+    protocol: Application,
+    service: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> bool:
+    """One call of what stands where Envoy would."""
+
+    async def scenario() -> bool:
+        async with await asyncio.start_server(service, "127.0.0.1") as server:
+            host, port = server.sockets[0].getsockname()
+            return await call(Layout.make(folder, protocol, f"{host}:{port}"))
+
+    return asyncio.run(scenario())
+
+
+def test_nobody_is_called_where_nobody_listens(tmp_path: Path) -> None:
+    assert asyncio.run(call(Layout.make(tmp_path, "http", "127.0.0.1:1"))) is REFUSED
+
+
+def test_what_is_written_for_a_run_is_what_its_programs_read(tmp_path: Path) -> None:
+    layout = Layout.make(tmp_path, "tcp", "127.0.0.1:7000")
+    layout.write_authority(3600.0, TelemetrySettings())
+    layout.write_settings(42, "a token", Port(8080, "::1"))
+    authority = authority_config.load(layout.authority_config)
+    sidecar = sidecar_config.load(layout.workload.config)
+    assert authority.trust_domain == sidecar.trust_domain == layout.trust_domain
+    assert sidecar.authority.url == f"https://{authority.listen}"
+    assert sidecar.authority.bundle.parent == authority.ca.folder
+    assert sidecar.enrolment.join_token_file.read_text() == "a token"
+    assert sidecar.workload.pid == 42
+    assert sidecar.delivery.service is not None
+    (inbound,), (upstream,) = sidecar.delivery.service.inbound, sidecar.delivery.service.upstreams
+    assert (inbound.app, upstream.listen, inbound.protocol) == ("[::1]:8080", "127.0.0.1:7000", "tcp")
+    assert (upstream.peers, inbound.callers) == ((inbound.listen,), upstream.identities)
+
+
 @pytest.mark.parametrize("opened_first", [True, False])
 def test_a_story_that_is_over_waits_for_no_call_to_be_served(tmp_path: Path, opened_first: bool) -> None:
     async def scenario() -> None:
-        layout = Layout.make(tmp_path, "http", "127.0.0.1:1")  # where nobody listens
-        wishes = Wishes(Program(["x"], tmp_path, 1.0, None), (), (), 1.0, None, "http", attempt=False, as_json=True)
         async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-            story = Story(wishes, layout, ("/app",), tasks)
+            story, _ = told(tmp_path, tasks)
             for turn in (opened_first, not opened_first):
                 if turn:
                     story.heard({"event": "opened"})
@@ -108,3 +232,30 @@ def test_a_story_that_is_over_waits_for_no_call_to_be_served(tmp_path: Path, ope
                     story.over()
 
     asyncio.run(scenario())
+
+
+def test_a_violation_of_a_file_is_told_once_with_what_mends_it_and_the_option_that_allows_it(tmp_path: Path) -> None:
+    async def scenario() -> str:
+        async with asyncio.TaskGroup() as tasks:
+            story, out = told(tmp_path, tasks)
+            line = {"event": "violation", "cause": "c-1", "text": "it is there", "mend": "Remove it."}
+            for kind, cause in (
+                ("file-unreferenced", "c-1"),
+                ("file-unreferenced", "c-1"),
+                ("execution-foreign", "c-2"),
+            ):
+                story.heard({**line, "kind": kind, "cause": cause, "subject": "/app/the log"})
+            return out.getvalue()
+
+    said = asyncio.run(scenario())
+    assert said.count("violation: it is there") == 2
+    assert said.count("to mend it: Remove it.") == 2
+    assert said.count("--volatile '/app/the log'") == 1
+
+
+def told(folder: Path, tasks: asyncio.TaskGroup) -> tuple[Story, StringIO]:
+    """A story of a service where nobody listens, and what is said of it."""
+    out = StringIO()
+    layout = Layout.make(folder, "http", "127.0.0.1:1")
+    wished = Wishes(Program(["x"], folder, 1.0, None))
+    return Story(wished, layout, ("/app",), None, Telling(out), tasks), out

@@ -8,6 +8,7 @@ import pytest
 
 from attestation.errors import InvalidConfiguration
 from sidecar.config import SidecarConfig, load
+from sidecar.peers import MOST_RANGES
 from xds.resources.transport import SecretNames
 
 TEXT = """\
@@ -97,10 +98,45 @@ def test_peers_reach_what_listens_at_one_address_or_what_is_named(tmp_path: Path
         reached(TEXT.replace("mode: sds,", "mode: sds, reachedAt: ['0.0.0.0:9443'],"))
 
 
+def among(*peers: str) -> str:
+    return TEXT.replace("mode: sds,", f"mode: sds, peers: {list(peers)},")
+
+
+def test_nothing_is_cut_of_somebody_elses_envoy_but_where_it_is_named(tmp_path: Path) -> None:
+    named = ("192.0.2.7:9443", "192.0.2.0/24:9443", "192.0.2.0/24", "[2001:db8::7]:9443", "2001:db8::/64")
+    assert read(tmp_path, TEXT).delivery.peers == ()
+    assert read(tmp_path, among(*named)).delivery.peers == named
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("192.0.2.7", "neither an address with its port nor a network"),
+        ("2001:db8::7:9443", "neither an address with its port nor a network"),
+        ("192.0.2.7:70000", "neither an address with its port nor a network"),
+        ("[fe80::1%eth0]:9443", "neither an address with its port nor a network"),
+        ("192.0.2.7/24", "host bits"),
+        ("db:9443", "does not appear to be"),
+        ("192.0.2.7:0", "neither"),
+        ("::ffff:192.0.2.0/120", "IPv4 addresses"),
+    ],
+)
+def test_what_names_no_peer_or_could_be_meant_otherwise_is_refused_where_it_stands(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    with pytest.raises(InvalidConfiguration) as refused:
+        read(tmp_path, among("192.0.2.8:9443", text))
+    assert why in refused.value.sentence
+    assert "sidecar.yaml:" in refused.value.sentence
+    assert "Written like 192.0.2.7:9443" in refused.value.sentence
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
         (delivered(SERVICE, "sds"), "mode xds"),
+        (among(*(f"192.0.2.7:{port}" for port in range(1, MOST_RANGES + 2))), "at most 64"),
+        (delivered(SERVICE).replace("mode: xds,", "mode: xds, peers: ['192.0.2.7:9443'],"), "those of the upstreams"),
         (TEXT.replace("mode: sds", "mode: xds"), "mode xds"),
         (delivered(SERVICE.replace("127.0.0.1:8080", "localhost:8080")), "an IP address and a port"),
         (delivered(SERVICE.replace("0.0.0.0:8443", "0.0.0.0:70000")), "an IP address and a port"),

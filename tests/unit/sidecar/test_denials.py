@@ -20,6 +20,7 @@ from sidecar import denials
 from sidecar.answers import Membership, believe_denials
 from sidecar.denials import Refusals
 from sidecar.freshness import Now
+from sidecar.peers import Peers
 from tests.unit.sidecar.listed import (
     ADDRESS,
     CAUSE,
@@ -65,12 +66,12 @@ def test_a_list_of_nobody_is_believed(ca: Ca) -> None:
 
 
 def _renamed(**changes: object) -> Callable[[Denials], Denials]:
-    return lambda good: replace(good, denied=(replace(good.denied[0], **changes),))  # type: ignore[arg-type]
+    return lambda good: replace(good, denied=(replace(good.denied[0], **changes),))  # type: ignore[arg-type] # by name
 
 
 def _held(**changes: object) -> Callable[[Denials], Denials]:
     def change(good: Denials) -> Denials:
-        held = replace(good.denied[0].leaves[0], **changes)  # type: ignore[arg-type]
+        held = replace(good.denied[0].leaves[0], **changes)  # type: ignore[arg-type] # by name
         return replace(good, denied=(replace(good.denied[0], leaves=(held,)),))
 
     return change
@@ -200,6 +201,20 @@ def test_an_address_is_taken_only_from_upstreams_that_would_take_the_instance_fo
     assert refusals.addresses(ours) == (ADDRESS, "[2001:db8::7]:9443")
 
 
-def test_where_envoys_upstreams_are_not_ours_nothing_stays_open_to_any_denied_address(ca: Ca) -> None:
-    refusals = Refusals.of(told(ca, denied(ADDRESS, "192.0.2.9:1")))
-    assert refusals.addresses(None) == (ADDRESS, "192.0.2.9:1")
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        ((), ()),
+        ((ADDRESS,), (ADDRESS,)),
+        (("192.0.2.0/29",), (ADDRESS,)),
+        (("192.0.2.0/24:5432",), ("192.0.2.9:5432",)),
+        (("192.0.2.0/24:9443", "2001:db8::/64"), (ADDRESS, "[2001:db8::7]:9443")),
+        (("[2001:db8::7]:9443",), ("[2001:db8::7]:9443",)),
+        (("[2001:db8::/64]:5432", "192.0.2.7:5432", "198.51.100.0/24"), ()),
+    ],
+)
+def test_where_envoys_upstreams_are_not_ours_a_denied_one_is_cut_only_where_its_operator_says_that_peers_are(
+    ca: Ca, named: tuple[str, ...], found: tuple[str, ...]
+) -> None:
+    refusals = Refusals.of(told(ca, denied(ADDRESS, "192.0.2.9:5432", "[2001:db8::7]:9443")))
+    assert refusals.among(Peers.of(named)) == found

@@ -205,15 +205,20 @@ def test_going_over_to_enforce_closes_what_audit_had_let_pass() -> None:
 TIMES = st.floats(0.0, 200.0, allow_nan=False)
 CLASSES = st.booleans()
 TIERS = st.sampled_from(list(Tier))
+
+
+def appraised(tier: Tier, generation: int, sequence: int, measured: float, end: float, given: bool) -> Appraised:
+    """given: a lease came with it."""
+    with_lease = affirmed(sequence, generation=generation, measured=measured, end=end, tier=tier)
+    return with_lease if given else replace(with_lease, lease=None)
+
+
 EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(lambda when, tamper: Violated(violation(when, tamper=tamper)), TIMES, CLASSES),
     st.builds(lambda when: Revoked(violation(when, tamper=True)), TIMES),
     st.builds(lambda when: MeasurerLost(violation(when)), TIMES),
     st.builds(
-        lambda tier, generation, sequence, measured, end, given: replace(
-            affirmed(sequence, generation=generation, measured=measured, end=end, tier=tier),
-            **({} if given else {"lease": None}),
-        ),
+        appraised,
         TIERS,
         st.integers(0, 6),
         st.integers(0, 30),

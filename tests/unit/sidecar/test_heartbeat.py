@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from sidecar.heartbeat import Heartbeat, Pulse, gap
+from tests.news import News
 
 
 def test_a_beat_that_comes_in_time_has_no_gap_before_it() -> None:
@@ -34,18 +35,15 @@ class Sidecar:
         self.deadman = deadman
         self.beats: list[float] = []
         self.wrong: list[str] = []
-        self.beaten = asyncio.Event()
+        self.news = News()
         self.heart = Heartbeat(lambda: self.deadman, self.beat, self.wrong.append, self.wrong.append)
 
     def beat(self, number: int) -> None:
         self.beats.append(self.deadman)
-        self.beaten.set()
+        self.news.tell()
 
     async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not true():
-                self.beaten.clear()
-                await self.beaten.wait()
+        await self.news.until(true, within=10.0)
 
 
 def test_a_shorter_dead_man_time_begins_with_a_beat_and_is_kept_from_there_on() -> None:

@@ -40,7 +40,7 @@ OURS = Closing("file-modified", first_sweep=7, quits=True)
 
 
 def climbed(*events: Event, begun: Closing = BEGUN) -> tuple[Closing, list[Command]]:
-    closing, commands = begun, []
+    closing, commands = begun, list[Command]()
     for event in events:
         outcome = climb(closing, event)
         closing = outcome.closing

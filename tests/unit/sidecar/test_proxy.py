@@ -25,6 +25,8 @@ SECRETS, LISTENERS = type_url(SECRET), type_url(LISTENER)
 ENVOY = ProxyProcess("a" * 64, Known.NO, Known.NO, Known.YES)
 OTHER = replace(ENVOY, executable="b" * 64)
 PATIENCE = 3.0
+NOBODY = 0
+"""The pid in a word about nobody: no Envoy is guarded."""
 
 
 class Told:
@@ -52,7 +54,7 @@ class Told:
         self.layer.seated(Peer(pid, 0, 0, -1, None, "/usr/bin/envoy", (pid,)))
 
     def inspect(self, process: ProxyProcess | None = ENVOY, pid: int = 7, tracer: str = "") -> bool:
-        return self.layer.inspected(Inspected(Method.FULL, self.now, self.now, process, pid if process else 0, tracer))
+        return self.layer.inspected(Inspected(Method.FULL, self.now, self.now, process, pid, tracer))
 
     def answer(
         self, url: str, *names: str, removed: tuple[str, ...] = (), accepted: bool = True, heartbeat: bool = False
@@ -74,7 +76,7 @@ def seated(delivered: Delivered = Delivered.SECRETS) -> Told:
 
 def test_nobody_in_the_seat_is_told_as_nobody_and_is_no_fact() -> None:
     told = Told()
-    told.inspect(None)
+    told.inspect(None, pid=NOBODY)
     assert told.observed == [(Observation(Layer.PROXY, proxy.digest(b"null"), Method.FULL, 100.0, 100.0, 0), None)]
     assert told.facts == []
 
@@ -84,10 +86,10 @@ def test_an_envoy_with_a_certificate_has_a_while_to_ask_for_filters_and_is_then_
     told.answer(SECRETS, "default")
     told.now += PATIENCE - 0.1
     told.layer.look()
-    assert told.latest.denial is Denial.PENDING
+    early = told.latest
     told.now += 0.2
     told.layer.look()
-    assert told.latest.denial is Denial.MISSING
+    assert (early.denial, told.latest.denial) == (Denial.PENDING, Denial.MISSING)
     assert told.facts[-1].proxy == told.latest
 
 
@@ -104,9 +106,9 @@ def test_a_filter_that_is_refused_is_missing_at_once_until_it_is_accepted() -> N
     told.answer(SECRETS, "default")
     told.answer(EXTENSION_CONFIG_TYPE, "inbound")
     told.answer(EXTENSION_CONFIG_TYPE, "outbound", accepted=False)
-    assert told.latest.denial is Denial.MISSING
+    refused = told.latest
     told.answer(EXTENSION_CONFIG_TYPE, "outbound")
-    assert told.latest.denial is Denial.IN_FORCE
+    assert (refused.denial, told.latest.denial) == (Denial.MISSING, Denial.IN_FORCE)
 
 
 def test_an_envoy_that_we_deliver_everything_to_is_judged_by_its_listeners_and_resumes_nothing() -> None:
@@ -152,6 +154,27 @@ def test_what_is_read_of_an_earlier_envoy_says_nothing_of_the_one_in_the_seat() 
     assert len(told.observed) == 1
 
 
+def test_that_an_earlier_envoy_has_ended_says_nothing_of_the_one_in_the_seat() -> None:
+    told = seated()
+    told.affirm()
+    told.seat(8)
+    assert told.inspect(pid=8)
+    assert not told.inspect(None, pid=7)
+    assert told.layer.stands_affirmed
+    assert told.latest.process == ENVOY
+
+
+@pytest.mark.parametrize("pid", [7, NOBODY])
+def test_the_first_word_about_an_envoy_is_the_first_that_says_what_it_is(pid: int) -> None:
+    """Its end may be told late, and that nobody is guarded before the order to guard it has arrived."""
+    told = seated()
+    told.inspect(None)
+    told.seat(8)
+    assert not told.inspect(None, pid=pid)
+    assert told.inspect(pid=8)
+    assert not told.inspect(pid=8)
+
+
 def test_an_envoy_stands_affirmed_once_it_is_read_and_as_the_affirmed_one() -> None:
     told = seated()
     assert not told.layer.stands_affirmed
@@ -176,7 +199,12 @@ def test_answers_of_an_earlier_envoy_do_not_count_for_its_successor() -> None:
 
 
 STEPS = st.lists(
-    st.sampled_from(("seat 7", "seat 8", "read 7", "read 8", "other 7", "other 8", "nobody", "affirm", "affirm other")),
+    st.sampled_from(
+        (
+            *(f"{what} {pid}" for what in ("seat", "read", "other", "ended") for pid in (7, 8)),
+            *("nobody", "affirm", "affirm other"),
+        )
+    ),
     max_size=12,
 )
 
@@ -194,9 +222,9 @@ def test_whatever_happens_only_an_envoy_that_was_read_in_this_seat_and_affirmed_
                 process = ENVOY if what == "read" else OTHER
                 read = process if which == seat else read
                 told.inspect(process, int(which))
-            case "nobody":
-                read = None
-                told.inspect(None)
+            case "ended" | "nobody":
+                read = None if which in ("", seat) else read
+                told.inspect(None, int(which or NOBODY))
             case _:
                 affirmed = OTHER if which else ENVOY
                 told.affirm(affirmed)

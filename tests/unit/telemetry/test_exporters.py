@@ -33,6 +33,12 @@ def dropped(made: Recorder, what: str) -> float:
     return next(point.value for point in families[metrics.DROPPED].points if point.labels == (what,))
 
 
+def exporting_to(endpoint: str, headers: Path | None = None) -> TelemetrySettings:
+    """Ten times a second."""
+    otlp = OtlpSettings.model_validate({"endpoint": endpoint, "headers_file": headers, "interval": "100ms"})
+    return TelemetrySettings(otlp=otlp)
+
+
 async def eventually(holds: Callable[[], bool]) -> None:
     """A recorder is asked, it tells nobody by itself."""
     async with asyncio.timeout(20):
@@ -187,7 +193,7 @@ def test_a_collector_that_misbehaves_costs_exports_and_nothing_else(kind: str) -
         collector = await asyncio.start_server(answer, "127.0.0.1", 0)
         host, port = collector.sockets[0].getsockname()
         made = Recorder("sidecar")
-        settings = TelemetrySettings(otlp=OtlpSettings(endpoint=f"http://{host}:{port}", interval="100ms"))  # type: ignore[arg-type]
+        settings = exporting_to(f"http://{host}:{port}")
         async with collector, asyncio.timeout(20), exported(made, settings):
             await eventually(lambda: dropped(made, "export") >= 2)
             good = True
@@ -204,7 +210,7 @@ def test_nobody_there_is_counted_and_what_waits_is_bounded() -> None:
             unused.bind(("127.0.0.1", 0))
             made = Recorder("authority")
             endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
-            settings = TelemetrySettings(otlp=OtlpSettings(endpoint=endpoint, interval="100ms"))  # type: ignore[arg-type]
+            settings = exporting_to(endpoint)
             async with asyncio.timeout(20), exported(made, settings):
                 for _ in range(600):
                     made.traced(lambda: Spans(metrics.Trace.APPRAISAL, b"t" * 16, 1.0, ()))
@@ -226,8 +232,7 @@ def test_headers_come_from_a_file_and_a_mistake_in_it_is_named(tmp_path: Path) -
         file.write_text(text)
         collector = await asyncio.start_server(answer, "127.0.0.1", 0)
         endpoint = f"http://127.0.0.1:{collector.sockets[0].getsockname()[1]}"
-        otlp = OtlpSettings(endpoint=endpoint, headers_file=file, interval="100ms")  # type: ignore[arg-type]
-        async with collector, asyncio.timeout(20), exported(Recorder("sidecar"), TelemetrySettings(otlp=otlp)):
+        async with collector, asyncio.timeout(20), exported(Recorder("sidecar"), exporting_to(endpoint, file)):
             return await heads.get()
 
     assert b"X-Key: s3cret" in asyncio.run(story("X-Key: s3cret\n\n"))

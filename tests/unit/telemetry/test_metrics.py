@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,7 @@ def test_traces_are_kept_for_an_exporter_only_and_the_oldest_gives_way_counted()
     made.traced(lambda: pytest.fail("nobody asked for it"))
     made.traces = deque(maxlen=2)
     for number in range(5):
-        made.traced(lambda number=number: Spans(Trace.ROUND, bytes([number]) * 16, 0.0, ()))  # type: ignore[misc]
+        made.traced(partial(Spans, Trace.ROUND, bytes([number]) * 16, 0.0, ()))
     assert [each.trace_id[0] for each in made.traces] == [3, 4]
     assert samples(made)["proofbeat_telemetry_dropped_total", frozenset({("what", "trace")})] == 3
 

@@ -12,6 +12,7 @@ import h2.connection
 import h2.events
 import h2.settings
 
+from tests.news import News
 from xds.framing import MessageReader, frame
 from xds.messages import SECRET, encode_discovery, message_classes
 from xds.snapshot import type_url
@@ -119,7 +120,7 @@ class SocketClient(asyncio.Protocol):
     def __init__(self, window: int) -> None:
         self.grpc = GrpcClient(window)
         self.hung_up = False
-        self._changed = asyncio.Event()
+        self._news = News()
 
     @classmethod
     async def connect(cls, path: Path, window: int = 65_535) -> SocketClient:
@@ -135,27 +136,34 @@ class SocketClient(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.grpc.receive(data)
         self.flush()
-        self._changed.set()
+        self._news.tell()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.hung_up = True
-        self._changed.set()
+        self._news.tell()
 
     def flush(self) -> None:
         if data := self.grpc.outgoing():
             self.transport.write(data)
 
     async def until(self, happened: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not happened():
-                self._changed.clear()
-                await self._changed.wait()
+        await self._news.until(happened, within=10.0)
 
     async def told(self, stream_id: int, count: int) -> Told:
         """The `count`-th response of a stream, once it is there."""
         stream = self.grpc.streams[stream_id]
         await self.until(lambda: len(stream.messages) >= count)
         return stream.told()[count - 1]
+
+    def said(self, stream_id: int) -> list[Told]:
+        """The responses of a stream so far."""
+        return self.grpc.streams[stream_id].told()
+
+    async def status(self, stream_id: int) -> int:
+        """How a stream ended, once it has."""
+        stream = self.grpc.streams[stream_id]
+        await self.until(lambda: stream.ended)
+        return stream.status
 
     async def subscribed(self, *names: str, path: str = DELTA_SECRETS) -> tuple[int, Told]:
         """A new stream and its first response."""

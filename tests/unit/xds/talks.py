@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from xds.delta import DeltaStream
 from xds.ledger import Answer, Edition, Response
 from xds.messages import DeltaRequest, SotwRequest
@@ -9,6 +11,7 @@ from xds.snapshot import Resource, Snapshot
 from xds.sotw import SotwStream
 
 T = "type.googleapis.com/t"
+Found = TypeVar("Found")
 
 
 class DeltaTalk:
@@ -36,8 +39,20 @@ class DeltaTalk:
         return self.stream.respond(self.edition, str(self._nonce))
 
     def accept(self, response: Response | None) -> Answer | None:
-        assert response is not None
-        return self.stream.receive(DeltaRequest(self.stream.type_url, nonce=response.nonce))
+        return self.stream.receive(DeltaRequest(self.stream.type_url, nonce=there(response).nonce))
+
+    def reject(self, response: Response | None, reason: str) -> Answer | None:
+        return self.stream.receive(DeltaRequest(self.stream.type_url, nonce=there(response).nonce, rejection=reason))
+
+    def beat(self) -> Response | None:
+        """A heartbeat, where anything is to be kept alive."""
+        self._nonce += 1
+        return self.stream.heartbeat(self.edition, str(self._nonce))
+
+    @property
+    def unanswered(self) -> frozenset[str]:
+        """The nonces that the present edition waits for."""
+        return self.stream.ledger.unanswered(self.edition.snapshot)
 
 
 class SotwTalk:
@@ -68,15 +83,24 @@ class SotwTalk:
         return response
 
     def accept(self, response: Response | None, *names: str) -> Answer | None:
-        assert response is not None
-        self.version = response.version
-        return self.stream.receive(SotwRequest(self._type, names, response.version, response.nonce))
+        self.version = there(response).version
+        return self.stream.receive(SotwRequest(self._type, names, self.version, there(response).nonce))
+
+
+def there(found: Found | None) -> Found:
+    """What must have come."""
+    assert found is not None
+    return found
 
 
 def told(response: Response | None) -> tuple[Resource, ...]:
     """What a response that must be there carries."""
-    assert response is not None
-    return response.resources
+    return there(response).resources
+
+
+def said(response: Response | None) -> tuple[tuple[Resource, ...], tuple[str, ...]]:
+    """The same, and beside it what is gone."""
+    return there(response).resources, there(response).removed
 
 
 def told_names(response: Response | None) -> list[str]:

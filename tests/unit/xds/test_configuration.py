@@ -22,8 +22,9 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions
 
 from xds import configuration, messages
-from xds.configuration import CLUSTER, ENDPOINTS, LISTENER, ROUTES, encode_configuration
+from xds.configuration import encode_configuration
 from xds.errors import ConfigurationError
+from xds.messages import CLUSTER, ENDPOINTS, LISTENER, ROUTES
 
 ADS = {"resource_api_version": "V3", "initial_fetch_timeout": "0.25s", "ads": {}}
 PREFIX = "type.googleapis.com/"
@@ -52,7 +53,7 @@ def test_a_listener_arrives_field_by_field_through_every_nested_type() -> None:
             },
         },
     }
-    form = {
+    form: dict[str, object] = {
         "name": "inbound",
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": 65535}},
         "filter_chains": [
@@ -86,7 +87,7 @@ def test_a_listener_arrives_field_by_field_through_every_nested_type() -> None:
 
 def test_a_cluster_with_its_options_arrives() -> None:
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-    form = {
+    form: dict[str, object] = {
         "name": "db",
         "type": "EDS",
         "eds_cluster_config": {"eds_config": ADS},
@@ -171,4 +172,5 @@ def _number(message: str, field: str) -> int | None:
     found = getattr(module, {"RBAC": "Rbac"}.get(name, name), None)
     if found is None:
         return None
-    return {each.name: each.metadata["betterproto"].number for each in dataclasses.fields(found)}[field]
+    numbers: dict[str, int] = {each.name: each.metadata["betterproto"].number for each in dataclasses.fields(found)}
+    return numbers[field]

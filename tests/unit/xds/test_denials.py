@@ -115,12 +115,12 @@ PEER = Identities(exact=("spiffe://example.org/db",))
 HOSTS = tuple(HostPort("10.0.0.1", port) for port in (1, 2, 3))
 
 
-def reached(*, health_check: bool, denied: tuple[HostPort, ...]) -> dict[int, int]:
+def reached(*, health_check: bool, denied: tuple[HostPort, ...]) -> dict[int | None, int]:
     """The health of each endpoint, by port."""
     upstream = Upstream("db", HostPort("127.0.0.1", 9), HOSTS, "tcp", PEER, health_check=health_check)
     (resource,) = endpoints(Service(Path("log"), upstreams=(upstream,)), {"db": denied})
     return {
-        each.endpoint.address.socket_address.port_value: int(each.health_status)  # type: ignore[union-attr]
+        each.endpoint.address.socket_address.port_value: int(each.health_status)
         for locality in ClusterLoadAssignment.parse(resource.body).endpoints
         for each in locality.lb_endpoints
     }

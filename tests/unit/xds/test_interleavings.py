@@ -368,4 +368,4 @@ MACHINES = (Incremental, IncrementalOnDemand, StateOfTheWorld)
 @pytest.mark.parametrize("machine", [*MACHINES, *map(accepting, MACHINES)], ids=lambda machine: machine.__name__)
 def test_whatever_happens_in_between_the_client_ends_with_what_it_wants(machine: type[Interleavings]) -> None:
     thorough = settings(max_examples=40, stateful_step_count=40, deadline=None)
-    run_state_machine_as_test(machine, settings=thorough)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=thorough)

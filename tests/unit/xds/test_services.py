@@ -59,7 +59,7 @@ class Aggregated:
         """Everything that is said about it, in order."""
         self._sequence += 1
         edition = Edition(snapshot, self._sequence)
-        said = []
+        said: list[Response] = []
         while response := self.discovery.respond(edition, f"{self._sequence}.{len(said)}"):
             said.append(response)
         return said

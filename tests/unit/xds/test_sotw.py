@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.xds.talks import SotwTalk, T, told
+from tests.unit.xds.talks import SotwTalk, T, there, told
 from xds.errors import GrpcStatus, StreamError
 from xds.messages import SotwRequest
 from xds.snapshot import Resource
@@ -25,8 +25,7 @@ def test_a_missing_name_does_not_withhold_the_others() -> None:
 def test_accepting_sends_nothing_more() -> None:
     server = SotwTalk(A1)
     sent = server.ask("a")
-    answer = server.accept(sent, "a")
-    assert answer is not None
+    answer = there(server.accept(sent, "a"))
     assert (answer.response, answer.rejection) == (sent, None)
     assert server.respond() is None
 
@@ -42,10 +41,8 @@ def test_a_rejection_names_the_old_version_and_the_new_nonce() -> None:
     server = SotwTalk(A1)
     server.accept(server.ask("a"), "a")
     server.publish(A2)
-    sent = server.respond()
-    assert sent is not None
-    answer = server.stream.receive(SotwRequest(T, ("a",), server.version, sent.nonce, "bad"))
-    assert answer is not None
+    sent = there(server.respond())
+    answer = there(server.stream.receive(SotwRequest(T, ("a",), server.version, sent.nonce, "bad")))
     assert (answer.response, answer.rejection) == (sent, "bad")
     assert server.respond() is None, "rejected content is not sent again until it changes"
     server.publish(A1)
@@ -54,8 +51,7 @@ def test_a_rejection_names_the_old_version_and_the_new_nonce() -> None:
 
 def test_a_changed_list_with_the_last_nonce_and_the_old_version_is_not_an_acceptance() -> None:
     server = SotwTalk(A1, B1)
-    sent = server.ask("a")
-    assert sent is not None
+    sent = there(server.ask("a"))
     assert server.stream.receive(SotwRequest(T, ("a", "b"), "", sent.nonce)) is None
     assert told(server.respond()) == (B1,)
 
@@ -70,12 +66,10 @@ def test_a_changed_list_after_the_acceptance_is_not_a_second_one() -> None:
 
 def test_a_stale_nonce_changes_no_subscription_but_is_a_word_on_its_own_response() -> None:
     server = SotwTalk(A1, B1)
-    first = server.ask("a")
-    assert first is not None
+    first = there(server.ask("a"))
     server.publish(A2, B1)
     second = server.respond()
-    answer = server.stream.receive(SotwRequest(T, ("a", "b"), first.version, first.nonce))
-    assert answer is not None
+    answer = there(server.stream.receive(SotwRequest(T, ("a", "b"), first.version, first.nonce)))
     assert answer.response is first
     assert server.stream.receive(SotwRequest(T, ("a", "b"), first.version, "unknown")) is None
     assert server.respond() is None
@@ -87,47 +81,40 @@ def test_a_rejection_that_crosses_a_later_response_is_heard() -> None:
     server = SotwTalk(A1, B1)
     server.accept(server.ask("a", "b"), "a", "b")
     server.publish(A2, B1)
-    bad = server.respond()
+    bad = there(server.respond())
     server.publish(A2, Resource.of(T, "b", b"2"))
     server.respond()
-    assert bad is not None
-    answer = server.stream.receive(SotwRequest(T, ("a", "b"), server.version, bad.nonce, "bad"))
-    assert answer is not None
+    answer = there(server.stream.receive(SotwRequest(T, ("a", "b"), server.version, bad.nonce, "bad")))
     assert (answer.response, answer.rejection) == (bad, "bad")
     assert server.stream.ledger.standing_rejection(server.edition.snapshot) == answer
 
 
 def test_what_came_beside_a_bad_one_is_sent_again_without_it_but_for_types_told_in_full() -> None:
     server = SotwTalk(A1, B1)
-    sent = server.ask("a", "b")
-    assert sent is not None
+    sent = there(server.ask("a", "b"))
     server.stream.receive(SotwRequest(T, ("a", "b"), "", sent.nonce, "a: bad"))
     assert told(server.respond()) == (B1,)
     in_full = SotwTalk(Resource.of(LISTENER, "a", b""), Resource.of(LISTENER, "b", b""), type_url=LISTENER)
-    sent = in_full.ask()
-    assert sent is not None
+    sent = there(in_full.ask())
     in_full.stream.receive(SotwRequest(LISTENER, (), "", sent.nonce, "a: bad"))
     assert in_full.respond() is None
 
 
 def test_a_client_that_passes_over_a_response_answers_it_by_the_next() -> None:
     server = SotwTalk(A1)
-    first = server.ask("a")
+    first = there(server.ask("a"))
     server.publish(A2)
-    answer = server.accept(server.respond(), "a")
-    assert first is not None
-    assert answer is not None
+    answer = there(server.accept(server.respond(), "a"))
     assert answer.passed_over == (first.nonce,)
     assert server.stream.ledger.unanswered(server.edition.snapshot) == frozenset()
 
 
 def test_what_was_given_up_and_taken_up_again_under_stale_nonces_is_sent_again() -> None:
     server = SotwTalk(A1, B1)
-    first = server.ask("a", "b")
+    first = there(server.ask("a", "b"))
     server.accept(first, "a", "b")
     server.publish(A1, Resource.of(T, "b", b"2"))
     second = server.respond()
-    assert first is not None
     for names in (("b",), ("a", "b")):
         server.stream.receive(SotwRequest(T, names, first.version, first.nonce))
     assert server.respond() is None, "until the client has seen the last response"
@@ -199,12 +186,10 @@ def test_removals_can_be_held_back_so_that_they_come_last() -> None:
     server = SotwTalk(one, type_url=LISTENER)
     server.accept(server.ask())
     server.publish(two)
-    additions = server.stream.respond(server.edition, "x", removals=False)
-    assert told(additions) == (two, one), "an old one stays until all that is new has been told"
-    removals = server.stream.respond(server.edition, "y")
-    assert told(removals) == (two,)
-    assert additions is not None
-    assert removals is not None
+    additions = there(server.stream.respond(server.edition, "x", removals=False))
+    assert additions.resources == (two, one), "an old one stays until all that is new has been told"
+    removals = there(server.stream.respond(server.edition, "y"))
+    assert removals.resources == (two,)
     assert additions.version != removals.version, "or accepting the first would look like accepting both"
     assert server.respond() is None
 

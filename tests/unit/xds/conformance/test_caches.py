@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.xds.conformance.test_subscriptions import CLUSTER, SILENCE, names
-from tests.unit.xds.talks import DeltaTalk, SotwTalk, T, told
+from tests.unit.xds.talks import DeltaTalk, SotwTalk, T, there, told
 from xds.delta import DeltaStream
 from xds.ledger import Edition
 from xds.messages import DeltaRequest
@@ -41,8 +41,7 @@ def test_what_is_held_from_a_time_before_the_first_publication_is_called_gone() 
     # Their caches keep silent here. A server that has nothing to vouch for must not leave Envoy with what it was given.
     stream = DeltaStream(T)
     stream.receive(DeltaRequest(T, ("a",), (), {"a": "1"}))
-    response = stream.respond(Edition(Snapshot.EMPTY, 0), "1")
-    assert response is not None
+    response = there(stream.respond(Edition(Snapshot.EMPTY, 0), "1"))
     assert response.removed == ("a",)
 
 
@@ -93,8 +92,7 @@ def test_all_resources_gone_is_told_incrementally_and_in_full() -> None:
     delta = DeltaTalk(*made(T, a=b"1", b=b"1"))
     delta.ask("*")
     delta.publish()
-    response = delta.respond()
-    assert response is not None
+    response = there(delta.respond())
     assert (response.resources, set(response.removed)) == ((), {"a", "b"})
     in_full = watch(CLUSTER, a=b"1", b=b"1")
     in_full.publish()
@@ -131,8 +129,7 @@ def test_one_change_may_add_replace_and_delete() -> None:
     delta = DeltaTalk(*made(T, a=b"1", b=b"1", c=b"1"))
     delta.ask("a", "b", "d")
     delta.publish(*made(T, b=b"2", c=b"2", d=b"1"))
-    response = delta.respond()
-    assert response is not None
+    response = there(delta.respond())
     assert (names(response), response.removed) == (["b", "d"], ("a",))
 
 
@@ -147,8 +144,7 @@ def test_incremental_versions_are_those_of_the_content() -> None:
 
 def test_a_star_with_versions_held_is_told_the_rest_and_what_is_gone() -> None:
     a, b = made(T, a=b"1", b=b"1")
-    response = DeltaTalk(a, b).ask("*", holding={"a": a.version, "gone": "1"})
-    assert response is not None
+    response = there(DeltaTalk(a, b).ask("*", holding={"a": a.version, "gone": "1"}))
     assert (names(response), response.removed) == (["b"], ("gone",))
 
 
@@ -170,8 +166,7 @@ def test_both_protocols_follow_the_same_change() -> None:
     assert delta.ask("a", "b", holding={r.name: r.version for r in before}) is SILENCE
     for talk in (sotw, delta):
         talk.publish(*made(T, a=b"2"))
-    response = delta.respond()
-    assert response is not None
+    response = there(delta.respond())
     assert (names(sotw.respond()), names(response), response.removed) == (["a"], ["a"], ("b",))
 
 

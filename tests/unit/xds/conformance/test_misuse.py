@@ -7,14 +7,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.unit.xds.conformance.core import ADS, Core
-from tests.unit.xds.conformance.test_streams import CLUSTER, SECRET, Stage, everything, path_of, play
+from tests.unit.xds.conformance.core import Core, Protocol
+from tests.unit.xds.conformance.stage import CLUSTER, SECRET, Stage, aggregated, everything, path_of, play
 from xds.framing import MAX_MESSAGE_BYTES
 from xds.messages import encode_discovery
 from xds.services import MAX_TYPES
 from xds.subscription import MAX_NAMES
 
-SECRETS = path_of(SECRET, "Delta")
+SECRETS = path_of(Protocol.INCREMENTAL, SECRET)
 
 
 def asking(url: str, *names: str) -> bytes:
@@ -32,7 +32,7 @@ MISUSES = {
     "too long": (SECRETS, (bytes(MAX_MESSAGE_BYTES + 1),), "RESOURCE_EXHAUSTED"),
     "too many names": (SECRETS, (asking(SECRET, *numbered(MAX_NAMES + 1)),), "RESOURCE_EXHAUSTED"),
     "too many types": (
-        ADS + "DeltaAggregatedResources",
+        aggregated(Protocol.INCREMENTAL),
         tuple(asking(url, "a") for url in numbered(MAX_TYPES + 1)),
         "RESOURCE_EXHAUSTED",
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,30 +12,9 @@ from attestation.channel import Fault, Measure, Scope, Sweep
 from attestation.facts import ExecutionFact
 from attestation.layers import Layer
 from tests.system.measurer.conftest import needs_root
-from tests.system.measurer.stage import Sidecar, Workload
-from tests.system.measurer.test_guardian import Proxy
+from tests.system.measurer.stage import Proxy, Sidecar, Workload
 
 pytestmark = needs_root
-
-
-@pytest.fixture
-def measured(tmp_path: Path) -> Path:
-    (tmp_path / "page").write_text("one")
-    return tmp_path
-
-
-@pytest.fixture
-def workload() -> Iterator[Workload]:
-    running = Workload()
-    yield running
-    running.end()
-
-
-@pytest.fixture
-def proxy() -> Iterator[Proxy]:
-    running = Proxy()
-    yield running
-    running.end()
 
 
 def exhaust(pid: int) -> None:
@@ -47,10 +25,10 @@ def exhaust(pid: int) -> None:
 
 
 def test_a_sweep_that_cannot_look_for_want_of_descriptors_ends_the_proxy(
-    workload: Workload, proxy: Proxy, tmp_path: Path
+    workload: Workload, proxy: Proxy, tree: Path
 ) -> None:
     proxy.connect(5)
-    with Sidecar(Scope(workload.pid, (str(tmp_path),), deadman=30.0)) as sidecar:
+    with Sidecar(Scope(workload.pid, (str(tree),), deadman=30.0)) as sidecar:
         sidecar.settle()
         sidecar.guard(proxy.pid)
         sidecar.sweep()
@@ -62,9 +40,9 @@ def test_a_sweep_that_cannot_look_for_want_of_descriptors_ends_the_proxy(
 
 @pytest.mark.parametrize("layer", [Layer.FILES, Layer.PROCESSES])
 def test_a_measurement_without_descriptors_is_not_told_and_the_proxy_ends(
-    layer: Layer, workload: Workload, proxy: Proxy, measured: Path
+    layer: Layer, workload: Workload, proxy: Proxy, tree: Path
 ) -> None:
-    with Sidecar(Scope(workload.pid, (str(measured),), deadman=30.0)) as sidecar:
+    with Sidecar(Scope(workload.pid, (str(tree),), deadman=30.0)) as sidecar:
         sidecar.settle()
         sidecar.guard(proxy.pid)
         sidecar.sweep()
@@ -78,9 +56,9 @@ def test_a_measurement_without_descriptors_is_not_told_and_the_proxy_ends(
 
 
 def test_an_execution_that_could_not_be_looked_at_for_want_of_descriptors_is_no_foreign_program(
-    workload: Workload, proxy: Proxy, measured: Path
+    workload: Workload, proxy: Proxy, tree: Path
 ) -> None:
-    with Sidecar(Scope(workload.pid, (str(measured),), deadman=30.0)) as sidecar:
+    with Sidecar(Scope(workload.pid, (str(tree),), deadman=30.0)) as sidecar:
         sidecar.settle()
         sidecar.guard(proxy.pid)
         sidecar.sweep()

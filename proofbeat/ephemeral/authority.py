@@ -1,6 +1,6 @@
-"""The demo's authority: the real one, in a process of its own, under a CA that nothing else accepts.
+"""The authority of one run: the real one, in a process of its own, under a CA that nothing else accepts.
 
-Usage: python -m proofbeat.demo.authority CONFIG [AHEAD], AHEAD being seconds by which its wall clock is wrong.
+Usage: as `command` has it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ CA_NAME = "DEMO - do not trust"
 CA_SECONDS = 3600.0
 
 
+def command(settings: Path, *, ahead: float = 0.0) -> list[str]:
+    """What starts it. ahead: seconds by which its wall clock is wrong."""
+    return [sys.executable, "-P", "-m", "proofbeat.ephemeral.authority", str(settings), str(ahead)]
+
+
 async def _run() -> None:
     log = logs.logger()
 
     def listening(where: Listening) -> None:
         log.info(Event.LISTENING, url=where.url)
 
-    ahead = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
-    settings = config.load(Path(sys.argv[1]))
+    settings, ahead = config.load(Path(sys.argv[1])), float(sys.argv[2])
     await Authority(settings, allow_demo=True, clock=lambda: time.time() + ahead).run(listening)
 
 

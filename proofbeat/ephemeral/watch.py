@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proofbeat.demo.load import now
+from proofbeat.ephemeral.clock import now
 from telemetry.names import Event
 
 Line = Mapping[str, Any]

@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from measurer import kernel as k
-from measurer.sockets import Diagnosis
+from measurer.sockdiag import Diagnosis
 
 _LISTEN = 1 << 10
 

@@ -1,0 +1,79 @@
+"""Somebody's own program: what is run, and one run of it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from attestation.errors import Unavailable
+from measurer.processes.proc import stat_of
+from proofbeat.ephemeral.children import Child, Children
+from proofbeat.up import reaper
+
+_STDERR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """command: run in the folder cwd. wait: seconds until it must listen. port: where; None: found out."""
+
+    command: Sequence[str]
+    cwd: Path
+    wait: float
+    port: int | None
+
+
+class Ended(Unavailable):
+    """The program has ended. code: its exit code, 128 + N where signal N ended it."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        super().__init__(
+            f"your program ended with exit code {code}",
+            where="proofbeat up",
+            mend="" if code else "Its first process is what is attested: run it in the foreground.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One run of the program. pid: its first process. reaper: ends with it, and when all of it has ended."""
+
+    pid: int
+    reaper: Child
+
+    @property
+    def gone(self) -> bool:
+        """Has its first process ended? What else it started may still be ending."""
+        stat = stat_of(self.pid)
+        return stat is None or stat.parent != self.reaper.pid or stat.state in "ZX"
+
+    async def end(self) -> None:
+        """It and all that it started."""
+        await self.reaper.end()
+
+
+async def start(program: Program, children: Children, *, quiet_stdout: bool) -> Instance:
+    """Its output is the terminal's. Raises Unavailable where it cannot be started."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        child = await children.start(
+            "program",
+            reaper.command(program.command),
+            stdin=theirs.fileno(),
+            stdout=_STDERR if quiet_stdout else sys.stdout.fileno(),
+            stderr=_STDERR,
+            cwd=program.cwd,
+            kill=signal.SIGQUIT,
+        )
+    reader, writer = await asyncio.open_connection(sock=ours)
+    said = (await reader.readline()).decode().strip()
+    writer.close()
+    if not said.isdigit():
+        raise Unavailable(f"it cannot be started: {said or child.outcome}", where=program.command[0])
+    return Instance(int(said), child)

@@ -1,0 +1,201 @@
+"""One run of `proofbeat up` from the first line to Ctrl-C, and what is said of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from proofbeat.ephemeral.authority import CA_NAME
+from proofbeat.ephemeral.children import LogLine
+from proofbeat.up import listening, wishes
+from proofbeat.up.layout import NAME, Layout
+from proofbeat.up.learning import Learned, learn
+from proofbeat.up.listening import Port
+from proofbeat.up.mesh import Mesh
+from proofbeat.up.program import Ended, Instance
+from proofbeat.up.trying import PAUSE, Tried, call, close_and_open, refuse_other_protocols, until_calls
+from proofbeat.up.wishes import Wishes
+from sidecar.freshness import Phase
+from telemetry.names import Event
+
+MOST_TOLD = 10
+"""Paths that are told one by one."""
+
+
+class Telling:
+    """Lines for people, each with the seconds since the first."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._began = time.monotonic()
+
+    def say(self, text: str) -> None:
+        print(f"{time.monotonic() - self._began:6.1f}s  {text}", file=self._out, flush=True)
+
+
+class Story:
+    """measured: absolute paths. tried: the folder in which it is closed and opened once; None: until Ctrl-C."""
+
+    def __init__(
+        self,
+        wished: Wishes,
+        layout: Layout,
+        measured: tuple[str, ...],
+        tried: str | None,
+        telling: Telling,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._wished = wished
+        self._layout = layout
+        self._measured = measured
+        self._tried = tried
+        self._say = telling.say
+        self._tasks = tasks
+        self._anew = asyncio.Event()
+        self._open = False
+        self._over = False
+        self._told_of: set[str] = set()
+
+    async def tell(self, mesh: Mesh) -> bool:
+        """Whether it came up and, where that is tried, closed and opened; else whether the program ended well."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._anew.set)
+        # 1. The program, and what can be learned of it.
+        instance, port = await self._start_program(mesh)
+        self._say(f"your program runs as pid {instance.pid} and listens on {port}")
+        learned = await self._learn(mesh, instance)
+        # 2. Who judges it, who attests it, and its Envoy.
+        await mesh.start_authority()
+        await mesh.start_sidecar(instance, port)
+        async with mesh.running():
+            await until_calls(self._layout, served=True)
+        self._say(f"{self._layout.workload.spiffe_id} is attested; its authority is of this run only ({CA_NAME})")
+        self._say(f"call it through mutual TLS:  {self._how_to_call()}")
+        # 3. Closed and opened: by us, or by whoever reads this.
+        if self._tried is not None:
+            async with mesh.running():
+                return await self._attempt(self._tried, port, learned)
+        self._say(f"close it:                    {self._how_to_close()}")
+        self._say(f"ask why:                     proofbeat why --admin {self._layout.authority_admin} {NAME}")
+        self._say(f"a new instance:              kill -USR1 {os.getpid()}        # the only way after a tamper")
+        return await self._until_over(mesh)
+
+    async def _start_program(self, mesh: Mesh) -> tuple[Instance, Port]:
+        instance, port = await mesh.start_program(self._wished.program, quiet_stdout=self._wished.as_json)
+        if self._wished.calls:
+            wishes.listenable(self._layout.calls)
+        if self._wished.protocol == "http":
+            async with mesh.running():
+                await refuse_other_protocols(port)
+        return instance, port
+
+    async def _learn(self, mesh: Mesh, instance: Instance) -> Learned:
+        wished = self._wished
+        self._say(f"watching it for {wished.learning:g} s; measured is {', '.join(self._measured)}")
+        async with mesh.running():
+            learned = await learn(NAME, instance.pid, self._measured, wished.volatile, wished.learning)
+        # A second port may have come up since the first was seen, and nobody may guess which is meant.
+        listening.only(listening.wished(listening.now(instance.reaper.pid), wished.program.port))
+        self._layout.write_policy(self._measured, wished.volatile, learned)
+        spec = learned.references.spec
+        files, executables = counted(len(spec.files), "file"), counted(len(spec.executables), "executable")
+        self._say(f"learned {files} and {executables}: {self._layout.policy}")
+        for path in learned.volatile[:MOST_TOLD]:
+            self._say(f"it still changes, so its content is not judged: {path}")
+        if len(learned.volatile) > MOST_TOLD:
+            self._say(f"and so do {len(learned.volatile) - MOST_TOLD} more")
+        return learned
+
+    async def _attempt(self, folder: str, port: Port, learned: Learned) -> bool:
+        tried = await close_and_open(self._layout, folder)
+        self._say(f"a file was laid down in {folder}: calls were refused after {tried.closed_ms:.0f} ms")
+        self._say(f"it was taken away: calls are served again after {tried.reopened_ms:.0f} ms")
+        if self._wished.as_json:
+            print(json.dumps(self._report(port, learned, tried), indent=1))
+        return True
+
+    async def _until_over(self, mesh: Mesh) -> bool:
+        """Until the program ends or Ctrl-C; SIGUSR1 replaces the instance, as a tamper wants it."""
+        try:
+            while True:
+                async with mesh.running():
+                    await self._anew.wait()
+                self._anew.clear()
+                await mesh.end_instance()
+                instance, port = await self._start_program(mesh)
+                await mesh.start_sidecar(instance, port)
+                self._say(f"a new instance: pid {instance.pid}, enrolled with a new token")
+        except Ended as end:
+            self._say(f"your program ended, with exit code {end.code}")
+            return end.code == 0
+        except asyncio.CancelledError:
+            # Ctrl-C is how this ends; what runs is ended by whoever called.
+            return True
+
+    def heard(self, line: LogLine) -> None:
+        """The sidecar's log, in the words of somebody who watches it for the first time."""
+        match line.get("event"):
+            case Event.VIOLATION if line["cause"] not in self._told_of:
+                self._told_of.add(line["cause"])
+                self._say(f"violation: {line['text']}")
+                self._say(f"  to mend it: {line['mend']}")
+                if line["kind"].startswith("file-"):
+                    self._say(f"  or allow it: start again with --volatile {shlex.quote(line['subject'])}")
+            case Event.CLOSED:
+                self._say(f"CLOSED: new calls are refused, {counted(line['destroyed'], 'open connection')} ended")
+            case Event.PHASE if line["phase"] != Phase.FRESH:
+                self._open = False
+            case Event.OPENED if not self._open:
+                self._open = True
+                self._tasks.create_task(self._once_served(), name="first call")
+
+    def over(self) -> None:
+        """Nothing will be served any more: who waits for it must not wait for ever."""
+        self._over = True
+
+    async def _once_served(self) -> None:
+        """Envoy binds a listener a moment after it has acknowledged it; what counts is a call that is served."""
+        while True:
+            if self._over or not self._open:
+                return
+            if await call(self._layout):
+                self._say("OPEN: calls are served")
+                return
+            await asyncio.sleep(PAUSE)
+
+    def _how_to_call(self) -> str:
+        host, _, port = self._layout.calls.rpartition(":")
+        return f"curl {self._layout.url}" if self._layout.protocol == "http" else f"nc {host.strip('[]')} {port}"
+
+    def _how_to_close(self) -> str:
+        first = self._measured[0]
+        if not Path(first).is_dir():
+            return f"change {first}"
+        return f"touch {shlex.quote(first)}/anything        # and rm it to open it again"
+
+    def _report(self, port: Port, learned: Learned, tried: Tried) -> dict[str, Any]:
+        spec = learned.references.spec
+        return {
+            "ok": True,
+            "spiffe_id": self._layout.workload.spiffe_id,
+            "listens": str(port),
+            "url": self._layout.url,
+            "include": list(self._measured),
+            "learned": {
+                "files": len(spec.files),
+                "executables": len(spec.executables),
+                "volatile": list(learned.volatile),
+            },
+            "closed_ms": round(tried.closed_ms, 2),
+            "reopened_ms": round(tried.reopened_ms, 2),
+        }
+
+
+def counted(number: int, what: str) -> str:
+    """With its noun in the right number."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

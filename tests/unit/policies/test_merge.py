@@ -27,6 +27,12 @@ KEYS = [
 OPERATORS = st.fixed_dictionaries({"name": st.sampled_from(["ada", "bob"]), "key": st.sampled_from(KEYS)})
 
 
+RULES = {
+    "one": {"that": "processes.root == 0", "message": "nothing runs as root"},
+    "two": {"that": "proxy.seated", "message": "somebody holds the key", "class": "tamper", "layer": "proxy"},
+}
+
+
 def durations(*choices: str) -> st.SearchStrategy[str]:
     return st.sampled_from(choices)
 
@@ -73,6 +79,7 @@ SPECS = st.fixed_dictionaries(
                 "isolation": st.lists(st.sampled_from(["non-dumpable", "no-tracing"]), max_size=2, unique=True),
             },
         ),
+        "rules": st.sets(st.sampled_from(["one", "two"])).map(lambda names: {name: RULES[name] for name in names}),
         "recovery": st.fixed_dictionaries({}, optional={"drift": st.sampled_from(["auto", "replace", "manual"])}),
         "breakGlass": st.fixed_dictionaries(
             {},

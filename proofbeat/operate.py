@@ -49,6 +49,12 @@ async def release(socket: Path, instance: str) -> bool:
     return True
 
 
+async def reload(socket: Path) -> bool:
+    answer = await admin.ask(socket, "POST", "/admin/policies")
+    print(f"policy epoch {answer['epoch']} is in force")
+    return True
+
+
 async def build_references(
     name: str, pid: int, include: tuple[str, ...], volatile: tuple[str, ...], proxy: Path | None
 ) -> bool:

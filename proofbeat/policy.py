@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proofbeat.options import Json, exit_with
+from proofbeat.options import AdminSocket, Json, exit_with
 
 policy = typer.Typer(help="Policy documents.", no_args_is_help=True)
 
@@ -26,12 +26,14 @@ def policy_check(
     as_json: Json = False,
 ) -> None:
     """Every fault and every doubt about policy documents, each with file, line and column."""
+    import time
+
     from attestation.quantities import seconds
     from policies.author.check import Terms
     from proofbeat.authoring.check import run
 
     async def program() -> bool:
-        terms = Terms(root, seconds(failover), seconds(skew))
+        terms = Terms(root, seconds(failover), seconds(skew), time.time())
         return await run(paths, terms, strict=strict, as_json=as_json, sarif_file=sarif)
 
     exit_with(program)
@@ -79,6 +81,14 @@ def policy_diff(
     from proofbeat.authoring.diff import run
 
     exit_with(lambda: run(before, after, evidence, root, as_json=as_json))
+
+
+@policy.command("reload")
+def policy_reload(admin: AdminSocket) -> None:
+    """Have a running authority read its policies again; what it cannot read changes nothing."""
+    from proofbeat.operate import reload as run
+
+    exit_with(lambda: run(admin))
 
 
 @policy.command("schema")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from attestation.errors import InvalidConfiguration
 from attestation.layers import Layer
-from attestation.quantities import duration
+from attestation.quantities import duration, instant_text
 from policies.appraise.appraise import JUDGED
-from policies.appraise.layers import in_scope, volatile
-from policies.author.remarks import Check, Level, Place, Remark
+from policies.appraise.layers import volatile
+from policies.author.reach import ruling, unmeasured_references, unreachable
+from policies.author.remarks import Check, Level, Remark
 from policies.model.dialect import Faults
 from policies.model.load import PolicySet, read
-from policies.model.merge import Applying, Merged, Rank, merge, stated
-from policies.model.policy import AttestationPolicy, Demand, FileClasses
+from policies.model.merge import Merged
+from policies.model.policy import AttestationPolicy, Demand
 from policies.model.references import ReferenceValues
 from policies.model.registration import WorkloadRegistration
 from policies.model.selection import ROOT_NAMESPACE
@@ -25,11 +25,15 @@ from policies.model.selection import ROOT_NAMESPACE
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """root: the root namespace. Seconds: failover, that the authority may be away; skew, between any two clocks."""
+    """root: the root namespace. Seconds: failover, that the authority may be away; skew, between any two clocks.
+
+    now: Unix seconds; 0 for a time before anything expires.
+    """
 
     root: str = ROOT_NAMESPACE
     failover: float = 15.0
     skew: float = 5.0
+    now: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ def check(paths: Iterable[Path], terms: Terms | None = None) -> Report:
 def _conflicts(found: PolicySet, _: Terms) -> Iterator[Remark]:
     for merged in found.merged:
         for each in merged.conflicts:
-            yield _warning(
+            yield Remark.warning(
                 Check.CONFLICT,
                 each.other.at(each.place),
                 str(each),
@@ -71,7 +75,7 @@ def _conflicts(found: PolicySet, _: Terms) -> Iterator[Remark]:
 def _unruled(found: PolicySet, _: Terms) -> Iterator[Remark]:
     for document, origin in found.documents:
         if isinstance(document, WorkloadRegistration) and document.metadata.qualified in found.unruled:
-            yield _warning(
+            yield Remark.warning(
                 Check.UNRULED,
                 str(origin),
                 f"no policy is for the registration {document.metadata.qualified!r}: it gets no identity",
@@ -84,13 +88,13 @@ def _unused(found: PolicySet, terms: Terms) -> Iterator[Remark]:
     if not registered:
         return  # policies alone, to be used beside others
     applied = {each.key[1:] for one in registered for each in found.selection.of(one.metadata)}
-    referred = {(each.metadata.namespace, each.spec.references) for each in registered}
+    referred = _referred(found, registered)
     for document, origin in found.documents:
         meta = document.metadata
         if isinstance(document, AttestationPolicy):
             named = _named_in_vain(document, registered, terms.root)
             for name, near in named:
-                yield _warning(
+                yield Remark.warning(
                     Check.SELECTS_NOTHING,
                     origin.at(f"AttestationPolicy/{meta.qualified}: spec.selector.registrations"),
                     f"its selector names {name!r}, and no registration here has that name",
@@ -99,7 +103,29 @@ def _unused(found: PolicySet, terms: Terms) -> Iterator[Remark]:
             if (meta.namespace, meta.name) not in applied and not named:
                 yield _idle(document, origin.at(f"AttestationPolicy/{meta.qualified}: spec.selector"))
         if isinstance(document, ReferenceValues) and (meta.namespace, meta.name) not in referred:
-            yield _warning(Check.UNUSED, str(origin), f"no registration names the ReferenceValues {meta.qualified!r}")
+            yield Remark.warning(
+                Check.UNUSED, str(origin), f"nothing names the ReferenceValues {meta.qualified!r}, nor inherits it"
+            )
+
+
+def _referred(found: PolicySet, registered: Sequence[WorkloadRegistration]) -> set[tuple[str, str]]:
+    """Namespace and name of all reference values that some registration names, with those that they inherit."""
+    parents = {
+        (each.metadata.namespace, each.metadata.name): [
+            (parent.rpartition("/")[0] or each.metadata.namespace, parent.rpartition("/")[2])
+            for parent in each.spec.inherits
+        ]
+        for each, _ in found.documents
+        if isinstance(each, ReferenceValues)
+    }
+    referred: set[tuple[str, str]] = set()
+    wanted = [(each.metadata.namespace, each.spec.references) for each in registered]
+    while wanted:
+        one = wanted.pop()
+        if one not in referred:
+            referred.add(one)
+            wanted += parents.get(one, [])
+    return referred
 
 
 def _named_in_vain(
@@ -115,71 +141,18 @@ def _named_in_vain(
 def _idle(policy: AttestationPolicy, place: str) -> Remark:
     name = policy.metadata.qualified
     if policy.spec.selector.everything:
-        return _warning(Check.UNUSED, place, f"no registration is in the namespace of the policy {name!r}")
-    return _warning(Check.SELECTS_NOTHING, place, f"the selector of {name!r} chooses no registration")
-
-
-# --- what can never matter ---
-
-
-def _unreachable(found: PolicySet, _: Terms) -> Iterator[Remark]:
-    """A statement is idle only if it is so for everybody whom its policy is for."""
-    reach: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    for merged in _ruling(found):
-        for applying in merged.applying:
-            for place, why, matters in _stated(applying, merged.policy):
-                reach[applying.at(place), why].append(matters)
-    for (at, why), anywhere in reach.items():
-        if not any(anywhere):
-            yield _warning(Check.UNREACHABLE, at, why)
-
-
-def _stated(applying: Applying, policy: AttestationPolicy) -> Iterator[tuple[str, str, bool]]:
-    """Place, what is wrong with it should it not matter, and whether it does. policy: all that apply, merged."""
-    for place in stated(applying.policy.spec):
-        section, _, rest = place.partition(".")
-        layer = {"files": Layer.FILES, "processes": Layer.PROCESSES, "proxy": Layer.PROXY}.get(section)
-        if layer is not None:
-            measured = policy.spec.demand(layer) is not Demand.OFF
-            yield place, f"spec.{place} is asked of nobody: the layer {layer} is off", measured
-        if section == "files" and rest in FileClasses.model_fields:
-            yield from _patterns(place, getattr(applying.policy.spec.files, rest), policy)
-
-
-def _patterns(place: str, patterns: Collection[str], policy: AttestationPolicy) -> Iterator[tuple[str, str, bool]]:
-    for pattern in patterns:
-        fixed = pattern.partition("*")[0].partition("?")[0]
-        reached = any(fixed.startswith(root) or root.startswith(fixed) for root in policy.spec.files.include)
-        yield place, f"the pattern {pattern!r} matches nothing that is included", reached or pattern[:1] != "/"
-
-
-def _unmeasured_references(found: PolicySet, _: Terms) -> Iterator[Remark]:
-    ruling: dict[str, dict[int, AttestationPolicy]] = defaultdict(dict)
-    for governing in found.governing.values():
-        ruling[governing.references.metadata.qualified][id(governing.policy)] = governing.policy
-    for document, origin in found.documents:
-        policies = ruling[document.metadata.qualified].values() if isinstance(document, ReferenceValues) else ()
-        if not isinstance(document, ReferenceValues) or not policies:
-            continue
-        outside = [path for path in document.spec.files if not any(in_scope(path, each) for each in policies)]
-        if outside:
-            yield _warning(
-                Check.UNREACHABLE,
-                origin.at(f"ReferenceValues/{document.metadata.qualified}: spec.files[{outside[0]}]"),
-                f"{len(outside)} of {len(document.spec.files)} referenced files are measured by no policy, "
-                f"{outside[0]} among them",
-                "Include them in `files.include`, or take them out.",
-            )
+        return Remark.warning(Check.UNUSED, place, f"no registration is in the namespace of the policy {name!r}")
+    return Remark.warning(Check.SELECTS_NOTHING, place, f"the selector of {name!r} chooses no registration")
 
 
 # --- what cannot work ---
 
 
 def _unmeetable(found: PolicySet, _: Terms) -> Iterator[Remark]:
-    for merged in _ruling(found):
+    for merged in ruling(found):
         for layer in Layer:
             if layer not in JUDGED and merged.policy.spec.demand(layer) is Demand.REQUIRED:
-                yield _warning(
+                yield Remark.warning(
                     Check.UNMEETABLE,
                     _at(merged, f"layers.{layer}"),
                     f"the layer {layer} is required, and nothing measures it: nobody under this gets an identity",
@@ -188,13 +161,13 @@ def _unmeetable(found: PolicySet, _: Terms) -> Iterator[Remark]:
 
 
 def _measures_nothing(found: PolicySet, _: Terms) -> Iterator[Remark]:
-    ruling = list(found.merged)
-    for merged in _ruling(found):
+    in_force = list(found.merged)
+    for merged in ruling(found):
         policy = merged.policy
         if policy.spec.demand(Layer.FILES) is Demand.OFF:
             continue
-        if not policy.spec.files.include and merged in ruling:
-            yield _warning(
+        if not policy.spec.files.include and merged in in_force:
+            yield Remark.warning(
                 Check.MEASURES_NOTHING,
                 _at(merged, "files"),
                 "files are asked for, and no policy says which: `files.include` is empty",
@@ -202,7 +175,7 @@ def _measures_nothing(found: PolicySet, _: Terms) -> Iterator[Remark]:
             )
         for root in policy.spec.files.include:
             if all(volatile(f"{root.rstrip('/')}/{probe}", policy) for probe in _PROBES):
-                yield _warning(
+                yield Remark.warning(
                     Check.MEASURES_NOTHING,
                     _at(merged, "files.volatile"),
                     f"everything below {root} is exempt: nothing of it is judged",
@@ -215,11 +188,11 @@ _PROBES = tuple("/".join(["\N{SNOWMAN}"] * depth) for depth in (1, 2, 3, 9))
 
 
 def _freshness(found: PolicySet, terms: Terms) -> Iterator[Remark]:
-    for merged in _ruling(found):
+    for merged in ruling(found):
         spec = merged.policy.spec
         least = 3 * spec.interval + terms.failover + terms.skew
         if spec.freshness < least:
-            yield _warning(
+            yield Remark.warning(
                 Check.FRESHNESS_SHORT,
                 _at(merged, "freshness"),
                 f"a freshness of {duration(spec.freshness)} is less than three intervals of {duration(spec.interval)}, "
@@ -229,34 +202,39 @@ def _freshness(found: PolicySet, terms: Terms) -> Iterator[Remark]:
             )
 
 
+_SOON = 14 * 86_400.0
+"""As the authority's log begins to tell of it."""
+
+
+def _expiring(found: PolicySet, terms: Terms) -> Iterator[Remark]:
+    for document, origin in found.documents:
+        expires = document.spec.expires if isinstance(document, ReferenceValues) else None
+        if expires is None or terms.now < expires - _SOON:
+            continue
+        name = document.metadata.qualified
+        yield Remark.warning(
+            Check.EXPIRED if terms.now >= expires else Check.EXPIRING,
+            origin.at(f"ReferenceValues/{name}: spec.expires"),
+            f"the ReferenceValues {name!r} {'have expired' if terms.now >= expires else 'expire'} "
+            f"at {instant_text(expires)}",
+            "Build them anew, or look through them, and state a later `expires`.",
+        )
+
+
 _LOOKS: tuple[Callable[[PolicySet, Terms], Iterable[Remark]], ...] = (
     _conflicts,
     _unruled,
     _unused,
-    _unreachable,
-    _unmeasured_references,
+    unreachable,
+    unmeasured_references,
     _unmeetable,
     _measures_nothing,
     _freshness,
+    _expiring,
 )
-
-
-def _ruling(found: PolicySet) -> Iterator[Merged]:
-    """Each set of policies that rules somebody, merged, and each policy by itself that rules nobody yet."""
-    yield from found.merged
-    used = {each.key for merged in found.merged for each in merged.applying}
-    for document, origin in found.documents:
-        if isinstance(document, AttestationPolicy):
-            alone = Applying(document, Rank.NAMESPACE, origin)
-            if not used & {(rank, *alone.key[1:]) for rank in Rank}:
-                yield merge([alone])
 
 
 def _at(merged: Merged, place: str) -> str:
     """Where this place is stated: in the policy that it comes from."""
     stated_by = merged.policy.stated_by(place)[0]
     return next(each.at(place) for each in merged.applying if each.policy.metadata.qualified == stated_by.qualified)
-
-
-def _warning(check: Check, place: str, text: str, mend: str = "") -> Remark:
-    return Remark(Level.WARNING, check, Place.read(place), text, mend)

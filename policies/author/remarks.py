@@ -33,6 +33,8 @@ class Check(StrEnum):
     UNMEETABLE = "unmeetable"
     MEASURES_NOTHING = "measures-nothing"
     FRESHNESS_SHORT = "freshness-short"
+    EXPIRED = "references-expired"
+    EXPIRING = "references-expiring"
 
 
 MEANINGS: Mapping[Check, str] = {
@@ -44,6 +46,8 @@ MEANINGS: Mapping[Check, str] = {
     Check.UNREACHABLE: "Something that is stated can never matter.",
     Check.UNMEETABLE: "What is required is measured by nothing: nobody under the policy gets an identity.",
     Check.MEASURES_NOTHING: "The layer `files` is required, and what is included is nothing, or exempt.",
+    Check.EXPIRED: "Reference values have expired: they affirm nothing, nor does what inherits them.",
+    Check.EXPIRING: "Reference values expire within two weeks.",
     Check.FRESHNESS_SHORT: "A lease is too short to outlive two lost rounds, a fail-over and skew.",
 }
 
@@ -78,6 +82,11 @@ class Remark:
     @classmethod
     def of(cls, error: InvalidConfiguration) -> Self:
         return cls(Level.ERROR, Check.INVALID, Place.read(error.where), error.what, error.mend)
+
+    @classmethod
+    def warning(cls, check: Check, at: str, text: str, mend: str = "") -> Self:
+        """at: as Place.read takes it."""
+        return cls(Level.WARNING, check, Place.read(at), text, mend)
 
     def __str__(self) -> str:
         advice = f". {self.mend}" if self.mend else ""

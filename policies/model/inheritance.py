@@ -62,6 +62,8 @@ class Whole:
     line: Mapping[Key, ReferenceValues] = field(repr=False)
     """Itself and every ancestor."""
     statements: Mapping[_Place, _Statement] = field(repr=False)
+    rollouts: Mapping[Key, Rollout] = field(repr=False)
+    """Of itself and of each ancestor that has versions, whoever states their paths anew."""
 
 
 class Inheritance:
@@ -116,10 +118,15 @@ class Inheritance:
         document, at = self._documents[key]
         line = dict(chain.from_iterable(each.line.items() for each in parents)) | {key: document}
         inherited = self._joined(document, at, parents)
-        statements = inherited | dict(_stated(key, document))
+        own = _Own(document.spec, {place: each.value for place, each in inherited.items()})
+        rollouts = {name: each for parent in parents for name, each in parent.rollouts.items()}
+        if document.spec.versions:
+            rollouts[key] = own.rollout(_name(document))
+        statements = inherited | dict(own.statements(key))
         origins = tuple(self._documents[each][1] for each in line)
         generations = 1 + max((each.generations for each in parents), default=0)
-        return Whole(_effective(key, line, statements), origins, generations, line, statements)
+        whole = _effective(key, line, statements, rollouts)
+        return Whole(whole, origins, generations, line, statements, rollouts)
 
     def _joined(self, document: ReferenceValues, at: Origin, parents: tuple[Whole, ...]) -> dict[_Place, _Statement]:
         """What the parents state, all of them together."""
@@ -151,54 +158,83 @@ class Inheritance:
 
 def effective(document: ReferenceValues) -> EffectiveReferences:
     """A document that inherits nothing."""
-    key = (document.metadata.namespace, document.metadata.name)
-    return _effective(key, {key: document}, dict(_stated(key, document)))
+    key, own = (document.metadata.namespace, document.metadata.name), _Own(document.spec, {})
+    rollouts = {key: own.rollout(_name(document))} if document.spec.versions else {}
+    return _effective(key, {key: document}, dict(own.statements(key)), rollouts)
 
 
-def _stated(key: Key, document: ReferenceValues) -> Iterable[tuple[_Place, _Statement]]:
-    spec, by = document.spec, frozenset({key})
-    for path in spec.without:
-        yield _Place("files", path), _Statement(None, by)
-    for section, found in (("files", _files(spec)), ("executables", _executables(spec)), ("proxies", spec.proxies)):
-        for name, value in found.items():
-            yield _Place(section, name), _Statement(value, by)
+class _Own:
+    """What one document states. inherited: what there is without it; None for what is taken out."""
 
+    def __init__(self, spec: ReferenceSpec, inherited: Mapping[_Place, Any]) -> None:
+        self._spec, self._inherited = spec, inherited
 
-def _files(spec: ReferenceSpec) -> Mapping[str, FileReference]:
-    """What each path may be in any version."""
-    if not spec.versions:
-        return spec.files
-    every = spec.files.keys() | {path for each in spec.versions.values() for path in each.files}
-    return {path: _in_any_version(path, spec) for path in sorted(every)}
+    def statements(self, key: Key) -> Iterable[tuple[_Place, _Statement]]:
+        by = frozenset({key})
+        for path in self._spec.without:
+            yield _Place("files", path), _Statement(None, by)
+        sections = {"files": self._files(), "executables": self._executables(), "proxies": self._spec.proxies}
+        for section, found in sections.items():
+            for name, value in found.items():
+                yield _Place(section, name), _Statement(value, by)
 
+    def rollout(self, name: Metadata) -> Rollout:
+        paths = self._of_versions()
+        versions = {
+            label: {path: stated for path in paths if (stated := self._in(label, path))}
+            for label in self._spec.versions
+        }
+        return Rollout.model_construct(metadata=name, versions=versions)
 
-def _in_any_version(path: str, spec: ReferenceSpec) -> FileReference:
-    """Attributes in which versions differ are left to the check of whole versions."""
-    common = spec.files.get(path)
-    stated = [each.files.get(path, common) for each in spec.versions.values()]
-    known = [each for each in (common, *stated) if each is not None]
-    modes, uids, gids = ({getattr(each, name) for each in known} for name in ("mode", "uid", "gid"))
-    return FileReference.model_construct(
-        digests=tuple(dict.fromkeys(digest for each in known for digest in each.digests)),
-        mode=modes.pop() if len(modes) == 1 else None,
-        uid=uids.pop() if len(uids) == 1 else None,
-        gid=gids.pop() if len(gids) == 1 else None,
-        optional=None in stated or any(each.optional for each in known),
-    )
+    def _of_versions(self) -> list[str]:
+        return sorted({path for each in self._spec.versions.values() for path in each.files})
 
+    def _files(self) -> Mapping[str, FileReference]:
+        """What each path may be in any version."""
+        return {**self._spec.files, **{path: self._in_any(path) for path in self._of_versions()}}
 
-def _executables(spec: ReferenceSpec) -> Mapping[str, tuple[str, ...]]:
-    if not spec.versions:
-        return spec.executables
-    found: dict[str, dict[str, None]] = {}
-    for stated in (spec.executables, *(each.executables for each in spec.versions.values())):
-        for path, digests in stated.items():
-            found.setdefault(path, {}).update(dict.fromkeys(digests))
-    return {path: tuple(digests) for path, digests in found.items()}
+    def _in_any(self, path: str) -> FileReference:
+        """Attributes in which versions differ are left to the check of whole versions."""
+        each = [self._in(label, path) for label in self._spec.versions]
+        known = [reference for stated in each for reference in stated]
+        modes, uids, gids = ({getattr(one, name) for one in known} for name in ("mode", "uid", "gid"))
+        return FileReference.model_construct(
+            digests=tuple(dict.fromkeys(digest for one in known for digest in one.digests)),
+            mode=modes.pop() if len(modes) == 1 else None,
+            uid=uids.pop() if len(uids) == 1 else None,
+            gid=gids.pop() if len(gids) == 1 else None,
+            optional=() in each or any(one.optional for one in known),
+        )
+
+    def _in(self, label: str, path: str) -> tuple[FileReference, ...]:
+        """Any of what a path may be in a version; nothing where it is not there."""
+        stated = (self._spec.versions[label].files.get(path), self._spec.files.get(path))
+        known = tuple(each for each in stated if each is not None)
+        inherited: FileReference | None = self._inherited.get(_Place("files", path))
+        return known or (() if inherited is None else (inherited,))
+
+    def _executables(self) -> Mapping[str, tuple[str, ...]]:
+        if not self._spec.versions:
+            return self._spec.executables
+        every = self._spec.executables.keys() | {
+            path for version in self._spec.versions.values() for path in version.executables
+        }
+        return {path: tuple(dict.fromkeys(self._may_run(path))) for path in sorted(every)}
+
+    def _may_run(self, path: str) -> Iterable[str]:
+        """In any version; where one does not state it, as it is inherited."""
+        common = self._spec.executables.get(path, ())
+        yield from common
+        for version in self._spec.versions.values():
+            inherited: tuple[str, ...] = self._inherited.get(_Place("executables", path), ())
+            yield from version.executables.get(path, common or inherited)
 
 
 def _effective(
-    key: Key, line: Mapping[Key, ReferenceValues], statements: Mapping[_Place, _Statement]
+    key: Key,
+    line: Mapping[Key, ReferenceValues],
+    statements: Mapping[_Place, _Statement],
+    rollouts: Mapping[Key, Rollout],
 ) -> EffectiveReferences:
     """Without validating anew: each value comes out of a valid document."""
     sections: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
@@ -218,32 +254,26 @@ def _effective(
         proxies=sections["proxies"],
         expires=None if first is None else ends[first],
     )
-    rollouts = (_rollout(each, document, statements) for each, document in line.items() if document.spec.versions)
+    nearest = [_nearest(each, rollout, statements) for each, rollout in rollouts.items()]
     return EffectiveReferences.model_construct(
         metadata=line[key].metadata,
         spec=spec,
         inherited=tuple(
             Inherited(metadata=_name(line[each]), places=tuple(places)) for each, places in sorted(foreign.items())
         ),
-        rollouts=tuple(each for each in rollouts if any(each.versions.values())),
+        rollouts=tuple(each for each in nearest if any(each.versions.values())),
     )
 
 
-def _rollout(key: Key, document: ReferenceValues, statements: Mapping[_Place, _Statement]) -> Rollout:
-    """Of the paths that this document's versions differ in, those that nothing nearer states."""
-    spec = document.spec
-    paths = sorted({path for each in spec.versions.values() for path in each.files})
-    own = [path for path in paths if key in statements[_Place("files", path)].by]
-    versions = {
-        label: {path: stated for path in own if (stated := _in_version(path, spec, label))} for label in spec.versions
-    }
-    return Rollout.model_construct(metadata=_name(document), versions=versions)
-
-
-def _in_version(path: str, spec: ReferenceSpec, label: str) -> tuple[FileReference, ...]:
-    """What is good in every version is good in this one."""
-    stated = (spec.versions[label].files.get(path), spec.files.get(path))
-    return tuple(each for each in stated if each is not None)
+def _nearest(key: Key, rollout: Rollout, statements: Mapping[_Place, _Statement]) -> Rollout:
+    """Without the paths that another document states nearer."""
+    return Rollout.model_construct(
+        metadata=rollout.metadata,
+        versions={
+            label: {path: each for path, each in stated.items() if key in statements[_Place("files", path)].by}
+            for label, stated in rollout.versions.items()
+        },
+    )
 
 
 def _name(document: ReferenceValues) -> Metadata:

@@ -22,7 +22,8 @@ Labels = Mapping[Annotated[str, Field(pattern=_LABEL)], Annotated[str, Field(max
 class Metadata(Strict):
     """name: by which others refer to it, once for each kind and namespace. namespace: in which policies apply together.
 
-    labels: what policies select a registration by; of no other kind are they looked at."""
+    labels: what policies select a registration by; of no other kind are they looked at.
+    """
 
     name: str = Field(pattern=NAME)
     namespace: str = Field(default="default", pattern=NAME)

@@ -104,7 +104,7 @@ class ReferenceSpec(Strict):
 
     versions: during a roll-out, what the versions differ in: label -> what is of that version. An instance is one of
     them as a whole: all its files, and those of no version, are of one and the same. What `files` states as well is
-    good in every version.
+    good in every version. A path that a version does not state is there as it is inherited, else absent.
     """
 
     inherits: tuple[Parent, ...] = Field(default=(), exclude_if=lambda parents: not parents)

@@ -79,9 +79,11 @@ class Kind:
     loader_digest: Annotated[_DigestField, "of the loader"]
     uid: Annotated[int, "effective user"]
     gid: Annotated[int, "effective group"]
-    capabilities: Annotated[tuple[str, ...], Words(CAPABILITIES), Most(len(CAPABILITIES)), "effective ones, by name"]
+    capabilities: Annotated[
+        tuple[str, ...], Words(CAPABILITIES), Most(len(CAPABILITIES)), "effective ones, by name: CAP_SYS_ADMIN"
+    ]
     no_new_privileges: Annotated[bool, "whether it has given up gaining any (no_new_privs)"]
-    seccomp: Annotated[str, Words(SECCOMP), "its seccomp mode: off, strict or filter"]
+    seccomp: Annotated[str, Words(SECCOMP), "its seccomp mode"]
     deleted: Annotated[bool, "whether what it runs has no name any more"]
 
 
@@ -104,13 +106,13 @@ class Proxy:
     seated: Annotated[bool, "whether an Envoy holds the key socket"]
     executable: Annotated[_DigestField, "of what it runs; empty where nobody could read it"]
     version: Annotated[str, "under which reference values list its executable, empty where they do not"]
-    traced: Annotated[Known, "whether somebody is attached to it: yes, no or unknown"]
-    dumpable: Annotated[Known, "whether the kernel gives its memory out: yes, no or unknown"]
-    drains_at_once: Annotated[Known, "whether it was started with --drain-time-s 0: yes, no or unknown"]
-    delivered: Annotated[str, Words((*map(str, Delivered), "")), "what it gets from the sidecar: sds, xds"]
-    denial: Annotated[str, Words((*map(str, Denial), "")), "whether it has what denies: in-force, pending, missing"]
+    traced: Annotated[Known, "whether somebody is attached to it"]
+    dumpable: Annotated[Known, "whether the kernel gives its memory out"]
+    drains_at_once: Annotated[Known, "whether it was started with --drain-time-s 0"]
+    delivered: Annotated[str, Words((*map(str, Delivered), "")), "what it gets from the sidecar"]
+    denial: Annotated[str, Words((*map(str, Denial), "")), "whether it has what denies"]
     filters: Annotated[tuple[str, ...], Most(MOST_FILTERS), "the filters of ours that it has accepted, by name"]
-    resumption_off: Annotated[Known, "whether no TLS session is resumed: yes, no or unknown"]
+    resumption_off: Annotated[Known, "whether no TLS session is resumed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Collector:
 
     name: Annotated[str, "its name"]
     layer: Annotated[Layer, "the layer that it feeds"]
-    mechanism: Annotated[Mechanism, "how it watches: fanotify, inotify, proc-connector, poll"]
+    mechanism: Annotated[Mechanism, "how it watches"]
     latency: Annotated[int, DURATION, "between act and fact at worst, by its own word, rounded up"]
     running: Annotated[bool, "whether it runs"]
     lost: Annotated[int, "events that it has lost"]
@@ -128,7 +130,7 @@ class Collector:
 @dataclass(frozen=True, slots=True)
 class Coverage:
     grade: Annotated[Grade, "what holds when the sidecar dies"]
-    cutting: Annotated[Cutting, "how open connections are ended: destroy, kill, capped"]
+    cutting: Annotated[Cutting, "how open connections are ended"]
     isolation: Annotated[tuple[Guarantee, ...], Most(len(Guarantee)), "what is guaranteed against the workload"]
     absent: Annotated[tuple[Layer, ...], Most(len(Layer)), "the layers that nothing measures"]
     collectors: Annotated[tuple[Collector, ...], Most(MOST_COLLECTORS), "what watches"]

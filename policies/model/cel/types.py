@@ -38,7 +38,10 @@ class Words:
     known: tuple[str, ...]
 
     def __str__(self) -> str:
-        return "one of " + ", ".join(self.known)
+        return "one of " + ", ".join(each or "nothing" for each in self.known)
+
+
+_MOST_TOLD = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,8 @@ class ListOf:
     most: int
 
     def __str__(self) -> str:
-        return f"list of {self.element if not isinstance(self.element, Words) else 'words'}, at most {self.most}"
+        many = isinstance(self.element, Words) and len(self.element.known) > _MOST_TOLD
+        return f"list of {'words' if many else self.element}, at most {self.most}"
 
 
 @dataclass(frozen=True, slots=True)

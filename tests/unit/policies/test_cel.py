@@ -84,7 +84,7 @@ REFUSED = {
     "registration.▸name + 'a' == 'b'": "what `+` computes with must be an int",
     # Patterns.
     "registration.name.matches(registration.▸namespace)": "a pattern is written where it is used",
-    "registration.name.matches(▸'(a{9}){9}')": "'{' is no part of the patterns",
+    "registration.name.matches(▸'(a{9}){9}')": "'{9' is no part of the patterns",
     "registration.name.matches(▸r'\\w+')": "is no part of the patterns",
     "registration.name.matches(▸'(?i)a')": "'(?' is no part of the patterns",
     "registration.name.matches(▸'(a')": "no regular expression",

@@ -92,6 +92,9 @@ def test_a_registration_whose_references_are_missing_hides_no_other_remark(tmp_p
         ((policy("a", "{files: {volatile: [/srv/*/log, '/s*']}}"),), []),
         ((policy("a", "{proxy: {requireDrainNow: true}}"),), [(Check.UNREACHABLE, 19, 16)]),
         ((policy("a", "{layers: {proxy: {}}, proxy: {requireDrainNow: true}}"),), []),
+        ((policy("a", "{rules: {one: {that: proxy.seated, message: m}}}"),), [(Check.UNREACHABLE, 19, 16)]),
+        ((policy("a", "{rules: {one: {that: files.count > 1, message: m}}}"),), []),
+        ((policy("a", "{rules: {one: {that: proxy.seated || files.count > 1, message: m}}}"),), []),
         ((policy("a", "{layers: {memory: {}}}"),), [(Check.UNMEETABLE, 19, 17)]),
         ((policy("a", "{layers: {memory: {demand: best-effort}}}"),), []),
         ((policy("a", "{freshness: 49s}"),), [(Check.CONFLICT, 6, 3), (Check.FRESHNESS_SHORT, 19, 8)]),
@@ -139,6 +142,27 @@ def test_what_a_lease_must_outlive_is_the_authors_to_state(tmp_path: Path) -> No
     assert checked(tmp_path, *WELL, terms=Terms(failover=25.0)).remarks == ()
     (remark,) = checked(tmp_path, *WELL, terms=Terms(failover=25.001)).remarks
     assert remark.check is Check.FRESHNESS_SHORT
+
+
+def test_reference_values_that_something_inherits_are_used(tmp_path: Path) -> None:
+    base = "kind: ReferenceValues\nmetadata: {name: base}\n"
+    far = "kind: ReferenceValues\nmetadata: {name: far, namespace: proofbeat-system}\n"
+    heir = REFERENCES.replace("{files:", "{inherits: [base, proofbeat-system/far], files:")
+    assert told(tmp_path, POLICY, heir, REGISTRATION, base, far) == []
+    assert {check for check, _, _ in told(tmp_path, *WELL, base, far)} == {Check.UNUSED}
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [(0.0, []), (1_800_000_000 - 14 * 86_400, [Check.EXPIRING]), (1_800_000_000, [Check.EXPIRED])],
+)
+def test_references_are_told_of_when_they_expire_soon_or_have(
+    tmp_path: Path, now: float, expected: list[Check]
+) -> None:
+    expiring = REFERENCES.replace("{files:", "{expires: 2027-01-15T08:00:00Z, files:")
+    remarks = checked(tmp_path, POLICY, expiring, REGISTRATION, terms=Terms(now=now)).remarks
+    assert [each.check for each in remarks] == expected
+    assert all((each.place.line, each.place.column) == (11, 8) for each in remarks)
 
 
 def test_policies_alone_are_checked_for_what_they_are_without_anybody_to_rule(tmp_path: Path) -> None:

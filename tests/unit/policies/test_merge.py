@@ -33,6 +33,12 @@ def _key(operator: Any) -> Any:
     return operator["key"]
 
 
+RULES = {
+    "one": {"that": "processes.root == 0", "message": "nothing runs as root"},
+    "two": {"that": "proxy.seated", "message": "somebody holds the key", "class": "tamper", "layer": "proxy"},
+}
+
+
 def durations(*choices: str) -> st.SearchStrategy[str]:
     return st.sampled_from(choices)
 
@@ -79,6 +85,7 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
                 "isolation": st.lists(st.sampled_from(["non-dumpable", "no-tracing"]), max_size=2, unique=True),
             },
         ),
+        "rules": st.sets(st.sampled_from(["one", "two"])).map(lambda names: {name: RULES[name] for name in names}),
         "recovery": st.fixed_dictionaries({}, optional={"drift": st.sampled_from(["auto", "replace", "manual"])}),
         "breakGlass": st.fixed_dictionaries(
             {},

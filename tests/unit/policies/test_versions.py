@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from policies.appraise.appraise import appraise
 from policies.appraise.reasons import Finding
 from policies.appraise.violation import violates
 from policies.model import dialect
-from policies.model.inheritance import effective
+from policies.model.inheritance import Inheritance, effective
 from policies.model.metadata import Metadata
+from policies.model.origin import Mark, Origin
 from policies.model.policy import AttestationPolicy, PolicySpec
 from policies.model.references import ReferenceSpec, ReferenceValues
 from tests.unit.policies.world import GOOD, LOADER, PYTHON, claimed, entry, governing
@@ -136,3 +138,24 @@ def test_what_affirms_is_exactly_what_is_a_version(versions: dict[str, dict[str,
         *(entry(path, digest) for path, digest in there.items()), references=values(files={}, versions=stated)
     )
     assert (judged == ()) is (there in versions.values())
+
+
+def test_a_version_that_does_not_state_a_path_has_it_as_it_is_inherited() -> None:
+    base = values(versions={}, files={PAGE: {"digests": [SAME]}, MAIN: {"digests": [ONE]}}, executables={PYTHON: [ONE]})
+    web = ReferenceValues(
+        metadata=Metadata(name="web"),
+        spec=ReferenceSpec.model_validate(
+            {
+                "inherits": ["base"],
+                "versions": {"1": {}, "2": {"files": {MAIN: {"digests": [TWO]}}, "executables": {PYTHON: [TWO]}}},
+            }
+        ),
+    )
+    documents = {
+        ("default", name): (each, Origin(Path("x.yaml"), Mark(1, 1))) for name, each in (("base", base), ("web", web))
+    }
+    references = Inheritance(documents, "proofbeat-system").whole(("default", "web")).references
+    assert references.spec.files[MAIN].digests == (ONE, TWO)
+    assert not references.spec.files[MAIN].optional
+    assert references.spec.executables[PYTHON] == (ONE, TWO)
+    assert references.rollouts[0].versions["1"][MAIN][0].digests == (ONE,)

@@ -49,6 +49,7 @@ from authority.store.store import Store
 from authority.why import Why
 from policies.appraise.rules import prepare
 from policies.model import load as policies
+from policies.model.signing import Trust, trusted
 from telemetry import logs, metrics
 from telemetry.exporting import exported
 from telemetry.recorder import Recorder
@@ -201,7 +202,7 @@ class Authority:
 
         Raises InvalidConfiguration; then what was in force stays so.
         """
-        loaded = policies.load(self._config.policies, self._config.root_namespace)
+        loaded = policies.load(self._config.policies, self._config.root_namespace, self._trust())
         for governing in loaded.governing.values():
             prepare(governing.policy)
         epoch = await self._store.policy_epoch(loaded.digest, int(self._clock() * 1000))
@@ -211,6 +212,11 @@ class Authority:
             await self._announce(self._current)
             self._denying.changed()
         return epoch
+
+    def _trust(self) -> Trust | None:
+        """Whom reference values have to be signed by; None where nobody has to."""
+        named = self._config.references.trusted_keys
+        return None if named is None else trusted(named)
 
     async def _announce(self, rules: Rules) -> None:
         for instance in self._sessions.instances():

@@ -48,6 +48,19 @@ class HistoryConfig(Strict):
     retire_after: Duration = 600.0
 
 
+class ReferencesConfig(Strict):
+    """trusted_keys: files with public keys, PEM. Reference values have to be signed by one of them; see
+    `proofbeat references sign`. None: nobody has to have signed them.
+    """
+
+    trusted_keys: tuple[Path, ...] | None = Field(default=None, min_length=1)
+
+    def below(self, base: Path) -> ReferencesConfig:
+        """Relative paths count from this folder."""
+        named = self.trusted_keys
+        return ReferencesConfig(trusted_keys=None if named is None else tuple(base / each for each in named))
+
+
 class AuthorityConfig(Strict):
     """listen: host:port, port 0 for any. store: the SQLite file. policies: files, or folders of *.yaml.
 
@@ -62,6 +75,7 @@ class AuthorityConfig(Strict):
     root_namespace: str = Field(default=ROOT_NAMESPACE, pattern=NAME)
     ca: CaConfig
     admin: Path
+    references: ReferencesConfig = ReferencesConfig()
     telemetry: TelemetrySettings = TelemetrySettings()
     history: HistoryConfig = HistoryConfig()
 
@@ -89,6 +103,7 @@ def load(path: Path) -> AuthorityConfig:
             "policies": tuple(base / each for each in config.policies),
             "ca": config.ca.model_copy(update={"folder": base / config.ca.folder}),
             "admin": base / config.admin,
+            "references": config.references.below(base),
             "telemetry": config.telemetry.below(base),
         }
     )

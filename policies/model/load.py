@@ -20,6 +20,7 @@ from policies.model.policy import AttestationPolicy
 from policies.model.references import ReferenceValues
 from policies.model.registration import WorkloadRegistration
 from policies.model.selection import ROOT_NAMESPACE, Selection
+from policies.model.signing import Trust
 
 _KINDS: dict[str, type[AttestationPolicy] | type[ReferenceValues] | type[WorkloadRegistration]] = {
     "AttestationPolicy": AttestationPolicy,
@@ -139,20 +140,23 @@ def _twice(document: Document, where: Origin, before: Origin) -> InvalidConfigur
     )
 
 
-def load(paths: Iterable[Path], root: str = ROOT_NAMESPACE) -> PolicySet:
+def load(paths: Iterable[Path], root: str = ROOT_NAMESPACE, trust: Trust | None = None) -> PolicySet:
     """Every document below the paths (files, or folders of *.yaml). Raises InvalidConfiguration with its place.
 
-    root: the namespace whose policies are for every other one too.
+    root: the namespace whose policies are for every other one too. trust: who has to have signed reference values;
+    None where nobody has to.
     """
-    return PolicySet(read(paths), root)
+    return PolicySet(read(paths, trust=trust), root)
 
 
-def read(paths: Iterable[Path], refuse: Refuse = refused) -> Iterable[tuple[Document, Origin]]:
-    """The documents one by one, each checked for itself alone. refuse: as PolicySet has it."""
+def read(
+    paths: Iterable[Path], refuse: Refuse = refused, trust: Trust | None = None
+) -> Iterable[tuple[Document, Origin]]:
+    """The documents one by one, each checked for itself alone. refuse: as PolicySet has it. trust: as `load`."""
     for path in paths:
         for file in _files(path):
             try:
-                yield from _documents(file, refuse)
+                yield from _documents(file, refuse, trust)
             except InvalidConfiguration as error:
                 refuse(error)
 
@@ -163,12 +167,16 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def _documents(path: Path, refuse: Refuse) -> Iterable[tuple[Document, Origin]]:
-    for value, node in dialect.parse(dialect.read_text(path), str(path)):
+def _documents(path: Path, refuse: Refuse, trust: Trust | None) -> Iterable[tuple[Document, Origin]]:
+    text, vouched = dialect.read_text(path), trust is None
+    for value, node in dialect.parse(text, str(path)):
         if value is None:
             continue
         try:
             document = _document(value, node, path)
+            if trust is not None and not vouched and isinstance(document, ReferenceValues):
+                trust.check(path, text.encode(), dialect.place(str(path), node.start_mark))
+                vouched = True
         except InvalidConfiguration as error:
             refuse(error)
         else:

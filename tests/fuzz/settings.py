@@ -87,6 +87,14 @@ spec:
   freshness: 60s
   layers: {files: {demand: required, maxAge: 30s}, processes: {demand: best-effort}}
   files: {include: [/srv/app], volatile: ["*.log"]}
+  rules:
+    noRoot: {that: "processes.root == 0", message: nothing runs as root, class: tamper}
+    layered:
+      that: >-
+        files.measured
+        && proxy.seated
+      message: all is there
+      layer: files
 ---
 apiVersion: proofbeat.dev/v1alpha1
 kind: ReferenceValues

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -34,6 +35,7 @@ class Limits:
 
 LIMITS = Limits()
 _STDERR = 2
+_OUT_OF_MEMORY = 3
 
 
 def evaluate_confined(rules: Mapping[str, Rule], summary: Summary, limits: Limits = LIMITS) -> Sequence[Outcome]:
@@ -64,15 +66,20 @@ def _evaluate(sending: Connection, rules: Mapping[str, Rule], summary: Summary, 
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu, limits.cpu + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sending.send_bytes(json.dumps(plain(tuple(evaluate(rules, summary)))).encode())
+    try:
+        sending.send_bytes(json.dumps(plain(tuple(evaluate(rules, summary)))).encode())
+    except MemoryError:
+        sys.exit(_OUT_OF_MEMORY)
 
 
 def _why(exit_code: int | None, limits: Limits) -> str:
     if exit_code == -signal.SIGXCPU:
         return f"it took more than {limits.cpu} s of CPU time"
+    if exit_code in (_OUT_OF_MEMORY, -signal.SIGABRT):  # the library aborts where it gets none
+        return f"it took more than {limits.memory >> 20} MiB"
     if exit_code is not None and exit_code < 0:
-        return f"its process died of {signal.Signals(-exit_code).name}: {limits.memory >> 20} MiB more are allowed"
-    return f"it took more than {limits.memory >> 20} MiB"
+        return f"its process ended by {signal.Signals(-exit_code).name}"
+    return f"its process ended with {exit_code}"
 
 
 def _stopped(rules: Mapping[str, Rule], fault: str) -> Sequence[Outcome]:

@@ -87,6 +87,12 @@ REFUSED = {
     "registration.name.matches(▸'(a{9}){9}')": "'{9' is no part of the patterns",
     "registration.name.matches(▸r'\\w+')": "is no part of the patterns",
     "registration.name.matches(▸'(?i)a')": "'(?' is no part of the patterns",
+    "registration.name.matches(▸'[a&&b]')": "'[a' is no part of the patterns",
+    "registration.name.matches(▸'[a--b]')": "'[a' is no part of the patterns",
+    "registration.name.matches(▸'x[[:alpha:]]')": "'[[' is no part of the patterns",
+    "registration.name.matches(▸'[]a]')": "'[]' is no part of the patterns",
+    "registration.name.matches(▸r'\\<a')": "is no part of the patterns",
+    "registration.name.matches(▸'é+')": "is no part of the patterns",
     "registration.name.matches(▸'(a')": "no regular expression",
     f"registration.name.matches(▸'{'a' * (MOST_PATTERN + 1)}')": "a pattern of more than",
     # Syntax.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlencode
 
 import typer
 
 from proofbeat.options import AdminSocket, exit_with
+
+if TYPE_CHECKING:
+    from authority.api.answers import SignedEvidence
 
 evidence = typer.Typer(help="Evidence.", no_args_is_help=True)
 
@@ -24,22 +28,21 @@ def evidence_save(
 
 async def _save(socket: Path, folder: Path) -> bool:
     """True when something was saved, and no layer was missing."""
-    from attestation import strictjson
+    from authority.api.answers import LatestEvidence
     from proofbeat import admin
 
-    answer: dict[str, Any] = strictjson.loads(await admin.fetch(socket, "/admin/evidence"))
-    missing = await _kept(socket, folder, answer["evidence"])
-    print(f"{len(answer['evidence'])} instances' evidence is in {folder}")
+    found = (await admin.ask(socket, "GET", "/admin/evidence", LatestEvidence)).evidence
+    missing = await _kept(socket, folder, found)
+    print(f"{len(found)} instances' evidence is in {folder}")
     for digest, layer, registration in sorted(missing):
         print(f"{registration}: the authority has the layer {layer} not at hand any more ({digest[:12]})")
-    return bool(answer["evidence"]) and not missing
+    return bool(found) and not missing
 
 
-async def _kept(socket: Path, folder: Path, found: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+async def _kept(socket: Path, folder: Path, found: Sequence[SignedEvidence]) -> set[tuple[str, str, str]]:
     """Writes all of it. Returns digest, layer and registration of each body that is missing."""
     from attestation.bodies import DIGEST_OF
     from attestation.errors import Refused
-    from attestation.plain import build
     from policies.author import saved
     from proofbeat import admin
 
@@ -47,7 +50,7 @@ async def _kept(socket: Path, folder: Path, found: list[dict[str, Any]]) -> set[
     written: set[str] = set()
     missing: set[tuple[str, str, str]] = set()
     for each in found:
-        entry = build(saved.Entry, each, where="evidence")
+        entry = saved.Entry(each.instance.value, each.registration, each.evidence, each.at_ms)
         saved.write(folder, entry)
         for claim in saved.claims_of(entry).layers:
             if claim.layer not in DIGEST_OF or claim.digest in written:

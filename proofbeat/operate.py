@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attestation.plain import plain
-from authority.api.answers import DenialList, Instances
+from authority.api.answers import DenialList, Instances, Reloaded
 from authority.store.records import InstanceState, State
 from proofbeat import admin
 from wire.messages import Released, Standing
@@ -50,8 +50,8 @@ async def release(socket: Path, instance: str) -> bool:
 
 
 async def reload(socket: Path) -> bool:
-    answer = await admin.ask(socket, "POST", "/admin/policies")
-    print(f"policy epoch {answer['epoch']} is in force")
+    reloaded = await admin.ask(socket, "POST", "/admin/policies", Reloaded)
+    print(f"policy epoch {reloaded.epoch} is in force")
     return True
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import socket
 from pathlib import Path
@@ -16,7 +15,7 @@ from attestation.errors import InvalidInput, Refused, Unavailable
 from attestation.instance import InstanceId
 from attestation.plain import plain
 from attestation.quantities import seconds
-from authority.api.answers import Asked, DenialList, Instances, Reloaded, Token
+from authority.api.answers import Asked, DenialList, Instances, LatestEvidence, Reloaded, SignedEvidence, Token
 from authority.latest import Told
 from authority.rules import Ruling
 from authority.store.records import InstanceState
@@ -102,12 +101,10 @@ class AdminApi:
         asked = request.query.get("of", "")
         if not asked:
             raise InvalidInput("nobody is named", where="policy", mend="Give a registration, or an instance.")
-        return web.json_response(plain(explained((await self._operations.ruling(asked)).governing)))
+        return _json(explained((await self._operations.ruling(asked)).governing))
 
     async def _evidence(self, _: web.Request) -> web.Response:
-        told = self._operations.evidence()
-        found = [{**plain(each), "evidence": base64.b64encode(each.evidence).decode()} for each in told]
-        return web.json_response({"evidence": found})
+        return _json(LatestEvidence(tuple(map(SignedEvidence.of, self._operations.evidence()))))
 
     async def _body(self, request: web.Request) -> web.Response:
         registration, digest = request.query.get("registration", ""), request.query.get("digest", "")

@@ -6,20 +6,18 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
-from attestation import strictjson
 from attestation.errors import InvalidInput
 from attestation.plain import plain
-from policies.model.explaining import explained
+from policies.model.explaining import Explained, Said, Value, explained
 from policies.model.load import load
 from proofbeat import admin
 
 
 async def online(socket: Path, asked: str, *, as_json: bool) -> bool:
     """What is in force at an authority. asked: a registration, a SPIFFE ID or an instance."""
-    _tell(strictjson.loads(await admin.fetch(socket, f"/admin/policy?{urlencode({'of': asked})}")), as_json=as_json)
+    _tell(await admin.ask(socket, "GET", f"/admin/policy?{urlencode({'of': asked})}", Explained), as_json=as_json)
     return True
 
 
@@ -33,22 +31,22 @@ async def offline(paths: Sequence[Path], root: str, asked: str, *, as_json: bool
             where=", ".join(map(str, paths)),
             mend=f"Name one of these: {', '.join(sorted(governing)) or 'there is none'}.",
         )
-    _tell(plain(explained(named[0], folders=True)), as_json=as_json)
+    _tell(explained(named[0], folders=True), as_json=as_json)
     return True
 
 
-def _tell(answer: dict[str, Any], *, as_json: bool) -> None:
-    """answer: policies.model.explaining.Explained as JSON; its keys are a contract (docs/policies.md)."""
+def _tell(answer: Explained, *, as_json: bool) -> None:
+    """As JSON its fields are the keys, and a contract (docs/policies.md)."""
     if as_json:
-        print(json.dumps(answer, indent=1))
+        print(json.dumps(plain(answer), indent=1))
         return
-    print(f"{answer['registration']}: {answer['spiffe_id']} under {' + '.join(answer['policies'])}")
-    _print_values(answer["values"])
-    for each in answer["conflicts"]:
+    print(f"{answer.registration}: {answer.spiffe_id} under {' + '.join(answer.policies)}")
+    _print_values(answer.values)
+    for each in answer.conflicts:
         print(f"conflict: {each}")
 
 
-def _print_values(values: Sequence[dict[str, Any]]) -> None:
+def _print_values(values: Sequence[Value]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -56,13 +54,12 @@ def _print_values(values: Sequence[dict[str, Any]]) -> None:
     for column in ("place", "value", "stated by", "prevails over"):
         table.add_column(column, overflow="fold")
     for each in values:
-        own = (_said(one) if one["value"] == each["value"] else f"{one['value']}: {_said(one)}" for one in each["by"])
-        stated = "\n".join(own) or "default"
-        overruled = "\n".join(f"{one['value']}: {_said(one)}" for one in each["overruled"])
-        table.add_row(each["place"], each["value"], stated, overruled)
+        own = (_said(one) if one.value == each.value else f"{one.value}: {_said(one)}" for one in each.by)
+        overruled = (f"{one.value}: {_said(one)}" for one in each.overruled)
+        table.add_row(each.place, each.value, "\n".join(own) or "default", "\n".join(overruled))
     # A pipe has no width of its own; places cut in two are no use to anybody.
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 180).print(table)
 
 
-def _said(one: dict[str, Any]) -> str:
-    return f"{one['policy']}  {one['at']}"
+def _said(one: Said) -> str:
+    return f"{one.policy}  {one.at}"

@@ -20,11 +20,11 @@ from authority.latest import Told
 from authority.rules import Ruling
 from authority.store.records import InstanceState
 from authority.why import Why
-from policies.model.explaining import explained
+from policies.model.explaining import Explained, explained
 from wire.messages import Denials, Released, Standing
 from wire.problems import Kind
 
-Answer = Asked | DenialList | Instances | Released | Reloaded | Standing | Token | Why
+Answer = Asked | DenialList | Explained | Instances | LatestEvidence | Released | Reloaded | Standing | Token | Why
 
 
 class Operations(Protocol):

@@ -44,10 +44,10 @@ RuleName = Annotated[str, AfterValidator(_name)]
 
 
 class Rule(Strict):
-    """that: what must be true. message: what it is for, as an operator reads it where it is not.
+    """What must be true of the summary of a workload. What cannot be evaluated is as bad, and always drift.
 
-    class: of the finding where it is false. layer: whose claim in the trust vector that is held against; without one
-    it is the configuration's. What cannot be evaluated is always drift, and never affirms.
+    that: in CEL. message: what it is for, as an operator reads it where it is false. class: of the finding where it is
+    false. layer: whose claim in the trust vector that is held against; without one it is the configuration's.
     """
 
     that: Expression

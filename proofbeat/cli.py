@@ -13,6 +13,7 @@ from proofbeat.breakglass import breakglass
 from proofbeat.evidence import evidence
 from proofbeat.options import AdminSocket, ConfigFile, Json, exit_with
 from proofbeat.policy import policy
+from proofbeat.references import references
 
 app = typer.Typer(
     name="proofbeat",
@@ -23,7 +24,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 token = typer.Typer(help="Join tokens.", no_args_is_help=True)
-references = typer.Typer(help="Reference values.", no_args_is_help=True)
 app.add_typer(token, name="token")
 app.add_typer(references, name="references")
 app.add_typer(policy, name="policy")
@@ -222,20 +222,6 @@ def token_create(
     from proofbeat.operate import token as run
 
     exit_with(lambda: run(admin, registration, lifetime))
-
-
-@references.command("build")
-def references_build(
-    name: str,
-    pid: Annotated[int, typer.Option("--pid", help="The workload's first process, as it should be.")],
-    include: Annotated[list[str], typer.Option("--include", help="Absolute path to measure; repeat it.")],
-    volatile: Annotated[list[str] | None, typer.Option("--volatile", help="Glob pattern not to judge.")] = None,
-    envoy: Annotated[Path | None, typer.Option("--envoy", help="The program of its Envoy.")] = None,
-) -> None:
-    """Reference values of a running workload, as YAML."""
-    from proofbeat.operate import build_references as run
-
-    exit_with(lambda: run(name, pid, tuple(include), tuple(volatile or ()), envoy))
 
 
 @app.command()

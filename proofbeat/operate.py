@@ -55,18 +55,6 @@ async def reload(socket: Path) -> bool:
     return True
 
 
-async def build_references(
-    name: str, pid: int, include: tuple[str, ...], volatile: tuple[str, ...], proxy: Path | None
-) -> bool:
-    """proxy: the program of the Envoy that may hold the key, None where that is not to be said."""
-    from proofbeat import documents, envoy, references
-
-    held = envoy.referenced(proxy) if proxy is not None else {}
-    taken = await references.build(name, pid, include, volatile)
-    print(documents.to_yaml(references.with_proxies(taken, held)), end="")
-    return True
-
-
 def refused(denials: DenialList, here: Sequence[InstanceState]) -> str:
     """Whom peers refuse, and at how many of those that are open it is in force. here: instances that are not gone."""
     names = ", ".join(str(each.instance) for each in denials.denied)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import getpass
 import json
 import secrets
 import sys
@@ -13,14 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from pydantic import ValidationError
 
 from attestation import breakglass, keys, strictjson
 from attestation.breakglass import Order, Reach, Scope, Signed
 from attestation.errors import InvalidInput
-from attestation.keys import SigningKey, VerifyingKey
 from attestation.plain import plain
 from attestation.quantities import instant_text
 from attestation.spiffe import SpiffeId
@@ -29,7 +25,7 @@ from policies.appraise.breakglass import Held, held_by_each, permitted
 from policies.model import dialect
 from policies.model.breakglass import BreakGlassRules, Operator
 from policies.model.load import load
-from proofbeat import admin
+from proofbeat import admin, keyfiles
 
 _NAMESPACE, _INSTANCE, _MESH = "namespace:", "instance:", "mesh"
 _WHERE = "--scope"
@@ -143,7 +139,7 @@ def _ordered(found: Iterable[str]) -> tuple[str, ...]:
 
 def sign(path: Path, key_file: Path, *, asked: bool) -> bool:
     """Adds a signature to the file. asked: whether whoever signs has to say yes first."""
-    signed, key = read(path), _private(key_file)
+    signed, key = read(path), keyfiles.private(key_file)
     print(f"{signed.order}\n{_scope_in_full(signed.order)}", file=sys.stderr)
     if asked and not _agreed():
         return False
@@ -211,7 +207,7 @@ def plain_held(found: Mapping[str, Held]) -> dict[str, Any]:
 def operator(name: str, key_file: Path) -> bool:
     """Raises InvalidConfiguration for what is no key or no name."""
     try:
-        who = Operator(name=name, key=base64.b64encode(keys.public_der(_public(key_file))).decode())
+        who = Operator(name=name, key=base64.b64encode(keys.public_der(keyfiles.public(key_file))).decode())
     except ValidationError as error:
         raise InvalidInput(
             str(error.errors()[0]["msg"]), where=name, mend="Letters, digits and . @ _ + - do."
@@ -228,39 +224,6 @@ def read(path: Path) -> Signed:
 def _scope_in_full(order: Order) -> str:
     identities = ", ".join(order.scope.identities) or "EVERY workload of the mesh"
     return f"trust domain {order.trust_domain}: {identities}; waives {order.waives}"
-
-
-def _private(path: Path) -> SigningKey:
-    key = _key(path)
-    if not isinstance(key, SigningKey):
-        raise _no_key(path)
-    keys.verifying_from_der(keys.public_der(key.public_key()))  # which refuses a curve that nobody here can check
-    return key
-
-
-def _public(path: Path) -> VerifyingKey:
-    key = _key(path)
-    public = key.public_key() if isinstance(key, SigningKey) else key
-    if not isinstance(public, VerifyingKey):
-        raise _no_key(path)
-    return public
-
-
-def _key(path: Path) -> object:
-    content = dialect.read_text(path).encode()
-    try:
-        if b"-----BEGIN PUBLIC KEY-----" in content:
-            return serialization.load_pem_public_key(content)
-        locked = b"ENCRYPTED" in content
-        password = getpass.getpass(f"passphrase of {path}: ").encode() if locked else None
-        return serialization.load_pem_private_key(content, password)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _no_key(path) from error
-
-
-def _no_key(path: Path) -> InvalidInput:
-    mend = "Make one with `openssl genpkey -algorithm ed25519`."
-    return InvalidInput("this is no key of an operator, or the passphrase is wrong", where=str(path), mend=mend)
 
 
 def _write(path: Path, text: str, *, fresh: bool) -> None:

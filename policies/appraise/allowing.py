@@ -13,9 +13,12 @@ from attestation.coverage import Guarantee
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
+from attestation.patterns import matches
+from policies.model.classes import DATA
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, Demand
 from policies.model.references import FileReference, ReferenceValues
+from policies.model.writing import digests, quoted
 
 MOST_DIGESTS = 8
 """Digests of one file or executable that are named beside the new one; of more, the latest."""
@@ -33,7 +36,7 @@ def file(entry: Entry, references: ReferenceValues) -> str:
 def absence(path: str, policy: AttestationPolicy) -> str:
     """This path, there or not: its content is then judged no more."""
     patterns = [*policy.spec.files.volatile, path]
-    return _policy(policy, "files.volatile", f"{{volatile: [{', '.join(_quoted(each) for each in patterns)}]}}", path)
+    return _policy(policy, "files.volatile", f"{{volatile: [{', '.join(quoted(each) for each in patterns)}]}}", path)
 
 
 def execution(path: str, digest: Digest, references: ReferenceValues) -> str:
@@ -41,6 +44,18 @@ def execution(path: str, digest: Digest, references: ReferenceValues) -> str:
     if not digest:
         return ""
     return _references(references, "executables", path, _digests(references.spec.executables.get(path, ()), digest))
+
+
+def code(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> str:
+    """This path as code, which it is where no pattern makes it anything else, and this executable there."""
+    listed, files = execution(path, digest, references), policy.spec.files
+    others = {name: [each for each in getattr(files, name) if not matches(path, [each])] for name in sorted(DATA)}
+    narrower = [
+        _policy(policy, f"files.{name}", f"{{{name}: [{', '.join(map(quoted, patterns))}]}}", path)
+        for name, patterns in others.items()
+        if len(patterns) < len(getattr(files, name))
+    ]
+    return "---\n".join([*narrower, listed]) if listed else ""
 
 
 def deleted(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> str:
@@ -113,15 +128,14 @@ def _attributes(entry: Entry, known: FileReference | None) -> list[str]:
 
 
 def _digests(known: tuple[Digest, ...], new: Digest) -> str:
-    # With its prefix it is text to every parser, even one that is all digits.
-    return f"[{', '.join(f'sha256:{each}' for each in dict.fromkeys((*known[-MOST_DIGESTS:], new)))}]"
+    return digests(dict.fromkeys((*known[-MOST_DIGESTS:], new)))
 
 
 def _references(document: ReferenceValues, section: str, path: str, value: str) -> str:
     if not _writable(path):
         return ""
     (meta,) = document.stated_by(section)
-    return f"{_head(document.kind, meta)}spec:\n  {section}:\n    {_quoted(path)}: {value}\n"
+    return f"{_head(document.kind, meta)}spec:\n  {section}:\n    {quoted(path)}: {value}\n"
 
 
 def _policy(document: AttestationPolicy, place: str, value: str, path: str = "") -> str:
@@ -134,26 +148,10 @@ def _policy(document: AttestationPolicy, place: str, value: str, path: str = "")
 
 
 def _head(kind: str, meta: Metadata) -> str:
-    place = "" if meta.namespace == "default" else f", namespace: {_quoted(meta.namespace)}"
-    return f"kind: {kind}\nmetadata: {{name: {_quoted(meta.name)}{place}}}\n"
+    place = "" if meta.namespace == "default" else f", namespace: {quoted(meta.namespace)}"
+    return f"kind: {kind}\nmetadata: {{name: {quoted(meta.name)}{place}}}\n"
 
 
 def _writable(path: str) -> bool:
     """A name that is no Unicode text can stand in no document."""
     return not any("\ud800" <= each <= "\udfff" for each in path)
-
-
-def _quoted(text: str) -> str:
-    """As a double-quoted scalar (YAML 1.2 section 7.3.1), which can hold any Unicode text."""
-    return f'"{"".join(_escaped(each) for each in text)}"'
-
-
-def _escaped(character: str) -> str:
-    if character in '"\\':
-        return "\\" + character
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from policies.model.metadata import Metadata
 from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
-from proofbeat.references import studied
+from proofbeat.study import studied
 
 
 @dataclass(frozen=True, slots=True)

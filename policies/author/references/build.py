@@ -12,7 +12,7 @@ from attestation.digests import Digest
 from attestation.errors import InvalidInput
 from attestation.patterns import matches
 from policies.author.references.images import Start
-from policies.author.references.tree import File, Link, Special, Tree
+from policies.author.references.tree import File, Link, Special, Tree, within
 from policies.model.references import FileReference, ReferenceSpec
 
 _MOST_EXAMPLES = 20
@@ -83,28 +83,30 @@ def spec_of(tree: Tree, start: Start, wishes: Wishes, report: Report) -> Referen
 
 def files_of(tree: Tree, wishes: Wishes, report: Report) -> Iterable[tuple[str, FileReference]]:
     """Every file and link that is in scope, by path."""
-    for path, node in tree.walk():
-        if wishes.include and not _within(path, wishes.include):
+    for path, node in tree.walk(wishes.include):
+        if not wished(path, wishes, report):
             continue
-        if matches(path, wishes.volatile):
-            report.skip("volatile", "it matches --volatile", path)
-        elif not writable(path):
-            report.skip(
-                "unnameable", "its name is no text, so no document can state it; where it is, it is a finding", path
-            )
+        if not writable(path):
+            report.skip("unnameable", "no document can state its name: where it is, it is a finding", path)
         elif isinstance(node, Special):
-            report.skip(node.kind, "it has no content to be stated; where it is, it is a finding", path)
+            report.skip(node.kind, "it has no content to be stated: where it is, it is a finding", path)
         else:
             yield path, _reference(node, wishes)
+
+
+def wished(path: str, wishes: Wishes, report: Report) -> bool:
+    """Is this path to be stated?"""
+    if wishes.include and not any(within(path, root) for root in wishes.include):
+        return False
+    if matches(path, wishes.volatile):
+        report.skip("volatile", "it matches --volatile", path)
+        return False
+    return True
 
 
 def writable(path: str) -> bool:
     """Can a document state this path?"""
     return "\0" not in path and not any("\ud800" <= each <= "\udfff" for each in path)
-
-
-def _within(path: str, include: Iterable[str]) -> bool:
-    return any(path == root or path.startswith(root.rstrip("/") + "/") for root in include)
 
 
 def _reference(node: File | Link, wishes: Wishes) -> FileReference:
@@ -147,13 +149,12 @@ class _Executables:
             self._run(wished)
             return
         count = len(self.found)
-        for path, node in self._tree.walk():
+        literal = wished[: min((wished.find(each) for each in "*?" if each in wished), default=0)]
+        for path, node in self._tree.walk([literal.rpartition("/")[0]] if literal.startswith("/") else ()):
             if isinstance(node, File) and node.program is not None and writable(path) and matches(path, (wished,)):
                 self._run(path)
         if len(self.found) == count:
-            self._report.notes.append(
-                f"--executable {wished} adds nothing: no file with an x bit matches that is not there."
-            )
+            self._report.notes.append(f"--executable {wished} adds nothing: no other file with an x bit matches.")
 
     def _run(self, path: str, deep: int = 0) -> None:
         """By its real path, as the kernel tells it; a loader by the name that the program asks for it by."""

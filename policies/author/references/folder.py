@@ -1,11 +1,14 @@
-"""A folder of this machine as a file system: read in place, without following a link."""
+"""A folder of this machine as a file system: read in place, without following a link, and only where somebody looks.
+
+What is mounted somewhere in it is not part of it.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
@@ -24,19 +27,74 @@ _SPECIAL = {stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
 def read(path: Path, budget: Budget, mounted: Parts = ()) -> Tree:
     """Everything below the folder. mounted: where the workload has it.
 
-    Raises InvalidInput for what cannot be read, and for a file that changes while it is read.
+    Whoever looks at the tree may get InvalidInput: for what cannot be read, and for a file that changes while it is.
     """
     tree = Tree(str(path))
+    try:
+        device = path.stat().st_dev
+    except OSError as error:
+        raise _unreadable(path, error) from error
     tree.put(mounted, Folder())
-    waiting: list[Parts] = [()]
-    while waiting:
-        parts = waiting.pop()
-        for name, node in _listed(path, parts, budget):
-            below = (*parts, name)
-            tree.put((*mounted, *below), node)
-            if isinstance(node, Folder):
-                waiting.append(below)
+    top = tree.at(mounted)
+    assert isinstance(top, Folder)  # noqa: S101 - it was just put there
+    top.children = _Listing(path, (), device, budget)
     return tree
+
+
+class _Listing(MutableMapping[str, Node]):
+    """What is in one folder: names at once, everything else when it is asked for."""
+
+    def __init__(self, path: Path, parts: Parts, device: int, budget: Budget) -> None:
+        self._path, self._parts, self._device, self._budget = path, parts, device, budget
+        self._known: dict[str, Node | None] | None = None
+
+    def __getitem__(self, name: str) -> Node:
+        names = self._names()
+        known = names[name]
+        if known is None:
+            names[name] = known = self._node(name)
+        return known
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._names()))
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def __setitem__(self, name: str, node: Node) -> None:
+        self._names()[name] = node
+
+    def __delitem__(self, name: str) -> None:
+        del self._names()[name]
+
+    def _names(self) -> dict[str, Node | None]:
+        if self._known is None:
+            with ExitStack() as stack:
+                try:
+                    folder = _opened(self._path, self._parts, stack)
+                    with os.scandir(folder) as found:
+                        self._known = dict.fromkeys((each.name for each in found), None)
+                except OSError as error:
+                    raise _unreadable(self._path.joinpath(*self._parts), error) from error
+            for _ in self._known:
+                self._budget.entry(str(self._path))
+        return self._known
+
+    def _node(self, name: str) -> Node:
+        here = self._path.joinpath(*self._parts)
+        with ExitStack() as stack:
+            try:
+                folder = _opened(self._path, self._parts, stack)
+                node = _look(folder, name)
+                if isinstance(node, File):
+                    return _read(folder, name, here, self._budget)
+                if isinstance(node, Folder):
+                    if os.stat(name, dir_fd=folder, follow_symlinks=False).st_dev != self._device:
+                        return Special("mount")
+                    return Folder(_Listing(self._path, (*self._parts, name), self._device, self._budget))
+                return node
+            except OSError as error:
+                raise _unreadable(here / name, error) from error
 
 
 def look(path: Path, parts: Parts) -> Node | None:
@@ -49,24 +107,6 @@ def file(path: Path, parts: Parts) -> IO[bytes]:
     """A file below the folder, no link on the way. Raises OSError, also for what is no regular file."""
     with ExitStack() as stack:
         return _file(_opened(path, parts[:-1], stack), parts[-1])
-
-
-def _listed(path: Path, parts: Parts, budget: Budget) -> Iterator[tuple[str, Node]]:
-    here = path.joinpath(*parts)
-    with ExitStack() as stack:
-        try:
-            folder = _opened(path, parts, stack)
-            with os.scandir(folder) as found:
-                names = sorted(each.name for each in found)
-        except OSError as error:
-            raise _unreadable(here, error) from error
-        for name in names:
-            budget.entry(str(path))
-            try:
-                node = _look(folder, name)
-                yield name, _read(folder, name, here, budget) if isinstance(node, File) else node
-            except OSError as error:
-                raise _unreadable(here / name, error) from error
 
 
 def _opened(path: Path, parts: Parts, stack: ExitStack) -> int:

@@ -6,7 +6,7 @@ is unknown to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 from attestation.digests import Digest
@@ -38,14 +38,14 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Special:
-    """What has no content. kind: `device`, `fifo`, `socket`."""
+    """What has no content that is looked at. kind: `device`, `fifo`, `socket`, `mount`."""
 
     kind: str
 
 
 @dataclass(slots=True)
 class Folder:
-    children: dict[str, Node] = field(default_factory=dict)
+    children: MutableMapping[str, Node] = field(default_factory=dict)
 
 
 Node = File | Link | Special | Folder
@@ -97,14 +97,20 @@ class Tree:
         if isinstance(folder, Folder):
             folder.children.clear()
 
-    def walk(self) -> Iterator[tuple[str, File | Link | Special]]:
-        """Everything but folders, with its absolute path, sorted by name within each folder."""
-        waiting: list[tuple[str, Node]] = [("", self.root)]
+    def walk(self, include: Sequence[str] = ()) -> Iterator[tuple[str, File | Link | Special]]:
+        """Everything but folders, with its absolute path, sorted by name within each folder.
+
+        include: absolute paths; nothing is looked at but these and what is in them. None for all.
+        """
+        waiting = [""]
         while waiting:
-            path, node = waiting.pop()
+            path = waiting.pop()
+            if include and not any(_around(path, each) or within(path, each) for each in include):
+                continue
+            node = self.at([name for name in path.split("/") if name])
             if isinstance(node, Folder):
-                waiting += [(f"{path}/{name}", node.children[name]) for name in sorted(node.children, reverse=True)]
-            else:
+                waiting += [f"{path}/{name}" for name in sorted(node.children, reverse=True)]
+            elif node is not None and not (include and not any(within(path, each) for each in include)):
                 yield path, node
 
     def resolve(self, path: str) -> tuple[str, Node] | None:
@@ -126,6 +132,16 @@ class Tree:
                 )
             folder = below
         return folder
+
+
+def within(path: str, root: str) -> bool:
+    """Is this path the root, or in it?"""
+    return path == root or path.startswith(root.rstrip("/") + "/")
+
+
+def _around(path: str, root: str) -> bool:
+    """Is this path on the way to the root?"""
+    return root.startswith(f"{path}/")
 
 
 def resolved(path: str, at: Callable[[Sequence[str]], Node | None]) -> Parts | None:

@@ -122,7 +122,7 @@ def test_an_order_that_is_over_does_not_verify(run: Run, policies: str, tmp_path
         (("verify", "--policies", "policies.yaml", "nowhere.json"), "cannot be read"),
         (("sign", "--yes", "--key", "ada.pem", "ada.pem"), "break-glass order: it does not parse"),
         (("sign", "--key", "ada.pem", "order.json"), "nobody is there to ask"),
-        (("sign", "--yes", "--key", "policies.yaml", "order.json"), "no key of an operator"),
+        (("sign", "--yes", "--key", "policies.yaml", "order.json"), "no key on P-256 or Ed25519"),
         (("operator", "ada lovelace", "--key", "ada.pem"), "should match pattern"),
         ((), "--scope"),
     ],

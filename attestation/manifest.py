@@ -18,6 +18,7 @@ from attestation.errors import MalformedEvidence
 MAGIC = b"pbf1"
 HEAD = struct.Struct(">HcHIIQ32s")
 """Before each path: its length in bytes, kind, mode, uid, gid, size, digest."""
+_BEGINNING = struct.Struct(">H3s")
 _DOMAIN = "layer/files"
 _MOST_ENTRIES = 1_000_000
 
@@ -88,11 +89,12 @@ def unpack(body: bytes) -> Iterator[Entry]:
 
 def tally(body: bytes) -> Mapping[tuple[bytes, int], int]:
     """Kind and mode -> how many entries have them. body: `unpack` takes it."""
-    position, heads = len(MAGIC), []
-    while position < len(body):
-        heads.append(body[position + 2 : position + 5])
-        position += HEAD.size + (body[position] << 8 | body[position + 1])
-    return {(head[:1], head[1] << 8 | head[2]): count for head, count in Counter(heads).items()}
+    position, end, found = len(MAGIC), len(body), []
+    while position < end:
+        length, kind_and_mode = _BEGINNING.unpack_from(body, position)
+        found.append(kind_and_mode)
+        position += HEAD.size + length
+    return {(each[:1], each[1] << 8 | each[2]): count for each, count in Counter(found).items()}
 
 
 def digest(body: bytes) -> Digest:

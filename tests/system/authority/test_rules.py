@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from attestation import processes
-from attestation.errors import InvalidConfiguration
+from attestation.errors import InvalidConfiguration, Refused
 from attestation.layers import Layer
 from attestation.processes import ProcessKind
 from attestation.trust import Tier
@@ -80,6 +80,21 @@ def test_a_rule_that_cannot_be_evaluated_gives_no_identity(tmp_path: Path) -> No
                 "rule-error",
                 "rule team: it cannot be evaluated: a label that is not there, where a team answers for it",
             )
+
+    asyncio.run(story())
+
+
+def test_a_rule_of_class_tamper_that_becomes_false_quarantines_until_a_release(tmp_path: Path) -> None:
+    async def story() -> None:
+        tamper = NO_ROOT.replace("message:", "class: tamper, message:")
+        async with town(tmp_path, rules=under(tamper)) as where, attester(where) as one:
+            assert (await again(one))[0] is Tier.AFFIRMING
+            one.layers = as_root(one.layers)
+            assert await again(one) == (Tier.CONTRAINDICATED, "")
+            assert (await cause(where))[0] == "rule-failed"
+            one.layers = measured()
+            with pytest.raises(Refused, match="quarantined: rule noRoot"):
+                await again(one)
 
     asyncio.run(story())
 

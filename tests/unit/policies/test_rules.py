@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -342,6 +343,13 @@ def test_all_that_is_allowed_is_taken_by_the_library_as_well() -> None:
 
 
 # --- where they run ---
+
+
+def test_rules_are_evaluated_in_several_threads_at_once() -> None:
+    rules = {f"r{n}": Rule(that=f"processes.kinds.all(k, k.uid != {n})", message="m") for n in range(3)}
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: [each.holds for each in evaluate(rules, summary())], range(200)))
+    assert found == [[False, True, True]] * 200
 
 
 def test_confined_rules_come_out_as_the_others_do() -> None:

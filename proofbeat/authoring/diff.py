@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from policies.appraise.reasons import Finding
 from policies.author import saved
 from policies.author.compare import Compared, Outcome, compared
 from policies.model.load import load
@@ -61,11 +62,15 @@ def _lines(found: Sequence[Compared]) -> Iterator[str]:
         elif each.changes:
             verdict = "CLOSES: " if each.closes else "opens: " if each.after.opens > each.before.opens else ""
             yield f"{who}: {verdict}{_short(each.before)} -> {_short(each.after)}"
-            known = {(one.kind, one.subject) for one in each.before.reasons}
-            new = [one for one in each.after.reasons if (one.kind, one.subject) not in known]
-            yield from (f"  {one.kind}: {one.text}  ({one.rule})" for one in new)
+            yield from (f"  {one.kind}: {one.text}  ({one.rule})" for one in _telling(each))
     changing, closing = sum(each.changes for each in found), sum(each.closes for each in found)
     yield f"{len(found)} instances: {changing} would change, {closing} would close"
+
+
+def _telling(each: Compared) -> list[Finding]:
+    """All that closes it, else what is new."""
+    known = set() if each.closes else {(one.kind, one.subject) for one in each.before.reasons}
+    return [one for one in each.after.reasons if (one.kind, one.subject) not in known]
 
 
 def _short(outcome: Outcome) -> str:

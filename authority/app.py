@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from attestation import jws
+from attestation.breakglass import Order
 from attestation.digests import Digest
 from attestation.errors import Unavailable
 from attestation.instance import InstanceId
@@ -24,6 +25,7 @@ from authority.api.attest import Posts
 from authority.api.challenges import Challenges
 from authority.api.session import SessionApi
 from authority.asking import Asking
+from authority.breakglass import Applied, BreakGlasses, Mesh
 from authority.config import AuthorityConfig
 from authority.denials import SKEW_MS
 from authority.denying import Denying
@@ -44,7 +46,7 @@ from authority.rounds import Rounds
 from authority.rules import Rules, Ruling
 from authority.serving import Serving
 from authority.sessions import Sessions
-from authority.store.records import Enrolled, InstanceState
+from authority.store.records import Broken, Enrolled, InstanceState
 from authority.store.store import Store
 from authority.why import Why
 from policies.appraise.rules import prepare
@@ -98,12 +100,21 @@ class Authority:
             self._store, issuer, lambda: self._rules().registered, self._sessions.announce, clock, logs.logger()
         )
         self._expiring = Expiring(logs.logger())
+        self._glasses = BreakGlasses(
+            self._store, config.trust_domain, self._rules, self._tell_exceptions, clock, logs.logger()
+        )
         self._orders = Orders(
-            self._store, self._instances, self._signer, clock, self._sessions.push, self._denying.changed
+            self._store,
+            self._instances,
+            self._signer,
+            clock,
+            self._sessions.push,
+            self._denying.changed,
+            self._glasses,
         )
         self._recorder = Recorder(metrics.AUTHORITY)
         self._recorder.subject = {"trust_domain": config.trust_domain}
-        metering = Metering(self._recorder, self._sessions)
+        metering = Metering(self._recorder, self._sessions, self._glasses)
         self._rounds = Rounds(
             self._store,
             self._instances,
@@ -113,6 +124,7 @@ class Authority:
             clock,
             self._on_quarantine,
             self._denying,
+            self._glasses,
             metering,
         )
         reaching = Reaching(self._store, self._instances, self._denying)
@@ -132,6 +144,7 @@ class Authority:
             stack.callback(self._store.close)
             await self.reload_policies()
             await self._denying.start()
+            await self._glasses.start()
             again = self._serving.renew(self._clock())
             admin = await stack.enter_async_context(_set_up(AdminApi(self).routes(), replies.as_problems))
             await web.SockSite(admin, bound_socket(self._config.admin)).start()
@@ -146,6 +159,7 @@ class Authority:
                 tasks.create_task(self._renew(again))
                 tasks.create_task(self._keep_house())
                 tasks.create_task(self._denying.run())
+                tasks.create_task(self._glasses.run())
                 tasks.create_task(doors.serve(public.server))
 
     async def create_token(self, registration: str, *, lifetime: float = 3600.0) -> str:
@@ -171,6 +185,22 @@ class Authority:
     def denials(self) -> Denials:
         """Whom peers are told to refuse now."""
         return self._denying.current
+
+    async def break_glass(self, text: str) -> Applied:
+        """As BreakGlasses.apply."""
+        return await self._glasses.apply(text)
+
+    async def end_break_glass(self, identity: str, why: str) -> Order:
+        """As BreakGlasses.end."""
+        return await self._glasses.end(identity, why)
+
+    async def broken(self) -> tuple[tuple[Broken, Order], ...]:
+        """As BreakGlasses.every."""
+        return await self._glasses.every()
+
+    def mesh(self) -> Mesh:
+        """As BreakGlasses.mesh."""
+        return self._glasses.mesh()
 
     async def why(self, asked: str, at: float | None = None) -> Why:
         """As Asking.why."""
@@ -211,6 +241,7 @@ class Authority:
         if before is not None and before.epoch != epoch:
             await self._announce(self._current)
             self._denying.changed()
+            await self._glasses.look()
         return epoch
 
     def _trust(self) -> Trust | None:
@@ -224,6 +255,15 @@ class Authority:
             if ruling is not None:
                 self._sessions.push(instance, PolicyChanged(rules.epoch, ruling.document))
 
+    async def _tell_exceptions(self, registrations: Collection[str]) -> None:
+        rules = self._rules()
+        for instance in self._sessions.instances():
+            enrolled = await self._instances.get(instance)
+            if enrolled.registration in registrations and enrolled.registration in rules.registrations:
+                ruling = rules.of(enrolled.registration)
+                self._sessions.push(instance, self._glasses.told(enrolled, ruling))
+                self._sessions.push(instance, AttestNow(self._nonces.issue(enrolled, ruling)))
+
     def _rules(self) -> Rules:
         if self._current is None:
             raise Unavailable("the authority is still starting", where="authority")
@@ -235,7 +275,13 @@ class Authority:
 
     def _routes(self, doors: Doors) -> list[web.RouteDef]:
         sessions = SessionApi(
-            self._store, self._instances, self._sessions, self._answering, self._challenges, doors.proven
+            self._store,
+            self._instances,
+            self._sessions,
+            self._answering,
+            self._challenges,
+            doors.proven,
+            self._glasses.greeting,
         )
         posts = Posts(self._enrolments, self._instances, self._sessions, self._answering, self._bundle, Intake())
         return [*sessions.routes(), *posts.routes()]

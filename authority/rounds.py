@@ -10,6 +10,7 @@ from attestation.digests import Digest
 from attestation.errors import MalformedEvidence, Refused
 from attestation.trust import Tier
 from authority import refusals
+from authority.breakglass import BreakGlasses
 from authority.candidates import candidate
 from authority.denying import Denying
 from authority.instances import Instances
@@ -49,6 +50,7 @@ class Rounds:
         clock: Callable[[], float],
         on_quarantine: Callable[[Enrolled, Cause], None],
         denying: Denying,
+        glasses: BreakGlasses,
         metering: Metering,
     ) -> None:
         self._store = store
@@ -59,6 +61,7 @@ class Rounds:
         self._clock = clock
         self._on_quarantine = on_quarantine
         self._denying = denying
+        self._glasses = glasses
         self.latest = Latest()
         self._bodies = Bodies()
         self._appraisals = Appraisals()
@@ -94,6 +97,7 @@ class Rounds:
             epoch=rules.epoch,
             latest_ms=self._issuer.latest_ms,
             now_ms=self._now_ms(),
+            by=self._glasses.lets_through(enrolled, ruling, verdict),
         )
         accepted = await self._accepted(enrolled, judged)
         record.accepted = now()
@@ -160,16 +164,17 @@ class Rounds:
 
     def _answer(self, enrolled: Enrolled, accepted: Accepted, verified: Verified, ruling: Ruling, epoch: int) -> Answer:
         ear = self._issuer.ear(accepted)
-        earned = _earns_leaf(accepted.tier, ruling)
+        given = _earns_leaf(accepted.tier, ruling) or self._glasses.in_force(accepted.break_glass)
         issued_ms = verified.facts.issued_ms
         return Answer(
             ear=ear,
-            chain=self._issuer.chain(accepted, ear, ruling.identity, enrolled.instance) if earned else "",
+            chain=self._issuer.chain(accepted, ear, ruling.identity, enrolled.instance) if given else "",
             revocation_version=self._denying.version,
             policy_epoch=epoch,
             issued_ms=issued_ms,
             lease_ms=accepted.lease_end_ms - issued_ms,
             nonce=self._nonces.issue(enrolled, ruling),
+            break_glass=self._glasses.told(enrolled, ruling).orders,
         )
 
     def _now_ms(self) -> int:

@@ -186,6 +186,13 @@ APPRAISAL_CACHE = Metric(
 )
 ISSUED = Metric("proofbeat_issued_total", Type.COUNTER, "1", "Certificates issued.", (AUTHORITY,))
 SESSIONS = Metric("proofbeat_sessions", Type.GAUGE, "1", "Sidecars with an open session.", (AUTHORITY,))
+BREAK_GLASS = Metric(
+    "proofbeat_breakglass_active",
+    Type.GAUGE,
+    "1",
+    "Break-glass orders in force: of the sidecar, 1 while what is open rests on one; of the authority, how many.",
+    BOTH,
+)
 DROPPED = Metric(
     "proofbeat_telemetry_dropped_total",
     Type.COUNTER,
@@ -210,6 +217,7 @@ METRICS = (
     APPRAISAL_CACHE,
     ISSUED,
     SESSIONS,
+    BREAK_GLASS,
     DROPPED,
 )
 

@@ -52,6 +52,7 @@ class Kind(StrEnum):
     FULL_ROUND_REQUIRED = "full-round-required"
     BODY_MISMATCH = "body-mismatch"
     RELEASE_VOID = "release-void"
+    BREAK_GLASS_VOID = "break-glass-void"
     CONFIGURATION = "configuration"
     UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
@@ -84,6 +85,7 @@ _STATUS: dict[Kind, int] = {
     Kind.POLICY_EPOCH_STALE: 409,
     Kind.FULL_ROUND_REQUIRED: 409,
     Kind.RELEASE_VOID: 409,
+    Kind.BREAK_GLASS_VOID: 409,
     Kind.UNAVAILABLE: 503,
     Kind.INTERNAL: 500,
 }

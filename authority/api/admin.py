@@ -10,15 +10,17 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from attestation import strictjson
+from attestation.breakglass import Order
 from attestation.digests import Digest
 from attestation.errors import InvalidInput, Refused, Unavailable
 from attestation.instance import InstanceId
 from attestation.plain import plain
 from attestation.quantities import seconds
 from authority.api.answers import Asked, DenialList, Instances, LatestEvidence, Reloaded, SignedEvidence, Token
+from authority.breakglass import Applied, Mesh
 from authority.latest import Told
 from authority.rules import Ruling
-from authority.store.records import InstanceState
+from authority.store.records import Broken, InstanceState
 from authority.why import Why
 from policies.model.explaining import Explained, explained
 from wire.messages import Denials, Released, Standing
@@ -33,6 +35,10 @@ class Operations(Protocol):
     async def create_token(self, registration: str, *, lifetime: float = ...) -> str: ...
     async def quarantine(self, instance: InstanceId, cause: str) -> Standing: ...
     async def release(self, instance: InstanceId, causes: tuple[str, ...] | None = None) -> str: ...
+    async def break_glass(self, text: str) -> Applied: ...
+    async def end_break_glass(self, identity: str, why: str) -> Order: ...
+    async def broken(self) -> tuple[tuple[Broken, Order], ...]: ...
+    def mesh(self) -> Mesh: ...
     async def instances(self) -> tuple[InstanceState, ...]: ...
     def denials(self) -> Denials: ...
     async def why(self, asked: str, at: float | None = ...) -> Why: ...
@@ -52,6 +58,9 @@ class AdminApi:
             web.post("/admin/tokens", self._tokens),
             web.post("/admin/quarantine", self._quarantine),
             web.post("/admin/release", self._release),
+            web.post("/admin/breakglass", self._break_glass),
+            web.post("/admin/breakglass/end", self._end_break_glass),
+            web.get("/admin/breakglass", self._broken),
             web.post("/admin/attest", self._attest),
             web.post("/admin/policies", self._policies),
             web.get("/admin/instances", self._instances),
@@ -82,6 +91,30 @@ class AdminApi:
         named = None if causes is None else tuple(causes)
         order = await self._operations.release(InstanceId(_text(body, "instance")), named)
         return _json(Released(order))
+
+    async def _break_glass(self, request: web.Request) -> web.Response:
+        applied = await self._operations.break_glass(_text(await _body(request, "order"), "order"))
+        held = {name: {"holds": bool(each), **plain(each)} for name, each in applied.held.items()}
+        return web.json_response({"id": applied.order.id, "order": str(applied.order), "for": held})
+
+    async def _end_break_glass(self, request: web.Request) -> web.Response:
+        body = await _body(request, "id", optional=("why",))
+        order = await self._operations.end_break_glass(_text(body, "id"), _text(body, "why", "an operator ended it"))
+        return web.json_response({"id": order.id})
+
+    async def _broken(self, _: web.Request) -> web.Response:
+        """Every order, with what one can be about."""
+        orders = [
+            {
+                **plain(kept),
+                "scope": str(order.scope),
+                "reason": order.reason,
+                "from": order.not_before,
+                "until": order.not_after,
+            }
+            for kept, order in await self._operations.broken()
+        ]
+        return web.json_response({**plain(self._operations.mesh()), "orders": orders})
 
     async def _attest(self, request: web.Request) -> web.Response:
         body = await _body(request, "instance")

@@ -54,8 +54,11 @@ class Held:
         return not self.faults
 
 
-def held(signed: Signed, ground: Ground) -> Held:
-    """Holds an order against one workload's policy, whatever the time is."""
+def held(signed: Signed, ground: Ground, known: Held | None = None) -> Held:
+    """Holds an order against one workload's policy, whatever the time is.
+
+    known: what `permitted` says of it under this policy, where that was asked before.
+    """
     order = signed.order
     # 1. Is it about this mesh, this workload, and these policies or later ones?
     foreign = tuple(
@@ -68,7 +71,7 @@ def held(signed: Signed, ground: Ground) -> Held:
         if not holds
     )
     # 2. Did enough of those sign it who may, and is it short enough?
-    allowed = permitted(signed, ground.policy.spec.break_glass)
+    allowed = permitted(signed, ground.policy.spec.break_glass) if known is None else known
     return Held(foreign + allowed.faults, allowed.signed_by)
 
 
@@ -97,10 +100,12 @@ def held_by_each(signed: Signed, governing: Mapping[str, Governing], trust_domai
     scope = signed.order.scope
     instance = InstanceId(scope.names[0]) if scope.reach is Reach.INSTANCE else _ANY
     subjects = {name: subject_of(each.registration, instance) for name, each in governing.items()}
+    covered = {name: subject for name, subject in subjects.items() if scope.covers(subject)}
+    rules = {name: governing[name].policy.spec.break_glass for name in covered}
+    known = {each: permitted(signed, each) for each in set(rules.values())}
     return {
-        name: held(signed, Ground(trust_domain, epoch, subject, governing[name].policy))
-        for name, subject in subjects.items()
-        if scope.covers(subject)
+        name: held(signed, Ground(trust_domain, epoch, subject, governing[name].policy), known[rules[name]])
+        for name, subject in covered.items()
     }
 
 
@@ -117,4 +122,9 @@ def waives(verdict: Verdict, policy: AttestationPolicy) -> bool:
 
 def waives_violation(violation: Violation) -> bool:
     """The same of what a sidecar sees: drift, unless something may have gone unseen."""
-    return not violation.tamper and violation.kind not in _UNSEEN
+    return waives_kind(violation.kind, tamper=violation.tamper)
+
+
+def waives_kind(kind: str, *, tamper: bool) -> bool:
+    """`waives_violation` of a report about one."""
+    return not tamper and kind not in _UNSEEN

@@ -39,6 +39,7 @@ DESIGN = {
     "proofbeat_appraisal_cache_total": ("outcome",),
     "proofbeat_issued_total": (),
     "proofbeat_sessions": (),
+    "proofbeat_breakglass_active": (),
     "proofbeat_telemetry_dropped_total": ("what",),
 }
 

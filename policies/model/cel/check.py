@@ -337,7 +337,7 @@ def _choice(at: int, condition: _Typed, then: _Typed, otherwise: _Typed) -> _Typ
     if then.type != otherwise.type:
         raise InvalidExpression(at, f"it is {_a(then)} or {_a(otherwise)}", "Both sides of `:` are of one type.")
     run = f"({condition.run} ? {then.run} : {otherwise.run})"
-    return _Typed(at, then.type, run, condition.cost + then.cost + otherwise.cost + 1)
+    return _Typed(at, then.type, run, condition.cost + max(then.cost, otherwise.cost) + 1)
 
 
 def _elements(at: int, elements: Sequence[_Typed]) -> _Typed:

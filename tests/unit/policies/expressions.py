@@ -15,8 +15,9 @@ from attestation.layers import Layer
 from attestation.proxy import Known
 from policies.model import seen
 from policies.model.cel import syntax
+from policies.model.cel.check import MOST_COST, checked
 from policies.model.cel.functions import FUNCTIONS
-from policies.model.cel.syntax import MOST_NUMBER, Node
+from policies.model.cel.syntax import MOST_NUMBER, InvalidExpression, Node
 from policies.model.seen import Summary
 
 TEXTS = ("", "a", "web", "1.40.0", "1.9.0-rc.1", "10.0.0.0/8", "10.1.2.3", "::1", "/usr/bin/é\U0001f600", 'quoted "\\')
@@ -252,7 +253,15 @@ def _joined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )
 
 
-expressions = st.recursive(_PLAIN | _compared | _macros, _joined, max_leaves=6)
+def _passes(expression: str) -> bool:
+    try:
+        return checked(expression).cost <= MOST_COST
+    except InvalidExpression as error:
+        assert "might take too long" in error.what, error.sentence
+        return False
+
+
+expressions = st.recursive(_PLAIN | _compared | _macros, _joined, max_leaves=6).filter(_passes)
 
 
 # --- what an expression means, by cel-spec's words ---

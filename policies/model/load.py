@@ -13,7 +13,7 @@ from attestation.errors import InvalidConfiguration
 from policies.model import dialect
 from policies.model.governing import Governing, canonical
 from policies.model.inheritance import Inheritance, Whole
-from policies.model.merge import Applying, Merged, merge
+from policies.model.merge import Merged, Merging
 from policies.model.origin import Mark, Origin
 from policies.model.places import rule, step
 from policies.model.policy import AttestationPolicy
@@ -58,12 +58,13 @@ class PolicySet:
         )
         self.governing: dict[str, Governing] = {}
         self.unruled: dict[str, WorkloadRegistration] = {}
-        self._merged: dict[tuple[int, ...], Merged] = {}
+        self._merged: dict[int, Merged] = {}
         self._wholes = self._inherited(root, refuse)
+        merging = Merging()
         for document, where in self._found.values():
             if isinstance(document, WorkloadRegistration):
                 try:
-                    self._resolve(document, where)
+                    self._resolve(document, where, merging)
                 except InvalidConfiguration as error:
                     refuse(error)
 
@@ -92,7 +93,7 @@ class PolicySet:
                 refuse(error)
         return wholes
 
-    def _resolve(self, registration: WorkloadRegistration, where: Origin) -> None:
+    def _resolve(self, registration: WorkloadRegistration, where: Origin, merging: Merging) -> None:
         applying = self.selection.of(registration.metadata)
         name = registration.metadata.qualified
         if not applying:
@@ -101,18 +102,13 @@ class PolicySet:
         whole = self._references(registration, where)
         if whole is None:
             return
-        merged = self._merge(applying)
-        written = (self._found[each.policy.kind, *each.key[1:]][1] for each in applying)
+        merged = merging.of(applying)
+        self._merged[id(merged)] = merged
+        written = (each.origin for each in applying if each.origin)
         documents = (*written, *whole.documents, where)
         self.governing[name] = Governing(
             registration, merged.policy, whole.references, documents, merged.applying, merged.conflicts
         )
-
-    def _merge(self, applying: tuple[Applying, ...]) -> Merged:
-        key = tuple(id(each) for each in applying)
-        if key not in self._merged:
-            self._merged[key] = merge(applying)
-        return self._merged[key]
 
     def _references(self, registration: WorkloadRegistration, where: Origin) -> Whole | None:
         """None for such as could not be put together: that has been told."""

@@ -8,12 +8,10 @@ another policy only ever makes what is stated stricter.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
-from itertools import pairwise
+from functools import cache, cached_property, lru_cache
 from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel
@@ -34,7 +32,7 @@ class Rank(IntEnum):
     WORKLOAD = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Applying:
     """A policy that applies to a workload. origin: where it was read, None for what was put together in memory."""
 
@@ -42,10 +40,19 @@ class Applying:
     rank: Rank
     origin: Origin | None = None
 
-    @property
+    @cached_property
     def key(self) -> tuple[int, str, str]:
         meta = self.policy.metadata
         return self.rank, meta.namespace, meta.name
+
+    @cached_property
+    def name(self) -> Metadata:
+        """What others call it by, without its labels."""
+        return Metadata(name=self.policy.metadata.name, namespace=self.policy.metadata.namespace)
+
+    @cached_property
+    def stated(self) -> Stated:
+        return stated(self.policy.spec)
 
     def at(self, place: str) -> str:
         """Where this place of its spec is written: `policies/web.yaml:12:3`. Empty where nobody knows."""
@@ -90,20 +97,25 @@ class Merged:
 
 def merge(applying: Iterable[Applying]) -> Merged:
     """One or more policies, as one. Raises InvalidConfiguration where they cannot be reconciled, naming both."""
-    ordered = tuple(sorted(applying, key=lambda each: each.key))
-    every = [(each, stated(each.policy.spec)) for each in ordered]
-    by_place: dict[str, list[tuple[Applying, Statement]]] = defaultdict(list)
-    for each, statements in every:
-        for place, statement in statements.items():
-            by_place[place].append((each, statement))
-    strictest = {place: _strictest(place, said) for place, said in by_place.items()}
-    spec = _explicit(assembled(strictest))
-    _whole(spec, by_place)
-    policy = EffectivePolicy.model_construct(
-        metadata=_name(ordered[-1].policy.metadata), spec=spec, origins=_origins(strictest, by_place, ordered)
-    )
-    conflicts = tuple(conflict for place, said in by_place.items() for conflict in _conflicts(place, said))
-    return Merged(policy, ordered, conflicts)
+    return Merging().of(applying)
+
+
+class Merging:
+    """Merges many selections out of one set of policies.
+
+    Since a join is associative, what the first of several policies come to is worked out once for all selections that
+    begin with them: a floor once for the mesh, a namespace's policy once for its workloads.
+    """
+
+    def __init__(self) -> None:
+        self._nothing = _Together((), {})
+
+    def of(self, applying: Iterable[Applying]) -> Merged:
+        """As `merge`. The same policies give the same object."""
+        together = self._nothing
+        for each in sorted(applying, key=lambda each: each.key):
+            together = together.further(each)
+        return together.merged
 
 
 def _explicit(spec: PolicySpec) -> PolicySpec:
@@ -130,16 +142,25 @@ def stated(spec: PolicySpec, *, defaults: bool = False) -> Stated:
 
 def assembled(stated: Stated) -> PolicySpec:
     """The spec that states this: `stated` reversed."""
-    tree: dict[str, Any] = {}
+    sections: dict[str, list[tuple[str, Any]]] = {}
     for place, statement in stated.items():
-        *around, last = place.split(".")
+        section, _, below = place.partition(".")
+        sections.setdefault(section, []).append((below, statement.value))
+    given = {_fields(PolicySpec)[each].name: _section(each, tuple(said)) for each, said in sections.items()}
+    return _unstated(PolicySpec).model_copy(update=given)
+
+
+@lru_cache(maxsize=4096)
+def _section(name: str, stated: tuple[tuple[str, Any], ...]) -> Any:
+    """What stands under this name. Many policies have a section alike, and then it is one object."""
+    tree: dict[str, Any] = {}
+    for place, value in stated:
+        *around, last = f"{name}.{place}".rstrip(".").split(".")
         inner = tree
         for step in around:
             inner = inner.setdefault(step, {})
-        inner[last] = statement.value
-    built = _put_together(PolicySpec, tree)
-    assert isinstance(built, PolicySpec)  # noqa: S101 - it was asked for
-    return built
+        inner[last] = value
+    return getattr(_put_together(PolicySpec, tree), _fields(PolicySpec)[name].name)
 
 
 # --- taking apart, and putting together again ---
@@ -151,6 +172,8 @@ class _Field(NamedTuple):
     always: bool
     inner: type[BaseModel] | None
     """The model below: the field's own, or its values' where it is a map."""
+    key: Callable[[str], Any]
+    """A map's key as its type: layers and signals are enumerations."""
 
 
 @cache
@@ -162,7 +185,8 @@ def _fields(model: type[BaseModel]) -> Mapping[str, _Field]:
         always = any(isinstance(each, Always) for each in field.metadata)
         inner = next((each for each in (field.annotation, *get_args(field.annotation)) if _is_model(each)), None)
         if order is not None or _is_model(field.annotation):
-            found[field.alias or name] = _Field(name, order, always, inner)
+            key = get_args(field.annotation)[0] if isinstance(order, PerKey) else str
+            found[field.alias or name] = _Field(name, order, always, inner, key)
     return found
 
 
@@ -212,7 +236,7 @@ def _put_together(model: type[BaseModel], tree: Mapping[str, Any]) -> BaseModel:
     for alias, below in tree.items():
         field = _fields(model)[alias]
         if isinstance(field.order, PerKey):
-            given[field.name] = {_key(model, field.name, key): _value(field, each) for key, each in below.items()}
+            given[field.name] = {field.key(key): _value(field, each) for key, each in below.items()}
         elif isinstance(field.order, Bounded):
             first, *others = narrowest(below)
             given[field.name] = first
@@ -221,17 +245,17 @@ def _put_together(model: type[BaseModel], tree: Mapping[str, Any]) -> BaseModel:
             given[field.name] = _value(field, below)
     if bounds:
         given["within"] = tuple(bounds)
-    return model.model_construct(set(given), **given)
+    return _unstated(model).model_copy(update=given)
+
+
+@cache
+def _unstated(model: type[BaseModel]) -> BaseModel:
+    """It as it is where nobody states anything of it; copied, which takes a fifth of constructing it."""
+    return model()
 
 
 def _value(field: _Field, below: Any) -> Any:
     return below if field.inner is None or not isinstance(below, dict) else _put_together(field.inner, below)
-
-
-def _key(model: type[BaseModel], name: str, key: str) -> Any:
-    """A map's key as its type: layers and signals are enumerations."""
-    kind = get_args(model.model_fields[name].annotation)[0]
-    return kind(key)
 
 
 def narrowest(lists: frozenset[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -242,51 +266,78 @@ def narrowest(lists: frozenset[tuple[str, ...]]) -> list[tuple[str, ...]]:
 # --- who stated what ---
 
 
-def _strictest(place: str, said: Sequence[tuple[Applying, Statement]]) -> Statement:
-    (first, (order, value)), *others = said
-    for each, statement in others:
+class _Settled(NamedTuple):
+    """What came of one place. said: by whom, in sequence. by: those behind the outcome.
+
+    That is, whose own value it is; where it is nobody's own, all that contributed.
+    """
+
+    outcome: Statement
+    said: tuple[tuple[Applying, Statement], ...]
+    by: tuple[Metadata, ...]
+    conflicts: tuple[Conflict, ...] = ()
+
+    def and_also(self, place: str, policy: Applying, statement: Statement) -> _Settled:
+        """Raises InvalidConfiguration where neither value is the stricter one."""
+        last, before = self.said[-1]
         try:
-            value = order.join(value, statement.value)
+            value = statement.order.join(self.outcome.value, statement.value)
         except Unordered as error:
             raise InvalidConfiguration(
-                f"spec.{place} differs between {first} and {each}, and neither value is the stricter one",
-                where=each.at(place),
+                f"spec.{place} differs between {self.said[0][0]} and {policy}, and neither value is the stricter one",
+                where=policy.at(place),
                 mend="Make both alike, give one of them another name, or take one out.",
             ) from error
-    return Statement(order, value)
+        said = (*self.said, (policy, statement))
+        alone = tuple(each.name for each, own in said if own.value == value)
+        differ = last.rank == policy.rank and before.value != statement.value and _ranks(statement)
+        found = (*self.conflicts, Conflict(place, last, policy)) if differ else self.conflicts
+        return _Settled(Statement(statement.order, value), said, alone or tuple(each.name for each, _ in said), found)
 
 
-def _origins(
-    strictest: Stated, by_place: Mapping[str, Sequence[tuple[Applying, Statement]]], applying: Sequence[Applying]
-) -> dict[str, tuple[Metadata, ...]]:
-    """Those whose own value is the outcome; where it is nobody's own, all that contributed. Of one policy nothing."""
-    found = {}
-    for place, statement in strictest.items() if len(applying) > 1 else ():
-        said = by_place[place]
-        alone = [each for each, own in said if own.value == statement.value]
-        found[place] = tuple(_name(each.policy.metadata) for each in (alone or [each for each, _ in said]))
-    return found
-
-
-def _name(metadata: Metadata) -> Metadata:
-    return Metadata(name=metadata.name, namespace=metadata.namespace)
-
-
-def _conflicts(place: str, said: Sequence[tuple[Applying, Statement]]) -> list[Conflict]:
+def _ranks(statement: Statement) -> bool:
     """Lists that are added to, or bounded by each other, do not contradict each other."""
-    found = []
-    for (one, said_one), (other, said_other) in pairwise(said):
-        ordered = not isinstance(said_one.order, (Bounded, Alike)) and not isinstance(said_one.value, tuple)
-        if ordered and one.rank == other.rank and said_one.value != said_other.value:
-            found.append(Conflict(place, one, other))
-    return found
+    return not isinstance(statement.order, (Bounded, Alike)) and not isinstance(statement.value, tuple)
+
+
+class _Together:
+    """Policies in sequence, and what came of each place that any of them states."""
+
+    def __init__(self, applying: tuple[Applying, ...], settled: Mapping[str, _Settled]) -> None:
+        self._applying, self._settled = applying, settled
+        self._further: dict[int, _Together] = {}
+
+    def further(self, policy: Applying) -> _Together:
+        """With one policy more."""
+        known = self._further.get(id(policy))
+        if known is None:
+            new = {place: self._and_also(place, policy, statement) for place, statement in policy.stated.items()}
+            known = self._further[id(policy)] = _Together((*self._applying, policy), {**self._settled, **new})
+        return known
+
+    def _and_also(self, place: str, policy: Applying, statement: Statement) -> _Settled:
+        settled = self._settled.get(place)
+        if settled is None:
+            return _Settled(statement, ((policy, statement),), (policy.name,))
+        return settled.and_also(place, policy, statement)
+
+    @cached_property
+    def merged(self) -> Merged:
+        """Raises InvalidConfiguration where the halves do not fit together."""
+        spec = _explicit(assembled({place: each.outcome for place, each in self._settled.items()}))
+        _whole(spec, self._settled)
+        several = len(self._applying) > 1
+        origins = {place: each.by for place, each in self._settled.items()} if several else {}
+        policy = EffectivePolicy.model_construct(metadata=self._applying[-1].name, spec=spec, origins=origins)
+        conflicts = tuple(conflict for each in self._settled.values() for conflict in each.conflicts)
+        return Merged(policy, self._applying, conflicts)
 
 
 _OPERATORS = ["breakGlass.quorum", "breakGlass.operators"]
 
 
-def _whole(spec: PolicySpec, by_place: Mapping[str, Sequence[tuple[Applying, Statement]]]) -> None:
-    rules = [place for place in by_place if place.startswith("rules.")]
+def _whole(spec: PolicySpec, settled: Mapping[str, _Settled]) -> None:
+    rules = [place for place in settled if place.startswith("rules.")]
     for holds, places, mend in (
         (spec.whole, ["interval", "freshness"], "State both in one of them."),
         (spec.bounded, rules, "Take some out."),
@@ -295,7 +346,7 @@ def _whole(spec: PolicySpec, by_place: Mapping[str, Sequence[tuple[Applying, Sta
         try:
             holds()
         except ValueError as error:
-            parts = [(each, place) for place in places for each, _ in by_place.get(place, ())]
+            parts = [(each, place) for place in places if place in settled for each, _ in settled[place].said]
             names = sorted({str(each) for each, _ in parts})
             where = next((each.at(place) for each, place in parts), "")
             said = f"{error}: merged from {' and '.join(names)}"

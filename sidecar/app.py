@@ -35,7 +35,8 @@ from attestation.observation import Observation
 from attestation.proxy import Delivered
 from attestation.trust import Tier
 from attestation.violation import Violation, ViolationClass
-from policies.appraise.violation import violates
+from policies.appraise.violation import undecided, violates
+from policies.model.classes import unread
 from policies.model.policy import Mode, PolicySpec
 from sidecar import answers, clock, freshness
 from sidecar.attester import Attester, HeldNonce, Outcome, Standpoint
@@ -260,6 +261,8 @@ class Sidecar:
         elif not self._state.open:
             # While closed, any harmless change may be the repair.
             self._rounds.want(full=True)
+        elif undecided(fact, self._governed.policy):
+            self._rounds.soon()
 
     def _step(self, event: freshness.Event) -> None:
         before, now = self._state, clock.now()
@@ -375,7 +378,7 @@ class Sidecar:
         include = tuple(dict.fromkeys((*spec.files.include, *local.files.include)))
         if not first:
             self._heartbeat.hasten()
-        self._measurer.send(Scope(local.pid, include, spec.files.volatile, local.cgroup, spec.deadman))
+        self._measurer.send(Scope(local.pid, include, unread(spec.files), local.cgroup, spec.deadman))
         self._envoy.rule(spec)
         self._rounds.every(spec.interval)
         self._step(freshness.RulesChanged(governed.rules))

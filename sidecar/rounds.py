@@ -17,6 +17,9 @@ from sidecar.scheduler import Rounds
 from sidecar.telling import Telling
 from wire.problems import Kind
 
+A_MOMENT = 0.1
+"""Seconds. The workload can bring about what a moment is for, so that it must not bring about rounds without end."""
+
 
 class Owner(Protocol):
     """Whom the rounds are run for."""
@@ -52,6 +55,7 @@ class RoundLoop:
         self._rounds = Rounds()
         self._retries = Retries()
         self._retry: asyncio.TimerHandle | None = None
+        self._moment: asyncio.TimerHandle | None = None
         self._owed: bool | None = None
         self._full_at = 0.0
 
@@ -74,6 +78,15 @@ class RoundLoop:
             self._owed = full or bool(self._owed)
         else:
             self._rounds.want(full=full)
+
+    def soon(self) -> None:
+        """A round in a moment: one for all that happens until then, however much that is."""
+        if self._moment is None:
+            self._moment = asyncio.get_running_loop().call_later(A_MOMENT, self._moment_over)
+
+    def _moment_over(self) -> None:
+        self._moment = None
+        self.want(full=False)
 
     def closing_over(self) -> None:
         """What was owed during the closing is due now."""

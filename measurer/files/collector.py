@@ -12,7 +12,7 @@ from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.digests import Digest
 from attestation.facts import Actor, CollectorFact, CollectorState, FileChange, FileFact
 from attestation.layers import Layer, Method
-from attestation.manifest import DIRECTORY, FILE, HEAD, NO_DIGEST
+from attestation.manifest import DIRECTORY, FILE, HEAD, LINK, NO_DIGEST
 from attestation.observation import Observation
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime, monotonic
@@ -48,7 +48,7 @@ class Files:
         channel: Channel,
         root: int,
         include: tuple[str, ...],
-        volatile: tuple[str, ...],
+        volatile: tuple[tuple[tuple[str, ...], ...], ...],
         who: Callable[[int], str],
         covered: Callable[[], None],
     ) -> None:
@@ -236,7 +236,7 @@ def fact_of(change: Change, at: float) -> FileFact | None:
         what = FileChange.ADDED
     elif change.before is not None and _content_of(change.before) == _content_of(change.after):
         what = FileChange.ATTRIBUTES
-    return FileFact(at, path, what, digest, mode, uid, gid, change.actor)
+    return FileFact(at, path, what, digest, mode, uid, gid, change.actor, kind == LINK)
 
 
 def _content_of(record: Record) -> tuple[bytes, int, bytes]:

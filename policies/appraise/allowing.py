@@ -60,7 +60,7 @@ def code(path: str, digest: Digest, policy: AttestationPolicy, references: Refer
 
 def deleted(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> str:
     """Executables without a name, and this one among them."""
-    listed = execution(path, digest, references)
+    listed = code(path, digest, policy, references)
     unnamed = _policy(policy, "processes.forbidDeleted", "{forbidDeleted: false}")
     return f"{unnamed}---\n{listed}" if listed else ""
 

@@ -12,7 +12,8 @@ from attestation.layers import Layer
 from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
 from attestation.violation import ViolationClass
 from policies.appraise import allowing
-from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file
+from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file, projected
+from policies.appraise.projected import Volumes
 from policies.appraise.proxy import check_proxy, check_served, nobody_seated
 from policies.appraise.reasons import Finding, Verdict
 from policies.appraise.rules import Evaluate, check_rules, evaluate
@@ -132,11 +133,19 @@ def _files(
     if claim is None or policy.spec.demand(Layer.FILES) is Demand.OFF:
         return []
     findings, seen = [], set()
+    volumes = Volumes() if policy.spec.files.projected else None
     for entry in manifest.unpack(bodies[claim.digest]):
-        seen.add(entry.path)
+        if entry.kind != manifest.DIRECTORY:  # a folder in the place of a file is no file
+            seen.add(entry.path)
+        if volumes is not None:
+            volumes.add(entry)
         if finding := check_file(entry, policy, references):
             findings.append(finding)
-    absent = sorted(references.spec.files.keys() - seen)
+    through = volumes.seen_through(references.spec.files) if volumes is not None else ()
+    now = {path: entry for path, entry in through if projected(path, policy)}
+    findings += [finding for entry in now.values() if entry and (finding := check_file(entry, policy, references))]
+    dangling = {path for path, entry in now.items() if entry is None}
+    absent = sorted((references.spec.files.keys() - seen - now.keys()) | dangling)
     findings += [finding for path in absent if (finding := missing_file(path, policy, references))]
     return findings or check_versions(manifest.unpack(bodies[claim.digest]), policy, references)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.manifest import DIRECTORY, FILE, LINK, NO_DIGEST, Entry
-from attestation.patterns import matches
 from attestation.processes import ProcessKind
 from attestation.violation import ViolationClass
 from policies.appraise import allowing
+from policies.appraise.projected import hidden, leads_to_now
 from policies.appraise.reasons import Finding
+from policies.model.classes import DATA, UNREAD, FileClass, class_of
 from policies.model.places import rule
 from policies.model.policy import AttestationPolicy
 from policies.model.references import FileReference, ReferenceValues
@@ -18,11 +19,14 @@ MOST_FINDINGS = 32
 """Reasons kept for one layer: enough to act on, bounded however much is wrong."""
 
 
-def volatile(path: str, policy: AttestationPolicy) -> bool:
-    """Is this path one whose content nobody judges?"""
-    files = policy.spec.files
-    bounds = (each.volatile for each in files.within if each.volatile is not None)
-    return matches(path, files.volatile) and all(matches(path, bound) for bound in bounds)
+def judged(path: str, policy: AttestationPolicy) -> bool:
+    """Is what is there at this path held against reference values?"""
+    return in_scope(path, policy) and class_of(path, policy.spec.files) not in UNREAD
+
+
+def projected(path: str, policy: AttestationPolicy) -> bool:
+    """Is this path judged by what its volume leads to, which a path alone does not tell?"""
+    return in_scope(path, policy) and class_of(path, policy.spec.files) is FileClass.PROJECTED
 
 
 def in_scope(path: str, policy: AttestationPolicy) -> bool:
@@ -30,11 +34,27 @@ def in_scope(path: str, policy: AttestationPolicy) -> bool:
     return any(path == root or path.startswith(root.rstrip("/") + "/") for root in policy.spec.files.include)
 
 
+def as_referenced(entry: Entry, reference: FileReference) -> bool:
+    """Content and all attributes that matter."""
+    attributes = ((reference.mode, entry.mode), (reference.uid, entry.uid), (reference.gid, entry.gid))
+    alike = all(expected is None or expected == found for expected, found in attributes)
+    return alike and entry.kind in (FILE, LINK) and entry.digest in reference.digests
+
+
 def check_file(entry: Entry, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
-    """One path that exists. Folders are judged by what is in them; an unreferenced file is a finding."""
-    if entry.kind == DIRECTORY or volatile(entry.path, policy) or not in_scope(entry.path, policy):
-        return None
+    """One path that exists. Folders are judged by what is in them; an unreferenced file is a finding.
+
+    Not so in projected volumes: there nothing is a finding that is not referenced, and what a stable name leads to is
+    for `appraise` to say, which sees the whole volume.
+    """
     reference = references.spec.files.get(entry.path)
+    # First what nearly every path is: its class is asked for only where it matters.
+    if entry.kind == DIRECTORY or (reference is not None and as_referenced(entry, reference)):
+        return None
+    if not judged(entry.path, policy):
+        return None
+    if projected(entry.path, policy) and (reference is None or hidden(entry.path) or leads_to_now(entry)):
+        return None
     if reference is None:
         measured, allow = rule(policy, "files.include"), allowing.file(entry, references)
         expected = "no reference value allows it"
@@ -65,7 +85,9 @@ def _attributes(entry: Entry, reference: FileReference, references: ReferenceVal
 
 def missing_file(path: str, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
     """One referenced path that is not there."""
-    if references.spec.files[path].optional or volatile(path, policy) or not in_scope(path, policy):
+    if references.spec.files[path].optional or not judged(path, policy):
+        return None
+    if hidden(path) and projected(path, policy):
         return None
     stated, allow = rule(references, "files", path), allowing.absence(path, policy)
     return _file("file-missing", path, "a reference value asks for it", "no file is there", stated, allow)
@@ -92,6 +114,11 @@ def check_executable(
         stated, allow = rule(policy, "processes.forbidDeleted"), allowing.deleted(path, digest, policy, references)
         expected = "files without a name may not run"
         return _execution("execution-deleted", path, expected, "it has no name", stated, allow)
+    file_class = class_of(path, policy.spec.files)
+    if file_class in DATA:
+        stated, allow = rule(policy, f"files.{file_class}"), allowing.code(path, digest, policy, references)
+        expected = f"nothing may be executed from {file_class}"
+        return _execution("execution-from-data", path, expected, "it was executed", stated, allow)
     allowed = references.spec.executables.get(path)
     if allowed is None:
         stated, allow = rule(references, "executables"), allowing.execution(path, digest, references)

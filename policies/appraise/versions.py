@@ -8,8 +8,9 @@ from attestation.layers import Layer
 from attestation.manifest import Entry
 from attestation.violation import ViolationClass
 from policies.appraise import allowing
-from policies.appraise.layers import in_scope, volatile
+from policies.appraise.layers import as_referenced, in_scope
 from policies.appraise.reasons import Finding
+from policies.model.classes import FileClass, class_of
 from policies.model.places import rule
 from policies.model.policy import AttestationPolicy
 from policies.model.references import EffectiveReferences, FileReference, Rollout
@@ -22,7 +23,8 @@ def check_versions(
     if not references.rollouts:
         return []
     every = {path for rollout in references.rollouts for stated in rollout.versions.values() for path in stated}
-    judged = {path for path in every if in_scope(path, policy) and not volatile(path, policy)}
+    files = policy.spec.files
+    judged = {path for path in every if in_scope(path, policy) and class_of(path, files) is FileClass.CODE}
     there = {entry.path: entry for entry in entries if entry.path in judged}
     found = (_mixed(rollout, judged, there, references) for rollout in references.rollouts)
     return [finding for finding in found if finding is not None]
@@ -59,10 +61,4 @@ def _mixed(
 def _fits(entry: Entry | None, stated: Sequence[FileReference]) -> bool:
     if entry is None:
         return not stated or any(each.optional for each in stated)
-    return any(_is(entry, each) for each in stated)
-
-
-def _is(entry: Entry, reference: FileReference) -> bool:
-    attributes = ((reference.mode, entry.mode), (reference.uid, entry.uid), (reference.gid, entry.gid))
-    alike = all(expected is None or expected == found for expected, found in attributes)
-    return entry.digest in reference.digests and alike
+    return any(as_referenced(entry, each) for each in stated)

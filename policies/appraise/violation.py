@@ -15,10 +15,10 @@ from attestation.facts import (
     ProxyFact,
 )
 from attestation.layers import Layer
-from attestation.manifest import FILE, NO_DIGEST, Entry
+from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
 from attestation.violation import Violation, ViolationClass
 from policies.appraise import allowing
-from policies.appraise.layers import check_executable, check_file, exceeds, missing_file
+from policies.appraise.layers import check_executable, check_file, exceeds, missing_file, projected
 from policies.appraise.proxy import check_proxy
 from policies.appraise.reasons import Finding
 from policies.model.places import rule
@@ -41,6 +41,13 @@ def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues)
     return None
 
 
+def undecided(fact: Fact, policy: AttestationPolicy) -> bool:
+    """May what this fact is a part of be a violation, as only the whole measurement tells?"""
+    if not isinstance(fact, FileFact) or policy.spec.demand(Layer.FILES) is Demand.OFF:
+        return False
+    return projected(fact.path, policy)
+
+
 def _file(fact: FileFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
     if policy.spec.demand(Layer.FILES) is Demand.OFF:
         return None
@@ -49,8 +56,8 @@ def _file(fact: FileFact, policy: AttestationPolicy, references: ReferenceValues
             return None
         finding = missing_file(fact.path, policy, references)
     else:
-        digest = fact.digest or NO_DIGEST
-        finding = check_file(Entry(fact.path, FILE, fact.mode, fact.uid, fact.gid, 0, digest), policy, references)
+        kind, digest = LINK if fact.link else FILE, fact.digest or NO_DIGEST
+        finding = check_file(Entry(fact.path, kind, fact.mode, fact.uid, fact.gid, 0, digest), policy, references)
     by = f", by {fact.actor.executable or 'pid'} ({fact.actor.pid})" if fact.actor else ""
     return _violation(finding, fact.at, by, fact.actor) if finding else None
 

@@ -11,7 +11,7 @@ from attestation.errors import InvalidConfiguration
 from attestation.layers import Layer
 from attestation.quantities import duration, instant_text
 from policies.appraise.appraise import JUDGED
-from policies.appraise.layers import volatile
+from policies.appraise.layers import judged
 from policies.author.reach import ruling, unmeasured_references, unreachable
 from policies.author.remarks import Check, Level, Remark
 from policies.model.dialect import Faults
@@ -133,6 +133,8 @@ def _named_in_vain(
 ) -> list[tuple[str, str]]:
     """Names in its selector that no registration has, each with the nearest that one has."""
     namespace = policy.metadata.namespace
+    if not policy.spec.selector.registrations:
+        return []
     there = [each.metadata.name for each in registered if namespace in (root, each.metadata.namespace)]
     missing = [name for name in policy.spec.selector.registrations if name not in there]
     return [(name, next(iter(difflib.get_close_matches(name, there, n=1)), "")) for name in missing]
@@ -174,7 +176,7 @@ def _measures_nothing(found: PolicySet, _: Terms) -> Iterator[Remark]:
                 "Include the folders of the program, or write `layers: {files: {demand: off}}`.",
             )
         for root in policy.spec.files.include:
-            if all(volatile(f"{root.rstrip('/')}/{probe}", policy) for probe in _PROBES):
+            if not any(judged(f"{root.rstrip('/')}/{probe}", policy) for probe in _PROBES):
                 yield Remark.warning(
                     Check.MEASURES_NOTHING,
                     _at(merged, "files.volatile"),

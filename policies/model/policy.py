@@ -61,19 +61,22 @@ Patterns = Annotated[tuple[str, ...], Bounded()]
 
 
 class FileClasses(Strict):
-    """What else than code a measured path may be; the first class below whose patterns match it is its class.
+    """What else than code a measured path may be. Where several match, the loosest holds: the last one named here.
 
-    Everything in scope is code: its content and attributes are referenced, and nothing else may be there.
-    configuration: any of several referenced contents, as code; a deviation is always drift. projected: volumes that
-    the orchestrator swaps atomically (`..data`); content is judged where it is referenced, and new names are no
-    finding. caches, logs: neither read nor judged; executing anything from there is a violation. volatile: neither
-    read nor judged.
+    Everything in scope is code: its content and attributes are referenced, as those of one version, and nothing else
+    may be there. configuration: as code, but any of the referenced contents, whatever version it is of; a deviation is
+    always drift. projected: volumes that are swapped atomically by `..data`, as Kubernetes does. What the stable names
+    lead to is judged where it is referenced; names that are not referenced, and those that begin with `..`, are no
+    finding. logs, caches, volatile: neither read nor judged, whatever it is: lines, intermediate results, all else that
+    only the program knows.
+
+    Executing anything from projected, logs, caches or volatile is tamper, referenced or not.
     """
 
     configuration: Patterns = ()
     projected: Patterns = ()
-    caches: Patterns = ()
     logs: Patterns = ()
+    caches: Patterns = ()
     volatile: Patterns = ()
 
 
@@ -83,13 +86,13 @@ Bound = Annotated[tuple[str, ...] | None, Bounded()]
 class FileBounds(Strict):
     """What may be of each class at most; None leaves a class unbounded.
 
-    configuration, projected, caches, logs, volatile: only what one of these patterns matches may be of the class.
+    configuration, projected, logs, caches, volatile: only what one of these patterns matches may be of the class.
     """
 
     configuration: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
     projected: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
-    caches: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
     logs: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
+    caches: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
     volatile: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
 
 

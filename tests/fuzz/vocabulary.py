@@ -262,7 +262,7 @@ def _datagrams() -> tuple[bytes, ...]:
     return tuple(
         channel.encode(message)
         for message in (
-            Scope(7, ("/srv",), ("*.log",), "/pod", 3.0),
+            Scope(7, ("/srv",), ((("*.log",), ("/srv/**",)),), "/pod", 3.0),
             Measure((Layer.FILES,), 1.5, full=True),
             Guard(8),
             Sweep(1),

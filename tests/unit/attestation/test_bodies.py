@@ -156,7 +156,7 @@ def test_a_word_that_is_not_known_is_refused() -> None:
 
 
 MESSAGES: Iterable[channel.Message] = (
-    Scope(42, ("/srv/app",), ("*.log",)),
+    Scope(42, ("/srv/app",), ((("*.log",), ("/srv/**",)),)),
     Measure((Layer.FILES,), 12.5, full=True),
     Beat(3),
     Pinned(INSTANCE, "boot", 1.25),

@@ -77,7 +77,7 @@ files = st.builds(
 executions = st.builds(
     ExecutionFact,
     at=st.just(1.0),
-    path=paths | st.just(PYTHON) | st.just(""),
+    path=paths | st.sampled_from((PYTHON, "", "/srv/app/cache/hook", "/srv/app/cache/run.log")),
     digest=digests | st.just(""),
     process=st.just(Actor(9, "/bin/sh", 8)),
     sighting=st.sampled_from(Sighting),

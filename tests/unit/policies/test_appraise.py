@@ -19,7 +19,7 @@ from attestation.facts import (
     Sighting,
 )
 from attestation.layers import Layer
-from attestation.manifest import LINK, Entry
+from attestation.manifest import DIRECTORY, LINK, NO_DIGEST, Entry
 from attestation.processes import ProcessKind
 from attestation.trust import Tier
 from attestation.violation import ViolationClass
@@ -82,6 +82,11 @@ def test_a_file_that_is_not_as_referenced_is_contraindicated_as_drift(kind: str)
     assert verdict.tier is Tier.CONTRAINDICATED
     assert [reason.kind for reason in verdict.reasons] == [kind]
     assert not verdict.tamper
+
+
+def test_a_folder_put_in_the_place_of_a_file_leaves_the_file_missing() -> None:
+    verdict = judged((entry(MAIN, NO_DIGEST, kind=DIRECTORY), entry(PAGE)))
+    assert [(reason.kind, reason.subject) for reason in verdict.reasons] == [("file-missing", MAIN)]
 
 
 def test_a_link_put_in_the_place_of_a_file_is_judged_by_its_target_text() -> None:

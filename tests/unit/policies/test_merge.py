@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation.errors import InvalidConfiguration
-from policies.appraise.layers import volatile
+from policies.model.classes import FileClass, class_of
 from policies.model.merge import Applying, Rank, Stated, assembled, joined, merge, stated
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, Demand, EffectivePolicy, PolicySpec
@@ -113,6 +113,10 @@ def values(known: Stated) -> dict[str, object]:
 
 def policy(name: str, written: Mapping[str, Any], namespace: str = "default") -> AttestationPolicy:
     return AttestationPolicy(metadata=Metadata(name=name, namespace=namespace), spec=spec(written))
+
+
+def volatile(path: str, policy: AttestationPolicy) -> bool:
+    return class_of(path, policy.spec.files) is FileClass.VOLATILE
 
 
 def merged(*written: tuple[str, Rank, Mapping[str, Any]]) -> EffectivePolicy:

@@ -46,8 +46,9 @@ RuleName = Annotated[str, AfterValidator(_name)]
 class Rule(Strict):
     """What must be true of the summary of a workload. What cannot be evaluated is as bad, and always drift.
 
-    that: what must be true, in CEL. message: what it is for, as an operator reads it where it is false. class: of the finding where it is
-    false. layer: whose claim in the trust vector that is held against; without one it is the configuration's.
+    that: what must be true, in CEL. message: what it is for, as an operator reads it where it is false. class: of the
+    finding where it is false. layer: whose claim in the trust vector that is held against; without one it is the
+    configuration's.
     """
 
     that: Expression

@@ -124,13 +124,14 @@ _Loader.yaml_implicit_resolvers = {
 def read_text(path: Path) -> str:
     """Raises InvalidConfiguration when the file cannot be read, is no text or is larger than 16 MiB."""
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise InvalidConfiguration(
             f"the file cannot be read: {error.strerror}", where=str(path), mend="Check the path and its permissions."
         ) from error
     if len(raw) > _MOST_BYTES:
-        raise InvalidConfiguration(f"{len(raw)} bytes are too many", where=str(path), mend="Keep it within 16 MiB.")
+        raise InvalidConfiguration("the file is too large", where=str(path), mend="Keep it within 16 MiB.")
     try:
         return raw.decode()
     except UnicodeDecodeError as error:

@@ -122,6 +122,11 @@ def test_a_reference_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load([tmp_path / "absent.yaml"])
 
 
+def test_a_file_without_an_end_is_refused_and_not_read_to_it() -> None:
+    with pytest.raises(InvalidConfiguration, match="too large"):
+        load([Path("/dev/zero")])
+
+
 def test_every_rule_knows_its_file_and_line_whatever_the_order_of_documents(tmp_path: Path) -> None:
     governing = load([written(tmp_path, REGISTRATION, REFERENCES, POLICY)]).governing["web"]
     lines = (tmp_path / "web.yaml").read_text().splitlines()

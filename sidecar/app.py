@@ -1,7 +1,7 @@
 """The sidecar put together: one event loop, one state, one line from a fact to Envoy's socket.
 
-`_heard` begins that line: the measurer's datagram is judged, decided and carried out before anything else of this
-process runs. Rounds, reports and logs come after it.
+`_heard` begins that line: the measurer's datagram is judged (judging.py), decided and carried out (machine.py) before
+anything else of this process runs. Rounds, reports and logs come after it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ from attestation.channel import (
 )
 from attestation.coverage import Coverage
 from attestation.errors import InvalidConfiguration, ProofbeatError, Unavailable, WorkloadGone
-from attestation.facts import CollectorFact, ExecutionFact, Fact, FileFact, InstanceFact, ProcessFact
+from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, ProcessFact
 from attestation.layers import Layer
 from attestation.observation import Observation
 from attestation.proxy import Delivered
 from attestation.trust import Tier
 from attestation.violation import Violation, ViolationClass
-from policies.appraise.violation import undecided, violates
 from policies.model.classes import unread
 from policies.model.policy import Mode, PolicySpec
 from sidecar import answers, clock, freshness
@@ -45,10 +44,12 @@ from sidecar.clock import LeaseTimer
 from sidecar.config import SidecarConfig
 from sidecar.delivery.resources import Identity
 from sidecar.envoy import Envoy
-from sidecar.freshness import Now, Phase, Rules, State
+from sidecar.freshness import Now, Phase, State
 from sidecar.governing import Governed, read_governing
 from sidecar.heartbeat import Heartbeat
+from sidecar.judging import Judging
 from sidecar.latch import Latch
+from sidecar.machine import Machine
 from sidecar.measurement import Measurer, Spawned, spawn
 from sidecar.membership import Enrolled, enrol
 from sidecar.metering import Metering
@@ -69,8 +70,6 @@ from telemetry.recorder import Recorder
 from wire.messages import Quarantined
 from wire.session import Endpoint as AuthorityEndpoint
 
-MOST_EARLY_FACTS = 10_000
-
 
 class Sidecar:
     """One workload's attester and Envoy's source of identity. Made inside a running loop.
@@ -87,11 +86,8 @@ class Sidecar:
         self._recorder = Recorder(metrics.SIDECAR)
         self._metering = Metering(self._recorder)
         self._telling = Telling(log, self._metering)
-        self._state = State(Rules())
         self._coverage = Coverage()
-        self._governed: Governed | None = None
         self._identity: Identity | None = None
-        self._early: list[Fact] = []
         self._folder = StateFolder(config.state)
         self._causes = Causes(Latch(config.state), self._latch_failed)
         self._pinned: asyncio.Future[Pinned] = asyncio.get_running_loop().create_future()
@@ -99,15 +95,31 @@ class Sidecar:
         self._measurer = Measurer(self._heard, self._measurer_lost)
         self._observations = Observations(self._measurer.send)
         self._rounds = RoundLoop(self, self._telling)
+        self._machine = Machine(
+            self._causes,
+            self._telling,
+            close=self._close,
+            serve=self._serve,
+            report=lambda report: self._reports.add(report),
+            reattest=lambda full: self._rounds.want(full=full),
+            ended=self._workload_ended,
+        )
+        self._judging = Judging(
+            violated=self._violated,
+            harmless=self._maybe_mended,
+            undecided=self._undecided,
+            too_many=self._overrun,
+        )
         self._timer = LeaseTimer(
-            on_end=lambda: self._step(freshness.Ticked()), on_set=lambda: self._stalled("the-wall-clock-was-set")
+            on_end=lambda: self._machine.step(freshness.Ticked()),
+            on_set=lambda: self._stalled("the-wall-clock-was-set"),
         )
         self._pushes = Pushes(
             self._causes,
             self._rounds,
             self._telling,
-            state=lambda: self._state,
-            step=self._step,
+            state=lambda: self.state,
+            step=self._machine.step,
             adopt=self._adopt,
             denied=lambda told: self._refusing.told(told),
             key=lambda: self._membership.result_key,
@@ -119,8 +131,8 @@ class Sidecar:
         self._proxy = ProxyLayer(
             Delivered(config.delivery.mode),
             clock=lambda: clock.now().boot,
-            patience=lambda: self._governed.policy.spec.deadman if self._governed is not None else inf,
-            saw=self._saw,
+            patience=lambda: self._ruled.deadman if self._ruled is not None else inf,
+            saw=self._judging.saw,
             observed=self._observed_proxy,
         )
         self._envoy = Envoy(
@@ -128,7 +140,7 @@ class Sidecar:
             config.workload,
             self._telling,
             order=self._measurer.send,
-            asked=lambda violation: self._step(freshness.Violated(violation)),
+            asked=self._violated,
             closed=self._rounds.closing_over,
             proxy=self._proxy,
             launch=launch,
@@ -139,7 +151,7 @@ class Sidecar:
             membership=lambda: self._membership,
             tell=self._telling.denied,
         )
-        self._metering.watch(lambda: self._state, self._observations, self._envoy.server)
+        self._metering.watch(lambda: self.state, self._observations, self._envoy.server)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Until the workload ends, the measurer is lost or the task is cancelled; closed in every case.
@@ -171,7 +183,7 @@ class Sidecar:
         pinned = await self._pinned
         self._telling.started(pinned, self._measurer.pid)
         # 2. What an earlier run latched for it stays latched.
-        self._state = self._causes.recalled(pinned.instance, self._state)
+        self._machine.recall(pinned.instance)
         # 3. Membership: an identity to ask for, and the policy that rules it.
         evidence_key = ec.generate_private_key(ec.SECP256R1())
         enrolled = await enrol(
@@ -187,7 +199,7 @@ class Sidecar:
         self._adopt(enrolled.enrolment.policy)
         self._telling.enrolled(enrolled.enrolment)
         standing = enrolled.enrolment.standing.causes
-        for sticky, at_ms in self._causes.untold(self._state, {cause.id for cause in standing}):
+        for sticky, at_ms in self._causes.untold(self.state, {cause.id for cause in standing}):
             self._reports.add(report_of(sticky.generation, sticky.violation, at_ms))
         for cause in standing:
             self._pushes.pushed(Quarantined(cause))
@@ -210,13 +222,13 @@ class Sidecar:
     def _heard(self, message: Message, body: bytes | None) -> None:
         match message:
             case FileFact() | ExecutionFact() | ProcessFact() | CollectorFact():
-                self._saw(message)
+                self._judging.saw(message)
             case Observed(observation):
                 changed = self._observations.observed(observation, body)
-                if changed and not self._state.open:
-                    self._rounds.want(full=True)
+                if changed:
+                    self._maybe_mended()
             case Inspected():
-                if self._proxy.inspected(message) and self._state.open:
+                if self._proxy.inspected(message) and self.state.open:
                     self._hand_over()
             case Swept():
                 self._envoy.swept(message)
@@ -224,14 +236,15 @@ class Sidecar:
                 self._envoy.severed(message)
             case Guarded():
                 self._envoy.vouched(message)
-                if self._governed is not None and Layer.PROXY in self._governed.layers:
+                governed = self._judging.governed
+                if governed is not None and Layer.PROXY in governed.layers:
                     self._measurer.send(Measure((Layer.PROXY,), clock.now().boot))
-                if self._state.open:
+                if self.state.open:
                     self._hand_over()
             case Beat():
                 self._heartbeat.answered()
             case InstanceFact():
-                self._step(freshness.WorkloadEnded("workload-ended"))
+                self._machine.step(freshness.WorkloadEnded("workload-ended"))
             case Covered(coverage):
                 self._coverage = coverage
                 self._telling.covered(coverage)
@@ -246,49 +259,22 @@ class Sidecar:
     def _observed_proxy(self, observation: Observation, body: bytes) -> None:
         """Another Envoy than before, or another state of it, is attested without waiting for the next round."""
         if self._observations.observed(observation, body):
-            self._rounds.want(full=not self._state.open)
+            self._rounds.want(full=not self.state.open)
 
-    def _saw(self, fact: Fact) -> None:
-        if self._governed is None:
-            # Nothing is open yet; what was seen before the policy came is judged when it comes.
-            self._early.append(fact)
-            if len(self._early) > MOST_EARLY_FACTS:
-                self._end(Unavailable("more facts than can be kept before enrolment", where="measurer"))
-            return
-        violation = violates(fact, self._governed.policy, self._governed.references)
-        if violation is not None:
-            self._step(freshness.Violated(violation))
-        elif not self._state.open:
-            # While closed, any harmless change may be the repair.
+    def _violated(self, violation: Violation) -> None:
+        self._machine.step(freshness.Violated(violation))
+
+    def _maybe_mended(self) -> None:
+        """While closed, any harmless change may be the repair."""
+        if not self.state.open:
             self._rounds.want(full=True)
-        elif undecided(fact, self._governed.policy):
+
+    def _undecided(self) -> None:
+        if self.state.open:
             self._rounds.soon()
 
-    def _step(self, event: freshness.Event) -> None:
-        before, now = self._state, clock.now()
-        decided = freshness.step(before, event, now)
-        self._state = decided.state
-        # 1. What closes or opens traffic, in the machine's order and without a pause.
-        for command in decided.commands:
-            match command:
-                case freshness.Latch(cause):
-                    self._causes.latch(cause, now)
-                case freshness.Close(reason, cause):
-                    self._close(self._causes.refusal(decided.state.generation, cause, now) or reason, cause)
-                case freshness.Serve(lease):
-                    self._serve(lease)
-                case _:
-                    pass
-        # 2. Everything else.
-        self._causes.sync()
-        for command in decided.commands:
-            self._follow_up(command)
-        self._telling.stepped(before, self._state, now)
-        if self._state.phase is Phase.ENDED:
-            self._end(WorkloadGone("the workload ended", where=f"pid {self._config.workload.pid}"))
-
     def _close(self, reason: str, cause: Violation | None) -> None:
-        self._envoy.close(reason, cause, self._governed.policy.spec if self._governed is not None else None)
+        self._envoy.close(reason, cause, self._ruled)
 
     def _serve(self, lease: freshness.Lease) -> None:
         if self._identity is not None:
@@ -300,29 +286,14 @@ class Sidecar:
         attested = self._proxy.stands_affirmed or not self._governing.proxy_first
         if self._identity is not None and attested:
             # What does not enforce closes nothing, at the end of a lease either.
-            enforced = self._state.lease if self._state.rules.mode is Mode.ENFORCE else None
+            enforced = self.state.lease if self.state.rules.mode is Mode.ENFORCE else None
             self._envoy.serve(self._identity, enforced)
-
-    def _follow_up(self, command: freshness.Command) -> None:
-        match command:
-            case freshness.Report(generation, violation):
-                told = self._causes.named(generation, violation, clock.now())
-                self._reports.add(report_of(generation, violation, told.at_ms))
-                self._telling.violated(violation, told.id)
-            case freshness.Reattest(full):
-                self._rounds.want(full=full)
-            case freshness.WouldHave(reason):
-                self._telling.would_have(reason)
-            case freshness.Drop(reason):
-                self._telling.dropped(reason)
-            case _:
-                pass
 
     # What rounds need, and what they bring.
 
     @property
     def state(self) -> State:
-        return self._state
+        return self._machine.state
 
     @property
     def closing(self) -> bool:
@@ -337,7 +308,7 @@ class Sidecar:
         body = outcome.measured.body(Layer.PROXY)
         if body is not None and outcome.event.tier is Tier.AFFIRMING:
             self._proxy.affirmed(body)
-        self._step(outcome.event)
+        self._machine.step(outcome.event)
 
     async def fetch_policy(self) -> None:
         self._adopt((await self._client.policy()).document)
@@ -359,7 +330,7 @@ class Sidecar:
     def _standpoint(self) -> Standpoint:
         governed = self._governing
         return Standpoint(
-            self._state.generation,
+            self.state.generation,
             governed.epoch,
             self._envoy.refuses,
             self._coverage,
@@ -372,20 +343,18 @@ class Sidecar:
     def _adopt(self, document: str) -> None:
         """A policy document, the first or a newer one. Raises MalformedResult."""
         member = self._membership
-        governed = read_governing(document, member.result_key, member.spiffe_id, self._governed)
-        first, self._governed = self._governed is None, governed
+        before = self._judging.governed
+        governed = read_governing(document, member.result_key, member.spiffe_id, before)
+        self._judging.rule(governed)
         spec, local = governed.policy.spec, self._config.workload
         include = tuple(dict.fromkeys((*spec.files.include, *local.files.include)))
-        if not first:
+        if before is not None:
             self._heartbeat.hasten()
         self._measurer.send(Scope(local.pid, include, unread(spec.files), local.cgroup, spec.deadman))
         self._envoy.rule(spec)
         self._rounds.every(spec.interval)
-        self._step(freshness.RulesChanged(governed.rules))
-        if first:
-            early, self._early = self._early, []
-            for fact in early:
-                self._saw(fact)
+        self._machine.step(freshness.RulesChanged(governed.rules))
+        self._judging.catch_up()
 
     # Life signs.
 
@@ -393,21 +362,27 @@ class Sidecar:
         """For the guardian, and to renew what Envoy would drop by itself."""
         self._restores.look()
         self._proxy.look()
-        self._step(freshness.Ticked())
+        self._machine.step(freshness.Ticked())
         self._measurer.send(Beat(number))
         self._envoy.heartbeat()
 
     def _stalled(self, reason: str) -> None:
         self._envoy.stalled(reason)
-        self._step(freshness.Stalled(reason))
+        self._machine.step(freshness.Stalled(reason))
 
     # Ends.
+
+    def _workload_ended(self) -> None:
+        self._end(WorkloadGone("the workload ended", where=f"pid {self._config.workload.pid}"))
+
+    def _overrun(self) -> None:
+        self._end(Unavailable("more facts than can be kept before enrolment", where="measurer"))
 
     def _measurer_lost(self, reason: str) -> None:
         now = clock.now()
         self._telling.measurer_lost(reason)
-        if self._state.phase is not Phase.ENDED:
-            self._step(freshness.MeasurerLost(_lost(reason, now)))
+        if self.state.phase is not Phase.ENDED:
+            self._machine.step(freshness.MeasurerLost(_lost(reason, now)))
             self._envoy.abandoned(reason)
         self._end(Unavailable(f"the measurer is lost: {reason}", where="measurer", mend="Start the sidecar again."))
 
@@ -430,14 +405,21 @@ class Sidecar:
             self._over.set_exception(error)
 
     def _close_for_good(self) -> None:
-        self._envoy.close_for_good(is_open=self._state.open)
+        self._envoy.close_for_good(is_open=self.state.open)
         self._measurer.stop()
         self._telling.stopped()
 
     @property
     def _governing(self) -> Governed:
-        assert self._governed is not None  # noqa: S101 - rounds and beats begin after enrolment
-        return self._governed
+        governed = self._judging.governed
+        assert governed is not None  # noqa: S101 - rounds and beats begin after enrolment
+        return governed
+
+    @property
+    def _ruled(self) -> PolicySpec | None:
+        """None before enrolment."""
+        governed = self._judging.governed
+        return governed.policy.spec if governed is not None else None
 
 
 def _authority(config: SidecarConfig) -> AuthorityEndpoint:

@@ -38,7 +38,8 @@ class Selection:
         found: set[int] = set()
         for namespace in {self._root, registration.namespace}:
             found.update(self._everywhere.get(namespace, ()))
-            for handle in (registration.name, *registration.labels.items()):
+            handles: tuple[_Handle, ...] = (registration.name, *registration.labels.items())
+            for handle in handles:
                 for number in self._selecting.get((namespace, handle), ()):
                     if self._every[number].policy.spec.selector.selects(registration):
                         found.add(number)

@@ -24,6 +24,7 @@ async def up(wished: Wishes) -> bool:
     )
     tried = wishes.triable(measured) if wished.attempt else None
     calls = wishes.listenable(wished.calls) if wished.calls else None
+    envoy.binary()
     telling, keep = Telling(sys.stderr if wished.as_json else sys.stdout), wished.keep
     here = folder.make("up")
     layout = Layout.make(here, wished.protocol, calls)

@@ -18,6 +18,7 @@ from typing import IO
 
 import pytest
 
+from proofbeat.bench.faults.stage import mount, unmount
 from tests.system.test_demo import running_below
 
 PROOFBEAT = [sys.executable, "-P", "-m", "proofbeat"]
@@ -80,6 +81,22 @@ def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
         process.wait(PATIENCE)
     process.stdout.read()  # to its end: whatever the program started holds it open while it runs
     assert set(running_below("proofbeat-up-")) <= set(before), "nothing is left"
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """For root it takes a file system of its own."""
+    if os.geteuid() == 0:
+        mount("-t", "tmpfs", "-o", "ro", "nothing", str(folder))
+    else:
+        folder.chmod(0o555)
+    try:
+        yield
+    finally:
+        if os.geteuid() == 0:
+            unmount(str(folder))
+        else:
+            folder.chmod(0o755)
 
 
 def until(lines: IO[str], wanted: str) -> str:
@@ -284,6 +301,13 @@ def test_a_folder_that_would_measure_its_own_files_is_refused() -> None:
         assert code == 2
         assert "TMPDIR" in told
         assert list(Path(here).iterdir()) == []
+
+
+def test_trying_it_where_nobody_may_write_is_refused(folder: Path) -> None:
+    with read_only(folder):
+        code, _, told = run(folder, "--try", "--", *SERVICE)
+    assert code == 2
+    assert f"{folder}: no file can be laid down there" in told
 
 
 def test_a_path_too_long_for_sockets_is_refused(folder: Path) -> None:

@@ -55,7 +55,7 @@ def policy(name: str, files: dict[str, Any]) -> AttestationPolicy:
 def test_a_policy_more_leaves_each_path_as_it_was_or_makes_it_stricter(
     one: dict[str, Any], other: dict[str, Any], path: str
 ) -> None:
-    every = {**{each: [] for each in NAMED}, **one}
+    every: dict[str, Any] = {**dict.fromkeys(NAMED, ()), **one}
     before = policy("one", every)
     after = merge([Applying(before, Rank.NAMESPACE), Applying(policy("other", other), Rank.WORKLOAD)]).policy
     assert strictness(path, after.spec.files) >= strictness(path, before.spec.files)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Awaitable, Callable
 from io import StringIO
 from pathlib import Path
 
 import pytest
 
-from attestation.errors import InvalidInput
+from attestation.errors import InvalidInput, Unavailable
 from authority import config as authority_config
 from policies.model.references import FileReference, ReferenceSpec
+from proofbeat.ephemeral import folder
 from proofbeat.up.layout import Layout
 from proofbeat.up.learning import learned
 from proofbeat.up.listening import Port, listening, listening_locally
@@ -218,6 +220,14 @@ def test_what_is_written_for_a_run_is_what_its_programs_read(tmp_path: Path) -> 
     (inbound,), (upstream,) = sidecar.delivery.service.inbound, sidecar.delivery.service.upstreams
     assert (inbound.app, upstream.listen, inbound.protocol) == ("[::1]:8080", "127.0.0.1:7000", "tcp")
     assert (upstream.peers, inbound.callers) == ((inbound.listen,), upstream.identities)
+
+
+def test_a_folder_to_work_in_that_cannot_be_made_is_told_with_what_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(Unavailable, match=r"missing.*No such file or directory.*TMPDIR"):
+        folder.make("up")
 
 
 @pytest.mark.parametrize("opened_first", [True, False])

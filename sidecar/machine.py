@@ -1,0 +1,90 @@
+"""The state, and what each step of it commands, carried out: what closes or opens traffic before anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attestation.instance import InstanceId
+from attestation.violation import Violation
+from sidecar import clock, freshness
+from sidecar.causes import Causes
+from sidecar.freshness import Lease, Now, Phase, Rules, State
+from sidecar.reports import report_of
+from sidecar.telling import Telling
+from wire.messages import Report
+
+
+class Machine:
+    """close, serve: carry out the command of that name, at once. report, reattest: see to it that it is done.
+
+    ended: called after a step that found the workload ended.
+    """
+
+    def __init__(
+        self,
+        causes: Causes,
+        telling: Telling,
+        *,
+        close: Callable[[str, Violation | None], None],
+        serve: Callable[[Lease], None],
+        report: Callable[[Report], None],
+        reattest: Callable[[bool], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self._causes = causes
+        self._telling = telling
+        self._close = close
+        self._serve = serve
+        self._report = report
+        self._reattest = reattest
+        self._ended = ended
+        self._state = State(Rules())
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def recall(self, instance: InstanceId) -> None:
+        """What an earlier run latched for this instance stays latched. Raises InvalidConfiguration."""
+        self._state = self._causes.recalled(instance, self._state)
+
+    def step(self, event: freshness.Event) -> None:
+        before, now = self._state, clock.now()
+        decided = freshness.step(before, event, now)
+        self._state = decided.state
+        # 1. What closes or opens traffic, in the machine's order and without a pause.
+        for command in decided.commands:
+            self._move(command, decided.state.generation, now)
+        # 2. Everything else.
+        self._causes.sync()
+        for command in decided.commands:
+            self._follow_up(command, now)
+        self._telling.stepped(before, self._state, now)
+        if self._state.phase is Phase.ENDED:
+            self._ended()
+
+    def _move(self, command: freshness.Command, generation: int, now: Now) -> None:
+        match command:
+            case freshness.Latch(cause):
+                self._causes.latch(cause, now)
+            case freshness.Close(reason, cause):
+                self._close(self._causes.refusal(generation, cause, now) or reason, cause)
+            case freshness.Serve(lease):
+                self._serve(lease)
+            case _:
+                pass
+
+    def _follow_up(self, command: freshness.Command, now: Now) -> None:
+        match command:
+            case freshness.Report(generation, violation):
+                named = self._causes.named(generation, violation, now)
+                self._report(report_of(generation, violation, named.at_ms))
+                self._telling.violated(violation, named.id)
+            case freshness.Reattest(full):
+                self._reattest(full)
+            case freshness.WouldHave(reason):
+                self._telling.would_have(reason)
+            case freshness.Drop(reason):
+                self._telling.dropped(reason)
+            case _:
+                pass

@@ -11,9 +11,9 @@ from attestation.errors import InvalidConfiguration
 from attestation.layers import Layer
 from attestation.quantities import duration, instant_text
 from policies.appraise.appraise import JUDGED
-from policies.appraise.layers import judged
 from policies.author.reach import ruling, unmeasured_references, unreachable
 from policies.author.remarks import Check, Level, Remark
+from policies.model.classes import UNREAD, class_of
 from policies.model.dialect import Faults
 from policies.model.load import PolicySet, read
 from policies.model.merge import Merged
@@ -176,10 +176,11 @@ def _measures_nothing(found: PolicySet, _: Terms) -> Iterator[Remark]:
                 "Include the folders of the program, or write `layers: {files: {demand: off}}`.",
             )
         for root in policy.spec.files.include:
-            if not any(judged(f"{root.rstrip('/')}/{probe}", policy) for probe in _PROBES):
+            classes = {class_of(f"{root.rstrip('/')}/{probe}", policy.spec.files) for probe in _PROBES}
+            if classes <= UNREAD:
                 yield Remark.warning(
                     Check.MEASURES_NOTHING,
-                    _at(merged, "files.volatile"),
+                    _at(merged, f"files.{min(classes)}"),
                     f"everything below {root} is exempt: nothing of it is judged",
                     "Exempt what changes, by narrower patterns.",
                 )

@@ -112,6 +112,8 @@ def test_each_doubt_is_told_at_its_place(
         ("{include: [/srv/app], volatile: ['**']}", True),
         ("{include: [/srv/app], volatile: ['*']}", True),
         ("{include: [/srv/app], volatile: ['/srv/**']}", True),
+        ("{include: [/srv/app], caches: ['**']}", True),
+        ("{include: [/srv/app], configuration: ['**']}", False),
         ("{include: [/srv/app], volatile: ['/srv/app/*']}", False),
         ("{include: [/srv/app], volatile: ['*.log']}", False),
         ("{include: [/srv/app], volatile: ['**'], within: [{volatile: ['*.log']}]}", False),

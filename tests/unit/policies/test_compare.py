@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,10 +113,14 @@ def test_a_layer_that_was_not_at_hand_leaves_it_untold_unless_nobody_judges_it(t
     assert compare(not_judging, not_judging, saved.read(folder)).untold == ""
 
 
-def test_evidence_that_was_changed_since_is_no_evidence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [0, -1], ids=["its form", "its signature"])
+def test_evidence_that_was_changed_since_is_no_evidence(tmp_path: Path, at: int) -> None:
     folder = written(tmp_path)
     (file,) = folder.glob("*.json")
-    file.write_text(file.read_text().replace('"evidence": "', '"evidence": "AAAA'))
+    entry = json.loads(file.read_text())
+    signed = bytearray(base64.b64decode(entry["evidence"]))
+    signed[at] ^= 1
+    file.write_text(json.dumps({**entry, "evidence": base64.b64encode(signed).decode()}))
     with pytest.raises(InvalidInput, match=str(file)):
         saved.read(folder)
 

@@ -176,8 +176,10 @@ def parse(text: str, origin: str) -> Iterator[tuple[Any, yaml.Node]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise InvalidConfiguration(error.problem or "this is not YAML", where=place(origin, mark)) from error
-    except yaml.YAMLError as error:
-        raise InvalidConfiguration(f"this is not YAML: {error}", where=origin) from error
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        where = f"{origin}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+        raise InvalidConfiguration(f"this is not YAML: {error.reason}", where=where) from error
     except _MISREAD as error:
         where = place(origin, loader.get_mark() if loader else None)
         raise InvalidConfiguration(f"a value that cannot be read ({error})", where=where) from error

@@ -145,7 +145,7 @@ def test_every_rule_knows_its_file_and_line_whatever_the_order_of_documents(tmp_
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("kind: \x00\n", "not YAML"),
+        ("kind: a\nname: \x00\n", "web.yaml:2:7: this is not YAML: special characters"),
         ('kind: "\\0"\n', "NUL"),
         ("? [a]\n: b\n", "cannot be read"),
         ("!!int ''\n", "cannot be read"),

@@ -29,6 +29,9 @@ LATENCY_MS = 5.0
 _SHARE = 4
 """Observations that follow events take at most one part in so many of the thread's time."""
 
+_TRIES = 16
+"""How often a measurement waits for what is new: what never rests is told as it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -126,8 +129,16 @@ class Files:
         began = boottime()
         self._scanner.read_all(full, lambda: self._measured(began, full))
 
-    def _measured(self, began: float, full: bool) -> None:
+    def _measured(self, began: float, full: bool, tries: int = _TRIES) -> None:
+        """Told once all is taken in that happened while it was read, so that it is of one moment.
+
+        Otherwise a folder that was swapped for another by a link would be missing beside the link to the old one.
+        """
         if self._closed:
+            return
+        self.read_events()
+        if tries and not self._scanner.settled:
+            self._scanner.then(lambda: self._measured(began, full, tries - 1))
             return
         self._measuring = False
         if full:

@@ -87,6 +87,11 @@ class Scanner:
         self._walks.appendleft(_Walk([b""], full, finished))
         self._start()
 
+    def then(self, done: Callable[[], None]) -> None:
+        """Call `done` when the folders are read that are to be read by now."""
+        self._walks.appendleft(_Walk([], False, done))
+        self._start()
+
     def touch(self, path: bytes, name: bytes, actor: Actor | None) -> None:
         """Something happened to this name in this folder: see what it is now."""
         folder = self._tree.folders.get(path)

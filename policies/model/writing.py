@@ -10,7 +10,7 @@ from policies.model.references import FileReference, ReferenceSpec, ReferenceVal
 
 
 def reference_values(document: ReferenceValues) -> str:
-    """One document, that reads as what is given. Each path has a line of its own."""
+    """One document, that reads as what is given. Each path has a line of its own, in the order of paths."""
     return "".join(f"{line}\n" for line in _lines(document))
 
 
@@ -65,14 +65,14 @@ def _spec(spec: ReferenceSpec) -> Iterator[str]:
 def _files(stated: ReferenceSpec | ReferenceVersion) -> Iterator[str]:
     if stated.files:
         yield "files:"
-        yield from (f"  {quoted(path)}: {_file(each)}" for path, each in stated.files.items())
+        yield from (f"  {quoted(path)}: {_file(each)}" for path, each in sorted(stated.files.items()))
     yield from _section("executables", stated.executables)
 
 
 def _section(name: str, known: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     if known:
         yield f"{name}:"
-        yield from (f"  {quoted(key)}: {digests(each)}" for key, each in known.items())
+        yield from (f"  {quoted(key)}: {digests(each)}" for key, each in sorted(known.items()))
 
 
 def _file(reference: FileReference) -> str:

@@ -9,10 +9,11 @@ from attestation.layers import Layer
 from policies.appraise.layers import in_scope
 from policies.author.remarks import Check, Remark
 from policies.model.load import PolicySet
-from policies.model.merge import Applying, Merged, Rank, merge, stated
+from policies.model.merge import Applying, Merged, Rank, merge
 from policies.model.policy import AttestationPolicy, Demand, FileClasses
 from policies.model.references import ReferenceValues
 from policies.model.rules import Rule
+from policies.model.statements import stated
 
 
 def ruling(found: PolicySet) -> Iterator[Merged]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from policies.model.fields import written
 from policies.model.governing import Governing
-from policies.model.merge import Applying, Conflict, Statement, narrowest, stated
+from policies.model.merge import Applying, Conflict
 from policies.model.policy import AttestationPolicy
+from policies.model.statements import Statement, narrowest, stated
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from policies.model.merge import narrowest
 from policies.model.policy import PolicySpec
+from policies.model.statements import narrowest
 from policies.model.strictness import Order, PerKey
 
 

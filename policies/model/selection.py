@@ -36,9 +36,9 @@ class Selection:
     def of(self, registration: Metadata) -> tuple[Applying, ...]:
         """Each once. Empty where nothing matches: then there is no identity."""
         found: set[int] = set()
+        handles: tuple[_Handle, ...] = (registration.name, *registration.labels.items())
         for namespace in {self._root, registration.namespace}:
             found.update(self._everywhere.get(namespace, ()))
-            handles: tuple[_Handle, ...] = (registration.name, *registration.labels.items())
             for handle in handles:
                 for number in self._selecting.get((namespace, handle), ()):
                     if self._every[number].policy.spec.selector.selects(registration):

@@ -16,9 +16,10 @@ from policies.model.fields import written
 from policies.model.governing import Governing
 from policies.model.inheritance import effective
 from policies.model.load import load
-from policies.model.merge import Applying, Rank, joined, merge, stated
+from policies.model.merge import Applying, Rank, merge
 from policies.model.metadata import Metadata
 from policies.model.registration import RegistrationSpec, WorkloadRegistration
+from policies.model.statements import joined, stated
 from tests.unit.policies.test_merge import SPECS, policy
 from tests.unit.policies.world import REFERENCES
 

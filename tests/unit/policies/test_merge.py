@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from attestation.errors import InvalidConfiguration
 from policies.model.classes import FileClass, class_of
-from policies.model.merge import Applying, Rank, Stated, assembled, joined, merge, stated
+from policies.model.merge import Applying, Rank, merge
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, Demand, EffectivePolicy, PolicySpec
+from policies.model.statements import Stated, assembled, joined, stated
 
 PATTERNS = st.lists(st.sampled_from(["/srv/**", "/srv/cache/**", "*.log", "/srv/*x", "/srv/y*"]), max_size=3)
 PATHS = ["/srv/a", "/srv/cache/a", "/srv/cache/a.log", "/srv/yx", "/tmp/a.log"]

@@ -46,10 +46,12 @@ async def run(*, quick: bool) -> Report:
 
 
 def _taken(found: list[tuple[Document, Origin]]) -> tuple[float, float]:
-    """Milliseconds that passed, and of CPU."""
+    """Milliseconds that passed, and of CPU; without those of throwing it all away again."""
     began, spent = time.perf_counter(), time.process_time()
-    PolicySet(found)
-    return (time.perf_counter() - began) * 1000, (time.process_time() - spent) * 1000
+    merged = PolicySet(found)
+    taken = (time.perf_counter() - began) * 1000, (time.process_time() - spent) * 1000
+    del merged
+    return taken
 
 
 def documents() -> Iterator[tuple[Document, Origin]]:

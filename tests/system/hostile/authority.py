@@ -76,16 +76,20 @@ class Given:
 
 @dataclass
 class Asked:
-    """A request for a result. honest: what a decent authority would say. send: one frame, the answer or another."""
+    """A request for a result. honest: what a decent authority would say. send: one frame, the answer or another.
+
+    speaks: the version of the wire that was chosen.
+    """
 
     number: int
     told: Evidence
     honest: Answer
     send: Callable[[bytes], Awaitable[None]]
     socket: web.WebSocketResponse | None
+    speaks: Version
 
     def frame(self, message: Message, number: int | None = None) -> bytes:
-        return messages.encode(message, self.number if number is None else number)
+        return messages.encode(message, self.number if number is None else number, version=self.speaks)
 
 
 Move = Callable[["HostileAuthority", Asked], Awaitable[None]]
@@ -143,7 +147,7 @@ class HostileAuthority:
         return done
 
     async def push(self, message: Push) -> None:
-        await self.raw(messages.encode(message))
+        await self.raw(messages.encode(message, version=self.speaks))
 
     async def raw(self, frame: bytes) -> None:
         """Into the open session, whatever it is."""
@@ -162,7 +166,7 @@ class HostileAuthority:
         version = {"apiVersion": "proofbeat.dev/v1alpha1"}
         named = {"metadata": {"name": "web"}}
         identity = changes.pop("identity", str(IDENTITY))
-        registered = {"spiffeId": identity, "policy": "web", "references": "web"}
+        registered = {"spiffeId": identity, "references": "web"}
         body = {
             "epoch": self.epoch,
             "policy": {**version, "kind": "AttestationPolicy", **named, "spec": changes.pop("spec", self.spec)},
@@ -310,11 +314,11 @@ class HostileAuthority:
     ) -> None:
         if not isinstance(request, Attest):
             reply = self.on_ask(request, self.honest(request))  # type: ignore[arg-type] # a request, by what is asked
-            await send(messages.encode(reply, number))
+            await send(messages.encode(reply, number, version=self.speaks))
             return
         told = evidence.verify(request.evidence)
         self.told.append(told)
-        asked = Asked(number, told, self.answer(told), send, socket)
+        asked = Asked(number, told, self.answer(told), send, socket, self.speaks)
         # What was asked on a session and not answered there is asked again by POST: the move is the same.
         if told.nonce not in self._moved:
             self._moved = {told.nonce: self._moves.popleft() if self._moves else (self.usual, None)}
@@ -332,7 +336,8 @@ class HostileAuthority:
         if isinstance(reply, Problem):
             body, kind = problems.to_json(reply), problems.MEDIA_TYPE
             return web.Response(status=reply.status, body=body, content_type=kind, headers=self._chosen())
-        return web.Response(body=messages.encode(reply), content_type=messages.MEDIA_TYPE, headers=self._chosen())
+        body = messages.encode(reply, version=self.speaks)
+        return web.Response(body=body, content_type=messages.MEDIA_TYPE, headers=self._chosen())
 
 
 def fingerprint(chain: str | bytes) -> str:

@@ -35,6 +35,9 @@ from attestation.observation import Observation
 from attestation.proxy import Delivered
 from attestation.trust import Tier
 from attestation.violation import Violation, ViolationClass
+from policies.appraise.breakglass import Ground, subject_of
+from policies.model import dialect
+from policies.model.breakglass import BreakGlassRules
 from policies.model.classes import unread
 from policies.model.policy import Mode, PolicySpec
 from sidecar import answers, clock, freshness
@@ -64,6 +67,7 @@ from sidecar.restored import PacedClient, Restores
 from sidecar.rounds import RoundLoop
 from sidecar.standing import StateFolder
 from sidecar.telling import Telling
+from sidecar.waivers import Waivers
 from telemetry import metrics
 from telemetry.exporting import exported
 from telemetry.recorder import Recorder
@@ -122,7 +126,16 @@ class Sidecar:
             step=self._machine.step,
             adopt=self._adopt,
             denied=lambda told: self._refusing.told(told),
+            break_glass=lambda orders: self._waivers.told(orders, final=True),
             key=lambda: self._membership.result_key,
+        )
+        self._waivers = Waivers(
+            config.state,
+            _operators(config),
+            ground=self._ground,
+            now=clock.now,
+            step=self._machine.step,
+            refused=self._telling.push_failed,
         )
         self._client = PacedClient(_authority(config), self._pushes.pushed, left_behind=self._stalled)
         self._restores = Restores(self._stalled)
@@ -184,6 +197,7 @@ class Sidecar:
         self._telling.started(pinned, self._measurer.pid)
         # 2. What an earlier run latched for it stays latched.
         self._machine.recall(pinned.instance)
+        self._waivers.open()
         # 3. Membership: an identity to ask for, and the policy that rules it.
         evidence_key = ec.generate_private_key(ec.SECP256R1())
         enrolled = await enrol(
@@ -306,7 +320,7 @@ class Sidecar:
     def appraised(self, outcome: Outcome) -> None:
         self._identity = outcome.identity
         body = outcome.measured.body(Layer.PROXY)
-        if body is not None and outcome.event.tier is Tier.AFFIRMING:
+        if body is not None and (outcome.event.tier is Tier.AFFIRMING or outcome.event.waived):
             self._proxy.affirmed(body)
         self._machine.step(outcome.event)
 
@@ -325,7 +339,14 @@ class Sidecar:
             self._standpoint,
             self._envoy.serves,
             self._refusing.caught_up,
+            lambda orders: self._waivers.told(orders, final=False),
+            self._waivers.knows,
         )
+
+    def _ground(self) -> Ground:
+        governed, trust_domain = self._governing, self._membership.spiffe_id.trust_domain
+        subject = subject_of(governed.registration, self._pinned.result().instance)
+        return Ground(trust_domain, governed.epoch, subject, governed.policy)
 
     def _standpoint(self) -> Standpoint:
         governed = self._governing
@@ -354,6 +375,7 @@ class Sidecar:
         self._envoy.rule(spec)
         self._rounds.every(spec.interval)
         self._machine.step(freshness.RulesChanged(governed.rules))
+        self._waivers.weigh()
         self._judging.catch_up()
 
     # Life signs.
@@ -362,6 +384,7 @@ class Sidecar:
         """For the guardian, and to renew what Envoy would drop by itself."""
         self._restores.look()
         self._proxy.look()
+        self._waivers.weigh()
         self._machine.step(freshness.Ticked())
         self._measurer.send(Beat(number))
         self._envoy.heartbeat()
@@ -432,6 +455,10 @@ def _authority(config: SidecarConfig) -> AuthorityEndpoint:
             where=str(bundle),
             mend="Copy the root.pem of the authority's `ca.folder` there.",
         ) from error
+
+
+def _operators(config: SidecarConfig) -> BreakGlassRules | None:
+    return dialect.read(config.operators, BreakGlassRules) if config.operators is not None else None
 
 
 def _lost(reason: str, now: Now) -> Violation:

@@ -96,6 +96,9 @@ VIOLATIONS = (
 )
 COLLECTORS = ("files", "processes.executions", "processes.rights", "proxy")
 
+EXCEPTED = "break-glass"
+"""The state of an identity that is open by an order, and was not affirmed."""
+
 LEASE_REMAINING = Metric(
     "proofbeat_lease_remaining_seconds",
     Type.GAUGE,
@@ -110,7 +113,7 @@ IDENTITY_STATE = Metric(
     "1 for the state that the identity is in, 0 for the others. Only `fresh` in mode `enforce` is attested.",
     (SIDECAR,),
     (
-        Label("state", ("unattested", "fresh", "stale", "quarantined", "ended")),
+        Label("state", ("unattested", "fresh", "stale", "quarantined", "ended", EXCEPTED)),
         Label("mode", ("observe", "audit", "enforce")),
     ),
 )

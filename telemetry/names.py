@@ -40,6 +40,7 @@ class Event(StrEnum):
     BREAK_GLASS = "break-glass"
     BREAK_GLASS_ENDED = "break-glass-ended"
     BREAK_GLASS_LATE = "break-glass-late"
+    EXCEPTED = "excepted"
     REPORTED = "reported"
     COVERAGE = "coverage"
     MEASURER_LOST = "measurer-lost"

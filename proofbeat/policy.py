@@ -99,3 +99,14 @@ def policy_schema(
     from proofbeat.authoring.schema import run
 
     exit_with(lambda: run(kind))
+
+
+@policy.command("preset")
+def policy_preset(
+    name: Annotated[str | None, typer.Argument(help="Print this one, to be put beside your own policies.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Policies that come with Proofbeat, each value with its reason: what there is, or one of them."""
+    from proofbeat.authoring.preset import run
+
+    exit_with(lambda: run(name, as_json=as_json))

@@ -18,32 +18,8 @@ from policies.author.references.images import Start
 from policies.author.references.tree import Tree
 from policies.model.references import FileReference
 from tests.unit.policies.references.packing import Put, budget, digest, packed
+from tests.unit.policies.references.shipped import APP, CONTROL, ar, deb, zstd
 from tests.unit.policies.references.test_layers import contents
-from tests.unit.policies.references.test_streams import zstd
-
-CONTROL = b"Package: web\nVersion: 1.5-1\nArchitecture: amd64\nDescription: a service\n and more\n"
-
-
-def ar(*members: tuple[bytes, bytes]) -> bytes:
-    parts = [b"!<arch>\n"]
-    for name, content in members:
-        parts.append(b"%-16s%-12d%-6d%-6d%-8o%-10d`\n" % (name, 0, 0, 0, 0o100644, len(content)))
-        parts.append(content + b"\n" * (len(content) % 2))
-    return b"".join(parts)
-
-
-def deb(
-    *data: Put,
-    control: bytes = CONTROL,
-    conffiles: bytes = b"",
-    scripts: bool = False,
-    pack: Callable[[bytes], bytes] = lzma.compress,
-) -> bytes:
-    inside = [Put("./control", control)]
-    inside += [Put("./conffiles", conffiles)] if conffiles else []
-    inside += [Put("./postinst", b"#!/bin/sh", mode=0o755)] if scripts else []
-    members = ((b"control.tar.xz", pack(packed(*inside))), (b"data.tar.xz", pack(packed(*data))))
-    return ar((b"debian-binary", b"2.0\n"), *members)
 
 
 def named(name: str) -> bytes:
@@ -62,9 +38,6 @@ def fault(tmp_path: Path, *packages: bytes, index: debian.Index | None = None) -
     with pytest.raises(InvalidInput) as raised:
         installed(tmp_path, *packages, index=index)
     return raised.value.sentence
-
-
-APP = (Put("./usr"), Put("./usr/bin"), Put("./usr/bin/web", b"main", mode=0o755), Put("./etc/web.conf", b"conf"))
 
 
 @pytest.mark.parametrize("pack", [lzma.compress, gzip.compress, zstd, bytes])

@@ -29,8 +29,8 @@ from tests.unit.policies.references.packing import (
     docker_saved,
     packed,
 )
+from tests.unit.policies.references.shipped import zstd
 from tests.unit.policies.references.test_layers import contents
-from tests.unit.policies.references.test_streams import zstd
 
 BASE = packed(Put("bin/sh", b"shell", mode=0o755), Put("etc/old", b"1"))
 APP = packed(Put("srv/app/main", b"main", mode=0o755), Put("etc/.wh.old", b""))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,19 +19,19 @@ from policies.author.references import keylime, sbom
 from policies.author.references.build import Report, Wishes
 from policies.author.references.sources import Source, Terms, build, told_apart
 from tests.unit.policies.references.packing import budget
-
-ONE, TWO = "1a" * 32, "2b" * 32
-
+from tests.unit.policies.references.shipped import (
+    KEY,
+    ONE,
+    TWO,
+    component,
+    cyclonedx,
+    keylime_policy,
+    signed,
+    spdx,
+    spdx_file,
+)
 
 # --- CycloneDX ---
-
-
-def component(name: str, *stated: tuple[str, str], kind: str = "file", **more: Any) -> dict[str, Any]:
-    return {"type": kind, "name": name, "hashes": [{"alg": alg, "content": value} for alg, value in stated], **more}
-
-
-def cyclonedx(*components: Any) -> dict[str, Any]:
-    return {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": list(components)}
 
 
 def test_files_of_a_cyclonedx_document_are_taken_wherever_they_are_nested() -> None:
@@ -91,15 +90,6 @@ def test_components_in_components_without_end_are_refused() -> None:
 # --- SPDX ---
 
 
-def spdx(*files: Any) -> dict[str, Any]:
-    return {"spdxVersion": "SPDX-2.3", "files": list(files)}
-
-
-def spdx_file(name: str, **checksums: str) -> dict[str, Any]:
-    stated = [{"algorithm": algorithm, "checksumValue": value} for algorithm, value in checksums.items()]
-    return {"SPDXID": f"SPDXRef-{len(name)}", "fileName": name, "checksums": stated}
-
-
 def test_files_of_an_spdx_document_are_taken() -> None:
     report = Report()
     found = sbom.spdx(
@@ -116,20 +106,6 @@ def test_another_spdx_is_refused(version: Any) -> None:
 
 
 # --- Keylime ---
-
-
-def keylime_policy(**more: Any) -> dict[str, Any]:
-    return {
-        "meta": {"version": 1, "generator": 0},
-        "release": 0,
-        "digests": {"boot_aggregate": [ONE], "/usr/bin/a": [ONE, TWO], "/usr/lib/weak.so": ["0" * 40]},
-        "excludes": [],
-        "keyrings": {},
-        "ima": {"ignored_keyrings": [], "log_hash_alg": "sha1", "dm_policy": None},
-        "ima-buf": {},
-        "verification-keys": "",
-        **more,
-    }
 
 
 def test_a_keylime_policy_is_taken_as_what_may_be_there() -> None:
@@ -204,20 +180,6 @@ def test_a_pattern_matches_exactly_what_keylime_would_have_excluded(
     pattern = keylime.glob(expression)
     if pattern is not None:
         assert matches(path, (pattern,)) is bool(re.compile(f"({expression})").match(path))
-
-
-KEY = ec.generate_private_key(ec.SECP256R1())
-
-
-def signed(
-    policy: dict[str, Any], key: ec.EllipticCurvePrivateKey = KEY, kind: str = "application/vnd.keylime+json"
-) -> dict[str, Any]:
-    """As keylime-policy signs it (DSSE, ECDSA in DER)."""
-    payload = json.dumps(policy).encode()
-    encoded = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(payload), payload)
-    signature = key.sign(encoded, ec.ECDSA(hashes.SHA256()))
-    signatures = [{"keyid": "k", "sig": base64.b64encode(signature).decode()}]
-    return {"payload": base64.b64encode(payload).decode(), "payloadType": kind, "signatures": signatures}
 
 
 def test_a_signed_policy_is_opened_and_held_to_the_key_that_is_named() -> None:

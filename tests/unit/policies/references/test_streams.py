@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
-import importlib
 import io
 import lzma
-import sys
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,25 +14,8 @@ from attestation.errors import InvalidInput
 from policies.author.references.bounds import Budget
 from policies.author.references.streams import Hashed, Slice, chunks, exactly, opened, unpacked
 from tests.unit.policies.references.packing import digest
+from tests.unit.policies.references.shipped import PACKINGS, ZSTD, zstd
 
-ZSTD: Any = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
-
-
-def zstd(content: bytes, window: int = 20) -> bytes:
-    """With a checksum, as the zstd program does it."""
-    parameters = ZSTD.CompressionParameter
-    options = {parameters.checksum_flag: True, parameters.window_log: window}
-    packed: bytes = ZSTD.compress(content, options=options)
-    return packed
-
-
-PACKINGS: dict[str, Callable[[bytes], bytes]] = {
-    "plain": lambda content: content,
-    "gzip": gzip.compress,
-    "xz": lzma.compress,
-    "bzip2": bz2.compress,
-    "zstd": zstd,
-}
 every = pytest.mark.parametrize("packing", PACKINGS)
 packed_somehow = pytest.mark.parametrize("packing", [name for name in PACKINGS if name != "plain"])
 

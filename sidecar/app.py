@@ -33,8 +33,9 @@ from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFa
 from attestation.layers import Layer
 from attestation.observation import Observation
 from attestation.proxy import Delivered
+from attestation.signals import Signal
 from attestation.trust import Tier
-from attestation.violation import Violation, ViolationClass
+from attestation.violation import Violation
 from policies.appraise.breakglass import Ground, subject_of
 from policies.model import dialect
 from policies.model.breakglass import BreakGlassRules
@@ -405,7 +406,7 @@ class Sidecar:
         now = clock.now()
         self._telling.measurer_lost(reason)
         if self.state.phase is not Phase.ENDED:
-            self._machine.step(freshness.MeasurerLost(_lost(reason, now)))
+            self._machine.step(freshness.MeasurerLost(_lost(reason, self._ruled, now)))
             self._envoy.abandoned(reason)
         self._end(Unavailable(f"the measurer is lost: {reason}", where="measurer", mend="Start the sidecar again."))
 
@@ -461,10 +462,11 @@ def _operators(config: SidecarConfig) -> BreakGlassRules | None:
     return dialect.read(config.operators, BreakGlassRules) if config.operators is not None else None
 
 
-def _lost(reason: str, now: Now) -> Violation:
+def _lost(reason: str, ruled: PolicySpec | None, now: Now) -> Violation:
+    kind = Signal.MEASURER_LOST
     return Violation(
-        "measurer-lost",
-        ViolationClass.DRIFT,
+        kind,
+        kind.default if ruled is None else ruled.violation_class(kind),
         Layer.ATTESTER,
         "measurer",
         reason,

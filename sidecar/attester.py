@@ -18,6 +18,7 @@ from attestation.instance import InstanceId
 from attestation.keys import public_der
 from attestation.layers import Layer
 from attestation.results import Result
+from attestation.signals import Signal
 from attestation.trust import Tier
 from attestation.violation import Violation, ViolationClass
 from policies.model.policy import Mode
@@ -258,7 +259,7 @@ def _contraindication(result: Result, at: float) -> Violation:
     """A verdict against us, as a cause. What it rests on may have been there before we watched: drift, not an event."""
     text = result.reasons[0] if result.reasons else "the authority gave no reason"
     return Violation(
-        "contraindicated",
+        Signal.CONTRAINDICATED,
         ViolationClass.DRIFT,
         Layer.ATTESTER,
         text.partition(":")[0],

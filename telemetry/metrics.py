@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from attestation.facts import CollectorState, ProcessAspect
 from attestation.layers import Layer
+from attestation.signals import Signal
 from attestation.trust import Tier
 from attestation.violation import ViolationClass
 
@@ -75,25 +75,7 @@ TOTAL = "total"
 
 TIERS = tuple(tier.label for tier in Tier)
 FAILURES = ("refused", "unavailable", "malformed")
-VIOLATIONS = (
-    "file-modified",
-    "file-missing",
-    "file-unreferenced",
-    "file-unreadable",
-    "file-attributes",
-    "execution-foreign",
-    "execution-modified",
-    "execution-deleted",
-    *(f"process-{aspect}" for aspect in ProcessAspect),
-    *(f"collector-{state}" for state in CollectorState if state is not CollectorState.RUNNING),
-    *(f"proxy-{what}" for what in ("foreign", "traced", "undenied", "draining", "resuming", "unknown")),
-    "measurer-lost",
-    "key-socket-second-client",
-    "contraindicated",
-    "quarantined-tamper",
-    "quarantined-order",
-    "quarantined-clone",
-)
+VIOLATIONS = tuple(Signal)
 COLLECTORS = ("files", "processes.executions", "processes.rights", "proxy")
 
 EXCEPTED = "break-glass"

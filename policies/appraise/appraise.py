@@ -9,8 +9,8 @@ from attestation.claims import Claims, LayerClaim
 from attestation.coverage import Coverage, Cutting, Grade, Guarantee
 from attestation.digests import Digest
 from attestation.layers import Layer
+from attestation.signals import Signal
 from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
-from attestation.violation import ViolationClass
 from policies.appraise import allowing
 from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file, projected
 from policies.appraise.projected import Volumes
@@ -92,15 +92,24 @@ def _standing(layer: Layer, claims: Claims, policy: AttestationPolicy) -> list[F
     claim, stated = _claim(claims, layer), rule(policy, "layers", layer)
     less = allowing.unmeasured(layer, policy)
     if claim is None or layer not in JUDGED:
-        return [_unmeasured(layer, "layer-absent", "the layer is required", "nothing measures it", stated, less)]
+        return [
+            _unmeasured(
+                layer, Signal.LAYER_ABSENT, policy, "the layer is required", "nothing measures it", stated, less
+            )
+        ]
     if not claims.coverage.weakest.get(layer, False):
-        return [_unmeasured(layer, "collector-dead", "its collectors must run", "one does not run", stated, less)]
+        return [
+            _unmeasured(
+                layer, Signal.COLLECTOR_DEAD, policy, "its collectors must run", "one does not run", stated, less
+            )
+        ]
     found = []
     if claim.age_ms > demand.max_age * 1000:
         found.append(
             _unmeasured(
                 layer,
-                "layer-old",
+                Signal.LAYER_OLD,
+                policy,
                 f"at most {demand.max_age:g} s is allowed",
                 f"{claim.age_ms} ms old",
                 stated,
@@ -111,7 +120,8 @@ def _standing(layer: Layer, claims: Claims, policy: AttestationPolicy) -> list[F
         found.append(
             _unmeasured(
                 layer,
-                "layer-old",
+                Signal.LAYER_OLD,
+                policy,
                 f"at most {demand.full_max_age:g} s since a full reading is allowed",
                 f"last read in full {claim.full_age_ms} ms ago",
                 stated,
@@ -121,9 +131,12 @@ def _standing(layer: Layer, claims: Claims, policy: AttestationPolicy) -> list[F
     return found
 
 
-def _unmeasured(layer: Layer, kind: str, expected: str, found: str, stated: str, allow: str) -> Finding:
+def _unmeasured(
+    layer: Layer, kind: Signal, policy: AttestationPolicy, expected: str, found: str, stated: str, allow: str
+) -> Finding:
+    finding_class = policy.spec.violation_class(kind)
     mend = "`proofbeat doctor` names what this machine lacks."
-    return Finding(kind, ViolationClass.DRIFT, layer, f"layer {layer}", expected, found, stated, mend, allow)
+    return Finding(kind, finding_class, layer, f"layer {layer}", expected, found, stated, mend, allow)
 
 
 def _files(
@@ -189,8 +202,8 @@ def _coverage(coverage: Coverage, policy: AttestationPolicy) -> list[Finding]:
 
 def _weak(name: str, expected: str, found: str, policy: AttestationPolicy) -> Finding:
     return Finding(
-        "coverage-weak",
-        ViolationClass.DRIFT,
+        Signal.COVERAGE_WEAK,
+        policy.spec.violation_class(Signal.COVERAGE_WEAK),
         Layer.ATTESTER,
         f"coverage.{name}",
         f"{expected} is the least",
@@ -203,8 +216,8 @@ def _weak(name: str, expected: str, found: str, policy: AttestationPolicy) -> Fi
 
 def _exposed(guarantee: Guarantee, missing: Sequence[Guarantee], policy: AttestationPolicy) -> Finding:
     return Finding(
-        "coverage-weak",
-        ViolationClass.DRIFT,
+        Signal.COVERAGE_WEAK,
+        policy.spec.violation_class(Signal.COVERAGE_WEAK),
         Layer.ATTESTER,
         "coverage.isolation",
         f"{guarantee} is asked for",
@@ -228,7 +241,7 @@ def _value(findings: list[Finding], standing: list[Finding], demand: Demand) -> 
         return NO_CLAIM
     if findings:
         return CONTRAINDICATED
-    if any(finding.kind != "layer-old" for finding in standing):
+    if any(finding.kind is not Signal.LAYER_OLD for finding in standing):
         return UNKNOWN
     return STALE if standing else APPROVED
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from attestation.layers import Layer
 from attestation.quantities import instant_text
+from attestation.signals import Signal
 from attestation.trust import UNKNOWN, Tier, TrustVector
-from attestation.violation import ViolationClass
 from policies.appraise.reasons import Finding, Verdict
 from policies.model.governing import Governing
 from policies.model.places import rule
@@ -33,8 +33,8 @@ def in_time(verdict: Verdict, governing: Governing, now: float) -> Verdict:
         return verdict
     stated = rule(references, "expires")
     finding = Finding(
-        "references-expired",
-        ViolationClass.DRIFT,
+        Signal.REFERENCES_EXPIRED,
+        spec.violation_class(Signal.REFERENCES_EXPIRED),
         rests[0],
         stated.partition(":")[0],
         "only what has not expired affirms anything",

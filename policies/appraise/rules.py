@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attestation.errors import InvalidConfiguration
 from attestation.layers import Layer
 from attestation.quantities import duration
+from attestation.signals import Signal
 from attestation.violation import ViolationClass
 from attestation.wording import shown
 from policies.appraise.reasons import Finding
@@ -77,7 +78,7 @@ def check_rules(policy: AttestationPolicy, outcomes: Iterable[Outcome]) -> list[
 def _finding(outcome: Outcome, rule: Rule, policy: AttestationPolicy) -> Finding:
     false = f"it is false with {outcome.saw}" if outcome.saw else "it is false"
     return Finding(
-        "rule-error" if outcome.fault else "rule-failed",
+        Signal.RULE_ERROR if outcome.fault else Signal.RULE_FAILED,
         ViolationClass.DRIFT if outcome.fault else rule.violation_class,
         rule.layer or Layer.ATTESTER,
         f"rule {outcome.name}",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attestation.layers import Layer
 from attestation.manifest import Entry
-from attestation.violation import ViolationClass
+from attestation.signals import Signal
 from policies.appraise import allowing
 from policies.appraise.layers import as_referenced, in_scope
 from policies.appraise.reasons import Finding
@@ -26,12 +26,16 @@ def check_versions(
     files = policy.spec.files
     judged = {path for path in every if in_scope(path, policy) and class_of(path, files) is FileClass.CODE}
     there = {entry.path: entry for entry in entries if entry.path in judged}
-    found = (_mixed(rollout, judged, there, references) for rollout in references.rollouts)
+    found = (_mixed(rollout, judged, there, policy, references) for rollout in references.rollouts)
     return [finding for finding in found if finding is not None]
 
 
 def _mixed(
-    rollout: Rollout, judged: set[str], there: Mapping[str, Entry], references: EffectiveReferences
+    rollout: Rollout,
+    judged: set[str],
+    there: Mapping[str, Entry],
+    policy: AttestationPolicy,
+    references: EffectiveReferences,
 ) -> Finding | None:
     """None where one version fits; else the first path that does not belong to the version that fits best."""
     every = sorted({path for stated in rollout.versions.values() for path in stated} & judged)
@@ -46,8 +50,8 @@ def _mixed(
     entry = there.get(path)
     of = " or ".join(label for label, paths in unfit.items() if path not in paths) or "no version"
     return Finding(
-        "file-versions-mixed",
-        ViolationClass.DRIFT,
+        Signal.FILE_VERSIONS_MIXED,
+        policy.spec.violation_class(Signal.FILE_VERSIONS_MIXED),
         Layer.FILES,
         path,
         f"{others} of {len(every)} files in which versions differ are as in {nearest}",

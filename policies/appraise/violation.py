@@ -16,7 +16,8 @@ from attestation.facts import (
 )
 from attestation.layers import Layer
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
-from attestation.violation import Violation, ViolationClass
+from attestation.signals import Signal
+from attestation.violation import Violation
 from policies.appraise import allowing
 from policies.appraise.layers import check_executable, check_file, exceeds, missing_file, projected
 from policies.appraise.proxy import check_proxy
@@ -96,9 +97,10 @@ def _violation(finding: Finding, at: float, by: str, process: Actor | None) -> V
 def _process(fact: ProcessFact, policy: AttestationPolicy) -> Violation | None:
     if policy.spec.demand(Layer.PROCESSES) is Demand.OFF or not _worse(fact):
         return None
+    kind = Signal[f"PROCESS_{fact.aspect.name}"]
     return Violation(
-        f"process-{fact.aspect}",
-        ViolationClass.TAMPER,
+        kind,
+        policy.spec.violation_class(kind),
         Layer.PROCESSES,
         fact.process.executable,
         f"{fact.process.executable} ({fact.process.pid}): {fact.aspect} went from {fact.before} to {fact.after}",
@@ -130,9 +132,10 @@ def _collector(fact: CollectorFact, policy: AttestationPolicy) -> Violation | No
     judged = layer is Layer.ATTESTER or policy.spec.demand(layer) is Demand.REQUIRED
     if fact.state is CollectorState.RUNNING or not judged:
         return None
+    kind = Signal[f"COLLECTOR_{fact.state.name}"]
     return Violation(
-        f"collector-{fact.state}",
-        ViolationClass.DRIFT,
+        kind,
+        policy.spec.violation_class(kind),
         layer,
         fact.collector,
         f"the collector {fact.collector} is {fact.state}{': ' + fact.detail if fact.detail else ''}",

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from attestation.signals import Signal
 from policies.author.meanings import meanings
 from policies.author.remarks import MEANINGS
 from policies.author.schema import KINDS, schema
@@ -38,7 +39,14 @@ has its default. How one writes policies, tries and enforces them: [policies.md]
 
 def document() -> str:
     """The page."""
-    parts = [_HEAD, *(_kind(name, model) for name, model in KINDS.items()), _seen(), _functions(), _checks()]
+    parts = [
+        _HEAD,
+        *(_kind(name, model) for name, model in KINDS.items()),
+        _signals(),
+        _seen(),
+        _functions(),
+        _checks(),
+    ]
     return "\n".join(parts)
 
 
@@ -125,6 +133,12 @@ _STRICTER: dict[type, str] = {
     Bounded: "only what all exempt",
     Alike: "must be alike",
 }
+
+
+def _signals() -> str:
+    rows = ([f"`{each}`", f"{each.default}{' *' * each.fixed}", each.meaning] for each in Signal)
+    said = "What is found, by its stable word. `onViolation` states another class, but for those with a `*`."
+    return f"## Signals\n{said}\n\n" + "".join(_table(["signal", "class", "meaning"], rows))
 
 
 def _seen() -> str:

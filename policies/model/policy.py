@@ -10,10 +10,13 @@ from pydantic import Field, model_validator
 
 from attestation.coverage import Cutting, Grade, Guarantee
 from attestation.layers import Layer
+from attestation.signals import Signal
+from attestation.violation import ViolationClass
 from policies.model.breakglass import BreakGlassRules
 from policies.model.dialect import Duration, Strict
 from policies.model.metadata import Document, Metadata, Selector
 from policies.model.rules import MOST_RULES, MOST_TOTAL_COST, Rule, RuleName
+from policies.model.signals import SignalName
 from policies.model.strictness import ALWAYS, ASKING, Alike, All, Bounded, CommonBits, Least, PerKey, Ranked
 
 
@@ -164,6 +167,8 @@ class PolicySpec(Strict):
     processes: what its processes may be. proxy: what the Envoy that holds the key must be. coverage: the least that
     the watchers must be. recovery: what opens traffic again. rules: what else must be true, by name; two policies may
     state the same rule under one name, but not two. break_glass: who may open traffic for a while in spite of policy.
+    on_violation: signal -> class, where it is not to be the signal's own. What is said to be
+    drift opens again by the next full measurement, also where it is an event of which nothing is left to be measured.
 
     connections: `cut` ends what is open with every closing. `drain` lets it go on after drift, for the dead-man time
     or what is left of the lease, whichever is shorter; nothing new begins meanwhile, and what has not ended by then
@@ -190,6 +195,9 @@ class PolicySpec(Strict):
     rules: Annotated[dict[RuleName, Rule], PerKey(Alike())] = Field(
         default_factory=dict, exclude_if=lambda rules: not rules
     )
+    on_violation: Annotated[
+        dict[SignalName, ViolationClass], PerKey(Ranked((ViolationClass.DRIFT, ViolationClass.TAMPER)))
+    ] = Field(default_factory=dict, exclude_if=lambda stated: not stated)
     break_glass: BreakGlassRules = Field(default=BreakGlassRules(), exclude_if=lambda rules: rules == BreakGlassRules())
 
     @model_validator(mode="after")
@@ -217,6 +225,10 @@ class PolicySpec(Strict):
         cost = sum(each.checked.cost for each in self.rules.values())
         if cost > MOST_TOTAL_COST:
             raise ValueError(f"rules that together might take {cost} units, where {MOST_TOTAL_COST} are the most")
+
+    def violation_class(self, signal: Signal) -> ViolationClass:
+        """What a finding or a violation of this kind is: by this policy, else by default."""
+        return self.on_violation.get(signal, signal.default)
 
     def layer(self, layer: Layer) -> LayerDemand:
         """What is asked of a layer."""

@@ -17,6 +17,7 @@ from attestation.breakglass import Reach, Scope
 from attestation.errors import InvalidConfiguration
 from attestation.facts import CollectorFact, CollectorState
 from attestation.layers import Layer
+from attestation.signals import Signal
 from attestation.spiffe import SpiffeId
 from attestation.trust import TrustVector
 from attestation.violation import Violation, ViolationClass
@@ -200,7 +201,7 @@ spec: {spiffeId: "spiffe://example.org/web", references: web}
 # --- what it waives ---
 
 
-def finding(kind: str = "file-modified", found_class: ViolationClass = ViolationClass.DRIFT) -> Finding:
+def finding(kind: Signal = Signal.FILE_MODIFIED, found_class: ViolationClass = ViolationClass.DRIFT) -> Finding:
     return Finding(kind, found_class, Layer.FILES, "/srv/a", "this", "that", "rule")
 
 
@@ -214,11 +215,11 @@ def test_drift_and_warnings_are_waived(claim: int) -> None:
 
 
 def test_a_tamper_is_never_waived_whatever_else_was_found() -> None:
-    assert not waives(verdict(finding(), finding("file-odd", ViolationClass.TAMPER)), policy(rules()))
+    assert not waives(verdict(finding(), finding(found_class=ViolationClass.TAMPER)), policy(rules()))
 
 
 def test_what_nobody_can_tell_is_not_waived_for_it_may_hide_a_tamper() -> None:
-    assert not waives(verdict(finding(), finding("collector-dead"), executables=1), policy(rules()))
+    assert not waives(verdict(finding(), finding(Signal.COLLECTOR_DEAD), executables=1), policy(rules()))
 
 
 def test_a_verdict_without_a_reason_is_not_waived() -> None:

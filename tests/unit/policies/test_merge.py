@@ -87,6 +87,9 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
             },
         ),
         "rules": st.sets(st.sampled_from(["one", "two"])).map(lambda names: {name: RULES[name] for name in names}),
+        "onViolation": st.dictionaries(
+            st.sampled_from(["file-modified", "execution-foreign"]), st.sampled_from(["drift", "tamper"])
+        ),
         "recovery": st.fixed_dictionaries({}, optional={"drift": st.sampled_from(["auto", "replace", "manual"])}),
         "breakGlass": st.fixed_dictionaries(
             {},

@@ -104,8 +104,8 @@ async def honestly(authority: HostileAuthority, asked: Asked) -> None:
 
 @dataclass
 class HostileAuthority:
-    """policy: of AttestationPolicy.spec and ReferenceValues.spec, as JSON. usual: how requests are answered when no
-    move is up. on_enrol: changes the answer to an enrolment.
+    """policy: of AttestationPolicy.spec and ReferenceValues.spec, as JSON. orders: to break the glass, told with every
+    answer. usual: how requests are answered when no move is up. on_enrol: changes the answer to an enrolment.
     """
 
     ca: Ca
@@ -123,6 +123,7 @@ class HostileAuthority:
     heard: list[tuple[str, str | None]] = field(default_factory=list)
     enrolled: InstanceId | None = None
     policy: str = ""
+    orders: tuple[str, ...] = ()
     url: str = ""
     speaks: Version = versions.OURS.highest
 
@@ -195,12 +196,14 @@ class HostileAuthority:
         )
 
     def answer(self, told: Evidence, result: Result | None = None, **changes: Any) -> Answer:
-        """A well-formed answer around any result. changes: signer; key, identity, start, end, ca, ear of the leaf."""
+        """A well-formed answer around any result. changes: signer; of the leaf key, identity, start, end, ca, ear and
+        mark.
+        """
         result = result or self.result(told)
         ear = results.build(result, changes.pop("signer", self.signer))
         chain = self.chain(told, result, changes.pop("ear", ear), **changes)
         issued_ms = (result.expires_at - int(self.freshness)) * 1000
-        return Answer(ear, chain, 0, self.epoch, issued_ms, int(self.freshness) * 1000, self.nonce())
+        return Answer(ear, chain, 0, self.epoch, issued_ms, int(self.freshness) * 1000, self.nonce(), self.orders)
 
     def chain(self, told: Evidence, result: Result, ear: str, **changes: Any) -> str:
         return leaf.sign(
@@ -212,6 +215,7 @@ class HostileAuthority:
                 not_before=authorities.utc(changes.get("start", time.time() - 30)),
                 not_after=authorities.utc(changes.get("end", result.expires_at)),
                 ear=ear,
+                break_glass=changes.get("mark", result.break_glass),
             ),
             changes.get("ca", self.ca),
         )

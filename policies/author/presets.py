@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 
 from attestation.errors import InvalidInput
 
-_FOLDER = resources.files("policies") / "presets"
-_SUFFIX = ".yaml"
+_FOLDER = Path(__file__).parents[1] / "presets"
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """about: what it is for, in a sentence. text: the document as it is written."""
+    """file: where it stands, a document as any other."""
 
     name: str
-    about: str
-    text: str
+    file: Path
+
+    @property
+    def text(self) -> str:
+        return self.file.read_text(encoding="utf-8")
+
+    @property
+    def about(self) -> str:
+        """What it is for: the first sentence of the comment that it begins with."""
+        lines = []
+        for line in self.text.splitlines():
+            if not line.startswith("#"):
+                break
+            lines.append(line.removeprefix("#").strip())
+        first, stop, _ = " ".join(lines).partition(". ")
+        return first + stop.strip()
 
 
 def presets() -> tuple[Preset, ...]:
     """All of them, by name."""
-    names = (each.name.removesuffix(_SUFFIX) for each in _FOLDER.iterdir() if each.name.endswith(_SUFFIX))
-    return tuple(preset(name) for name in sorted(names))
+    return tuple(Preset(each.stem, each) for each in sorted(_FOLDER.glob("*.yaml")))
 
 
 def preset(name: str) -> Preset:
     """Raises InvalidInput for a name that none has."""
-    file = _FOLDER / f"{name}{_SUFFIX}"
-    if "/" in name or not file.is_file():
+    found = next((each for each in presets() if each.name == name), None)
+    if found is None:
         known = ", ".join(each.name for each in presets())
         raise InvalidInput(f"no preset {name!r}", where="policy preset", mend=f"There are: {known}.")
-    text = file.read_text(encoding="utf-8")
-    return Preset(name, _about(text), text)
-
-
-def _about(text: str) -> str:
-    """The first sentence of the comment that it begins with."""
-    lines = []
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").strip())
-    first, stop, _ = " ".join(lines).partition(". ")
-    return first + stop.strip()
+    return found

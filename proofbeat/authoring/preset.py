@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 from policies.author import presets
 
@@ -12,7 +11,8 @@ async def run(name: str | None, *, as_json: bool) -> bool:
     """One as it is written, or all by what they are for. Raises InvalidInput for a name that none has."""
     found = presets.presets() if name is None else (presets.preset(name),)
     if as_json:
-        print(json.dumps({"presets": [asdict(each) for each in found]}, indent=1))
+        told = [{"name": each.name, "about": each.about, "text": each.text} for each in found]
+        print(json.dumps({"presets": told}, indent=1))
     elif name is not None:
         print(found[0].text, end="")
     else:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -44,8 +43,7 @@ spec: {spiffeId: spiffe://example.org/web, references: web}
 
 
 def file(name: str) -> Path:
-    with resources.as_file(resources.files("policies") / "presets" / f"{name}.yaml") as path:
-        return path
+    return presets.preset(name).file
 
 
 def policy(name: str) -> AttestationPolicy:

@@ -1,5 +1,5 @@
 # Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
-.PHONY: demo test setup lint unit system test-bare bench bench-peers fuzz clean
+.PHONY: demo test setup lint unit system test-bare bench bench-peers fuzz docs clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?=
@@ -46,6 +46,12 @@ bench-peers: setup
 fuzz: setup
 	@.tools/bin/uv sync --quiet --frozen --inexact --all-extras --group fuzz --python .venv/bin/python
 	@.venv/bin/python -m tests.fuzz --seconds $(or $(SECONDS),60) --jobs $(or $(JOBS),2) $(TARGET)
+
+# The pages that are made from the code. Tests say which of them is behind.
+docs: setup
+	.venv/bin/python -m telemetry.document > docs/metrics.md
+	.venv/bin/python -m wire.document > docs/problems.md
+	.venv/bin/python -m policies.author.reference docs
 
 clean:
 	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

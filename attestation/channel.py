@@ -32,14 +32,15 @@ class Scope:
     """First message: whom to measure. pid is resolved once, to a pidfd, and never again. Sent again, it replaces
     what is measured of the same workload, and the dead-man time.
 
-    include: absolute paths as the workload sees them (files or folders). volatile: glob patterns below them whose
-    content is not measured. cgroup: path of the workload's cgroup; empty to follow the tree below pid.
-    deadman: seconds of silence after which the guardian acts.
+    include: absolute paths as the workload sees them (files or folders). volatile: what is not measured below them;
+    for each reason lists of glob patterns, of which every one must match (attestation.patterns.Overlap). cgroup: path
+    of the workload's cgroup; empty to follow the tree below pid. deadman: seconds of silence after which the guardian
+    acts.
     """
 
     pid: int
     include: tuple[str, ...]
-    volatile: tuple[str, ...] = ()
+    volatile: tuple[tuple[tuple[str, ...], ...], ...] = ()
     cgroup: str = ""
     deadman: float = 5.0
 

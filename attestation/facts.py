@@ -31,7 +31,10 @@ class FileChange(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileFact:
-    """A measured path is not what it was. digest is empty for REMOVED and UNREADABLE."""
+    """A measured path is not what it was. digest is empty for REMOVED and UNREADABLE.
+
+    link: it is a symbolic link, and the digest that of its target's text.
+    """
 
     at: float
     path: str
@@ -41,6 +44,7 @@ class FileFact:
     uid: int = 0
     gid: int = 0
     actor: Actor | None = None
+    link: bool = False
 
 
 class Sighting(StrEnum):

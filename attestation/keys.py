@@ -1,4 +1,4 @@
-"""P-256 public keys as bytes, and the short name by which a key is known."""
+"""Public keys as bytes, and the short name by which a key is known: P-256 everywhere, Ed25519 where people sign."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from attestation import digests
 from attestation.digests import Digest
 from attestation.errors import InvalidInput, MalformedEvidence
+
+SigningKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+VerifyingKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 _MOST_REMEMBERED = 4096
 """An attester's keys come again every round: parsed once, they are kept (half a kilobyte each)."""
@@ -20,7 +23,7 @@ _COSE_EC2, _COSE_P256 = 2, 1
 _KTY, _CRV, _X, _Y = 1, -1, -2, -3
 
 
-def public_der(key: ec.EllipticCurvePublicKey) -> bytes:
+def public_der(key: VerifyingKey) -> bytes:
     """DER SubjectPublicKeyInfo."""
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
@@ -28,18 +31,33 @@ def public_der(key: ec.EllipticCurvePublicKey) -> bytes:
 @lru_cache(_MOST_REMEMBERED)
 def from_der(der: bytes) -> ec.EllipticCurvePublicKey:
     """Raises InvalidInput for anything but the one DER SubjectPublicKeyInfo of a point on P-256."""
+    key = verifying_from_der(der)
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise InvalidInput("a public key that is not on P-256", where="public key", mend="Use ec.SECP256R1.")
+    return key
+
+
+@lru_cache(_MOST_REMEMBERED)
+def verifying_from_der(der: bytes) -> VerifyingKey:
+    """As `from_der`, of a person's key: a point on P-256 or an Ed25519 key."""
     try:
         key = serialization.load_der_public_key(der)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InvalidInput("bytes that are no public key", where="public key") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise InvalidInput("a public key that is not on P-256", where="public key", mend="Use ec.SECP256R1.")
+    if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey) or not _used_here(key):
+        raise InvalidInput(
+            "a public key that is neither on P-256 nor Ed25519", where="public key", mend="Use one of the two."
+        )
     if public_der(key) != der:
         raise InvalidInput("a public key not in its canonical form", where="public key")
     return key
 
 
-def thumbprint(key: ec.EllipticCurvePublicKey) -> Digest:
+def _used_here(key: VerifyingKey) -> bool:
+    return isinstance(key, ed25519.Ed25519PublicKey) or isinstance(key.curve, ec.SECP256R1)
+
+
+def thumbprint(key: VerifyingKey) -> Digest:
     """The name of a key: a digest of its DER SubjectPublicKeyInfo."""
     return thumbprint_of_der(public_der(key))
 

@@ -7,7 +7,8 @@ is left out: an unchanged tree packs to the same bytes for ever.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from attestation import digests
@@ -17,6 +18,7 @@ from attestation.errors import MalformedEvidence
 MAGIC = b"pbf1"
 HEAD = struct.Struct(">HcHIIQ32s")
 """Before each path: its length in bytes, kind, mode, uid, gid, size, digest."""
+_BEGINNING = struct.Struct(">H3s")
 _DOMAIN = "layer/files"
 _MOST_ENTRIES = 1_000_000
 
@@ -83,6 +85,16 @@ def unpack(body: bytes) -> Iterator[Entry]:
             raise MalformedEvidence(f"unknown kind {kind!r} in the file manifest", where="files layer")
         previous = path
         yield Entry(path.decode("utf-8", "surrogateescape"), kind, mode, uid, gid, size, digest.hex())
+
+
+def tally(body: bytes) -> Mapping[tuple[bytes, int], int]:
+    """Kind and mode -> how many entries have them. body: `unpack` takes it."""
+    position, end, found = len(MAGIC), len(body), []
+    while position < end:
+        length, kind_and_mode = _BEGINNING.unpack_from(body, position)
+        found.append(kind_and_mode)
+        position += HEAD.size + length
+    return {(each[:1], each[1] << 8 | each[2]): count for each, count in Counter(found).items()}
 
 
 def digest(body: bytes) -> Digest:

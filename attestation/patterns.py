@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 
@@ -19,6 +19,31 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
     """Does any pattern match the whole path?"""
     expression = compiled(tuple(patterns))
     return expression is not None and expression.fullmatch(path) is not None
+
+
+class Overlap:
+    """The paths that every one of several lists of patterns matches. Of no list, or of an empty one, none."""
+
+    __slots__ = ("_below", "_lists")
+
+    def __init__(self, lists: Sequence[Sequence[str]]) -> None:
+        self._lists = [compiled(tuple(each)) for each in lists]
+        self._below = [compiled(tuple(pattern for pattern in each if pattern.endswith("**"))) for each in lists]
+
+    def covers(self, path: str) -> bool:
+        return _all_match(self._lists, path)
+
+    def covers_all_below(self, folder: str) -> bool:
+        """Is it certain of every path below this folder, whatever is put there?
+
+        It is where one pattern of each list that ends with `**` has matched when the folder's name ends.
+        """
+        return _all_match(self._below, folder + "/")
+
+
+def _all_match(expressions: Sequence[re.Pattern[str] | None], path: str) -> bool:
+    matched = (each is not None and each.fullmatch(path) is not None for each in expressions)
+    return bool(expressions) and all(matched)
 
 
 def _expression(pattern: str) -> str:

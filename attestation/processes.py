@@ -7,6 +7,7 @@ workload. JSON with sorted keys and no white space, because the measurer has not
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -16,6 +17,8 @@ from attestation.errors import InvalidInput, MalformedEvidence
 from attestation.plain import build
 
 _MOST_KINDS = 4096
+_MOST_SECCOMP = 2
+_CAPABILITIES = re.compile(r"[0-9a-f]{1,16}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,9 +53,17 @@ def unpack(body: bytes) -> tuple[ProcessKind, ...]:
         kinds = build(tuple[ProcessKind, ...], strictjson.loads(body), where="processes layer")
     except InvalidInput as error:
         raise MalformedEvidence("the process list does not parse", where="processes layer") from error
-    if len(kinds) > _MOST_KINDS or pack(kinds) != body:
+    if len(kinds) > _MOST_KINDS or pack(kinds) != body or not all(map(_possible, kinds)):
         raise MalformedEvidence("the process list is not in its canonical form", where="processes layer")
     return kinds
+
+
+def _possible(kind: ProcessKind) -> bool:
+    known = all(not each or digests.well_formed(each) for each in (kind.digest, kind.loader_digest))
+    ids = all(0 <= each < 1 << 32 for each in (kind.uid, kind.gid))
+    return (
+        known and ids and 0 <= kind.seccomp <= _MOST_SECCOMP and _CAPABILITIES.fullmatch(kind.capabilities) is not None
+    )
 
 
 def digest(body: bytes) -> Digest:

@@ -1,8 +1,9 @@
-"""Durations as people write them: `250ms`, `10s`, `5m`, `1h`. Held as seconds."""
+"""Durations and points in time as people write them: `250ms`, `10s`, `5m`; `2026-12-31T00:00:00Z`. Held as seconds."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 from attestation.errors import InvalidInput
 from attestation.wording import shown
@@ -10,6 +11,7 @@ from attestation.wording import shown
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _MOST = 36_525 * 86_400.0
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
 def seconds(text: str) -> float:
@@ -34,3 +36,19 @@ def duration(value: float) -> str:
         if count >= 1 and count == int(count):
             return f"{int(count)}{unit}"
     return f"{round(value * 1000)}ms"
+
+
+def instant(text: str) -> int:
+    """Unix seconds of a point in time in UTC (RFC 3339). Raises InvalidInput for any other spelling."""
+    mend = "Write it in UTC, to the second: 2026-12-31T00:00:00Z."
+    if _INSTANT.fullmatch(text) is None:
+        raise InvalidInput(f"{shown(text, 40)!r} is no point in time", mend=mend)
+    try:
+        return int(datetime.fromisoformat(text).timestamp())
+    except ValueError as error:
+        raise InvalidInput(f"{text!r} is on no calendar", mend=mend) from error
+
+
+def instant_text(at: int) -> str:
+    """`instant` reversed. at: Unix seconds of a year from 1 to 9999."""
+    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")

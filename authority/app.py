@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from attestation import jws
+from attestation.breakglass import Order
+from attestation.digests import Digest
 from attestation.errors import Unavailable
 from attestation.instance import InstanceId
 from authority import keyring
@@ -23,28 +25,33 @@ from authority.api.attest import Posts
 from authority.api.challenges import Challenges
 from authority.api.session import SessionApi
 from authority.asking import Asking
+from authority.breakglass import Applied, BreakGlasses, Mesh
 from authority.config import AuthorityConfig
 from authority.denials import SKEW_MS
 from authority.denying import Denying
 from authority.doors import IDLE_SECONDS, Doors, Intake
 from authority.enrolment import Enrolments
+from authority.expiring import Expiring
 from authority.instances import Instances
 from authority.issuer import bundle
 from authority.issuer import ca as authorities
 from authority.issuer.ca import Ca
 from authority.issuer.issuer import Issuer
+from authority.latest import Told
 from authority.metering import Metering
 from authority.nonces import Nonces
 from authority.orders import Orders
 from authority.reaching import Reaching
 from authority.rounds import Rounds
-from authority.rules import Rules
+from authority.rules import Rules, Ruling
 from authority.serving import Serving
 from authority.sessions import Sessions
-from authority.store.records import Enrolled, InstanceState
+from authority.store.records import Broken, Enrolled, InstanceState
 from authority.store.store import Store
 from authority.why import Why
+from policies.appraise.rules import prepare
 from policies.model import load as policies
+from policies.model.signing import Trust, trusted
 from telemetry import logs, metrics
 from telemetry.exporting import exported
 from telemetry.recorder import Recorder
@@ -92,13 +99,23 @@ class Authority:
         self._denying = Denying(
             self._store, issuer, lambda: self._rules().registered, self._sessions.announce, clock, logs.logger()
         )
+        self._expiring = Expiring(logs.logger())
+        self._glasses = BreakGlasses(
+            self._store, config.trust_domain, self._rules, self._tell_exceptions, clock, logs.logger()
+        )
         self._orders = Orders(
-            self._store, self._instances, self._signer, clock, self._sessions.push, self._denying.changed
+            self._store,
+            self._instances,
+            self._signer,
+            clock,
+            self._sessions.push,
+            self._denying.changed,
+            self._glasses,
         )
         self._recorder = Recorder(metrics.AUTHORITY)
         self._recorder.subject = {"trust_domain": config.trust_domain}
-        metering = Metering(self._recorder, self._sessions)
-        rounds = Rounds(
+        metering = Metering(self._recorder, self._sessions, self._glasses)
+        self._rounds = Rounds(
             self._store,
             self._instances,
             issuer,
@@ -107,12 +124,13 @@ class Authority:
             clock,
             self._on_quarantine,
             self._denying,
+            self._glasses,
             metering,
         )
         reaching = Reaching(self._store, self._instances, self._denying)
         self._enrolments = Enrolments(self._store, self._instances, self._nonces, self._ca, keys, self._rules, clock)
         self._answering = Answering(
-            self._store, self._instances, self._nonces, rounds, self._orders, self._denying, reaching, self._rules
+            self._store, self._instances, self._nonces, self._rounds, self._orders, self._denying, reaching, self._rules
         )
         self._challenges = Challenges(keys, clock)
         retire_after = config.history.retire_after
@@ -126,6 +144,7 @@ class Authority:
             stack.callback(self._store.close)
             await self.reload_policies()
             await self._denying.start()
+            await self._glasses.start()
             again = self._serving.renew(self._clock())
             admin = await stack.enter_async_context(_set_up(AdminApi(self).routes(), replies.as_problems))
             await web.SockSite(admin, bound_socket(self._config.admin)).start()
@@ -140,6 +159,7 @@ class Authority:
                 tasks.create_task(self._renew(again))
                 tasks.create_task(self._keep_house())
                 tasks.create_task(self._denying.run())
+                tasks.create_task(self._glasses.run())
                 tasks.create_task(doors.serve(public.server))
 
     async def create_token(self, registration: str, *, lifetime: float = 3600.0) -> str:
@@ -166,9 +186,37 @@ class Authority:
         """Whom peers are told to refuse now."""
         return self._denying.current
 
+    async def break_glass(self, text: str) -> Applied:
+        """As BreakGlasses.apply."""
+        return await self._glasses.apply(text)
+
+    async def end_break_glass(self, identity: str, why: str) -> Order:
+        """As BreakGlasses.end."""
+        return await self._glasses.end(identity, why)
+
+    async def broken(self) -> tuple[tuple[Broken, Order], ...]:
+        """As BreakGlasses.every."""
+        return await self._glasses.every()
+
+    def mesh(self) -> Mesh:
+        """As BreakGlasses.mesh."""
+        return self._glasses.mesh()
+
     async def why(self, asked: str, at: float | None = None) -> Why:
         """As Asking.why."""
         return await self._asking.why(asked, at)
+
+    async def ruling(self, asked: str) -> Ruling:
+        """As Asking.ruling."""
+        return await self._asking.ruling(asked)
+
+    def evidence(self) -> tuple[Told, ...]:
+        """The latest of each instance that has attested since the start."""
+        return self._rounds.latest.every()
+
+    def body(self, registration: str, digest: Digest) -> bytes | None:
+        """As Rounds.body."""
+        return self._rounds.body(registration, digest)
 
     async def attest_now(self, instance: InstanceId) -> bool:
         """Asks for a round at once. False when the instance has no session."""
@@ -184,19 +232,37 @@ class Authority:
 
         Raises InvalidConfiguration; then what was in force stays so.
         """
-        loaded = policies.load(self._config.policies)
+        loaded = policies.load(self._config.policies, self._config.root_namespace, self._trust())
+        for governing in loaded.governing.values():
+            prepare(governing.policy)
         epoch = await self._store.policy_epoch(loaded.digest, int(self._clock() * 1000))
         before, self._current = self._current, Rules(loaded, epoch, self._signer)
+        self._expiring.look(self._current.registrations.values(), self._clock())
         if before is not None and before.epoch != epoch:
             await self._announce(self._current)
             self._denying.changed()
+            await self._glasses.look()
         return epoch
+
+    def _trust(self) -> Trust | None:
+        """Whom reference values have to be signed by; None where nobody has to."""
+        named = self._config.references.trusted_keys
+        return None if named is None else trusted(named)
 
     async def _announce(self, rules: Rules) -> None:
         for instance in self._sessions.instances():
             ruling = rules.registrations.get((await self._instances.get(instance)).registration)
             if ruling is not None:
                 self._sessions.push(instance, PolicyChanged(rules.epoch, ruling.document))
+
+    async def _tell_exceptions(self, registrations: Collection[str]) -> None:
+        rules = self._rules()
+        for instance in self._sessions.instances():
+            enrolled = await self._instances.get(instance)
+            if enrolled.registration in registrations and enrolled.registration in rules.registrations:
+                ruling = rules.of(enrolled.registration)
+                self._sessions.push(instance, self._glasses.told(enrolled, ruling))
+                self._sessions.push(instance, AttestNow(self._nonces.issue(enrolled, ruling)))
 
     def _rules(self) -> Rules:
         if self._current is None:
@@ -209,7 +275,13 @@ class Authority:
 
     def _routes(self, doors: Doors) -> list[web.RouteDef]:
         sessions = SessionApi(
-            self._store, self._instances, self._sessions, self._answering, self._challenges, doors.proven
+            self._store,
+            self._instances,
+            self._sessions,
+            self._answering,
+            self._challenges,
+            doors.proven,
+            self._glasses.greeting,
         )
         posts = Posts(self._enrolments, self._instances, self._sessions, self._answering, self._bundle, Intake())
         return [*sessions.routes(), *posts.routes()]
@@ -235,6 +307,7 @@ class Authority:
             await self._store.forget_rounds(now_ms - 2 * longest_ms - _LEAST_MEMORY_MS, over_ms=now_ms - SKEW_MS)
             await self._store.end_leases(now_ms)
             self._denying.aged()
+            self._expiring.look(self._rules().registrations.values(), self._clock())
             await self._store.forget_history(now_ms - int(self._config.history.keep * 1000))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from attestation.errors import InvalidInput, Refused
 from attestation.instance import InstanceId
 from authority.roll import called, chosen
-from authority.rules import Rules
+from authority.rules import Rules, Ruling
 from authority.sessions import Sessions
 from authority.store.records import InstanceState
 from authority.store.store import Store
@@ -58,6 +58,22 @@ class Asking:
         recorded_ms = causes[0][1] if causes else int(now * 1000)
         at_ms = recorded_ms if at is None else int(at * 1000)
         return told(instance, await self._store.history(instance.instance), at_ms, int(now * 1000))
+
+    async def ruling(self, asked: str) -> Ruling:
+        """What rules a registration, by its name or SPIFFE ID, or an instance, by its id or the beginning of it.
+
+        Raises Refused (instance-unknown, registration-unknown, registration-unruled), and InvalidInput where several
+        are meant.
+        """
+        rules = self._rules()
+        if asked.startswith("i-"):
+            found = await self._called_among(await self._store.beginning(asked, rules.identities))
+            return rules.of(chosen(asked, found).registration)
+        named = [name for name, identity in rules.identities.items() if identity == asked]
+        if len(named) > 1:
+            mend = f"Name one of them: {', '.join(sorted(named))}."
+            raise InvalidInput(f"{asked!r} is the identity of {len(named)} registrations", where="policy", mend=mend)
+        return rules.of(named[0] if named else asked)
 
     async def _meant(self, asked: str) -> tuple[InstanceState, ...]:
         identities = self._rules().identities

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from attestation import release, results
+from attestation.breakglass import Order
 from attestation.results import Result
 from attestation.violation import ViolationClass
 from attestation.wording import shown, shown_lines
@@ -30,12 +31,18 @@ def candidate(
     epoch: int,
     latest_ms: int,
     now_ms: int,
+    by: Order | None = None,
 ) -> Candidate:
     """The lease ends `freshness` after the nonce was issued, whenever it is judged, and not after latest_ms.
 
+    Nor after the end of the reference values that it rests on, where policy enforces.
+
     issued: as for the appraisal. epoch: of the policies. latest_ms: the end of the CA. now_ms: Unix milliseconds.
+    by: the break-glass order that lets it through, which it does not outlive.
     """
-    lease_end_ms = min(verified.facts.issued_ms + ruling.freshness_ms, latest_ms)
+    if by is not None:
+        latest_ms = min(latest_ms, by.not_after * 1000)
+    lease_end_ms = ruling.founded(min(verified.facts.issued_ms + ruling.freshness_ms, latest_ms), now_ms)
     result = Result(
         status=verdict.tier,
         vector=verdict.vector,
@@ -50,6 +57,7 @@ def candidate(
         policy_epoch=epoch,
         policy_digest=ruling.digest,
         reasons=tuple(shown(f"{reason.kind}: {reason.text}") for reason in verdict.reasons[: results.MOST_REASONS]),
+        break_glass=by.id if by is not None else "",
     )
     tamper = _tamper(verified, verdict, now_ms) if ruling.sticky and verdict.tamper else None
     return Candidate(
@@ -69,6 +77,7 @@ def candidate(
         explanation=_explained(_gravest(verdict), ruling, tamper, now_ms) if verdict.reasons else None,
         revocation=verified.claims.revocation,
         served=verified.claims.served if verified.claims.served in issued else None,
+        break_glass=result.break_glass,
     )
 
 

@@ -11,6 +11,8 @@ from attestation.errors import InvalidInput
 from attestation.spiffe import SpiffeId
 from policies.model import dialect
 from policies.model.dialect import Duration, Strict
+from policies.model.metadata import NAME
+from policies.model.selection import ROOT_NAMESPACE
 from telemetry.settings import TelemetrySettings
 
 _MOST_PORT = 65_535
@@ -46,9 +48,23 @@ class HistoryConfig(Strict):
     retire_after: Duration = 600.0
 
 
+class ReferencesConfig(Strict):
+    """trusted_keys: files with public keys, PEM. Reference values have to be signed by one of them; see
+    `proofbeat references sign`. None: nobody has to have signed them.
+    """
+
+    trusted_keys: tuple[Path, ...] | None = Field(default=None, min_length=1)
+
+    def below(self, base: Path) -> ReferencesConfig:
+        """Relative paths count from this folder."""
+        named = self.trusted_keys
+        return ReferencesConfig(trusted_keys=None if named is None else tuple(base / each for each in named))
+
+
 class AuthorityConfig(Strict):
     """listen: host:port, port 0 for any. store: the SQLite file. policies: files, or folders of *.yaml.
 
+    root_namespace: policies in it are for every namespace: a floor that none of theirs loosens.
     admin: path of the admin socket, made with mode 0600.
     """
 
@@ -56,8 +72,10 @@ class AuthorityConfig(Strict):
     listen: str = Field(default="127.0.0.1:8443", pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")
     store: Path
     policies: tuple[Path, ...] = Field(min_length=1)
+    root_namespace: str = Field(default=ROOT_NAMESPACE, pattern=NAME)
     ca: CaConfig
     admin: Path
+    references: ReferencesConfig = ReferencesConfig()
     telemetry: TelemetrySettings = TelemetrySettings()
     history: HistoryConfig = HistoryConfig()
 
@@ -85,6 +103,7 @@ def load(path: Path) -> AuthorityConfig:
             "policies": tuple(base / each for each in config.policies),
             "ca": config.ca.model_copy(update={"folder": base / config.ca.folder}),
             "admin": base / config.admin,
+            "references": config.references.below(base),
             "telemetry": config.telemetry.below(base),
         }
     )

@@ -124,9 +124,12 @@ def _counts(claim: Claim, denied: str, registered: Mapping[str, Registered]) -> 
 
 
 def _certificate(accepted: Accepted) -> Certificate | None:
-    """By the rule under which it was issued then (authority/rounds.py): in enforce, only what affirmed earned one."""
+    """By the rule under which it was issued then (authority/rounds.py): in enforce, only what affirmed earned one, and
+    what an order let through got one.
+    """
     result = results.read_payload(accepted.result)
-    earned = accepted.tier is Tier.AFFIRMING if result.mode == Mode.ENFORCE.value else result.mode == Mode.AUDIT.value
+    given = accepted.tier is Tier.AFFIRMING or bool(accepted.break_glass)
+    earned = given if result.mode == Mode.ENFORCE.value else result.mode == Mode.AUDIT.value
     return Certificate(accepted, result) if earned else None
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from attestation.errors import Refused, Unavailable
+from authority.breakglass import BreakGlasses
 from authority.sessions import Sessions
 from authority.store.records import Accepted
 from authority.verifier.cache import Appraisals
@@ -19,8 +20,9 @@ from telemetry.recorder import AppraisalRecord, Recorder
 class Metering:
     """Counting waits for the event loop's next turn, when the answer's bytes are written."""
 
-    def __init__(self, made: Recorder, sessions: Sessions) -> None:
+    def __init__(self, made: Recorder, sessions: Sessions, glasses: BreakGlasses) -> None:
         self._recorder = made
+        made.watch(metrics.BREAK_GLASS, lambda: (((), float(glasses.active)),))
         made.watch(metrics.SESSIONS, lambda: (((), float(len(sessions))),))
 
     def cached(self, appraisals: Appraisals) -> None:

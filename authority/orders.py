@@ -11,6 +11,7 @@ from attestation.instance import InstanceId
 from attestation.release import ReleaseOrder
 from attestation.violation import ViolationClass
 from attestation.wording import shown, shown_lines
+from authority.breakglass import BreakGlasses
 from authority.instances import Instances
 from authority.rules import Rules, Ruling
 from authority.store.records import Enrolled, Explanation
@@ -37,6 +38,7 @@ class Orders:
         clock: Callable[[], float],
         push: Callable[[InstanceId, Push], None],
         changed: Callable[[], None],
+        glasses: BreakGlasses,
     ) -> None:
         self._store = store
         self._instances = instances
@@ -44,6 +46,7 @@ class Orders:
         self._clock = clock
         self._push = push
         self._changed = changed
+        self._glasses = glasses
 
     async def report(self, enrolled: Enrolled, report: Report, rules: Rules) -> Standing:
         """What a sidecar closed for. A tamper, in enforce, quarantines; when this returns it is on disk."""
@@ -56,11 +59,12 @@ class Orders:
         cause = Cause(name, kind, text, report.at_ms, report.generation)
         tamper = report.violation_class is ViolationClass.TAMPER
         ruling = rules.of(enrolled.registration)
+        enforced = ruling.policy.spec.mode is Mode.ENFORCE
         return await self._record(
             enrolled.instance,
             cause,
             binding=tamper and ruling.sticky,
-            closes=ruling.policy.spec.mode is Mode.ENFORCE,
+            closes=enforced and not self._glasses.waives_report(enrolled, ruling, report),
             explanation=_explained(cause, report, ruling),
         )
 

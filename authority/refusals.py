@@ -28,6 +28,8 @@ def lapsed(instance: InstanceId, why: Lapsed) -> Refused:
         what, kind = "every layer has to be read in full first", Kind.FULL_ROUND_REQUIRED
     elif why.generation_past:
         what, kind = "a violation was reported after this generation", Kind.GENERATION_PAST
+    elif why.exception_over:
+        what, kind = "the break-glass order that would have let it through has ended", Kind.BREAK_GLASS_VOID
     else:
         what, kind = "a later nonce has been answered already", Kind.NONCE_PASSED
     return Refused(what, kind=kind, where=str(instance), mend=_MEND_NONCE)

@@ -54,7 +54,7 @@ def chosen(asked: str, among: Collection[InstanceState]) -> InstanceState:
 
 def _current(each: InstanceState, now_ms: int) -> InstanceState:
     """A lease can have ended since the last housekeeping."""
-    if each.state is State.FRESH and each.lease_end_ms <= now_ms:
+    if each.state.open and each.lease_end_ms <= now_ms:
         return replace(each, state=State.STALE, since_ms=each.lease_end_ms)
     return each
 

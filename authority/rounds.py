@@ -10,11 +10,13 @@ from attestation.digests import Digest
 from attestation.errors import MalformedEvidence, Refused
 from attestation.trust import Tier
 from authority import refusals
+from authority.breakglass import BreakGlasses
 from authority.candidates import candidate
 from authority.denying import Denying
 from authority.instances import Instances
 from authority.issuer.issuer import Issuer
 from authority.keyring import Keyring
+from authority.latest import Latest, Told
 from authority.metering import Metering, now
 from authority.nonces import Nonces
 from authority.rules import Rules, Ruling
@@ -24,6 +26,7 @@ from authority.verifier import need
 from authority.verifier.cache import Appraisals, Bodies, appraisal_key
 from authority.verifier.verify import Expected, Verified, verify
 from policies.appraise.appraise import appraise
+from policies.appraise.expiry import in_time
 from policies.appraise.reasons import Verdict
 from policies.model.policy import Mode
 from telemetry.recorder import AppraisalRecord
@@ -47,6 +50,7 @@ class Rounds:
         clock: Callable[[], float],
         on_quarantine: Callable[[Enrolled, Cause], None],
         denying: Denying,
+        glasses: BreakGlasses,
         metering: Metering,
     ) -> None:
         self._store = store
@@ -57,6 +61,8 @@ class Rounds:
         self._clock = clock
         self._on_quarantine = on_quarantine
         self._denying = denying
+        self._glasses = glasses
+        self.latest = Latest()
         self._bodies = Bodies()
         self._appraisals = Appraisals()
         self._metering = metering
@@ -80,6 +86,7 @@ class Rounds:
         if isinstance(verdict, Need):
             return verdict
         record.appraised = now()
+        self.latest.put(Told(enrolled.instance, enrolled.registration, request.evidence, self._now_ms()))
         # 3. Does it count? On disk before anybody hears of it.
         judged = candidate(
             enrolled,
@@ -90,6 +97,7 @@ class Rounds:
             epoch=rules.epoch,
             latest_ms=self._issuer.latest_ms,
             now_ms=self._now_ms(),
+            by=self._glasses.lets_through(enrolled, ruling, verdict),
         )
         accepted = await self._accepted(enrolled, judged)
         record.accepted = now()
@@ -98,6 +106,10 @@ class Rounds:
         answer = self._answer(counted, accepted, verified, ruling, rules.epoch)
         self._metering.answered(record, verified, accepted, issued=bool(answer.chain))
         return answer
+
+    def body(self, registration: str, digest: Digest) -> bytes | None:
+        """A packed layer that an instance of this registration has sent; None where it is not at hand any more."""
+        return self._bodies.get(registration, digest)
 
     def _expected(self, enrolled: Enrolled, ruling: Ruling, policy_epoch: int) -> Expected:
         return Expected(
@@ -130,7 +142,7 @@ class Rounds:
                 return Need(tuple(missing))
             verdict = await _appraised(verified, bodies, ruling, issued)
             self._appraisals.put(key, verdict)
-        return verdict
+        return in_time(verdict, ruling.governing, self._clock())
 
     async def _accepted(self, enrolled: Enrolled, judged: Candidate) -> Accepted:
         match await self._store.accept_round(judged, self._now_ms()):
@@ -152,16 +164,17 @@ class Rounds:
 
     def _answer(self, enrolled: Enrolled, accepted: Accepted, verified: Verified, ruling: Ruling, epoch: int) -> Answer:
         ear = self._issuer.ear(accepted)
-        earned = _earns_leaf(accepted.tier, ruling)
+        given = _earns_leaf(accepted.tier, ruling) or self._glasses.in_force(accepted.break_glass)
         issued_ms = verified.facts.issued_ms
         return Answer(
             ear=ear,
-            chain=self._issuer.chain(accepted, ear, ruling.identity, enrolled.instance) if earned else "",
+            chain=self._issuer.chain(accepted, ear, ruling.identity, enrolled.instance) if given else "",
             revocation_version=self._denying.version,
             policy_epoch=epoch,
             issued_ms=issued_ms,
             lease_ms=accepted.lease_end_ms - issued_ms,
             nonce=self._nonces.issue(enrolled, ruling),
+            break_glass=self._glasses.told(enrolled, ruling).orders,
         )
 
     def _now_ms(self) -> int:
@@ -171,7 +184,7 @@ class Rounds:
 async def _appraised(
     verified: Verified, bodies: Mapping[Digest, bytes], ruling: Ruling, issued: Collection[int]
 ) -> Verdict:
-    judge = partial(appraise, verified.claims, bodies, ruling.policy, ruling.references, issued=issued)
+    judge = partial(appraise, verified.claims, bodies, ruling.governing, issued=issued)
     try:
         if sum(map(len, bodies.values())) > _LARGE_BODIES:
             return await asyncio.to_thread(judge)

@@ -11,9 +11,10 @@ from attestation.digests import Digest
 from attestation.errors import Refused
 from attestation.spiffe import SpiffeId
 from authority.denials import Registered
-from policies.model.load import Governing, PolicySet
-from policies.model.policy import AttestationPolicy, Mode, Recovery
-from policies.model.references import ReferenceValues
+from policies.model.governing import Governing
+from policies.model.load import PolicySet
+from policies.model.policy import AttestationPolicy, EffectivePolicy, Mode, Recovery
+from policies.model.references import EffectiveReferences
 from wire.problems import Kind
 
 
@@ -32,7 +33,7 @@ class Ruling:
         return self.governing.policy
 
     @property
-    def references(self) -> ReferenceValues:
+    def references(self) -> EffectiveReferences:
         return self.governing.references
 
     @property
@@ -43,6 +44,16 @@ class Ruling:
     @property
     def freshness_ms(self) -> int:
         return int(self.policy.spec.freshness * 1000)
+
+    def founded(self, lease_end_ms: int, now_ms: int) -> int:
+        """A lease's end, or that of the reference values that it rests on. What they no longer affirm has none.
+
+        Only where policy enforces: leases that grow shorter than a round would close traffic in audit, too.
+        """
+        expires = self.references.spec.expires
+        if expires is None or expires * 1000 <= now_ms or self.policy.spec.mode is not Mode.ENFORCE:
+            return lease_end_ms
+        return min(lease_end_ms, expires * 1000)
 
     @property
     def sticky(self) -> bool:
@@ -56,6 +67,7 @@ class Rules:
     def __init__(self, policies: PolicySet, epoch: int, signer: jws.Signer) -> None:
         self.epoch = epoch
         self.digest = policies.digest
+        self._unruled = frozenset(policies.unruled)
         self._rulings: Mapping[str, Ruling] = {
             name: Ruling(
                 name,
@@ -85,8 +97,15 @@ class Rules:
         }
 
     def of(self, registration: str) -> Ruling:
-        """Raises Refused (registration-unknown)."""
+        """Raises Refused (registration-unknown, registration-unruled)."""
         found = self._rulings.get(registration)
+        if found is None and registration in self._unruled:
+            raise Refused(
+                f"no policy is for the registration {registration!r}, so it gets no identity",
+                kind=Kind.REGISTRATION_UNRULED,
+                where="policies",
+                mend="Write an AttestationPolicy whose selector chooses it, or one for its whole namespace.",
+            )
         if found is None:
             raise Refused(
                 f"the registration {registration!r} does not exist",
@@ -99,9 +118,19 @@ class Rules:
 
 def _document(governing: Governing, epoch: int, signer: jws.Signer) -> str:
     parts = {
-        "policy": governing.policy,
+        "policy": _for_sidecars(governing.policy),
         "references": governing.references,
         "registration": governing.registration,
     }
     body = {"epoch": epoch, **{name: part.model_dump(mode="json", by_alias=True) for name, part in parts.items()}}
     return signer.sign(json.dumps(body, separators=(",", ":")).encode(), kind=results.POLICY_KIND)
+
+
+def _for_sidecars(policy: AttestationPolicy) -> AttestationPolicy:
+    """Without its rules: only an appraisal evaluates them, and an older sidecar may not know what they look at."""
+    if not policy.spec.rules:
+        return policy
+    changes: dict[str, object] = {"spec": policy.spec.model_copy(update={"rules": {}})}
+    if isinstance(policy, EffectivePolicy):
+        changes["origins"] = {at: who for at, who in policy.origins.items() if not at.startswith("rules.")}
+    return policy.model_copy(update=changes)

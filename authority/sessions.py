@@ -42,7 +42,9 @@ class Session:
         """We end it, so its end says nothing of the sidecar."""
 
     def push(self, message: Push) -> None:
-        self._put(message)
+        """What the peer does not know stays unsaid."""
+        if messages.knows(self._version, type(message)):
+            self._put(message)
 
     def announce(self, announcement: Announcement) -> None:
         """Only the newest counts: it takes the place of one that still waits. Peers from before 1.2 get none."""

@@ -56,7 +56,7 @@ def told(instance: InstanceState, moments: Sequence[Moment], at_ms: int, now_ms:
         known=known,
         state=state.value if known else "unknown",
         since_ms=since_ms,
-        open=known and state is State.FRESH,
+        open=known and state.open,
         answer=_answer(state, cause, past) if known else "history does not reach so far back",
         cause=cause,
         others=tuple(explained[1:][-MOST_OTHERS:]),
@@ -104,8 +104,10 @@ def _kept(cause: Cause) -> Explanation:
 
 
 def _answer(state: State, cause: Explanation | None, past: Sequence[Moment]) -> str:
+    let_through = (each.text for each in reversed(past) if each.event is Happened.EXCEPTED)
+    excepted = next(let_through, "") if state is State.EXCEPTED else ""
     if cause is not None:
-        return f"{cause.kind}: {cause.text}"
+        return f"{excepted}: {cause.kind}: {cause.text}" if excepted else f"{cause.kind}: {cause.text}"
     last = past[-1].text if past else ""
     match state:
         case State.FRESH:
@@ -122,6 +124,8 @@ def _repair(state: State, cause: Explanation | None, *, gone: bool) -> tuple[str
     """What opens it again, the gentlest first."""
     if state in (State.FRESH, State.ENDED):
         return ()
+    if state is State.EXCEPTED:
+        return (cause.mend if cause is not None and cause.mend else "Put back what the order waives.", _EXCEPTED)
     if cause is None:
         return _LATE if state is State.STALE else _FIRST
     if cause.violation_class == ViolationClass.DRIFT and state is not State.UNATTESTED:
@@ -130,6 +134,7 @@ def _repair(state: State, cause: Explanation | None, *, gone: bool) -> tuple[str
     return (replaced, *(() if gone else ("Or release this one, if you vouch for it.",)))
 
 
+_EXCEPTED = "Then it is open of itself; else it closes when the order ends (`proofbeat breakglass list`)."
 _FIRST = ("Wait for its first round; its sidecar's log says what it waits for.",)
 _LATE = (
     "Look whether its sidecar runs and reaches this authority: its log says why rounds fail.",

@@ -33,6 +33,11 @@ async def ask(socket: Path, method: str, path: str, shape: type[T], body: Mappin
         ) from error
 
 
+async def fetch(socket: Path, path: str) -> bytes:
+    """The answer as it is. Raises as `ask`."""
+    return await _said(socket, "GET", path, None)
+
+
 async def create_token(socket: Path, registration: str, lifetime: str = "1h") -> str:
     """A join token for one instance of this registration."""
     made = await ask(socket, "POST", "/admin/tokens", Token, {"registration": registration, "lifetime": lifetime})

@@ -5,9 +5,15 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from proofbeat.breakglass import breakglass
+from proofbeat.evidence import evidence
+from proofbeat.options import AdminSocket, ConfigFile, Json, exit_with
+from proofbeat.policy import policy
+from proofbeat.references import references
 
 app = typer.Typer(
     name="proofbeat",
@@ -18,11 +24,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 token = typer.Typer(help="Join tokens.", no_args_is_help=True)
-references = typer.Typer(help="Reference values.", no_args_is_help=True)
-policy = typer.Typer(help="Policy documents.", no_args_is_help=True)
 app.add_typer(token, name="token")
 app.add_typer(references, name="references")
 app.add_typer(policy, name="policy")
+app.add_typer(breakglass, name="breakglass")
+app.add_typer(evidence, name="evidence")
 
 
 class Delivery(StrEnum):
@@ -30,11 +36,6 @@ class Delivery(StrEnum):
 
     SDS = "sds"
     XDS = "xds"
-
-
-ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="Settings, YAML.")]
-AdminSocket = Annotated[Path, typer.Option("--admin", help="The authority's admin socket.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def demo(
     from proofbeat.demo.layout import Terms
     from proofbeat.demo.play import play
 
-    _exit_with(lambda: play(as_json=as_json, keep=keep, terms=Terms(delivery=delivery.value, envoy_attested=True)))
+    exit_with(lambda: play(as_json=as_json, keep=keep, terms=Terms(delivery=delivery.value, envoy_attested=True)))
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -96,7 +97,7 @@ def up(
             )
         )
 
-    _exit_with(program)
+    exit_with(program)
 
 
 @app.command()
@@ -161,7 +162,7 @@ def doctor(
     """What this machine, kernel and user permit, what the rest costs, and what mends it."""
     from proofbeat.doctor.run import run
 
-    _exit_with(lambda: run(config, as_json=as_json))
+    exit_with(lambda: run(config, as_json=as_json))
 
 
 @app.command()
@@ -173,7 +174,7 @@ def status(
     """Who is fresh, and why not."""
     from proofbeat.operate import status as run
 
-    _exit_with(lambda: run(admin, everybody=everybody, as_json=as_json))
+    exit_with(lambda: run(admin, everybody=everybody, as_json=as_json))
 
 
 @app.command()
@@ -188,7 +189,7 @@ def why(
     """What closed an instance, which line forbids it, what would allow it and what repairs it."""
     from proofbeat.why import run
 
-    _exit_with(lambda: run(admin, instance, at, as_json=as_json))
+    exit_with(lambda: run(admin, instance, at, as_json=as_json))
 
 
 @app.command()
@@ -200,7 +201,7 @@ def quarantine(
     """Take an instance's identity away, until it is released or replaced."""
     from proofbeat.operate import quarantine as run
 
-    _exit_with(lambda: run(admin, instance, reason))
+    exit_with(lambda: run(admin, instance, reason))
 
 
 @app.command()
@@ -208,7 +209,7 @@ def release(admin: AdminSocket, instance: str) -> None:
     """End an instance's quarantine, for the causes known now."""
     from proofbeat.operate import release as run
 
-    _exit_with(lambda: run(admin, instance))
+    exit_with(lambda: run(admin, instance))
 
 
 @token.command("create")
@@ -220,29 +221,7 @@ def token_create(
     """A token that enrols one instance of a registration."""
     from proofbeat.operate import token as run
 
-    _exit_with(lambda: run(admin, registration, lifetime))
-
-
-@references.command("build")
-def references_build(
-    name: str,
-    pid: Annotated[int, typer.Option("--pid", help="The workload's first process, as it should be.")],
-    include: Annotated[list[str], typer.Option("--include", help="Absolute path to measure; repeat it.")],
-    volatile: Annotated[list[str] | None, typer.Option("--volatile", help="Glob pattern not to judge.")] = None,
-    envoy: Annotated[Path | None, typer.Option("--envoy", help="The program of its Envoy.")] = None,
-) -> None:
-    """Reference values of a running workload, as YAML."""
-    from proofbeat.operate import build_references as run
-
-    _exit_with(lambda: run(name, pid, tuple(include), tuple(volatile or ()), envoy))
-
-
-@policy.command("check")
-def policy_check(paths: list[Path]) -> None:
-    """Read policy documents as the authority would; the first fault is named with file, line and column."""
-    from proofbeat.operate import check_policies as run
-
-    _exit_with(lambda: run(paths))
+    exit_with(lambda: run(admin, registration, lifetime))
 
 
 @app.command()
@@ -258,17 +237,4 @@ def bench(
     from proofbeat.bench.run import run
 
     options = {"seed": seed, "count": count, "only": tuple(only or ()) or None}
-    _exit_with(lambda: run(name, as_json=as_json, quick=quick, options=options))
-
-
-def _exit_with(program: Any) -> None:
-    """Exit code 1 when the program's answer is no."""
-    from proofbeat import process
-
-    answer: list[bool] = []
-
-    async def asked() -> None:
-        answer.append(await program())
-
-    code = process.run(asked)
-    sys.exit(code if code or answer == [True] else process.NO)
+    exit_with(lambda: run(name, as_json=as_json, quick=quick, options=options))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import yaml
 
 from policies.model.dialect import Strict
-from policies.model.policy import AttestationPolicy, Metadata
+from policies.model.metadata import Metadata, Selector
+from policies.model.policy import AttestationPolicy
 from policies.model.references import ReferenceValues
 from policies.model.registration import RegistrationSpec, WorkloadRegistration
 
@@ -14,9 +15,11 @@ def governing(name: str, spiffe_id: str, policy: AttestationPolicy, references: 
     """YAML of all that rules one registration: its policy, the registration itself, its reference values."""
     registration = WorkloadRegistration(
         metadata=Metadata(name=name),
-        spec=RegistrationSpec(spiffe_id=spiffe_id, policy=policy.metadata.name, references=references.metadata.name),
+        spec=RegistrationSpec(spiffe_id=spiffe_id, references=references.metadata.name),
     )
-    return "---\n".join(to_yaml(each) for each in (policy, registration, references))
+    selector = Selector(registrations=(name,))
+    selecting = policy.model_copy(update={"spec": policy.spec.model_copy(update={"selector": selector})})
+    return "---\n".join(to_yaml(each) for each in (selecting, registration, references))
 
 
 def to_yaml(document: Strict) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attestation.plain import plain
-from authority.api.answers import DenialList, Instances
+from authority.api.answers import DenialList, Instances, Reloaded
 from authority.store.records import InstanceState, State
 from proofbeat import admin
 from wire.messages import Released, Standing
@@ -49,25 +49,9 @@ async def release(socket: Path, instance: str) -> bool:
     return True
 
 
-async def build_references(
-    name: str, pid: int, include: tuple[str, ...], volatile: tuple[str, ...], proxy: Path | None
-) -> bool:
-    """proxy: the program of the Envoy that may hold the key, None where that is not to be said."""
-    from proofbeat import documents, envoy, references
-
-    held = envoy.referenced(proxy) if proxy is not None else {}
-    taken = await references.build(name, pid, include, volatile)
-    print(documents.to_yaml(references.with_proxies(taken, held)), end="")
-    return True
-
-
-async def check_policies(paths: Sequence[Path]) -> bool:
-    from policies.model.load import load
-
-    found = load(paths)
-    for name, governing in sorted(found.governing.items()):
-        spec = governing.registration.spec
-        print(f"{name}: {spec.spiffe_id} under {spec.policy} ({governing.policy.spec.mode}), against {spec.references}")
+async def reload(socket: Path) -> bool:
+    reloaded = await admin.ask(socket, "POST", "/admin/policies", Reloaded)
+    print(f"policy epoch {reloaded.epoch} is in force")
     return True
 
 

@@ -1,123 +1,143 @@
-"""Reference values from a running workload, taken by the measurer itself: what is built is what will be measured."""
+"""`proofbeat references ...`: built from what runs or from what is shipped, merged for a roll-out, signed, verified."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
 
-from attestation import manifest, processes
-from attestation.channel import Fault, Measure, Message, Observed, Pinned, Scope
-from attestation.digests import Digest
-from attestation.errors import Unavailable
-from attestation.facts import ExecutionFact
-from attestation.layers import Layer
-from policies.model.policy import Metadata
-from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
-from sidecar.measurement import Measurer, spawn
+import typer
 
-WITHIN_SECONDS = 60.0
-_LAYERS = (Layer.FILES, Layer.PROCESSES)
+from proofbeat.options import Json, exit_with
+
+references = typer.Typer(help="Reference values.", no_args_is_help=True)
+
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Where to write it; else stdout.", metavar="FILE")]
 
 
-class Study:
-    """One workload under a measurer's eyes. executables: what was seen to be executed, with its contents."""
+class Kind(StrEnum):
+    """What a source is; policies.author.references.sources.Source, without importing it."""
 
-    def __init__(self, pid: int) -> None:
-        self.executables: dict[str, set[str]] = {}
-        self._pid = pid
-        self._bodies: dict[Layer, bytes] = {}
-        self._due: dict[Layer, float] = {}
-        self._measured: asyncio.Future[None] | None = None
-        self._pinned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._measurer = Measurer(self._heard, lambda reason: self._fail(Unavailable(reason, where="measurer")))
-
-    async def measure(self) -> ReferenceSpec:
-        """What its files and processes are from now on, read in full. Raises Unavailable, or what cannot be done."""
-        not_before = time.clock_gettime(time.CLOCK_BOOTTIME)
-        self._due = dict.fromkeys(_LAYERS, not_before)
-        try:
-            async with asyncio.timeout(WITHIN_SECONDS):
-                await self._pinned
-                self._measured = asyncio.get_running_loop().create_future()
-                self._measurer.send(Measure(_LAYERS, not_before, full=True))
-                await self._measured
-        except TimeoutError as error:
-            raise Unavailable(f"no measurement within {WITHIN_SECONDS:g} s", where=f"pid {self._pid}") from error
-        return _spec(self._bodies)
-
-    def begin(self, include: tuple[str, ...], volatile: tuple[str, ...]) -> None:
-        self._measurer.start(asyncio.get_running_loop(), spawn())
-        self._measurer.send(Scope(self._pid, include, volatile))
-
-    def end(self) -> None:
-        self._measurer.stop()
-
-    def _heard(self, message: Message, body: bytes | None) -> None:
-        match message:
-            case Pinned():
-                _settle(self._pinned, None)
-            case ExecutionFact(path=path, digest=digest) if digest:
-                self.executables.setdefault(path, set()).add(digest)
-            case Observed(observation):
-                if body is not None:
-                    self._bodies[observation.layer] = body
-                if observation.began >= self._due.get(observation.layer, float("inf")):
-                    del self._due[observation.layer]
-                if not self._due and self._measured is not None:
-                    _settle(self._measured, None)
-            case Fault(what, where, mend):
-                self._fail(Unavailable(what, where=where, mend=mend))
-            case _:
-                pass
-
-    def _fail(self, error: Exception) -> None:
-        for each in (self._pinned, self._measured):
-            if each is not None:
-                _settle(each, error)
+    DIR = "dir"
+    TAR = "tar"
+    OCI = "oci"
+    DOCKER = "docker"
+    DEB = "deb"
+    CYCLONEDX = "cyclonedx"
+    SPDX = "spdx"
+    KEYLIME = "keylime"
 
 
-@asynccontextmanager
-async def studied(pid: int, include: tuple[str, ...], volatile: tuple[str, ...] = ()) -> AsyncIterator[Study]:
-    """The workload of this pid, watched until the block ends."""
-    study = Study(pid)
-    study.begin(include, volatile)
-    try:
-        yield study
-    finally:
-        study.end()
+@references.command("build")
+def references_build(
+    name: Annotated[str, typer.Argument(help="What they are to be called.")],
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(help="A folder, archive, image, .deb files, SBOM, or Keylime policy.", metavar="SOURCE"),
+    ] = None,
+    pid: Annotated[int | None, typer.Option(help="Instead: a workload's first process, as it should be.")] = None,
+    include: Annotated[list[str] | None, typer.Option(help="Absolute path whose files are stated; repeat it.")] = None,
+    volatile: Annotated[list[str] | None, typer.Option(help="Glob pattern of what is left out.")] = None,
+    executable: Annotated[
+        list[str] | None, typer.Option(help="Path or pattern of what may be executed, besides what an image starts.")
+    ] = None,
+    at: Annotated[str, typer.Option(help="Where the workload has what is in the source.")] = "/",
+    kind: Annotated[Kind | None, typer.Option("--from", help="What the source is, where it cannot be told.")] = None,
+    platform: Annotated[str, typer.Option(help="Of an image for several: linux/arm64.")] = "",
+    ref: Annotated[str, typer.Option(help="Of several images the one that is tagged so.")] = "",
+    packages: Annotated[
+        Path | None, typer.Option(help="A Debian repository's `Packages`: each .deb must be listed there.")
+    ] = None,
+    check_dpkg: Annotated[
+        Path | None, typer.Option(help="A Debian root: say which of the files are as dpkg knows them.", metavar="ROOT")
+    ] = None,
+    signed_by: Annotated[
+        Path | None, typer.Option(help="The key that must have signed a Keylime policy, PEM.", metavar="KEY")
+    ] = None,
+    owners: Annotated[bool, typer.Option("--owners", help="State uid and gid of files as well.")] = False,
+    namespace: Annotated[str, typer.Option(help="Of the document.")] = "default",
+    inherits: Annotated[
+        str | None, typer.Option(help="ReferenceValues that they are based on: only what differs is written.")
+    ] = None,
+    policies: Annotated[
+        list[Path] | None, typer.Option(help="With --inherits: documents that are based on; repeat it.", metavar="PATH")
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help="When: 30d from now, or 2026-12-31T00:00:00Z.")] = None,
+    version: Annotated[str | None, typer.Option(help="Label of this version of the software: 1.5.")] = None,
+    also: Annotated[Path | None, typer.Option(help="Reference values of other versions, good as well.")] = None,
+    envoy: Annotated[Path | None, typer.Option("--envoy", help="The program of its Envoy.")] = None,
+    most_bytes: Annotated[int | None, typer.Option(help="Unpacked, at most; else 16 GiB.", min=1)] = None,
+    output: Output = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With -o: what was done, as one JSON object.")] = False,
+) -> None:
+    """Reference values, as YAML: of a running workload, or of what is shipped, which is read and never unpacked."""
+    if (pid is None) == (not sources):
+        raise typer.BadParameter("say either what to build from, or --pid", param_hint="SOURCE")
+    if pid is not None and not include:
+        raise typer.BadParameter("--pid takes --include: what of it is measured", param_hint="--include")
+    if (inherits is None) != (not policies):
+        raise typer.BadParameter("--inherits and --policies go together", param_hint="--inherits")
+    if as_json and output is None:
+        raise typer.BadParameter("--json goes to stdout, so the document needs a place: -o FILE", param_hint="--json")
+    from proofbeat.authoring.references import Asked, Place, build
+
+    asked = Asked(
+        name=name,
+        namespace=namespace,
+        sources=tuple(sources or ()),
+        pid=pid,
+        include=tuple(include or ()),
+        volatile=tuple(volatile or ()),
+        executables=tuple(executable or ()),
+        at=at,
+        kind=kind.value if kind else "",
+        platform=platform,
+        ref=ref,
+        packages=packages,
+        check_dpkg=check_dpkg,
+        signed_by=signed_by,
+        owners=owners,
+        inherits=inherits,
+        policies=tuple(policies or ()),
+        expires=expires,
+        version=version,
+        also=also,
+        envoy=envoy,
+        most_bytes=most_bytes,
+    )
+    exit_with(lambda: build(asked, Place(output, as_json=as_json)))
 
 
-async def build(name: str, pid: int, include: tuple[str, ...], volatile: tuple[str, ...] = ()) -> ReferenceValues:
-    """References for the workload of this pid as it is now. Raises Unavailable, or what the measurer cannot do."""
-    async with studied(pid, include, volatile) as study:
-        return ReferenceValues(metadata=Metadata(name=name), spec=await study.measure())
+@references.command("merge")
+def references_merge(
+    files: Annotated[list[Path], typer.Argument(help="Reference values of several versions of one workload.")],
+    drop: Annotated[list[str] | None, typer.Option(help="A version that is good no longer; repeat it.")] = None,
+    output: Output = None,
+) -> None:
+    """One document for a roll-out, in which each version is good as a whole; or, when it is over, for what is left."""
+    from proofbeat.authoring.references import merge
+
+    exit_with(lambda: merge(files, drop or (), output))
 
 
-def with_proxies(values: ReferenceValues, proxies: Mapping[str, tuple[Digest, ...]]) -> ReferenceValues:
-    """The same, and these Envoys may hold the key. proxies: version -> digests."""
-    return values.model_copy(update={"spec": values.spec.model_copy(update={"proxies": dict(proxies)})})
+@references.command("sign")
+def references_sign(
+    files: Annotated[list[Path], typer.Argument(help="Files with reference values.")],
+    key: Annotated[Path, typer.Option("--key", help="Your private key, PEM: on P-256, or Ed25519.")],
+) -> None:
+    """Sign files as they are. FILE.jws, beside each, is what an authority with `references.trustedKeys` asks for."""
+    from proofbeat.authoring.references import sign
+
+    exit_with(lambda: sign(files, key))
 
 
-def _spec(bodies: Mapping[Layer, bytes]) -> ReferenceSpec:
-    files = {
-        entry.path: FileReference.model_validate({"digests": [entry.digest], "mode": f"{entry.mode:04o}"})
-        for entry in manifest.unpack(bodies[Layer.FILES])
-        if entry.kind in (manifest.FILE, manifest.LINK)
-    }
-    executables: dict[str, set[str]] = {}
-    for kind in processes.unpack(bodies[Layer.PROCESSES]):
-        executables.setdefault(kind.executable, set()).add(kind.digest)
-        if kind.loader:
-            executables.setdefault(kind.loader, set()).add(kind.loader_digest)
-    return ReferenceSpec(files=files, executables={path: tuple(sorted(found)) for path, found in executables.items()})
+@references.command("verify")
+def references_verify(
+    files: Annotated[list[Path], typer.Argument(help="Files with reference values.")],
+    key: Annotated[list[Path], typer.Option("--key", help="A public key that is trusted, PEM; repeat it.")],
+    as_json: Json = False,
+) -> None:
+    """Whether a trusted key has signed each file as it is. Exit code 1 where that is not so."""
+    from proofbeat.authoring.references import verify
 
-
-def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(None)
-    else:
-        done.set_exception(error)
+    exit_with(lambda: verify(files, key, as_json=as_json))

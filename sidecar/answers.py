@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation import addresses, cmw, results
+from attestation import addresses, breakglass, cmw, results
 from attestation.errors import InvalidInput, MalformedResult
 from attestation.instance import InstanceId
 from attestation.keys import from_der
@@ -243,6 +243,7 @@ def _check_chain(answer: Answer, result: Result, asked: Asked, membership: Membe
             ("for another key", leaf.key == asked.leaf_key),
             ("for another identity", leaf.identities == [str(membership.spiffe_id)]),
             ("around another result", leaf.ear == answer.ear),
+            ("marked otherwise than its result", leaf.break_glass == result.break_glass),
             ("valid for longer than its result", leaf.end <= result.expires_at),
             ("not valid yet", leaf.start <= now.wall),
             ("not issued under the enrolled bundle", _issued(path, membership.roots)),
@@ -260,6 +261,7 @@ class _Leaf:
     key: object
     identities: list[str]
     ear: str
+    break_glass: str
     start: float
     end: float
 
@@ -275,6 +277,7 @@ def _parsed(chain: str) -> tuple[_Leaf, list[x509.Certificate]]:
             first.public_key(),
             names.get_values_for_type(x509.UniformResourceIdentifier),
             cmw.ear_of(first),
+            breakglass.marked(first),
             first.not_valid_before_utc.timestamp(),
             first.not_valid_after_utc.timestamp(),
         )

@@ -33,8 +33,13 @@ from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFa
 from attestation.layers import Layer
 from attestation.observation import Observation
 from attestation.proxy import Delivered
+from attestation.signals import Signal
 from attestation.trust import Tier
-from attestation.violation import Violation, ViolationClass
+from attestation.violation import Violation
+from policies.appraise.breakglass import Ground, subject_of
+from policies.model import dialect
+from policies.model.breakglass import BreakGlassRules
+from policies.model.classes import unread
 from policies.model.policy import Mode, PolicySpec
 from sidecar import answers, clock, freshness
 from sidecar.attester import Attester, HeldNonce, Outcome, Standpoint
@@ -63,6 +68,7 @@ from sidecar.restored import PacedClient, Restores
 from sidecar.rounds import RoundLoop
 from sidecar.standing import StateFolder
 from sidecar.telling import Telling
+from sidecar.waivers import Waivers
 from telemetry import metrics
 from telemetry.exporting import exported
 from telemetry.recorder import Recorder
@@ -103,7 +109,12 @@ class Sidecar:
             reattest=lambda full: self._rounds.want(full=full),
             ended=self._workload_ended,
         )
-        self._judging = Judging(violated=self._violated, harmless=self._maybe_mended, too_many=self._overrun)
+        self._judging = Judging(
+            violated=self._violated,
+            harmless=self._maybe_mended,
+            undecided=self._undecided,
+            too_many=self._overrun,
+        )
         self._timer = LeaseTimer(
             on_end=lambda: self._machine.step(freshness.Ticked()),
             on_set=lambda: self._stalled("the-wall-clock-was-set"),
@@ -116,7 +127,16 @@ class Sidecar:
             step=self._machine.step,
             adopt=self._adopt,
             denied=lambda told: self._refusing.told(told),
+            break_glass=lambda orders: self._waivers.told(orders, final=True),
             key=lambda: self._membership.result_key,
+        )
+        self._waivers = Waivers(
+            config.state,
+            _operators(config),
+            ground=self._ground,
+            now=clock.now,
+            step=self._machine.step,
+            refused=self._telling.push_failed,
         )
         self._client = PacedClient(_authority(config), self._pushes.pushed, left_behind=self._stalled)
         self._restores = Restores(self._stalled)
@@ -178,6 +198,7 @@ class Sidecar:
         self._telling.started(pinned, self._measurer.pid)
         # 2. What an earlier run latched for it stays latched.
         self._machine.recall(pinned.instance)
+        self._waivers.open()
         # 3. Membership: an identity to ask for, and the policy that rules it.
         evidence_key = ec.generate_private_key(ec.SECP256R1())
         enrolled = await enrol(
@@ -263,6 +284,10 @@ class Sidecar:
         if not self.state.open:
             self._rounds.want(full=True)
 
+    def _undecided(self) -> None:
+        if self.state.open:
+            self._rounds.soon()
+
     def _close(self, reason: str, cause: Violation | None) -> None:
         self._envoy.close(reason, cause, self._ruled)
 
@@ -296,7 +321,7 @@ class Sidecar:
     def appraised(self, outcome: Outcome) -> None:
         self._identity = outcome.identity
         body = outcome.measured.body(Layer.PROXY)
-        if body is not None and outcome.event.tier is Tier.AFFIRMING:
+        if body is not None and (outcome.event.tier is Tier.AFFIRMING or outcome.event.waived):
             self._proxy.affirmed(body)
         self._machine.step(outcome.event)
 
@@ -315,7 +340,14 @@ class Sidecar:
             self._standpoint,
             self._envoy.serves,
             self._refusing.caught_up,
+            lambda orders: self._waivers.told(orders, final=False),
+            self._waivers.knows,
         )
+
+    def _ground(self) -> Ground:
+        governed, trust_domain = self._governing, self._membership.spiffe_id.trust_domain
+        subject = subject_of(governed.registration, self._pinned.result().instance)
+        return Ground(trust_domain, governed.epoch, subject, governed.policy)
 
     def _standpoint(self) -> Standpoint:
         governed = self._governing
@@ -340,10 +372,11 @@ class Sidecar:
         include = tuple(dict.fromkeys((*spec.files.include, *local.files.include)))
         if before is not None:
             self._heartbeat.hasten()
-        self._measurer.send(Scope(local.pid, include, spec.files.volatile, local.cgroup, spec.deadman))
+        self._measurer.send(Scope(local.pid, include, unread(spec.files), local.cgroup, spec.deadman))
         self._envoy.rule(spec)
         self._rounds.every(spec.interval)
         self._machine.step(freshness.RulesChanged(governed.rules))
+        self._waivers.weigh()
         self._judging.catch_up()
 
     # Life signs.
@@ -352,6 +385,7 @@ class Sidecar:
         """For the guardian, and to renew what Envoy would drop by itself."""
         self._restores.look()
         self._proxy.look()
+        self._waivers.weigh()
         self._machine.step(freshness.Ticked())
         self._measurer.send(Beat(number))
         self._envoy.heartbeat()
@@ -372,7 +406,7 @@ class Sidecar:
         now = clock.now()
         self._telling.measurer_lost(reason)
         if self.state.phase is not Phase.ENDED:
-            self._machine.step(freshness.MeasurerLost(_lost(reason, now)))
+            self._machine.step(freshness.MeasurerLost(_lost(reason, self._ruled, now)))
             self._envoy.abandoned(reason)
         self._end(Unavailable(f"the measurer is lost: {reason}", where="measurer", mend="Start the sidecar again."))
 
@@ -424,10 +458,15 @@ def _authority(config: SidecarConfig) -> AuthorityEndpoint:
         ) from error
 
 
-def _lost(reason: str, now: Now) -> Violation:
+def _operators(config: SidecarConfig) -> BreakGlassRules | None:
+    return dialect.read(config.operators, BreakGlassRules) if config.operators is not None else None
+
+
+def _lost(reason: str, ruled: PolicySpec | None, now: Now) -> Violation:
+    kind = Signal.MEASURER_LOST
     return Violation(
-        "measurer-lost",
-        ViolationClass.DRIFT,
+        kind,
+        kind.default if ruled is None else ruled.violation_class(kind),
         Layer.ATTESTER,
         "measurer",
         reason,

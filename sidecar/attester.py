@@ -18,6 +18,7 @@ from attestation.instance import InstanceId
 from attestation.keys import public_der
 from attestation.layers import Layer
 from attestation.results import Result
+from attestation.signals import Signal
 from attestation.trust import Tier
 from attestation.violation import Violation, ViolationClass
 from policies.model.policy import Mode
@@ -91,7 +92,8 @@ class Attester:
     standpoint: read just before signing, so that a violation during the measurement makes this very round void.
     served: asked for what Envoy serves (sidecar/serving.py), where the proxy is measured. caught_up: awaited with the
     version of the list of denials that an answer speaks of, and the certificate that it brought, before either is
-    served.
+    served. break_glass: told of the orders in an answer before its result is used. lets_through: whether the order of
+    that id is in force here.
     """
 
     def __init__(
@@ -106,6 +108,8 @@ class Attester:
         standpoint: Callable[[], Standpoint],
         served: Callable[[], Awaitable[int | None]],
         caught_up: Callable[[int, bytes], Awaitable[None]],
+        break_glass: Callable[[tuple[str, ...]], None],
+        lets_through: Callable[[str], bool],
     ) -> None:
         self._client = client
         self._instance = instance
@@ -115,6 +119,8 @@ class Attester:
         self._standpoint = standpoint
         self._served = served
         self._caught_up = caught_up
+        self._break_glass = break_glass
+        self._lets_through = lets_through
         self._membership = membership
         self._nonce: HeldNonce | None = first
         self._spent: deque[bytes] = deque(maxlen=_MOST_SPENT)
@@ -162,6 +168,8 @@ class Attester:
         # 6. Whom to refuse under the new certificate.
         if believed.chain:
             await self._caught_up(answer.revocation_version, believed.chain)
+        # 7. What lets it through, where it does not affirm.
+        self._break_glass(answer.break_glass)
         return self._outcome(believed, asked, standpoint, measured, leaf, record)
 
     async def _take_nonce(self) -> HeldNonce:
@@ -225,6 +233,7 @@ class Attester:
             ),
             lease=believed.lease,
             cause=_contraindication(result, record.began) if result.status is Tier.CONTRAINDICATED else None,
+            waived=bool(result.break_glass) and self._lets_through(result.break_glass),
         )
         return Outcome(event, self._identity(believed, leaf), measured, result, result.policy_epoch, record)
 
@@ -250,7 +259,7 @@ def _contraindication(result: Result, at: float) -> Violation:
     """A verdict against us, as a cause. What it rests on may have been there before we watched: drift, not an event."""
     text = result.reasons[0] if result.reasons else "the authority gave no reason"
     return Violation(
-        "contraindicated",
+        Signal.CONTRAINDICATED,
         ViolationClass.DRIFT,
         Layer.ATTESTER,
         text.partition(":")[0],

@@ -140,7 +140,11 @@ class DeliverySettings(Strict):
 
 
 class SidecarConfig(Strict):
-    """state: folder of the sidecar's own, for the re-entry ticket and the tamper latch."""
+    """state: folder of the sidecar's own, for the re-entry ticket and the tamper latch.
+
+    operators: file with what a policy's `spec.breakGlass` says, YAML. What lets this workload through has to satisfy it
+    too: then not even an authority that makes up policies can break the glass.
+    """
 
     trust_domain: str
     authority: AuthoritySettings
@@ -149,6 +153,7 @@ class SidecarConfig(Strict):
     measurer: MeasurerSettings = MeasurerSettings()
     delivery: DeliverySettings
     state: Path
+    operators: Path | None = None
     telemetry: TelemetrySettings = TelemetrySettings()
 
     @model_validator(mode="after")

@@ -8,6 +8,11 @@ The invariant it holds: traffic flows under an instance's mesh identity at time 
 
 Whatever is late, lost, malformed, unknown or crashed closes traffic and never opens it.
 
+The one written exception is break-glass: while a `Waiver` is in force (an order that enough operators signed, verified
+here, until the earlier of its two ends), drift that is seen does not close, and a result that shows nothing but drift
+opens, if the authority let it through. Its lease is marked and ends with the waiver; then, whatever was found meanwhile
+closes. (b) holds all the same, and no tamper, no lost watcher and no stall is ever waived.
+
 Phases            traffic  entered by
   UNATTESTED      closed   start
   FRESH           open     an affirming result of the current generation
@@ -33,6 +38,7 @@ from math import inf
 
 from attestation.trust import Tier
 from attestation.violation import Violation
+from policies.appraise.breakglass import waives_violation
 from policies.model.policy import Mode, Recovery
 
 MOST_CAUSES = 32
@@ -62,16 +68,35 @@ class Now:
 class Lease:
     """The period of one result. It ends at the earlier of its two ends; skew was subtracted, never added.
 
-    affirmed: False for what audit hands out although the appraisal did not affirm.
+    affirmed: False for what audit hands out although the appraisal did not affirm. waived: the id of the break-glass
+    order that it rests on; empty for one that was earned.
     """
 
     number: int
     boot_end: float
     wall_end: float
     affirmed: bool = True
+    waived: str = ""
 
     def over(self, now: Now) -> bool:
         return now.boot >= self.boot_end or now.wall >= self.wall_end
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """A break-glass order that holds for this instance. It ends at the earlier of its two ends."""
+
+    id: str
+    boot_end: float
+    wall_end: float
+
+    def over(self, now: Now) -> bool:
+        return now.boot >= self.boot_end or now.wall >= self.wall_end
+
+    def bounds(self, lease: Lease) -> Lease:
+        """The lease as it rests on this order."""
+        ends = min(lease.boot_end, self.boot_end), min(lease.wall_end, self.wall_end)
+        return Lease(lease.number, *ends, affirmed=False, waived=self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +119,7 @@ class Sticky:
 @dataclass(frozen=True, slots=True)
 class State:
     """causes: the latest violations since the last opening. contradicted_at: when the newest of them all happened
-    (CLOCK_BOOTTIME). sticky: those that only a release heals.
+    (CLOCK_BOOTTIME). sticky: those that only a release heals. waiver: the order in force, if there is one.
     """
 
     rules: Rules
@@ -105,11 +130,17 @@ class State:
     causes: tuple[Violation, ...] = ()
     contradicted_at: float = -inf
     sticky: tuple[Sticky, ...] = ()
+    waiver: Waiver | None = None
 
     @property
     def open(self) -> bool:
         """May traffic flow under this identity?"""
         return self.phase is Phase.FRESH
+
+    @property
+    def excepted(self) -> bool:
+        """Is it open by a break-glass order alone?"""
+        return self.open and self.lease is not None and bool(self.lease.waived)
 
 
 # Events.
@@ -127,7 +158,8 @@ class Appraised:
     """The authority's answer to one round.
 
     generation, sequence: as the evidence signed them. measured_from: CLOCK_BOOTTIME when the *oldest* full
-    measurement of a required layer began. lease: None where the result gave no identity.
+    measurement of a required layer began. lease: None where the result gave no identity. waived: it is marked with an
+    order that is known to hold here.
     """
 
     tier: Tier
@@ -136,6 +168,7 @@ class Appraised:
     measured_from: float
     lease: Lease | None
     cause: Violation | None = None
+    waived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +218,16 @@ class RulesChanged:
     rules: Rules
 
 
-Event = Violated | Appraised | Revoked | Released | Stalled | MeasurerLost | Ticked | WorkloadEnded | RulesChanged
+@dataclass(frozen=True, slots=True)
+class Waived:
+    """Another break-glass order is in force here now, or none."""
+
+    waiver: Waiver | None
+
+
+Event = (
+    Violated | Appraised | Revoked | Released | Stalled | MeasurerLost | Ticked | WorkloadEnded | RulesChanged | Waived
+)
 
 # Commands.
 
@@ -254,9 +296,10 @@ def step(state: State, event: Event, now: Now) -> Step:
     """The next state and what to do, in order. Total: every event is legal in every state."""
     if state.phase is Phase.ENDED:
         return Step(state)
-    late = _end_of_lease(state, now)
+    over = _end_of_waiver(state, now)
+    late = _end_of_lease(over.state, now)
     decided = _decide(late.state, event, now)
-    return Step(decided.state, late.commands + decided.commands)
+    return Step(decided.state, over.commands + late.commands + decided.commands)
 
 
 def _end_of_lease(state: State, now: Now) -> Step:
@@ -267,6 +310,8 @@ def _end_of_lease(state: State, now: Now) -> Step:
 
 def _decide(state: State, event: Event, now: Now) -> Step:
     match event:
+        case Violated(violation) if _waives(state, violation):
+            return _noted(state, violation)
         case Violated(violation):
             return _violated(state, violation, report=True)
         case Revoked(cause):
@@ -283,6 +328,8 @@ def _decide(state: State, event: Event, now: Now) -> Step:
             return _ended(state, reason)
         case RulesChanged(rules):
             return _rules_changed(state, rules)
+        case Waived(waiver):
+            return _waiver_changed(state, waiver, now)
         case Ticked():
             return Step(state)
 
@@ -334,6 +381,8 @@ def _appraised(state: State, result: Appraised, now: Now) -> Step:
     seen = replace(state, sequence=result.sequence)
     if result.generation != state.generation:
         return Step(seen, (Drop(f"result for generation {result.generation}, now {state.generation}"),))
+    if result.waived and _lets_through(seen, result.tier):
+        return _excepted(seen, result, now)
     if result.tier is Tier.CONTRAINDICATED and state.rules.mode is not Mode.AUDIT:
         return _contraindicated(seen, result.cause)
     if result.lease is None or not _identity_given(state.rules, result.tier):
@@ -374,16 +423,26 @@ def _rules_changed(state: State, rules: Rules) -> Step:
     ruled = replace(state, rules=rules)
     if rules.mode is not Mode.ENFORCE or state.rules.mode is Mode.ENFORCE:
         return Step(ruled)
-    sticky = tuple(Sticky(state.generation, cause) for cause in state.causes if _is_sticky(rules, cause))
-    ruled = replace(ruled, sticky=sticky)
-    latches = tuple(Latch(cause) for cause in sticky)
+    ruled, latches = _latching(ruled)
     if state.causes:
         closing = _leave_for(ruled, state.causes[-1])
+    elif ruled.sticky:
+        closing = _leave_for(ruled, ruled.sticky[-1].violation)
     elif state.lease is not None and not state.lease.affirmed:
         closing = _leave(ruled, Phase.STALE, "not-affirmed")
     else:
         return Step(ruled)
-    return Step(closing.state, latches + closing.commands + (() if sticky else (Reattest(full=True),)))
+    return Step(closing.state, latches + closing.commands + (() if ruled.sticky else (Reattest(full=True),)))
+
+
+def _latching(state: State) -> tuple[State, tuple[Latch, ...]]:
+    """What had let the causes so far pass does so no longer: each that would have been latched is."""
+    known = {each.violation for each in state.sticky}
+    late = (cause for cause in state.causes if cause not in known and _is_sticky(state.rules, cause))
+    added = tuple(Sticky(state.generation, cause) for cause in late)
+    kept = (*state.sticky, *added)
+    bounded = kept if len(kept) <= MOST_STICKY else (*kept[: MOST_STICKY - 1], kept[-1])
+    return replace(state, sticky=bounded), tuple(map(Latch, added))
 
 
 def _released(state: State, generations: frozenset[int]) -> Step:
@@ -410,3 +469,74 @@ def _ended(state: State, reason: str) -> Step:
     if state.rules.mode is not Mode.ENFORCE:
         return Step(over, (WouldHave(reason),))
     return Step(over, (Close(reason),))
+
+
+# The exception.
+
+
+def _waives(state: State, violation: Violation) -> bool:
+    enforcing = state.rules.mode is Mode.ENFORCE
+    return enforcing and state.open and state.waiver is not None and waives_violation(violation)
+
+
+def _noted(state: State, violation: Violation) -> Step:
+    """Reported and attested like any other; what is open rests on the order from now on."""
+    assert state.lease is not None and state.waiver is not None  # noqa: S101 - `_waives` has seen both
+    generation, lease = state.generation + 1, state.waiver.bounds(state.lease)
+    marked = replace(
+        state,
+        generation=generation,
+        causes=(*state.causes, violation)[-MOST_CAUSES:],
+        contradicted_at=max(state.contradicted_at, violation.at),
+        lease=lease,
+    )
+    served: tuple[Command, ...] = (Serve(lease),) if lease != state.lease else ()
+    told: tuple[Command, ...] = (Report(generation, violation),) if len(state.causes) < MOST_CAUSES else ()
+    would_have = WouldHave(f"{violation.kind}: {violation.subject}")
+    return Step(marked, (*served, would_have, *told, Reattest(full=True)))
+
+
+def _lets_through(state: State, tier: Tier) -> bool:
+    enforcing = state.rules.mode is Mode.ENFORCE
+    return enforcing and state.waiver is not None and tier in (Tier.WARNING, Tier.CONTRAINDICATED)
+
+
+def _excepted(state: State, result: Appraised, now: Now) -> Step:
+    """As `_affirmed`, on an order: what was found is kept, and closes when the order ends."""
+    assert state.waiver is not None  # noqa: S101 - `_lets_through` has seen it
+    if result.lease is None or result.lease.over(now):
+        return Step(state, (Drop("let through, and without a lease that lasts"),))
+    if state.sticky:
+        return Step(state, (Drop("what is latched is waived by nobody"),))
+    if state.causes and result.measured_from <= state.contradicted_at:
+        return Step(state, (Drop("measured before the cause"), Reattest(full=True)))
+    lease = state.waiver.bounds(result.lease)
+    causes = state.causes or ((result.cause,) if result.cause is not None else ())
+    opened = replace(state, phase=Phase.FRESH, lease=lease, causes=causes)
+    return Step(opened, (Serve(lease), WouldHave(f"appraised {result.tier.label}")))
+
+
+def _waiver_changed(state: State, waiver: Waiver | None, now: Now) -> Step:
+    if waiver is None or waiver.over(now):
+        return _unwaived(replace(state, waiver=None)) if state.waiver is not None else Step(state)
+    changed = replace(state, waiver=waiver)
+    if not state.open:
+        return Step(changed, (Reattest(full=True),) if waiver != state.waiver else ())
+    if state.lease is None or not state.excepted or (lease := waiver.bounds(state.lease)) == state.lease:
+        return Step(changed)
+    return Step(replace(changed, lease=lease), (Serve(lease),))
+
+
+def _end_of_waiver(state: State, now: Now) -> Step:
+    if state.waiver is None or not state.waiver.over(now):
+        return Step(state)
+    return _unwaived(replace(state, waiver=None))
+
+
+def _unwaived(state: State) -> Step:
+    """What was let pass closes, and is latched where policy says so."""
+    marked, latches = _latching(state)
+    if not state.excepted:
+        return Step(marked, latches)
+    closing = _leave_for(marked, state.causes[-1]) if state.causes else _leave(marked, Phase.STALE, "break-glass-over")
+    return Step(closing.state, latches + closing.commands + (Reattest(full=True),))

@@ -12,8 +12,8 @@ from attestation import results
 from attestation.errors import MalformedResult
 from attestation.layers import Layer
 from attestation.spiffe import SpiffeId
-from policies.model.policy import AttestationPolicy, Demand, Mode
-from policies.model.references import ReferenceValues
+from policies.model.policy import AttestationPolicy, Demand, EffectivePolicy, Mode
+from policies.model.references import EffectiveReferences
 from policies.model.registration import WorkloadRegistration
 from sidecar.freshness import Rules
 
@@ -26,11 +26,12 @@ _KEPT = "What was in force stays in force."
 
 @dataclass(frozen=True, slots=True)
 class Governed:
-    """Policy and references of one epoch."""
+    """Policy and references of one epoch, for one registration."""
 
     epoch: int
     policy: AttestationPolicy
-    references: ReferenceValues
+    references: EffectiveReferences
+    registration: WorkloadRegistration
 
     @property
     def rules(self) -> Rules:
@@ -61,7 +62,8 @@ def read_governing(
     Raises MalformedResult for a foreign signature, anything not understood, another identity's policy, a lower epoch,
     or the same epoch with other content.
     """
-    registered, governed = _parsed(results.open_signed(document, key))
+    governed = _parsed(results.open_signed(document, key))
+    registered = governed.registration.spec.spiffe_id
     if registered != str(identity):
         raise MalformedResult(f"the policy of {registered}, where this is {identity}", where=_WHERE, mend=_KEPT)
     if known is not None and governed.epoch < known.epoch:
@@ -75,14 +77,14 @@ def read_governing(
     return governed
 
 
-def _parsed(payload: bytes) -> tuple[str, Governed]:
-    """The SPIFFE ID that it is for, and what it says: strictly, for what is not understood may be what matters."""
+def _parsed(payload: bytes) -> Governed:
+    """What it says: strictly, for what is not understood may be what matters."""
     try:
         fields = json.loads(payload)
         if fields.keys() != {"epoch", "policy", "references", "registration"} or type(fields["epoch"]) is not int:
             raise ValueError(f"it has the parts {', '.join(sorted(map(str, fields)))}")
-        policy = AttestationPolicy.model_validate_json(json.dumps(fields["policy"]))
-        references = ReferenceValues.model_validate_json(json.dumps(fields["references"]))
+        policy = EffectivePolicy.model_validate_json(json.dumps(fields["policy"]))
+        references = EffectiveReferences.model_validate_json(json.dumps(fields["references"]))
         registration = WorkloadRegistration.model_validate_json(json.dumps(fields["registration"]))
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
@@ -90,7 +92,7 @@ def _parsed(payload: bytes) -> tuple[str, Governed]:
         raise _not_understood(f"{place}: {fault['msg']}") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise _not_understood(str(error)) from error
-    return registration.spec.spiffe_id, Governed(fields["epoch"], policy, references)
+    return Governed(fields["epoch"], policy, references, registration)
 
 
 def _not_understood(why: str) -> MalformedResult:

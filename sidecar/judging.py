@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from attestation.facts import Fact
 from attestation.violation import Violation
-from policies.appraise.violation import violates
+from policies.appraise.violation import undecided, violates
 from sidecar.governing import Governed
 
 MOST_EARLY = 10_000
@@ -16,14 +16,21 @@ MOST_EARLY = 10_000
 class Judging:
     """violated: called with each contradiction. harmless: called for each fact that is none.
 
-    too_many: called where more facts come before the first policy than can be kept.
+    undecided: called for each of those of which only a whole measurement tells whether it is one. too_many: called
+    where more facts come before the first policy than can be kept.
     """
 
     def __init__(
-        self, *, violated: Callable[[Violation], None], harmless: Callable[[], None], too_many: Callable[[], None]
+        self,
+        *,
+        violated: Callable[[Violation], None],
+        harmless: Callable[[], None],
+        undecided: Callable[[], None],
+        too_many: Callable[[], None],
     ) -> None:
         self._violated = violated
         self._harmless = harmless
+        self._undecided = undecided
         self._too_many = too_many
         self._governed: Governed | None = None
         self._early: list[Fact] = []
@@ -50,8 +57,10 @@ class Judging:
         violation = violates(fact, self._governed.policy, self._governed.references)
         if violation is not None:
             self._violated(violation)
-        else:
-            self._harmless()
+            return
+        self._harmless()
+        if undecided(fact, self._governed.policy):
+            self._undecided()
 
     def _keep(self, fact: Fact) -> None:
         self._early.append(fact)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from attestation.layers import Layer
+from attestation.signals import Signal
 from attestation.violation import Violation, ViolationClass
 from sidecar import clock
 from sidecar.admission import KeyRules
@@ -90,7 +91,7 @@ class KeySocket:
 def second_client(peer: Peer, reason: str, *, workload: bool) -> Violation:
     """Somebody else asked for the key. The workload asking is tampering; a stranger is drift."""
     return Violation(
-        "key-socket-second-client",
+        Signal.KEY_SOCKET_SECOND_CLIENT,
         ViolationClass.TAMPER if workload else ViolationClass.DRIFT,
         Layer.ATTESTER,
         peer.executable or f"pid {peer.pid}",

@@ -35,6 +35,7 @@ class Metering:
         """What is looked up only when somebody asks for it."""
         self._recorder.watch(metrics.LEASE_REMAINING, lambda: (((), remaining(state(), clock.now())),))
         self._recorder.watch(metrics.IDENTITY_STATE, lambda: _phases(state()))
+        self._recorder.watch(metrics.BREAK_GLASS, lambda: (((), float(state().excepted)),))
         self._recorder.watch(metrics.MEASUREMENT_AGE, lambda: _ages(observations))
         self._recorder.watch(metrics.XDS_PUSHES, lambda: (((), float(server.round.edition.sequence)),))
 
@@ -116,8 +117,10 @@ def coarse(age: float) -> float:
 
 
 def _phases(state: State) -> Iterator[tuple[Labels, float]]:
-    for phase in Phase:
-        yield (phase.value, state.rules.mode.value), float(phase is state.phase)
+    """What rests on a break-glass order is not counted as fresh."""
+    present = metrics.EXCEPTED if state.excepted else state.phase.value
+    for named in (*Phase, metrics.EXCEPTED):
+        yield (str(named), state.rules.mode.value), float(named == present)
 
 
 def _ages(observations: Observations) -> Iterator[tuple[Labels, float]]:

@@ -12,12 +12,12 @@ from sidecar.causes import Causes
 from sidecar.freshness import State
 from sidecar.rounds import RoundLoop
 from sidecar.telling import Telling
-from wire.messages import AttestNow, Denials, PolicyChanged, Push, Quarantined, Released
+from wire.messages import AttestNow, BreakGlass, Denials, PolicyChanged, Push, Quarantined, Released
 
 
 class Pushes:
     """step: hands an event to the machine. adopt: takes a policy document, denied: a list of denials; either raises
-    MalformedResult.
+    MalformedResult. break_glass: takes the orders that are in force.
 
     key: the one that the authority signs releases with.
     """
@@ -32,6 +32,7 @@ class Pushes:
         step: Callable[[freshness.Event], None],
         adopt: Callable[[str], None],
         denied: Callable[[Denials], None],
+        break_glass: Callable[[tuple[str, ...]], None],
         key: Callable[[], ec.EllipticCurvePublicKey],
     ) -> None:
         self._causes = causes
@@ -41,6 +42,7 @@ class Pushes:
         self._step = step
         self._adopt = adopt
         self._denied = denied
+        self._break_glass = break_glass
         self._key = key
 
     def pushed(self, push: Push) -> None:
@@ -57,6 +59,8 @@ class Pushes:
                 self._policy_changed(document)
             case Denials():
                 self._denials_changed(push)
+            case BreakGlass(orders):
+                self._break_glass(orders)
 
     def _released(self, order: str) -> None:
         try:

@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from attestation.errors import InvalidInput, ProofbeatError, Refused, Unavailable
-from policies.model.policy import PolicySpec
+from attestation.layers import Layer
+from policies.model.policy import Demand, PolicySpec
 from sidecar import clock
 from sidecar.attester import Attester, Outcome
 from sidecar.freshness import State
@@ -15,6 +16,9 @@ from sidecar.retries import Retries
 from sidecar.scheduler import Rounds
 from sidecar.telling import Telling
 from wire.problems import Kind
+
+A_MOMENT = 0.1
+"""Seconds. The workload can bring about what a moment is for, so that it must not bring about rounds without end."""
 
 
 class Owner(Protocol):
@@ -51,6 +55,7 @@ class RoundLoop:
         self._rounds = Rounds()
         self._retries = Retries()
         self._retry: asyncio.TimerHandle | None = None
+        self._moment: asyncio.TimerHandle | None = None
         self._owed: bool | None = None
         self._full_at = 0.0
 
@@ -73,6 +78,15 @@ class RoundLoop:
             self._owed = full or bool(self._owed)
         else:
             self._rounds.want(full=full)
+
+    def soon(self) -> None:
+        """A round in a moment: one for all that happens until then, however much that is."""
+        if self._moment is None:
+            self._moment = asyncio.get_running_loop().call_later(A_MOMENT, self._moment_over)
+
+    def _moment_over(self) -> None:
+        self._moment = None
+        self.want(full=False)
 
     def closing_over(self) -> None:
         """What was owed during the closing is due now."""
@@ -123,5 +137,6 @@ class RoundLoop:
         self._retry = asyncio.get_running_loop().call_later(pause, self._rounds.want)
 
     def _full_is_due(self) -> bool:
-        ages = [demand.full_max_age for demand in self._owner.spec.layers.values()]
+        spec = self._owner.spec
+        ages = [spec.layer(layer).full_max_age for layer in Layer if spec.demand(layer) is not Demand.OFF]
         return bool(ages) and clock.now().boot - self._full_at > min(ages) / 2

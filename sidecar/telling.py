@@ -15,7 +15,7 @@ from sidecar import clock
 from sidecar.attester import Outcome
 from sidecar.delivery.severing import Cut
 from sidecar.delivery.told import Happening, Told
-from sidecar.freshness import Now, State
+from sidecar.freshness import Now, State, Waiver
 from sidecar.metering import Metering
 from telemetry.names import Event
 from wire.messages import Denials, Enrolment, Report
@@ -80,9 +80,19 @@ class Telling:
         self._log.info(Event.RESULT_DROPPED, reason=reason)
 
     def stepped(self, before: State, after: State, now: Now) -> None:
-        """Only a change of phase or generation is worth a line."""
+        """Only a change of phase or generation is worth a line; and each of what it rests on."""
         if (before.phase, before.generation) != (after.phase, after.generation):
             self._log.info(Event.PHASE, phase=after.phase, generation=after.generation, at=now.boot)
+        if before.waiver != after.waiver:
+            self._exception_changed(before.waiver, after.waiver)
+        if before.excepted != after.excepted:
+            self._log.warning(Event.EXCEPTED, open_by_break_glass=after.excepted, at=now.boot)
+
+    def _exception_changed(self, before: Waiver | None, after: Waiver | None) -> None:
+        if after is not None:
+            self._log.warning(Event.BREAK_GLASS, order=after.id, ends=after.wall_end)
+        elif before is not None:
+            self._log.warning(Event.BREAK_GLASS_ENDED, order=before.id)
 
     def appraised(self, outcome: Outcome) -> None:
         self._metering.appraised(outcome)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from attestation.facts import CollectorState, ProcessAspect
 from attestation.layers import Layer
+from attestation.signals import Signal
 from attestation.trust import Tier
 from attestation.violation import ViolationClass
 
@@ -75,26 +75,11 @@ TOTAL = "total"
 
 TIERS = tuple(tier.label for tier in Tier)
 FAILURES = ("refused", "unavailable", "malformed")
-VIOLATIONS = (
-    "file-modified",
-    "file-missing",
-    "file-unreferenced",
-    "file-unreadable",
-    "file-attributes",
-    "execution-foreign",
-    "execution-modified",
-    "execution-deleted",
-    *(f"process-{aspect}" for aspect in ProcessAspect),
-    *(f"collector-{state}" for state in CollectorState if state is not CollectorState.RUNNING),
-    *(f"proxy-{what}" for what in ("foreign", "traced", "undenied", "draining", "resuming", "unknown")),
-    "measurer-lost",
-    "key-socket-second-client",
-    "contraindicated",
-    "quarantined-tamper",
-    "quarantined-order",
-    "quarantined-clone",
-)
+VIOLATIONS = tuple(Signal)
 COLLECTORS = ("files", "processes.executions", "processes.rights", "proxy")
+
+EXCEPTED = "break-glass"
+"""The state of an identity that is open by an order, and was not affirmed."""
 
 LEASE_REMAINING = Metric(
     "proofbeat_lease_remaining_seconds",
@@ -110,7 +95,7 @@ IDENTITY_STATE = Metric(
     "1 for the state that the identity is in, 0 for the others. Only `fresh` in mode `enforce` is attested.",
     (SIDECAR,),
     (
-        Label("state", ("unattested", "fresh", "stale", "quarantined", "ended")),
+        Label("state", ("unattested", "fresh", "stale", "quarantined", "ended", EXCEPTED)),
         Label("mode", ("observe", "audit", "enforce")),
     ),
 )
@@ -186,6 +171,13 @@ APPRAISAL_CACHE = Metric(
 )
 ISSUED = Metric("proofbeat_issued_total", Type.COUNTER, "1", "Certificates issued.", (AUTHORITY,))
 SESSIONS = Metric("proofbeat_sessions", Type.GAUGE, "1", "Sidecars with an open session.", (AUTHORITY,))
+BREAK_GLASS = Metric(
+    "proofbeat_breakglass_active",
+    Type.GAUGE,
+    "1",
+    "Break-glass orders in force: of the sidecar, 1 while what is open rests on one; of the authority, how many.",
+    BOTH,
+)
 DROPPED = Metric(
     "proofbeat_telemetry_dropped_total",
     Type.COUNTER,
@@ -210,6 +202,7 @@ METRICS = (
     APPRAISAL_CACHE,
     ISSUED,
     SESSIONS,
+    BREAK_GLASS,
     DROPPED,
 )
 

@@ -36,6 +36,10 @@ MEANINGS: dict[Kind, tuple[str, str]] = {
         "`proofbeat why INSTANCE`; then a new instance, or `proofbeat release INSTANCE`.",
     ),
     Kind.REGISTRATION_UNKNOWN: ("No WorkloadRegistration has this name.", "Add one, or correct the name."),
+    Kind.REGISTRATION_UNRULED: (
+        "No AttestationPolicy is for this registration, so it gets no identity.",
+        "Write one whose selector chooses it, or one for its whole namespace.",
+    ),
     Kind.REGISTRATION_CONFLICT: (
         "The instance is enrolled under another registration.",
         "A token of its own registration, or a new instance.",
@@ -65,6 +69,10 @@ MEANINGS: dict[Kind, tuple[str, str]] = {
     Kind.FULL_ROUND_REQUIRED: ("The last run ended unclean.", "Read every layer in full after asking for a nonce."),
     Kind.BODY_MISMATCH: ("A body is not what the evidence claims.", "Send the bytes that were measured."),
     Kind.RELEASE_VOID: ("The release leaves a cause standing, or there is none.", "`proofbeat why INSTANCE`"),
+    Kind.BREAK_GLASS_VOID: (
+        "The break-glass order does not hold here, is over, or was applied and ended before.",
+        "`proofbeat breakglass verify`; an order that has ended is made and signed anew.",
+    ),
     Kind.CONFIGURATION: ("A setting or policy cannot be used.", "The detail names file and line."),
     Kind.UNAVAILABLE: ("Not now: the store, or the authority, is not ready.", "Try again; the sidecar does."),
     Kind.INTERNAL: ("A fault of the authority's own.", "Its log has the traceback."),

@@ -25,6 +25,7 @@ MOST_BODY = 24 * 1024 * 1024
 MOST_DENIED, MOST_DENIED_LEAVES, MOST_DENIED_ADDRESSES = 500, 1000, 1000
 """Of one Denials altogether: it has to fit into a frame, and its CRL into every handshake of every peer."""
 MOST_ADDRESSES = 16
+MOST_ORDERS = 16
 PUSH = 0
 
 
@@ -187,7 +188,8 @@ class Need:
 class Answer:
     """One round's result. The lease ends at issued_ms + lease_ms, counted from the issue of the round's nonce.
 
-    chain: PEM, leaf first; empty when no certificate was earned. nonce: the next one.
+    chain: PEM, leaf first; empty when no certificate was earned. nonce: the next one. break_glass: as BreakGlass says
+    it, so that nobody needs a session to hear of it.
     """
 
     ear: str
@@ -197,6 +199,7 @@ class Answer:
     issued_ms: int
     lease_ms: int
     nonce: Nonce
+    break_glass: tuple[str, ...] = since(4, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +233,17 @@ class PolicyChanged:
 
     epoch: int
     document: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakGlass:
+    """The break-glass orders that are in force for this instance: all of them, MOST_ORDERS at most. One that was told
+    before and is not among them has ended.
+
+    orders: as operators signed them (attestation/breakglass.py).
+    """
+
+    orders: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,12 +290,12 @@ class Denials:
 
 
 Request = AskNonce | AskPolicy | AskDenials | Reachable | Attest | Report | Goodbye
-Push = AttestNow | Quarantined | Released | PolicyChanged | Denials
+Push = AttestNow | Quarantined | Released | PolicyChanged | Denials | BreakGlass
 Reply = Nonce | Need | Answer | Standing | PolicyChanged | Denials | Done | Enrolment | Problem
 Message = Request | Push | Reply | Enrol | Hello | Posted
 
 _SHAPES: dict[str, type[Any]] = {shape.__name__: shape for shape in Message.__args__}
-_ADDED: dict[type[Any], int] = {AskDenials: 2, Reachable: 2, Denials: 2}
+_ADDED: dict[type[Any], int] = {AskDenials: 2, Reachable: 2, Denials: 2, BreakGlass: 4}
 """The minor that brought a kind; the others are of 1.0."""
 
 

@@ -31,6 +31,7 @@ class Kind(StrEnum):
     INSTANCE_UNKNOWN = "instance-unknown"
     INSTANCE_QUARANTINED = "instance-quarantined"
     REGISTRATION_UNKNOWN = "registration-unknown"
+    REGISTRATION_UNRULED = "registration-unruled"
     REGISTRATION_CONFLICT = "registration-conflict"
     EVIDENCE_MALFORMED = "evidence-malformed"
     EVIDENCE_ALGORITHM = "evidence-algorithm"
@@ -51,6 +52,7 @@ class Kind(StrEnum):
     FULL_ROUND_REQUIRED = "full-round-required"
     BODY_MISMATCH = "body-mismatch"
     RELEASE_VOID = "release-void"
+    BREAK_GLASS_VOID = "break-glass-void"
     CONFIGURATION = "configuration"
     UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
@@ -69,6 +71,7 @@ _STATUS: dict[Kind, int] = {
     Kind.INSTANCE_UNKNOWN: 401,
     Kind.INSTANCE_QUARANTINED: 403,
     Kind.REGISTRATION_UNKNOWN: 404,
+    Kind.REGISTRATION_UNRULED: 403,
     Kind.REGISTRATION_CONFLICT: 409,
     Kind.EVIDENCE_KEY: 403,
     Kind.EVIDENCE_SIGNATURE: 403,
@@ -82,6 +85,7 @@ _STATUS: dict[Kind, int] = {
     Kind.POLICY_EPOCH_STALE: 409,
     Kind.FULL_ROUND_REQUIRED: 409,
     Kind.RELEASE_VOID: 409,
+    Kind.BREAK_GLASS_VOID: 409,
     Kind.UNAVAILABLE: 503,
     Kind.INTERNAL: 500,
 }

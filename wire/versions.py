@@ -42,7 +42,7 @@ class Spoken:
 
 
 FIRST = Version(1, 0)
-OURS = Spoken(FIRST, Version(1, 3))
+OURS = Spoken(FIRST, Version(1, 4))
 
 
 def read(header: str | None) -> Spoken:

@@ -10,16 +10,23 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from attestation import strictjson
-from attestation.errors import InvalidInput, Unavailable
+from attestation.breakglass import Order
+from attestation.digests import Digest
+from attestation.errors import InvalidInput, Refused, Unavailable
 from attestation.instance import InstanceId
 from attestation.plain import plain
 from attestation.quantities import seconds
-from authority.api.answers import Asked, DenialList, Instances, Reloaded, Token
-from authority.store.records import InstanceState
+from authority.api.answers import Asked, DenialList, Instances, LatestEvidence, Reloaded, SignedEvidence, Token
+from authority.breakglass import Applied, Mesh
+from authority.latest import Told
+from authority.rules import Ruling
+from authority.store.records import Broken, InstanceState
 from authority.why import Why
+from policies.model.explaining import Explained, explained
 from wire.messages import Denials, Released, Standing
+from wire.problems import Kind
 
-Answer = Asked | DenialList | Instances | Released | Reloaded | Standing | Token | Why
+Answer = Asked | DenialList | Explained | Instances | LatestEvidence | Released | Reloaded | Standing | Token | Why
 
 
 class Operations(Protocol):
@@ -28,9 +35,16 @@ class Operations(Protocol):
     async def create_token(self, registration: str, *, lifetime: float = ...) -> str: ...
     async def quarantine(self, instance: InstanceId, cause: str) -> Standing: ...
     async def release(self, instance: InstanceId, causes: tuple[str, ...] | None = None) -> str: ...
+    async def break_glass(self, text: str) -> Applied: ...
+    async def end_break_glass(self, identity: str, why: str) -> Order: ...
+    async def broken(self) -> tuple[tuple[Broken, Order], ...]: ...
+    def mesh(self) -> Mesh: ...
     async def instances(self) -> tuple[InstanceState, ...]: ...
     def denials(self) -> Denials: ...
     async def why(self, asked: str, at: float | None = ...) -> Why: ...
+    async def ruling(self, asked: str) -> Ruling: ...
+    def evidence(self) -> tuple[Told, ...]: ...
+    def body(self, registration: str, digest: Digest) -> bytes | None: ...
     async def attest_now(self, instance: InstanceId) -> bool: ...
     async def reload_policies(self) -> int: ...
 
@@ -44,11 +58,17 @@ class AdminApi:
             web.post("/admin/tokens", self._tokens),
             web.post("/admin/quarantine", self._quarantine),
             web.post("/admin/release", self._release),
+            web.post("/admin/breakglass", self._break_glass),
+            web.post("/admin/breakglass/end", self._end_break_glass),
+            web.get("/admin/breakglass", self._broken),
             web.post("/admin/attest", self._attest),
             web.post("/admin/policies", self._policies),
             web.get("/admin/instances", self._instances),
             web.get("/admin/why", self._why),
             web.get("/admin/denials", self._denials),
+            web.get("/admin/policy", self._policy),
+            web.get("/admin/evidence", self._evidence),
+            web.get("/admin/body", self._body),
         ]
 
     async def _tokens(self, request: web.Request) -> web.Response:
@@ -72,6 +92,30 @@ class AdminApi:
         order = await self._operations.release(InstanceId(_text(body, "instance")), named)
         return _json(Released(order))
 
+    async def _break_glass(self, request: web.Request) -> web.Response:
+        applied = await self._operations.break_glass(_text(await _body(request, "order"), "order"))
+        held = {name: {"holds": bool(each), **plain(each)} for name, each in applied.held.items()}
+        return web.json_response({"id": applied.order.id, "order": str(applied.order), "for": held})
+
+    async def _end_break_glass(self, request: web.Request) -> web.Response:
+        body = await _body(request, "id", optional=("why",))
+        order = await self._operations.end_break_glass(_text(body, "id"), _text(body, "why", "an operator ended it"))
+        return web.json_response({"id": order.id})
+
+    async def _broken(self, _: web.Request) -> web.Response:
+        """Every order, with what one can be about."""
+        orders = [
+            {
+                **plain(kept),
+                "scope": str(order.scope),
+                "reason": order.reason,
+                "from": order.not_before,
+                "until": order.not_after,
+            }
+            for kept, order in await self._operations.broken()
+        ]
+        return web.json_response({**plain(self._operations.mesh()), "orders": orders})
+
     async def _attest(self, request: web.Request) -> web.Response:
         body = await _body(request, "instance")
         return _json(Asked(await self._operations.attest_now(InstanceId(_text(body, "instance")))))
@@ -84,6 +128,28 @@ class AdminApi:
 
     async def _denials(self, _: web.Request) -> web.Response:
         return _json(DenialList.of(self._operations.denials()))
+
+    async def _policy(self, request: web.Request) -> web.Response:
+        """Each value that rules a registration, with its origin."""
+        asked = request.query.get("of", "")
+        if not asked:
+            raise InvalidInput("nobody is named", where="policy", mend="Give a registration, or an instance.")
+        return _json(explained((await self._operations.ruling(asked)).governing))
+
+    async def _evidence(self, _: web.Request) -> web.Response:
+        return _json(LatestEvidence(tuple(map(SignedEvidence.of, self._operations.evidence()))))
+
+    async def _body(self, request: web.Request) -> web.Response:
+        registration, digest = request.query.get("registration", ""), request.query.get("digest", "")
+        body = self._operations.body(registration, digest)
+        if body is None:
+            raise Refused(
+                "this layer is not at hand",
+                kind=Kind.NOT_FOUND,
+                where="body",
+                mend="The instance sends it again when it changes, or after the authority was started again.",
+            )
+        return web.Response(body=body)
 
     async def _why(self, request: web.Request) -> web.Response:
         asked, at = request.query.get("instance", ""), request.query.get("at")

@@ -5,9 +5,11 @@ The front door reads these very classes (proofbeat/admin.py): neither side can n
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 
 from attestation.instance import InstanceId
+from authority.latest import Told
 from authority.store.records import InstanceState
 from wire.messages import Denials, Denied
 
@@ -38,6 +40,27 @@ class Instances:
     """Every instance that ever enrolled, the latest first."""
 
     instances: tuple[InstanceState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedEvidence:
+    """An instance's latest evidence. evidence: the signed bytes, base64. at_ms: when it was appraised, Unix ms."""
+
+    instance: InstanceId
+    registration: str
+    evidence: str
+    at_ms: int
+
+    @classmethod
+    def of(cls, told: Told) -> SignedEvidence:
+        return cls(told.instance, told.registration, base64.b64encode(told.evidence).decode(), told.at_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class LatestEvidence:
+    """Of every instance that has attested since the authority's start."""
+
+    evidence: tuple[SignedEvidence, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from authority.sessions import Session, Sessions
 from authority.store.records import Enrolled
 from authority.store.store import Store
 from wire import messages, problems
-from wire.messages import Frame, Goodbye, Hello, Reply, Request
+from wire.messages import Frame, Goodbye, Hello, Push, Reply, Request
 from wire.problems import Kind
 from wire.proofs import Opened, Purpose
 from wire.versions import Version
@@ -33,7 +33,7 @@ _SCHEME = "Proofbeat "
 
 
 class SessionApi:
-    """proven: told of the request that opened a session."""
+    """proven: told of the request that opened a session. greeting: what is said first, if anything."""
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class SessionApi:
         answering: Answering,
         challenges: Challenges,
         proven: Callable[[web.Request], None],
+        greeting: Callable[[Enrolled], Push | None],
     ) -> None:
         self._store = store
         self._instances = instances
@@ -50,6 +51,7 @@ class SessionApi:
         self._answering = answering
         self._challenges = challenges
         self._proven = proven
+        self._greeting = greeting
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/v1/session", self._open)]
@@ -66,6 +68,8 @@ class SessionApi:
         )
         await socket.prepare(request)
         with self._sessions.opened(enrolled.instance, version) as session:
+            if (greeting := self._greeting(enrolled)) is not None:
+                session.push(greeting)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(_deliver(session, socket))

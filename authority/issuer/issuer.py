@@ -39,6 +39,7 @@ class Issuer:
                 not_before=utc(accepted.not_before),
                 not_after=utc(accepted.lease_end_ms / 1000),
                 ear=ear,
+                break_glass=accepted.break_glass,
             ),
             self._ca,
         )

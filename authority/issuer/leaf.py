@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from attestation import cmw
+from attestation import breakglass, cmw
 from attestation.errors import Unavailable
 from attestation.instance import InstanceId
 from attestation.spiffe import SpiffeId
@@ -25,7 +25,10 @@ _ORGANISATION = "Proofbeat"
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """What a leaf says. not_before, not_after: whole seconds; the end is the lease's. ear: carried as CMW."""
+    """What a leaf says. not_before, not_after: whole seconds; the end is the lease's. ear: carried as CMW.
+
+    break_glass: the id of the order that let it through, for whoever does not look into the EAR; empty for one earned.
+    """
 
     identity: SpiffeId
     instance: InstanceId
@@ -34,6 +37,7 @@ class Leaf:
     not_before: datetime
     not_after: datetime
     ear: str
+    break_glass: str = ""
 
 
 def sign(leaf: Leaf, ca: Ca) -> str:
@@ -49,6 +53,8 @@ def sign(leaf: Leaf, ca: Ca) -> str:
     )
     builder = _svid(subject, leaf.identity, leaf.public_key, leaf.serial, ca)
     builder = builder.add_extension(cmw.extension(leaf.ear), critical=False)
+    if leaf.break_glass:
+        builder = builder.add_extension(breakglass.mark(leaf.break_glass), critical=False)
     return _chain(builder, leaf.not_before, leaf.not_after, ca)
 
 

@@ -50,10 +50,10 @@ def enrol(db: Connection, application: Application, registrations: Mapping[str, 
         registration = _redeem_ticket(application, known)
     if registration not in registrations:
         raise Refused(
-            f"the registration {registration!r} does not exist any more",
+            f"the registration {registration!r} does not exist any more, or no policy is for it",
             kind=Kind.REGISTRATION_UNKNOWN,
             where="enrolment",
-            mend="Add it to the authority's policies.",
+            mend="Add it, or a policy that is for it, to the authority's policies.",
         )
     if known is None:
         _insert(db, application, registration, now_ms)

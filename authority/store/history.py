@@ -14,6 +14,7 @@ from authority.store.schema import history, instances
 MOST_TOLD = 1000
 MOST_FORGOTTEN = 400
 _MOST_ENDED = 200
+_OPEN = tuple(state.value for state in State if state.open)
 PER_INSTANCE = 500
 """Moments kept of one instance, so that nobody fills the disk with reports."""
 
@@ -58,7 +59,7 @@ def end_leases(db: Connection, now_ms: int) -> int:
     """Notes the leases that have ended since the last look, each at its end. Returns how many, a bounded number."""
     query = (
         select(instances.c.instance, instances.c.lease_end_ms)
-        .where(instances.c.state == State.FRESH.value, instances.c.lease_end_ms <= now_ms)
+        .where(instances.c.state.in_(_OPEN), instances.c.lease_end_ms <= now_ms)
         .limit(_MOST_ENDED)
     )
     found = db.execute(query).all()

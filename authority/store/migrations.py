@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Inspector, insert, inspect, select, t
 from attestation.errors import Unavailable
 from authority.store.schema import metadata, versions
 
-CURRENT = 4
+CURRENT = 5
 
 
 def migrate(engine: Engine) -> None:
@@ -65,4 +65,9 @@ def _served(db: Connection) -> None:
     db.execute(text("ALTER TABLE instances ADD COLUMN served VARCHAR(40) NOT NULL DEFAULT ''"))
 
 
-_STEPS: dict[int, Callable[[Connection], None]] = {1: _history, 2: _denials, 3: _served}
+def _break_glass(db: Connection) -> None:
+    """4 to 5: no round was let through by an order, because there was none."""
+    db.execute(text("ALTER TABLE rounds ADD COLUMN break_glass VARCHAR(35) NOT NULL DEFAULT ''"))
+
+
+_STEPS: dict[int, Callable[[Connection], None]] = {1: _history, 2: _denials, 3: _served, 4: _break_glass}

@@ -13,13 +13,21 @@ from wire.messages import Cause, Standing
 
 
 class State(StrEnum):
-    """What is known here of an instance's traffic. Only FRESH is open; the sidecar may have closed it already."""
+    """What is known here of an instance's traffic; the sidecar may have closed it already.
+
+    EXCEPTED: not affirmed, and open by a break-glass order.
+    """
 
     UNATTESTED = "unattested"
     FRESH = "fresh"
+    EXCEPTED = "break-glass"
     STALE = "stale"
     QUARANTINED = "quarantined"
     ENDED = "ended"
+
+    @property
+    def open(self) -> bool:
+        return self in (State.FRESH, State.EXCEPTED)
 
 
 class Happened(StrEnum):
@@ -33,6 +41,8 @@ class Happened(StrEnum):
     ORDERED = "ordered"
     CLONED = "cloned"
     RELEASED = "released"
+    EXCEPTED = "break-glass"
+    EXCEPTION_ENDED = "break-glass-over"
     LEASE_ENDED = "lease-ended"
     SESSION_LOST = "session-lost"
     GOODBYE = "goodbye"
@@ -98,7 +108,7 @@ class Candidate:
     full: every layer was read in full since the nonce was issued. result: the EAR's payload. tamper: a cause that
     the appraisal found, which quarantines. closes: policy enforces. explanation: of what does not affirm. revocation:
     the list of denials that its Envoy has acknowledged. served: the serial number of the certificate that its Envoy
-    serves, where that is one of its own.
+    serves, where that is one of its own. break_glass: the order by which it gets a lease all the same.
     """
 
     instance: InstanceId
@@ -117,13 +127,14 @@ class Candidate:
     explanation: Explanation | None = None
     revocation: int = 0
     served: int | None = None
+    break_glass: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """The round counts: this one, or the one that the same evidence brought before.
 
-    not_before: Unix seconds. repeated: it is an earlier answer, told again.
+    not_before: Unix seconds. repeated: it is an earlier answer, told again. break_glass: as of the Candidate.
     """
 
     tier: Tier
@@ -133,6 +144,7 @@ class Accepted:
     not_before: int
     lease_end_ms: int
     repeated: bool
+    break_glass: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +163,29 @@ class Lapsed:
     full_required: bool = False
     sequence_passed: bool = False
     generation_past: bool = False
+    exception_over: bool = False
 
 
 Decision = Accepted | Quarantine | Lapsed
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A break-glass order that was applied here, once and for all: one that has ended never comes back.
+
+    document: as operators signed it. registrations: those for which it held when it was applied; signed_by: the
+    operators whose signatures did. seen_ms: the latest time at which it stood here, which the clock is not believed to
+    have gone back behind. ended_ms: 0 while it has not. Unix milliseconds.
+    """
+
+    id: str
+    document: str
+    registrations: tuple[str, ...]
+    signed_by: tuple[str, ...]
+    applied_ms: int
+    seen_ms: int
+    ended_ms: int = 0
+    ended: str = ""
 
 
 @dataclass(frozen=True, slots=True)

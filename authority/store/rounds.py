@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, insert,
 from attestation import release
 from attestation.instance import InstanceId
 from attestation.trust import Tier
-from authority.store import causes, history
+from authority.store import breakglass, causes, history
 from authority.store.records import Accepted, Candidate, Decision, Happened, Lapsed, Quarantine, State
 from authority.store.schema import instances, rounds
 from wire.messages import Cause
@@ -71,7 +71,10 @@ def accept(db: Connection, candidate: Candidate, now_ms: int) -> Decision:
     # 5. After an unclean end, everything has been read.
     if known.full_required and not candidate.full:
         return Lapsed(full_required=True)
-    # 6. It counts.
+    # 6. What lets it through, if something has to, has not ended meanwhile.
+    if candidate.break_glass and not breakglass.stands(db, candidate.break_glass):
+        return Lapsed(exception_over=True)
+    # 7. It counts.
     _note(db, candidate, State(known.state), known.lease_end_ms, now_ms)
     return _keep(db, candidate, bool(known.full_required), now_ms)
 
@@ -79,12 +82,19 @@ def accept(db: Connection, candidate: Candidate, now_ms: int) -> Decision:
 def _note(db: Connection, candidate: Candidate, before: State, lease_end_ms: int, now_ms: int) -> None:
     """In history, where this round changes the state; most change nothing."""
     who = candidate.instance.value
-    if before is State.FRESH and lease_end_ms <= now_ms:
+    if before.open and lease_end_ms <= now_ms:
         history.end_lease(db, who, lease_end_ms)
         before = State.STALE
     if candidate.tier is Tier.AFFIRMING:
         if before is not State.FRESH:
             history.add(db, who, now_ms, Happened.AFFIRMED, "an appraisal affirmed it", state=State.FRESH)
+        return
+    if candidate.break_glass:
+        if before is not State.EXCEPTED:
+            text = f"appraised {candidate.tier.label}, and let through by {candidate.break_glass}"
+            history.add(
+                db, who, now_ms, Happened.EXCEPTED, text, state=State.EXCEPTED, explanation=candidate.explanation
+            )
         return
     closed = State.QUARANTINED if candidate.closes and candidate.tier is Tier.CONTRAINDICATED else State.STALE
     if candidate.tamper is None and before not in (closed, State.QUARANTINED):
@@ -131,7 +141,14 @@ def _again(db: Connection, candidate: Candidate) -> Accepted:
 def accepted(row: Row[Any]) -> Accepted:
     """A round that counted, as it is kept."""
     return Accepted(
-        Tier(row.tier), row.result, row.leaf_key, int(row.serial), row.not_before, row.lease_end_ms, repeated=True
+        Tier(row.tier),
+        row.result,
+        row.leaf_key,
+        int(row.serial),
+        row.not_before,
+        row.lease_end_ms,
+        repeated=True,
+        break_glass=row.break_glass,
     )
 
 
@@ -156,6 +173,7 @@ def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int
         "not_before": candidate.not_before,
         "lease_end_ms": candidate.lease_end_ms,
         "at_ms": now_ms,
+        "break_glass": candidate.break_glass,
     }
     db.execute(_ADD, row)
     affirmed = candidate.tier is Tier.AFFIRMING
@@ -166,7 +184,7 @@ def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int
             "at": candidate.sequence,
             "to_generation": candidate.generation,
             "to_tier": int(candidate.tier),
-            "to_end": candidate.lease_end_ms if affirmed else 0,
+            "to_end": candidate.lease_end_ms if affirmed or candidate.break_glass else 0,
             "now": now_ms,
             "to_full": full_required and not affirmed,
             "to_revocation": candidate.revocation,
@@ -185,4 +203,5 @@ def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int
         candidate.not_before,
         candidate.lease_end_ms,
         repeated=False,
+        break_glass=candidate.break_glass,
     )

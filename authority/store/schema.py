@@ -62,6 +62,8 @@ rounds = Table(
     Column("not_before", BigInteger, nullable=False),
     Column("lease_end_ms", BigInteger, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
+    # The order that let it through although it does not affirm, or empty.
+    Column("break_glass", String(35), nullable=False),
     Index("rounds_by_age", "at_ms"),
 )
 
@@ -103,6 +105,21 @@ history = Table(
     Column("explanation", Text, nullable=False),
     Index("history_of", "instance", "number"),
     Index("history_by_age", "at_ms"),
+)
+
+# Every break-glass order that was ever applied; none is forgotten, so that none is applied twice.
+breakglass = Table(
+    "breakglass",
+    metadata,
+    Column("id", String(35), primary_key=True),
+    Column("document", Text, nullable=False),
+    # JSON lists of names.
+    Column("registrations", Text, nullable=False),
+    Column("signed_by", Text, nullable=False),
+    Column("applied_ms", BigInteger, nullable=False),
+    Column("seen_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger, nullable=False),
+    Column("ended", Text, nullable=False),
 )
 
 # One row: the list of denials that peers were told last. digest: of whom it names.

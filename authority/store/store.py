@@ -10,9 +10,10 @@ from sqlalchemy import Connection, insert, select
 
 from attestation.digests import Digest
 from attestation.instance import InstanceId
-from authority.store import causes, denied, enrolments, history, rounds, states
+from authority.store import breakglass, causes, denied, enrolments, history, rounds, states
 from authority.store.enrolments import Application
 from authority.store.records import (
+    Broken,
     Candidate,
     Decision,
     Enrolled,
@@ -162,6 +163,25 @@ class Store:
     async def denials_version(self, digest: Digest, now_ms: int) -> Listed:
         """Of the list with this digest: a new version whenever it is not the last one's. Never goes back."""
         return await self._writer.run(lambda db: denied.version_of(db, digest, now_ms))
+
+    async def apply_break_glass(self, order: Broken) -> Broken:
+        """The order as it is kept: where it was applied before, what became of it then."""
+        return await self._writer.run(lambda db: breakglass.apply(db, order))
+
+    async def end_break_glass(self, identity: str, why: str) -> None:
+        """For good; and whoever it kept open is so no longer."""
+        now_ms = self._now_ms()
+        await self._writer.run(lambda db: breakglass.end(db, identity, why, now_ms))
+        while await self._writer.run(lambda db: breakglass.close(db, identity, why, now_ms)) == breakglass.MOST_CLOSED:
+            pass
+
+    async def saw_break_glass(self, now_ms: int) -> None:
+        """The orders that stand did so at this time."""
+        await self._writer.run(lambda db: breakglass.seen(db, now_ms))
+
+    async def broken(self) -> tuple[Broken, ...]:
+        """Every break-glass order that was applied, those that stand first."""
+        return await self._writer.run(breakglass.every)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

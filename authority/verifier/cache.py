@@ -9,6 +9,7 @@ from attestation.claims import Claims
 from attestation.digests import Digest
 from authority.rules import Ruling
 from policies.appraise.reasons import Verdict
+from policies.appraise.summary import seen_ages
 
 MOST_BODY_BYTES = 64 * 1024 * 1024
 MOST_APPRAISALS = 20_000
@@ -67,17 +68,20 @@ def appraisal_key(claims: Claims, ruling: Ruling, issued: Collection[int] = ()) 
     """Layers, coverage and rules; and of what changes every time, whether it is as it should be.
 
     Of ages: is each within policy's bounds? So an age that passes its bound is appraised anew, though the sentence
-    about it may name the age it had first. Of the certificate that is served: is it one of `issued`?
+    about it may name the age it had first. Where policy has rules, ages also as those see them
+    (policies/appraise/summary.py). Of the certificate that is served: is it one of `issued`?
     """
     ages = tuple(_within(claims, ruling))
+    seen = tuple(map(seen_ages, claims.layers)) if ruling.policy.spec.rules else ()
     layers = tuple((claim.layer, claim.digest) for claim in claims.layers)
-    return layers, claims.coverage, ages, None if claims.served in issued else claims.served, ruling.digest
+    served = None if claims.served in issued else claims.served
+    return layers, claims.coverage, ages, seen, served, ruling.digest
 
 
 def _within(claims: Claims, ruling: Ruling) -> list[tuple[bool, bool]]:
-    bounds = ruling.policy.spec.layers
+    bounds = ruling.policy.spec.layer
     return [
         (claim.age_ms <= bound.max_age * 1000, claim.full_age_ms <= bound.full_max_age * 1000)
         for claim in claims.layers
-        if (bound := bounds.get(claim.layer)) is not None
+        for bound in (bounds(claim.layer),)
     ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from attestation import manifest, processes, proxy
+from attestation.bodies import DIGEST_OF
 from attestation.claims import Claims
 from attestation.digests import Digest
 from attestation.errors import Refused
@@ -14,20 +14,13 @@ from policies.model.policy import AttestationPolicy, Demand
 from wire.messages import MOST_BODY, Body
 from wire.problems import Kind
 
-_DIGEST_OF: dict[Layer, Callable[[bytes], Digest]] = {
-    Layer.FILES: manifest.digest,
-    Layer.PROCESSES: processes.digest,
-    Layer.PROXY: proxy.digest,
-}
-"""Under which domain a layer's body is hashed; layers that are not here have no body."""
-
 
 def wanted(claims: Claims, policy: AttestationPolicy) -> dict[Digest, Layer]:
     """The bodies that an appraisal of these claims reads."""
     return {
         claim.digest: claim.layer
         for claim in claims.layers
-        if claim.layer in _DIGEST_OF and policy.spec.demand(claim.layer) is not Demand.OFF
+        if claim.layer in DIGEST_OF and policy.spec.demand(claim.layer) is not Demand.OFF
     }
 
 
@@ -41,7 +34,7 @@ def take(given: Iterable[Body], asked: dict[Digest, Layer], scope: str, bodies: 
         layer = asked.get(body.digest)
         if len(body.content) > MOST_BODY:
             raise Refused(f"a body of {len(body.content)} bytes", kind=Kind.TOO_LARGE, where="bodies")
-        if layer is None or _DIGEST_OF[layer](body.content) != body.digest:
+        if layer is None or DIGEST_OF[layer](body.content) != body.digest:
             raise Refused(
                 f"a body that is not what the evidence claims as {body.digest[:12]}",
                 kind=Kind.BODY_MISMATCH,

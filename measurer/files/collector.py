@@ -12,7 +12,7 @@ from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.digests import Digest
 from attestation.facts import Actor, CollectorFact, CollectorState, FileChange, FileFact
 from attestation.layers import Layer, Method
-from attestation.manifest import DIRECTORY, FILE, HEAD, NO_DIGEST
+from attestation.manifest import DIRECTORY, FILE, HEAD, LINK, NO_DIGEST
 from attestation.observation import Observation
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime, monotonic
@@ -28,6 +28,9 @@ NAME = "files"
 LATENCY_MS = 5.0
 _SHARE = 4
 """Observations that follow events take at most one part in so many of the thread's time."""
+
+_TRIES = 16
+"""How often a measurement waits for what is new: what never rests is told as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Files:
         channel: Channel,
         root: int,
         include: tuple[str, ...],
-        volatile: tuple[str, ...],
+        volatile: tuple[tuple[tuple[str, ...], ...], ...],
         who: Callable[[int], str],
         covered: Callable[[], None],
     ) -> None:
@@ -126,8 +129,16 @@ class Files:
         began = boottime()
         self._scanner.read_all(full, lambda: self._measured(began, full))
 
-    def _measured(self, began: float, full: bool) -> None:
+    def _measured(self, began: float, full: bool, tries: int = _TRIES) -> None:
+        """Told once all is taken in that happened while it was read, so that it is of one moment.
+
+        Otherwise a folder that was swapped for another by a link would be missing beside the link to the old one.
+        """
         if self._closed:
+            return
+        self.read_events()
+        if tries and not self._scanner.settled:
+            self._scanner.then(lambda: self._measured(began, full, tries - 1))
             return
         self._measuring = False
         if full:
@@ -236,7 +247,7 @@ def fact_of(change: Change, at: float) -> FileFact | None:
         what = FileChange.ADDED
     elif change.before is not None and _content_of(change.before) == _content_of(change.after):
         what = FileChange.ATTRIBUTES
-    return FileFact(at, path, what, digest, mode, uid, gid, change.actor)
+    return FileFact(at, path, what, digest, mode, uid, gid, change.actor, kind == LINK)
 
 
 def _content_of(record: Record) -> tuple[bytes, int, bytes]:

@@ -1,4 +1,4 @@
-"""`volatile` patterns: which paths are left out of the measurement. The policy judges by the same expressions."""
+"""What the sidecar says is volatile: paths left out of the measurement. The policy judges by the same expressions."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ import re
 from collections.abc import Sequence
 
 from attestation.errors import InvalidConfiguration
-from attestation.patterns import compiled
-
-_ANYTHING = "/\x01/\x01"
-"""What no pattern names in particular: a folder under which even this matches is volatile as a whole."""
+from attestation.patterns import Overlap
 
 
 class Volatile:
-    """Globs over whole paths, in bytes. Raises InvalidConfiguration for patterns that do not compile."""
+    """Globs over whole paths, in bytes, as Scope has them. Raises InvalidConfiguration for what does not compile."""
 
-    def __init__(self, patterns: Sequence[str]) -> None:
+    def __init__(self, reasons: Sequence[Sequence[Sequence[str]]]) -> None:
         try:
-            self._expression = compiled(tuple(patterns))
+            self._reasons = [Overlap(lists) for lists in reasons]
         except re.error as error:
             raise InvalidConfiguration(f"no valid glob ({error})", where="workload.files.volatile") from error
 
     def __bool__(self) -> bool:
-        return self._expression is not None
+        return bool(self._reasons)
 
     def covers(self, path: bytes) -> bool:
         """Is a file of this path volatile?"""
-        return self._expression is not None and self._expression.fullmatch(os.fsdecode(path)) is not None
+        return any(each.covers(os.fsdecode(path)) for each in self._reasons)
 
     def covers_all_below(self, path: bytes) -> bool:
-        """Is all that could lie in a folder of this path volatile, and the folder too? Then it is not even entered."""
-        return self.covers(path) and self.covers(path + _ANYTHING.encode())
+        """Is all that could lie in a folder of this path volatile? Then it is not even entered."""
+        return any(each.covers_all_below(os.fsdecode(path)) for each in self._reasons)

@@ -87,6 +87,11 @@ class Scanner:
         self._walks.appendleft(_Walk([b""], full, finished))
         self._start()
 
+    def then(self, done: Callable[[], None]) -> None:
+        """Call `done` when the folders are read that are to be read by now."""
+        self._walks.appendleft(_Walk([], False, done))
+        self._start()
+
     def touch(self, path: bytes, name: bytes, actor: Actor | None) -> None:
         """Something happened to this name in this folder: see what it is now."""
         folder = self._tree.folders.get(path)
@@ -156,7 +161,7 @@ class Scanner:
             self._remove_below(path, actor)  # another inode of this name: what was below the old one is gone
         folder.put(name, record, stamp)
         self._tell(path, before, record, actor)
-        if kind(record) == DIRECTORY:
+        if self._enters(path, record):
             # Even when it is the inode we know: it may have been away while somebody looked, and come back.
             self._tree.add(path)
             self._owed += 1
@@ -221,7 +226,7 @@ class Scanner:
         """Names in byte order, their states and stamps. What vanishes meanwhile is left out."""
         present = os.listdir(descriptor)
         names = sorted(os.fsencode("\0".join(present)).split(b"\0")) if present else []
-        if folder.only is not None or self._volatile:
+        if folder.only is not None:
             names = [name for name in names if self._measures(folder, name)]
         states: list[os.stat_result] = []
         for start in range(0, len(names), _NAMES_A_STEP):
@@ -269,7 +274,7 @@ class Scanner:
                     yield
             if self._tree.folders.get(folder.path) is not folder:
                 return  # it was taken out of the tree meanwhile: what is there now is another errand's
-            if kind(record) == DIRECTORY:
+            if self._enters(path, record):
                 self._tree.add(path)
             kept.append(name)
             records.append(record)
@@ -303,12 +308,13 @@ class Scanner:
             self._changed(Change(path, before, after, actor))
 
     def _measures(self, folder: Folder, name: bytes) -> bool:
-        if folder.only is not None and name not in folder.only:
-            return False
-        return not self._volatile or not self._volatile.covers_all_below(folder.path + b"/" + name)
+        return folder.only is None or name in folder.only
+
+    def _enters(self, path: bytes, record: Record) -> bool:
+        return kind(record) == DIRECTORY and not self._volatile.covers_all_below(path)
 
     def _ignores(self, folder: Folder, name: bytes, status: os.stat_result) -> bool:
-        """Volatile, and no folder: those are entered, since what is in them may not be volatile."""
+        """Volatile, and no folder: what is in those may not be volatile."""
         if not self._volatile or kind_of(status.st_mode) == DIRECTORY:
             return False
         return self._volatile.covers(folder.path + b"/" + name)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import struct
 from dataclasses import dataclass
 
+from attestation import elf
 from attestation.digests import Digest
 from measurer import kernel
 
 _CHUNK = 1 << 20
 _DELETED = " (deleted)"
-_PT_INTERP = 3
-_ELF = b"\x7fELF"
 _MOST_CACHED = 2048
 
 Stamp = tuple[int, int, int, int]
@@ -122,7 +120,7 @@ class Binaries:
             return known
         if not stat.S_ISREG(status.st_mode):
             raise OSError("not a regular file")
-        content = Content(_digest(descriptor), interpreter_of(descriptor), os.pread(descriptor, 4, 0) == _ELF)
+        content = Content(_digest(descriptor), interpreter_of(descriptor), os.pread(descriptor, 4, 0) == elf.MAGIC)
         if stamp_of(os.fstat(descriptor)) == stamp:
             if len(self._contents) >= _MOST_CACHED:
                 self._contents.clear()
@@ -135,32 +133,11 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 
 def interpreter_of(descriptor: int) -> str:
-    """PT_INTERP of an ELF file (elf(5)), empty for anything else, static or malformed."""
-    head = os.pread(descriptor, 64, 0)
-    if len(head) < 52 or head[:4] != _ELF or head[5] not in (1, 2):
-        return ""
-    order = "<" if head[5] == 1 else ">"
+    """PT_INTERP of an ELF file, empty for anything else, static, malformed or unreadable."""
     try:
-        if head[4] == 2:
-            (table,), (size, count) = (
-                struct.unpack_from(order + "Q", head, 32),
-                struct.unpack_from(order + "HH", head, 54),
-            )
-        else:
-            (table,), (size, count) = (
-                struct.unpack_from(order + "I", head, 28),
-                struct.unpack_from(order + "HH", head, 42),
-            )
-        layout = struct.Struct(order + ("IIQQQQ" if head[4] == 2 else "IIIII"))
-        headers = os.pread(descriptor, min(size * count, 1 << 16), table)
-        for position in range(0, len(headers) - layout.size + 1, max(size, layout.size)):
-            fields = layout.unpack_from(headers, position)
-            if fields[0] == _PT_INTERP:
-                offset, length = (fields[2], fields[5]) if head[4] == 2 else (fields[1], fields[4])
-                return os.fsdecode(os.pread(descriptor, min(length, 4096), offset).rstrip(b"\0"))
-    except (struct.error, OSError, OverflowError, ValueError):
+        return elf.interpreter(lambda size, offset: os.pread(descriptor, size, offset))
+    except (OSError, OverflowError):
         return ""
-    return ""
 
 
 def _digest(descriptor: int) -> Digest:

@@ -13,8 +13,12 @@ from attestation.coverage import Guarantee
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
+from attestation.patterns import matches
+from policies.model.classes import DATA
+from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, Demand
 from policies.model.references import FileReference, ReferenceValues
+from policies.model.writing import digests, quoted
 
 MOST_DIGESTS = 8
 """Digests of one file or executable that are named beside the new one; of more, the latest."""
@@ -32,7 +36,7 @@ def file(entry: Entry, references: ReferenceValues) -> str:
 def absence(path: str, policy: AttestationPolicy) -> str:
     """This path, there or not: its content is then judged no more."""
     patterns = [*policy.spec.files.volatile, path]
-    return _policy(policy, "files", f"{{volatile: [{', '.join(_quoted(each) for each in patterns)}]}}", path)
+    return _policy(policy, "files.volatile", f"{{volatile: [{', '.join(quoted(each) for each in patterns)}]}}", path)
 
 
 def execution(path: str, digest: Digest, references: ReferenceValues) -> str:
@@ -42,21 +46,33 @@ def execution(path: str, digest: Digest, references: ReferenceValues) -> str:
     return _references(references, "executables", path, _digests(references.spec.executables.get(path, ()), digest))
 
 
+def code(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> str:
+    """This path as code, which it is where no pattern makes it anything else, and this executable there."""
+    listed, files = execution(path, digest, references), policy.spec.files
+    others = {name: [each for each in getattr(files, name) if not matches(path, [each])] for name in sorted(DATA)}
+    narrower = [
+        _policy(policy, f"files.{name}", f"{{{name}: [{', '.join(map(quoted, patterns))}]}}", path)
+        for name, patterns in others.items()
+        if len(patterns) < len(getattr(files, name))
+    ]
+    return "---\n".join([*narrower, listed]) if listed else ""
+
+
 def deleted(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> str:
     """Executables without a name, and this one among them."""
-    listed = execution(path, digest, references)
-    unnamed = _policy(policy, "processes", "{forbidDeleted: false}")
+    listed = code(path, digest, policy, references)
+    unnamed = _policy(policy, "processes.forbidDeleted", "{forbidDeleted: false}")
     return f"{unnamed}---\n{listed}" if listed else ""
 
 
 def capabilities(found: str, policy: AttestationPolicy) -> str:
     """These capabilities beside those that are allowed. found: hex, as CapEff."""
     both = int(found, 16) | int(policy.spec.processes.most_capabilities or "0", 16)
-    return _policy(policy, "processes", f'{{mostCapabilities: "{both:x}"}}')
+    return _policy(policy, "processes.mostCapabilities", f'{{mostCapabilities: "{both:x}"}}')
 
 
 def privileges(policy: AttestationPolicy) -> str:
-    return _policy(policy, "processes", "{requireNoNewPrivileges: false}")
+    return _policy(policy, "processes.requireNoNewPrivileges", "{requireNoNewPrivileges: false}")
 
 
 OTHER_PROXIES = "other"
@@ -71,34 +87,34 @@ def proxy(digest: Digest, references: ReferenceValues) -> str:
 
 def proxy_rule(field: str, policy: AttestationPolicy) -> str:
     """field: one of spec.proxy that asks for something."""
-    return _policy(policy, "proxy", f"{{{field}: false}}")
+    return _policy(policy, f"proxy.{field}", f"{{{field}: false}}")
 
 
 def unmeasured(layer: Layer, policy: AttestationPolicy) -> str:
     """A layer that is measured where it can be, and missed by nobody where it cannot."""
     if policy.spec.demand(layer) is Demand.OFF:
         return ""
-    return _policy(policy, "layers", f"{{{layer}: {{demand: {Demand.BEST_EFFORT}}}}}")
+    return _policy(policy, f"layers.{layer}.demand", f"{{{layer}: {{demand: {Demand.BEST_EFFORT}}}}}")
 
 
 def age(layer: Layer, field: str, milliseconds: int, policy: AttestationPolicy) -> str:
     """field: maxAge or fullMaxAge."""
-    return _policy(policy, "layers", f"{{{layer}: {{{field}: {milliseconds}ms}}}}")
+    return _policy(policy, f"layers.{layer}.{field}", f"{{{layer}: {{{field}: {milliseconds}ms}}}}")
 
 
 def weaker(name: str, found: str, policy: AttestationPolicy) -> str:
     """name: grade or cutting."""
-    return _policy(policy, "coverage", f"{{{name}: {found}}}")
+    return _policy(policy, f"coverage.{name}", f"{{{name}: {found}}}")
 
 
 def less_isolated(missing: Sequence[Guarantee], policy: AttestationPolicy) -> str:
     """Everything that is asked of isolation but these."""
     asked = [each for each in policy.spec.coverage.isolation if each not in missing]
-    return _policy(policy, "coverage", f"{{isolation: [{', '.join(asked)}]}}")
+    return _policy(policy, "coverage.isolation", f"{{isolation: [{', '.join(asked)}]}}")
 
 
 def _attributes(entry: Entry, known: FileReference | None) -> list[str]:
-    """Those that the reference judges; of a new path its permission bits."""
+    """Those that the reference states; of a new path its permission bits."""
     fields = []
     if known is None or known.mode is not None:
         fields.append(f'mode: "{entry.mode:04o}"')
@@ -106,46 +122,36 @@ def _attributes(entry: Entry, known: FileReference | None) -> list[str]:
         fields.append(f"uid: {entry.uid}")
     if known is not None and known.gid is not None:
         fields.append(f"gid: {entry.gid}")
+    if known is not None and known.optional:
+        fields.append("optional: true")
     return fields
 
 
 def _digests(known: tuple[Digest, ...], new: Digest) -> str:
-    # With its prefix it is text to every parser, even one that is all digits.
-    return f"[{', '.join(f'sha256:{each}' for each in dict.fromkeys((*known[-MOST_DIGESTS:], new)))}]"
+    return digests(dict.fromkeys((*known[-MOST_DIGESTS:], new)))
 
 
 def _references(document: ReferenceValues, section: str, path: str, value: str) -> str:
     if not _writable(path):
         return ""
-    return f"{_head(document)}spec:\n  {section}:\n    {_quoted(path)}: {value}\n"
+    (meta,) = document.stated_by(section)
+    return f"{_head(document.kind, meta)}spec:\n  {section}:\n    {quoted(path)}: {value}\n"
 
 
-def _policy(document: AttestationPolicy, section: str, value: str, path: str = "") -> str:
-    return f"{_head(document)}spec:\n  {section}: {value}\n" if _writable(path) else ""
+def _policy(document: AttestationPolicy, place: str, value: str, path: str = "") -> str:
+    """place: of what changes, in the spec (`layers.files`). Whoever else states it has to allow it as well."""
+    section = place.partition(".")[0]
+    if not _writable(path):
+        return ""
+    stated = document.stated_by(place)
+    return "---\n".join(f"{_head(document.kind, meta)}spec:\n  {section}: {value}\n" for meta in stated)
 
 
-def _head(document: AttestationPolicy | ReferenceValues) -> str:
-    meta = document.metadata
-    place = "" if meta.namespace == "default" else f", namespace: {_quoted(meta.namespace)}"
-    return f"kind: {document.kind}\nmetadata: {{name: {_quoted(meta.name)}{place}}}\n"
+def _head(kind: str, meta: Metadata) -> str:
+    place = "" if meta.namespace == "default" else f", namespace: {quoted(meta.namespace)}"
+    return f"kind: {kind}\nmetadata: {{name: {quoted(meta.name)}{place}}}\n"
 
 
 def _writable(path: str) -> bool:
     """A name that is no Unicode text can stand in no document."""
     return not any("\ud800" <= each <= "\udfff" for each in path)
-
-
-def _quoted(text: str) -> str:
-    """As a double-quoted scalar (YAML 1.2 section 7.3.1), which can hold any Unicode text."""
-    return f'"{"".join(_escaped(each) for each in text)}"'
-
-
-def _escaped(character: str) -> str:
-    if character in '"\\':
-        return "\\" + character
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

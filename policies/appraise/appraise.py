@@ -9,15 +9,20 @@ from attestation.claims import Claims, LayerClaim
 from attestation.coverage import Coverage, Cutting, Grade, Guarantee
 from attestation.digests import Digest
 from attestation.layers import Layer
+from attestation.signals import Signal
 from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
-from attestation.violation import ViolationClass
 from policies.appraise import allowing
-from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file
+from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file, projected
+from policies.appraise.projected import Volumes
 from policies.appraise.proxy import check_proxy, check_served, nobody_seated
 from policies.appraise.reasons import Finding, Verdict
+from policies.appraise.rules import Evaluate, check_rules, evaluate
+from policies.appraise.summary import counts_files, summarise
+from policies.appraise.versions import check_versions
+from policies.model.governing import Governing
 from policies.model.places import rule
 from policies.model.policy import AttestationPolicy, Demand
-from policies.model.references import ReferenceValues
+from policies.model.references import EffectiveReferences, ReferenceValues
 
 APPROVED = int(Tier.AFFIRMING)
 STALE = int(Tier.WARNING)
@@ -30,16 +35,18 @@ JUDGED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY)
 def appraise(
     claims: Claims,
     bodies: Mapping[Digest, bytes],
-    policy: AttestationPolicy,
-    references: ReferenceValues,
+    governing: Governing,
+    evaluating: Evaluate = evaluate,
     *,
     issued: Collection[int] = (),
 ) -> Verdict:
     """Judges claims whose signature, nonce and binding already hold.
 
     bodies: layer digest -> packed layer, for every layer claimed. A body that does not parse is contraindicated.
-    issued: serial numbers of this instance's certificates, as far as one of them is claimed to be served.
+    evaluating: the policy's rules. issued: serial numbers of this instance's certificates, as far as one of them is
+    claimed to be served. Whether the reference values have expired is no part of this: policies/appraise/expiry.py.
     """
+    policy, references = governing.policy, governing.references
     # 1. Is every layer that policy requires there, watched, and young enough?
     standing = {layer: _standing(layer, claims, policy) for layer in Layer}
     # 2. Does each layer's content agree with the reference values?
@@ -50,17 +57,27 @@ def appraise(
         standing[Layer.PROXY] = [nobody_seated(policy)]
     # 3. Are the watchers themselves what policy asks for?
     watchers = _coverage(claims.coverage, policy)
-    # 4. One vector; every reason named.
+    # 4. Do the policy's rules hold of what all of it shows together?
+    ruled = _rules(claims, bodies, governing, evaluating)
+    # 5. One vector; every reason named.
     vector = TrustVector(
         instance_identity=APPROVED,
         configuration=_worst(
-            _configuration(watchers, standing), _value(envoy, standing[Layer.PROXY], policy.spec.demand(Layer.PROXY))
+            _configuration(watchers, standing),
+            _value(envoy, standing[Layer.PROXY], policy.spec.demand(Layer.PROXY)),
+            _broken(ruled, [layer for layer in Layer if layer not in (Layer.FILES, Layer.PROCESSES)]),
         ),
-        file_system=_value(files, standing[Layer.FILES], policy.spec.demand(Layer.FILES)),
-        executables=_value(executables, standing[Layer.PROCESSES], policy.spec.demand(Layer.PROCESSES)),
+        file_system=_worst(
+            _value(files, standing[Layer.FILES], policy.spec.demand(Layer.FILES)), _broken(ruled, [Layer.FILES])
+        ),
+        executables=_worst(
+            _value(executables, standing[Layer.PROCESSES], policy.spec.demand(Layer.PROCESSES)),
+            _broken(ruled, [Layer.PROCESSES]),
+        ),
     )
     late = [finding for found in standing.values() for finding in found]
-    return Verdict(vector, (*envoy, *files[:MOST_FINDINGS], *executables[:MOST_FINDINGS], *late, *watchers))
+    judged = (*envoy, *files[:MOST_FINDINGS], *executables[:MOST_FINDINGS], *ruled[:MOST_FINDINGS])
+    return Verdict(vector, (*judged, *late, *watchers))
 
 
 def _claim(claims: Claims, layer: Layer) -> LayerClaim | None:
@@ -69,21 +86,30 @@ def _claim(claims: Claims, layer: Layer) -> LayerClaim | None:
 
 def _standing(layer: Layer, claims: Claims, policy: AttestationPolicy) -> list[Finding]:
     """What is wrong with the measurement itself, whatever it shows."""
-    demand = policy.spec.layers.get(layer)
-    if demand is None or demand.demand is not Demand.REQUIRED:
+    demand = policy.spec.layer(layer)
+    if demand.demand is not Demand.REQUIRED:
         return []
     claim, stated = _claim(claims, layer), rule(policy, "layers", layer)
     less = allowing.unmeasured(layer, policy)
     if claim is None or layer not in JUDGED:
-        return [_unmeasured(layer, "layer-absent", "the layer is required", "nothing measures it", stated, less)]
+        return [
+            _unmeasured(
+                layer, Signal.LAYER_ABSENT, policy, "the layer is required", "nothing measures it", stated, less
+            )
+        ]
     if not claims.coverage.weakest.get(layer, False):
-        return [_unmeasured(layer, "collector-dead", "its collectors must run", "one does not run", stated, less)]
+        return [
+            _unmeasured(
+                layer, Signal.COLLECTOR_DEAD, policy, "its collectors must run", "one does not run", stated, less
+            )
+        ]
     found = []
     if claim.age_ms > demand.max_age * 1000:
         found.append(
             _unmeasured(
                 layer,
-                "layer-old",
+                Signal.LAYER_OLD,
+                policy,
                 f"at most {demand.max_age:g} s is allowed",
                 f"{claim.age_ms} ms old",
                 stated,
@@ -94,7 +120,8 @@ def _standing(layer: Layer, claims: Claims, policy: AttestationPolicy) -> list[F
         found.append(
             _unmeasured(
                 layer,
-                "layer-old",
+                Signal.LAYER_OLD,
+                policy,
                 f"at most {demand.full_max_age:g} s since a full reading is allowed",
                 f"last read in full {claim.full_age_ms} ms ago",
                 stated,
@@ -104,23 +131,36 @@ def _standing(layer: Layer, claims: Claims, policy: AttestationPolicy) -> list[F
     return found
 
 
-def _unmeasured(layer: Layer, kind: str, expected: str, found: str, stated: str, allow: str) -> Finding:
+def _unmeasured(
+    layer: Layer, kind: Signal, policy: AttestationPolicy, expected: str, found: str, stated: str, allow: str
+) -> Finding:
+    finding_class = policy.spec.violation_class(kind)
     mend = "`proofbeat doctor` names what this machine lacks."
-    return Finding(kind, ViolationClass.DRIFT, layer, f"layer {layer}", expected, found, stated, mend, allow)
+    return Finding(kind, finding_class, layer, f"layer {layer}", expected, found, stated, mend, allow)
 
 
 def _files(
-    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: ReferenceValues
+    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: EffectiveReferences
 ) -> list[Finding]:
+    """Of files that are all as they may be, whether they may be so together."""
     if claim is None or policy.spec.demand(Layer.FILES) is Demand.OFF:
         return []
     findings, seen = [], set()
+    volumes = Volumes() if policy.spec.files.projected else None
     for entry in manifest.unpack(bodies[claim.digest]):
-        seen.add(entry.path)
+        if entry.kind != manifest.DIRECTORY:  # a folder in the place of a file is no file
+            seen.add(entry.path)
+        if volumes is not None:
+            volumes.add(entry)
         if finding := check_file(entry, policy, references):
             findings.append(finding)
-    absent = sorted(references.spec.files.keys() - seen)
-    return findings + [finding for path in absent if (finding := missing_file(path, policy, references))]
+    through = volumes.seen_through(references.spec.files) if volumes is not None else ()
+    now = {path: entry for path, entry in through if projected(path, policy)}
+    findings += [finding for entry in now.values() if entry and (finding := check_file(entry, policy, references))]
+    dangling = {path for path, entry in now.items() if entry is None}
+    absent = sorted((references.spec.files.keys() - seen - now.keys()) | dangling)
+    findings += [finding for path in absent if (finding := missing_file(path, policy, references))]
+    return findings or check_versions(manifest.unpack(bodies[claim.digest]), policy, references)
 
 
 def _processes(
@@ -162,8 +202,8 @@ def _coverage(coverage: Coverage, policy: AttestationPolicy) -> list[Finding]:
 
 def _weak(name: str, expected: str, found: str, policy: AttestationPolicy) -> Finding:
     return Finding(
-        "coverage-weak",
-        ViolationClass.DRIFT,
+        Signal.COVERAGE_WEAK,
+        policy.spec.violation_class(Signal.COVERAGE_WEAK),
         Layer.ATTESTER,
         f"coverage.{name}",
         f"{expected} is the least",
@@ -176,8 +216,8 @@ def _weak(name: str, expected: str, found: str, policy: AttestationPolicy) -> Fi
 
 def _exposed(guarantee: Guarantee, missing: Sequence[Guarantee], policy: AttestationPolicy) -> Finding:
     return Finding(
-        "coverage-weak",
-        ViolationClass.DRIFT,
+        Signal.COVERAGE_WEAK,
+        policy.spec.violation_class(Signal.COVERAGE_WEAK),
         Layer.ATTESTER,
         "coverage.isolation",
         f"{guarantee} is asked for",
@@ -188,21 +228,33 @@ def _exposed(guarantee: Guarantee, missing: Sequence[Guarantee], policy: Attesta
     )
 
 
+def _rules(claims: Claims, bodies: Mapping[Digest, bytes], governing: Governing, evaluating: Evaluate) -> list[Finding]:
+    rules = governing.policy.spec.rules
+    if not rules:
+        return []
+    summary = summarise(claims, bodies, governing, count_files=counts_files(rules.values()))
+    return check_rules(governing.policy, evaluating(rules, summary))
+
+
 def _value(findings: list[Finding], standing: list[Finding], demand: Demand) -> int:
     if demand is Demand.OFF:
         return NO_CLAIM
     if findings:
         return CONTRAINDICATED
-    if any(finding.kind != "layer-old" for finding in standing):
+    if any(finding.kind is not Signal.LAYER_OLD for finding in standing):
         return UNKNOWN
     return STALE if standing else APPROVED
 
 
-def _worst(one: int, other: int) -> int:
-    """Of two claims about the same thing: the graver tier, none before affirming, nothing claimed before nothing."""
-    if NO_CLAIM in (one, other):
-        return max(one, other)
-    return UNKNOWN if UNKNOWN in (one, other) and max(one, other) <= APPROVED else max(one, other)
+def _broken(ruled: Sequence[Finding], layers: Sequence[Layer]) -> int:
+    """What rules say against these layers' claim."""
+    return CONTRAINDICATED if any(finding.layer in layers for finding in ruled) else NO_CLAIM
+
+
+def _worst(*values: int) -> int:
+    """Of claims about the same thing: the graver tier, none before affirming, anything claimed before nothing."""
+    worst = max(values)
+    return UNKNOWN if UNKNOWN in values and worst <= APPROVED else worst
 
 
 def _configuration(watchers: list[Finding], standing: dict[Layer, list[Finding]]) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.manifest import DIRECTORY, FILE, LINK, NO_DIGEST, Entry
-from attestation.patterns import matches
 from attestation.processes import ProcessKind
+from attestation.signals import Signal
 from attestation.violation import ViolationClass
 from policies.appraise import allowing
+from policies.appraise.projected import hidden, leads_to_now
 from policies.appraise.reasons import Finding
+from policies.model.classes import DATA, UNREAD, FileClass, class_of
 from policies.model.places import rule
 from policies.model.policy import AttestationPolicy
 from policies.model.references import FileReference, ReferenceValues
@@ -18,9 +20,14 @@ MOST_FINDINGS = 32
 """Reasons kept for one layer: enough to act on, bounded however much is wrong."""
 
 
-def volatile(path: str, policy: AttestationPolicy) -> bool:
-    """Is this path one whose content nobody judges?"""
-    return matches(path, policy.spec.files.volatile)
+def judged(path: str, policy: AttestationPolicy) -> bool:
+    """Is what is there at this path held against reference values?"""
+    return in_scope(path, policy) and class_of(path, policy.spec.files) not in UNREAD
+
+
+def projected(path: str, policy: AttestationPolicy) -> bool:
+    """Is this path judged by what its volume leads to, which a path alone does not tell?"""
+    return in_scope(path, policy) and class_of(path, policy.spec.files) is FileClass.PROJECTED
 
 
 def in_scope(path: str, policy: AttestationPolicy) -> bool:
@@ -28,26 +35,46 @@ def in_scope(path: str, policy: AttestationPolicy) -> bool:
     return any(path == root or path.startswith(root.rstrip("/") + "/") for root in policy.spec.files.include)
 
 
+def as_referenced(entry: Entry, reference: FileReference) -> bool:
+    """Content and all attributes that matter."""
+    attributes = ((reference.mode, entry.mode), (reference.uid, entry.uid), (reference.gid, entry.gid))
+    alike = all(expected is None or expected == found for expected, found in attributes)
+    return alike and entry.kind in (FILE, LINK) and entry.digest in reference.digests
+
+
 def check_file(entry: Entry, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
-    """One path that exists. Folders are judged by what is in them; an unreferenced file is a finding."""
-    if entry.kind == DIRECTORY or volatile(entry.path, policy) or not in_scope(entry.path, policy):
-        return None
+    """One path that exists. Folders are judged by what is in them; an unreferenced file is a finding.
+
+    Not so in projected volumes: there nothing is a finding that is not referenced, and what a stable name leads to is
+    for `appraise` to say, which sees the whole volume.
+    """
     reference = references.spec.files.get(entry.path)
+    # First what nearly every path is: its class is asked for only where it matters.
+    if entry.kind == DIRECTORY or (reference is not None and as_referenced(entry, reference)):
+        return None
+    if not judged(entry.path, policy):
+        return None
+    if projected(entry.path, policy) and (reference is None or hidden(entry.path) or leads_to_now(entry)):
+        return None
     if reference is None:
         measured, allow = rule(policy, "files.include"), allowing.file(entry, references)
         expected = "no reference value allows it"
-        return _file("file-unreferenced", entry.path, expected, "a file is there", measured, allow)
+        return _file(Signal.FILE_UNREFERENCED, policy, entry.path, expected, "a file is there", measured, allow)
     if entry.kind in (FILE, LINK) and entry.digest in reference.digests:
-        return _attributes(entry, reference, references)
+        return _attributes(entry, reference, policy, references)
     stated, allow = rule(references, "files", entry.path), allowing.file(entry, references)
     if entry.kind not in (FILE, LINK) or entry.digest == NO_DIGEST:
         expected = "its content is referenced"
-        return _file("file-unreadable", entry.path, expected, "it cannot be read as a file", stated, allow)
+        return _file(Signal.FILE_UNREADABLE, policy, entry.path, expected, "it cannot be read as a file", stated, allow)
     found = f"content sha256:{entry.digest[:12]}"
-    return _file("file-modified", entry.path, f"only {_short(reference.digests)} may be", found, stated, allow)
+    return _file(
+        Signal.FILE_MODIFIED, policy, entry.path, f"only {_short(reference.digests)} may be", found, stated, allow
+    )
 
 
-def _attributes(entry: Entry, reference: FileReference, references: ReferenceValues) -> Finding | None:
+def _attributes(
+    entry: Entry, reference: FileReference, policy: AttestationPolicy, references: ReferenceValues
+) -> Finding | None:
     for name, expected, found in (
         ("mode", reference.mode, entry.mode),
         ("owner", reference.uid, entry.uid),
@@ -57,29 +84,35 @@ def _attributes(entry: Entry, reference: FileReference, references: ReferenceVal
             shown = (f"{found:04o}", f"{expected:04o}") if name == "mode" else (str(found), str(expected))
             expectation = f"{name} {shown[1]} is referenced"
             stated, allow = rule(references, "files", entry.path), allowing.file(entry, references)
-            return _file("file-attributes", entry.path, expectation, f"{name} {shown[0]}", stated, allow)
+            return _file(Signal.FILE_ATTRIBUTES, policy, entry.path, expectation, f"{name} {shown[0]}", stated, allow)
     return None
 
 
 def missing_file(path: str, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
     """One referenced path that is not there."""
-    if volatile(path, policy) or not in_scope(path, policy):
+    if references.spec.files[path].optional or not judged(path, policy):
+        return None
+    if hidden(path) and projected(path, policy):
         return None
     stated, allow = rule(references, "files", path), allowing.absence(path, policy)
-    return _file("file-missing", path, "a reference value asks for it", "no file is there", stated, allow)
+    return _file(Signal.FILE_MISSING, policy, path, "a reference value asks for it", "no file is there", stated, allow)
 
 
 _RESTORE = {
-    "file-unreferenced": "Remove the file.",
-    "file-unreadable": "Put the referenced file back, readable.",
-    "file-modified": "Put the referenced content back.",
-    "file-attributes": "Give the file its referenced mode and owner again.",
-    "file-missing": "Put the file back.",
+    Signal.FILE_UNREFERENCED: "Remove the file.",
+    Signal.FILE_UNREADABLE: "Put the referenced file back, readable.",
+    Signal.FILE_MODIFIED: "Put the referenced content back.",
+    Signal.FILE_ATTRIBUTES: "Give the file its referenced mode and owner again.",
+    Signal.FILE_MISSING: "Put the file back.",
 }
 
 
-def _file(kind: str, path: str, expected: str, found: str, stated: str, allow: str) -> Finding:
-    return Finding(kind, ViolationClass.DRIFT, Layer.FILES, path, expected, found, stated, _RESTORE[kind], allow)
+def _file(
+    kind: Signal, policy: AttestationPolicy, path: str, expected: str, found: str, stated: str, allow: str
+) -> Finding:
+    configuration = class_of(path, policy.spec.files) is FileClass.CONFIGURATION
+    finding_class = ViolationClass.DRIFT if configuration else policy.spec.violation_class(kind)
+    return Finding(kind, finding_class, Layer.FILES, path, expected, found, stated, _RESTORE[kind], allow)
 
 
 def check_executable(
@@ -89,15 +122,24 @@ def check_executable(
     if deleted and policy.spec.processes.forbid_deleted:
         stated, allow = rule(policy, "processes.forbidDeleted"), allowing.deleted(path, digest, policy, references)
         expected = "files without a name may not run"
-        return _execution("execution-deleted", path, expected, "it has no name", stated, allow)
+        return _execution(Signal.EXECUTION_DELETED, policy, path, expected, "it has no name", stated, allow)
+    file_class = class_of(path, policy.spec.files)
+    if file_class in DATA:
+        stated, allow = rule(policy, f"files.{file_class}"), allowing.code(path, digest, policy, references)
+        expected = f"nothing may be executed from {file_class}"
+        return _execution(Signal.EXECUTION_FROM_DATA, policy, path, expected, "it was executed", stated, allow)
     allowed = references.spec.executables.get(path)
     if allowed is None:
         stated, allow = rule(references, "executables"), allowing.execution(path, digest, references)
-        return _execution("execution-foreign", path, "no reference value allows it", "it was executed", stated, allow)
+        return _execution(
+            Signal.EXECUTION_FOREIGN, policy, path, "no reference value allows it", "it was executed", stated, allow
+        )
     if digest not in allowed:
         found = f"executed with content sha256:{digest[:12]}" if digest else "executed, its content unknown"
         stated, allow = rule(references, "executables", path), allowing.execution(path, digest, references)
-        return _execution("execution-modified", path, f"only {_short(allowed)} may be", found, stated, allow)
+        return _execution(
+            Signal.EXECUTION_MODIFIED, policy, path, f"only {_short(allowed)} may be", found, stated, allow
+        )
     return None
 
 
@@ -110,7 +152,8 @@ def check_process(kind: ProcessKind, policy: AttestationPolicy, references: Refe
     if rules.most_capabilities is not None and exceeds(kind.capabilities, rules.most_capabilities):
         findings.append(
             _execution(
-                "capabilities-exceeded",
+                Signal.CAPABILITIES_EXCEEDED,
+                policy,
                 kind.executable,
                 f"{rules.most_capabilities} is the most",
                 f"capabilities {kind.capabilities}",
@@ -121,7 +164,8 @@ def check_process(kind: ProcessKind, policy: AttestationPolicy, references: Refe
     if rules.require_no_new_privileges and not kind.no_new_privileges:
         findings.append(
             _execution(
-                "privileges-open",
+                Signal.PRIVILEGES_OPEN,
+                policy,
                 kind.executable,
                 "no_new_privs is required",
                 "it can gain privileges",
@@ -137,9 +181,12 @@ def exceeds(capabilities: str, most: str) -> bool:
     return bool(int(capabilities, 16) & ~int(most, 16))
 
 
-def _execution(kind: str, path: str, expected: str, found: str, stated: str, allow: str) -> Finding:
+def _execution(
+    kind: Signal, policy: AttestationPolicy, path: str, expected: str, found: str, stated: str, allow: str
+) -> Finding:
+    finding_class = policy.spec.violation_class(kind)
     mend = "Start a new instance; if this is meant to run, allow it first."
-    return Finding(kind, ViolationClass.TAMPER, Layer.PROCESSES, path, expected, found, stated, mend, allow)
+    return Finding(kind, finding_class, Layer.PROCESSES, path, expected, found, stated, mend, allow)
 
 
 def _short(digests: tuple[Digest, ...]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.proxy import Denial, Known, Proxy
+from attestation.signals import Signal
 from attestation.violation import ViolationClass
 from policies.appraise import allowing
 from policies.appraise.reasons import Finding
@@ -26,20 +27,20 @@ class _Question:
     """What one rule of `spec.proxy` asks. kind, otherwise: what it is called, and said to be, where that is not so."""
 
     field: str
-    kind: str
+    kind: Signal
     expected: str
     otherwise: str
     mend: str
-    finding_class: ViolationClass = ViolationClass.DRIFT
 
     def finding(self, answer: Known, policy: AttestationPolicy) -> Finding | None:
         """What nobody can answer is put right by other means than what is answered wrongly: it is never tamper."""
         if answer is Known.YES:
             return None
         unknown = answer is Known.UNKNOWN
+        kind = Signal.PROXY_UNKNOWN if unknown else self.kind
         return Finding(
-            "proxy-unknown" if unknown else self.kind,
-            ViolationClass.DRIFT if unknown else self.finding_class,
+            kind,
+            policy.spec.violation_class(kind),
             Layer.PROXY,
             SUBJECT,
             self.expected,
@@ -51,32 +52,31 @@ class _Question:
 
 
 _LOOK = "`proofbeat doctor` says what the measurer needs to look into Envoy."
-_READ = _Question("requireReferenced", "proxy-unknown", "its executable must be referenced", "", _LOOK)
+_READ = _Question("requireReferenced", Signal.PROXY_UNKNOWN, "its executable must be referenced", "", _LOOK)
 _ALONE = _Question(
     "requireNoTracer",
-    "proxy-traced",
+    Signal.PROXY_TRACED,
     "nobody may be attached to it",
     "somebody is",
     "Start a new instance, with an Envoy that nobody is attached to.",
-    ViolationClass.TAMPER,
 )
 _DENIES = _Question(
     "requireDenyFilters",
-    "proxy-undenied",
+    Signal.PROXY_UNDENIED,
     "filters that can deny must be in force",
     "it did not ask for one, or refused it",
     "Give Envoy's listeners the filters that docs/hardening.md names, and start it again.",
 )
 _CUTS = _Question(
     "requireDrainNow",
-    "proxy-draining",
+    Signal.PROXY_DRAINING,
     "it must be started with --drain-time-s 0",
     "it was not",
     "Start Envoy again with --drain-time-s 0.",
 )
 _FORGETS = _Question(
     "requireResumptionOff",
-    "proxy-resuming",
+    Signal.PROXY_RESUMING,
     "no TLS session may be resumed",
     "one may be",
     "Have everything delivered to Envoy (`delivery.mode: xds`): only then is it known.",
@@ -100,14 +100,14 @@ def check_proxy(proxy: Proxy, policy: AttestationPolicy, references: ReferenceVa
 def check_served(served: int | None, issued: Collection[int], policy: AttestationPolicy) -> list[Finding]:
     """A certificate that this instance was not given. served: a serial number, None where none is served.
 
-    Drift: as soon as Envoy serves what it is given, nothing of the other is left.
+    Drift, unless policy says otherwise: as soon as Envoy serves what it is given, nothing of the other is left.
     """
     if served is None or served in issued:
         return []
     return [
         Finding(
-            "proxy-certificate",
-            ViolationClass.DRIFT,
+            Signal.PROXY_CERTIFICATE,
+            policy.spec.violation_class(Signal.PROXY_CERTIFICATE),
             Layer.PROXY,
             SUBJECT,
             "this instance was issued no such one",
@@ -124,8 +124,8 @@ def nobody_seated(policy: AttestationPolicy) -> Finding:
     No deadlock: Envoy takes the seat without a certificate, before the first lease as well, and is measured there.
     """
     return Finding(
-        "proxy-absent",
-        ViolationClass.DRIFT,
+        Signal.PROXY_ABSENT,
+        policy.spec.violation_class(Signal.PROXY_ABSENT),
         Layer.PROXY,
         SUBJECT,
         "one must hold the key socket to be attested",
@@ -143,8 +143,8 @@ def _executable(digest: Digest, policy: AttestationPolicy, references: Reference
     if any(digest in digests for digests in known.values()):
         return None
     return Finding(
-        "proxy-foreign",
-        ViolationClass.TAMPER,
+        Signal.PROXY_FOREIGN,
+        policy.spec.violation_class(Signal.PROXY_FOREIGN),
         Layer.PROXY,
         SUBJECT,
         f"only {' or '.join(sorted(known))} is referenced" if known else "no reference value allows it",

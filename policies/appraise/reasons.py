@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attestation.layers import Layer
+from attestation.signals import Signal
 from attestation.trust import Tier, TrustVector
 from attestation.violation import ViolationClass
 
@@ -13,11 +14,11 @@ from attestation.violation import ViolationClass
 class Finding:
     """Something about a layer that policy or references do not allow.
 
-    kind: stable word. expected, found: what the reference says and what is there. rule: by policies/model/places.py.
-    allow: by policies/appraise/allowing.py.
+    finding_class: as PolicySpec.violation_class has it, unless the finding says why not. expected, found: what the
+    reference says and what is there. rule: by policies/model/places.py. allow: by policies/appraise/allowing.py.
     """
 
-    kind: str
+    kind: Signal
     finding_class: ViolationClass
     layer: Layer
     subject: str

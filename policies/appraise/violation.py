@@ -15,10 +15,11 @@ from attestation.facts import (
     ProxyFact,
 )
 from attestation.layers import Layer
-from attestation.manifest import FILE, NO_DIGEST, Entry
-from attestation.violation import Violation, ViolationClass
+from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
+from attestation.signals import Signal
+from attestation.violation import Violation
 from policies.appraise import allowing
-from policies.appraise.layers import check_executable, check_file, exceeds, missing_file
+from policies.appraise.layers import check_executable, check_file, exceeds, missing_file, projected
 from policies.appraise.proxy import check_proxy
 from policies.appraise.reasons import Finding
 from policies.model.places import rule
@@ -41,6 +42,13 @@ def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues)
     return None
 
 
+def undecided(fact: Fact, policy: AttestationPolicy) -> bool:
+    """May what this fact is a part of be a violation, as only the whole measurement tells?"""
+    if not isinstance(fact, FileFact) or policy.spec.demand(Layer.FILES) is Demand.OFF:
+        return False
+    return projected(fact.path, policy)
+
+
 def _file(fact: FileFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
     if policy.spec.demand(Layer.FILES) is Demand.OFF:
         return None
@@ -49,8 +57,8 @@ def _file(fact: FileFact, policy: AttestationPolicy, references: ReferenceValues
             return None
         finding = missing_file(fact.path, policy, references)
     else:
-        digest = fact.digest or NO_DIGEST
-        finding = check_file(Entry(fact.path, FILE, fact.mode, fact.uid, fact.gid, 0, digest), policy, references)
+        kind, digest = LINK if fact.link else FILE, fact.digest or NO_DIGEST
+        finding = check_file(Entry(fact.path, kind, fact.mode, fact.uid, fact.gid, 0, digest), policy, references)
     by = f", by {fact.actor.executable or 'pid'} ({fact.actor.pid})" if fact.actor else ""
     return _violation(finding, fact.at, by, fact.actor) if finding else None
 
@@ -89,9 +97,10 @@ def _violation(finding: Finding, at: float, by: str, process: Actor | None) -> V
 def _process(fact: ProcessFact, policy: AttestationPolicy) -> Violation | None:
     if policy.spec.demand(Layer.PROCESSES) is Demand.OFF or not _worse(fact):
         return None
+    kind = Signal[f"PROCESS_{fact.aspect.name}"]
     return Violation(
-        f"process-{fact.aspect}",
-        ViolationClass.TAMPER,
+        kind,
+        policy.spec.violation_class(kind),
         Layer.PROCESSES,
         fact.process.executable,
         f"{fact.process.executable} ({fact.process.pid}): {fact.aspect} went from {fact.before} to {fact.after}",
@@ -123,9 +132,10 @@ def _collector(fact: CollectorFact, policy: AttestationPolicy) -> Violation | No
     judged = layer is Layer.ATTESTER or policy.spec.demand(layer) is Demand.REQUIRED
     if fact.state is CollectorState.RUNNING or not judged:
         return None
+    kind = Signal[f"COLLECTOR_{fact.state.name}"]
     return Violation(
-        f"collector-{fact.state}",
-        ViolationClass.DRIFT,
+        kind,
+        policy.spec.violation_class(kind),
         layer,
         fact.collector,
         f"the collector {fact.collector} is {fact.state}{': ' + fact.detail if fact.detail else ''}",

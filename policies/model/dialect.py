@@ -6,16 +6,17 @@ Every error names file, line and column, and an unknown key the nearest known on
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from attestation.errors import InvalidConfiguration, InvalidInput
 from attestation.quantities import duration, seconds
+from policies.model.scalars import inside
 
 _MOST_BYTES = 16 * 1024 * 1024
 _MOST_DEPTH = 32
@@ -38,14 +39,27 @@ def _duration(value: object) -> object:
         raise ValueError(error.sentence) from error
 
 
-Duration = Annotated[float, BeforeValidator(_duration), PlainSerializer(duration)]
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    PlainSerializer(duration),
+    WithJsonSchema({"type": "string", "title": "duration", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"}),
+]
 """Seconds; written as `10s`."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_KEY = "[key]"
+"""Stands last in the path of a fault that is a key's of a map."""
+AT = "at"
+"""In the context of a fault: the character of the text that is at fault, counted from 0."""
+
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that knows what JSON knows, refuses a key given twice and NUL, and leaves time stamps as text."""
+    """SafeLoader that knows what JSON knows, refuses a key given twice and NUL, and leaves time stamps as text.
+
+    And `off`, `no` and their like, as YAML 1.2 does: `demand: off` means the word.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -58,10 +72,16 @@ class _Loader(yaml.SafeLoader):
         super().fetch_flow_collection_start(token)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Raises ComposerError for what is nested deeper than any document is: it costs the square of the depth."""
+        """Raises ComposerError for what is nested deeper than any document is: it costs the square of the depth.
+
+        And for an alias: ten of ten of ten, told in one error message, fill a machine.
+        """
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # types-pyyaml leaves the parser untyped
+            raise yaml.composer.ComposerError(None, None, "an alias: write out what it stands for", mark)
         self._depth += 1
         if self._depth > _MOST_DEPTH:
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # types-pyyaml leaves the parser untyped
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # the same
             raise yaml.composer.ComposerError(None, None, f"nested deeper than {_MOST_DEPTH}", mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -92,7 +112,11 @@ _Loader.yaml_constructors = {
     if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
 }
 _Loader.yaml_implicit_resolvers = {
-    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    letter: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag != "tag:yaml.org,2002:timestamp" and not (tag == "tag:yaml.org,2002:bool" and letter in "yYnNoO")
+    ]
     for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
@@ -100,13 +124,14 @@ _Loader.yaml_implicit_resolvers = {
 def read_text(path: Path) -> str:
     """Raises InvalidConfiguration when the file cannot be read, is no text or is larger than 16 MiB."""
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise InvalidConfiguration(
             f"the file cannot be read: {error.strerror}", where=str(path), mend="Check the path and its permissions."
         ) from error
     if len(raw) > _MOST_BYTES:
-        raise InvalidConfiguration(f"{len(raw)} bytes are too many", where=str(path), mend="Keep it within 16 MiB.")
+        raise InvalidConfiguration("the file is too large", where=str(path), mend="Keep it within 16 MiB.")
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
@@ -150,37 +175,64 @@ def parse(text: str, origin: str) -> Iterator[tuple[Any, yaml.Node]]:
                 yield loader.construct_document(node), node
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise InvalidConfiguration(error.problem or "this is not YAML", where=_place(origin, mark)) from error
-    except yaml.YAMLError as error:
-        raise InvalidConfiguration(f"this is not YAML: {error}", where=origin) from error
+        raise InvalidConfiguration(error.problem or "this is not YAML", where=place(origin, mark)) from error
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        where = f"{origin}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+        raise InvalidConfiguration(f"this is not YAML: {error.reason}", where=where) from error
     except _MISREAD as error:
-        place = _place(origin, loader.get_mark() if loader else None)
-        raise InvalidConfiguration(f"a value that cannot be read ({error})", where=place) from error
+        where = place(origin, loader.get_mark() if loader else None)
+        raise InvalidConfiguration(f"a value that cannot be read ({error})", where=where) from error
     finally:
         if loader is not None:
             loader.dispose()
 
 
+class Faults(InvalidConfiguration):
+    """Everything that is wrong with one document; reads as the first of it. Never empty."""
+
+    def __init__(self, faults: Sequence[InvalidConfiguration]) -> None:
+        first = faults[0]
+        super().__init__(first.what, where=first.where, mend=first.mend)
+        self.faults = tuple(faults)
+
+
 def validate(value: Any, node: yaml.Node, model: type[Model], origin: str) -> Model:
-    """The value as a model. Raises InvalidConfiguration naming the first fault's place."""
+    """The value as a model. Raises Faults, each with its place."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        # A mistyped key is missing under its right name as well: the key that stands there is what to tell.
-        fault = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
-        path = list(fault["loc"])
-        where = _place(origin, _mark(node, path))
-        if fault["type"] == "extra_forbidden":
-            raise _unknown_key(str(path[-1]), _keys_at(model, path[:-1]), where) from error
+        raise Faults(list(_faults(error, node, model, origin))) from error
+
+
+def _faults(error: ValidationError, node: yaml.Node, model: type[Model], origin: str) -> Iterator[InvalidConfiguration]:
+    """A mistyped key is missing under its right name as well: only the key that stands there is told."""
+    found = error.errors(include_url=False, include_input=False)
+    unknown = [list(fault["loc"]) for fault in found if fault["type"] == "extra_forbidden"]
+    meant: set[tuple[str | int, ...]] = set()
+    for path in unknown:
+        key, known = str(path[-1]), _keys_at(model, path[:-1])
+        meant.update((*path[:-1], near) for near in _near(key, known))
+        yield _unknown_key(key, known, place(origin, mark(node, path)))
+    for fault in found:
+        path = [step for step in fault["loc"] if step != _KEY]
+        if fault["type"] == "extra_forbidden" or (fault["type"] == "missing" and tuple(path) in meant):
+            continue
         dotted = ".".join(str(step) for step in path) or "the document"
         said = fault["msg"].removeprefix("Value error, ")
-        raise InvalidConfiguration(f"{dotted}: {said[0].lower() + said[1:]}", where=where) from error
+        where = place(origin, mark(node, path, fault.get("ctx", {}).get(AT)))
+        yield InvalidConfiguration(f"{dotted}: {said[0].lower() + said[1:]}", where=where)
 
 
 def _unknown_key(key: str, known: list[str], where: str) -> InvalidConfiguration:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = _near(key, known)
     mend = f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(sorted(known))}."
     return InvalidConfiguration(f"unknown key {key!r}", where=where, mend=mend)
+
+
+def _near(key: str, known: list[str]) -> list[str]:
+    """The known key that is meant, if any is near."""
+    return difflib.get_close_matches(key, known, n=1, cutoff=0.5)
 
 
 def _keys_at(model: type[BaseModel], path: list[str | int]) -> list[str]:
@@ -208,19 +260,26 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
-def _mark(node: yaml.Node, path: list[str | int]) -> yaml.Mark:
-    for step in path:
+def mark(node: yaml.Node, path: Sequence[str | int], at: int | None = None) -> yaml.Mark:
+    """Where the key or entry at the end of this path stands; what is not there, where it would belong.
+
+    at: character of the text there, which is meant then.
+    """
+    for number, step in enumerate(path, start=1):
         if isinstance(node, yaml.MappingNode):
             found = next(((key, value) for key, value in node.value if key.value == str(step)), None)
             if found is None:
                 break
-            node = found[1] if step != path[-1] else found[0]
+            node = found[0] if number == len(path) and at is None else found[1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
         else:
             break
+    if at is not None and isinstance(node, yaml.ScalarNode):
+        return inside(node, at)
     return node.start_mark
 
 
-def _place(origin: str, mark: yaml.Mark | None) -> str:
+def place(origin: str, mark: yaml.Mark | None) -> str:
+    """`web.yaml:12:3`."""
     return f"{origin}:{mark.line + 1}:{mark.column + 1}" if mark else origin

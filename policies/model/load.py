@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel
 
 from attestation.digests import Digest
 from attestation.errors import InvalidConfiguration
 from policies.model import dialect
-from policies.model.places import rule
+from policies.model.governing import Governing, canonical
+from policies.model.inheritance import Inheritance, Whole
+from policies.model.merge import Merged, Merging
+from policies.model.origin import Mark, Origin
+from policies.model.places import rule, step
 from policies.model.policy import AttestationPolicy
 from policies.model.references import ReferenceValues
 from policies.model.registration import WorkloadRegistration
+from policies.model.selection import ROOT_NAMESPACE, Selection
+from policies.model.signing import Trust
 
 _KINDS: dict[str, type[AttestationPolicy] | type[ReferenceValues] | type[WorkloadRegistration]] = {
     "AttestationPolicy": AttestationPolicy,
@@ -24,104 +28,133 @@ _KINDS: dict[str, type[AttestationPolicy] | type[ReferenceValues] | type[Workloa
     "WorkloadRegistration": WorkloadRegistration,
 }
 Document = AttestationPolicy | ReferenceValues | WorkloadRegistration
+Refuse = Callable[[InvalidConfiguration], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a document stands: its file, its first line, and the line of each rule in it."""
-
-    file: Path
-    line: int
-    lines: Mapping[str, int] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
-
-    @property
-    def places(self) -> dict[str, str]:
-        """Rule -> `web.yaml:12`. The file's name only: whoever is told does not need the authority's folders."""
-        return {rule: f"{self.file.name}:{line}" for rule, line in self.lines.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Governing:
-    """All that rules one workload: its registration and the two documents which that names.
-
-    policy_origin, references_origin: where they were read; None for what was put together in memory.
-    """
-
-    registration: WorkloadRegistration
-    policy: AttestationPolicy
-    references: ReferenceValues
-    policy_origin: Origin | None = None
-    references_origin: Origin | None = None
-
-    @property
-    def origins(self) -> dict[str, str]:
-        """Rule (as policies.appraise.reasons.rule writes it) -> file and line."""
-        known = (each for each in (self.policy_origin, self.references_origin) if each is not None)
-        return {rule: at for origin in known for rule, at in origin.places.items()}
-
-    @property
-    def digest(self) -> Digest:
-        """Changes exactly when anything that an appraisal looks at changes."""
-        return hashlib.sha256("\n".join(_canonical(each) for each in self._documents()).encode()).hexdigest()
-
-    def _documents(self) -> tuple[BaseModel, ...]:
-        return self.registration, self.policy, self.references
-
-
-def _canonical(model: BaseModel) -> str:
-    return model.model_dump_json(by_alias=True)
+def refused(error: InvalidConfiguration) -> None:
+    """One fault is enough: nothing of what was read comes into force."""
+    raise error
 
 
 class PolicySet:
-    """Every document of one authority, by kind, namespace and name. Immutable; a change is a new set."""
+    """Every document of one authority, by kind, namespace and name. Immutable; a change is a new set.
 
-    def __init__(self, documents: Iterable[tuple[Document, Origin]]) -> None:
+    governing: registration -> what rules it. unruled: registrations that no policy is for: they get no identity.
+    refuse: told of each fault; what it does not raise is left out of the set.
+    """
+
+    def __init__(
+        self, documents: Iterable[tuple[Document, Origin]], root: str = ROOT_NAMESPACE, refuse: Refuse = refused
+    ) -> None:
         self._found: dict[tuple[str, str, str], tuple[Document, Origin]] = {}
         for document, where in documents:
             key = (document.kind, document.metadata.namespace, document.metadata.name)
             if key in self._found:
-                raise InvalidConfiguration(
-                    f"{document.kind} {document.metadata.name!r} exists already in {self._found[key][1]}",
-                    where=str(where),
-                )
+                refuse(_twice(document, where, self._found[key][1]))
+                continue
             self._found[key] = (document, where)
-        self.governing: dict[str, Governing] = {
-            f"{namespace}/{name}" if namespace != "default" else name: self._resolve(document, where)
-            for (_, namespace, name), (document, where) in self._found.items()
-            if isinstance(document, WorkloadRegistration)
+        self.selection = Selection(
+            ((each, at) for each, at in self._found.values() if isinstance(each, AttestationPolicy)), root
+        )
+        self.governing: dict[str, Governing] = {}
+        self.unruled: dict[str, WorkloadRegistration] = {}
+        self._merged: dict[int, Merged] = {}
+        self._wholes = self._inherited(root, refuse)
+        merging = Merging()
+        for document, where in self._found.values():
+            if isinstance(document, WorkloadRegistration):
+                try:
+                    self._resolve(document, where, merging)
+                except InvalidConfiguration as error:
+                    refuse(error)
+
+    @property
+    def documents(self) -> Iterable[tuple[Document, Origin]]:
+        """In the sequence in which they were read."""
+        return self._found.values()
+
+    @property
+    def merged(self) -> Iterable[Merged]:
+        """Once for all whom the same policies rule."""
+        return self._merged.values()
+
+    def _inherited(self, root: str, refuse: Refuse) -> dict[tuple[str, str], Whole]:
+        """Every ReferenceValues with what it inherits; what cannot be inherited is a fault though nobody uses it."""
+        documents = {
+            (namespace, name): (document, at)
+            for (_, namespace, name), (document, at) in self._found.items()
+            if isinstance(document, ReferenceValues)
         }
+        inheritance, wholes = Inheritance(documents, root), {}
+        for key in documents:
+            try:
+                wholes[key] = inheritance.whole(key)
+            except InvalidConfiguration as error:
+                refuse(error)
+        return wholes
 
-    def _resolve(self, registration: WorkloadRegistration, where: Origin) -> Governing:
-        policy, ruled = self._named("AttestationPolicy", registration, registration.spec.policy, where)
-        references, referred = self._named("ReferenceValues", registration, registration.spec.references, where)
-        assert isinstance(policy, AttestationPolicy) and isinstance(references, ReferenceValues)  # noqa: S101 - the kind is in the key
-        return Governing(registration, policy, references, ruled, referred)
+    def _resolve(self, registration: WorkloadRegistration, where: Origin, merging: Merging) -> None:
+        applying = self.selection.of(registration.metadata)
+        name = registration.metadata.qualified
+        if not applying:
+            self.unruled[name] = registration
+            return
+        whole = self._references(registration, where)
+        if whole is None:
+            return
+        merged = merging.of(applying)
+        self._merged[id(merged)] = merged
+        written = (each.origin for each in applying if each.origin)
+        documents = (*written, *whole.documents, where)
+        self.governing[name] = Governing(
+            registration, merged.policy, whole.references, documents, merged.applying, merged.conflicts
+        )
 
-    def _named(
-        self, kind: str, registration: WorkloadRegistration, name: str, where: Origin
-    ) -> tuple[Document, Origin]:
-        found = self._found.get((kind, registration.metadata.namespace, name))
-        if found is None:
+    def _references(self, registration: WorkloadRegistration, where: Origin) -> Whole | None:
+        """None for such as could not be put together: that has been told."""
+        name, namespace = registration.spec.references, registration.metadata.namespace
+        if ("ReferenceValues", namespace, name) not in self._found:
             raise InvalidConfiguration(
-                f"registration {registration.metadata.name!r} names the {kind} {name!r}, which does not exist",
-                where=str(where),
-                mend=f"Add a {kind} of that name in namespace {registration.metadata.namespace!r}.",
+                f"registration {registration.metadata.name!r} names the ReferenceValues {name!r}, which does not exist",
+                where=where.at(rule(registration, "references")),
+                mend=f"Add a ReferenceValues of that name in namespace {namespace!r}.",
             )
-        return found
+        return self._wholes.get((namespace, name))
 
     @property
     def digest(self) -> Digest:
         """Of all documents; a policy epoch is bumped when it changes."""
-        ordered = (_canonical(self._found[key][0]) for key in sorted(self._found))
+        ordered = (canonical(self._found[key][0]) for key in sorted(self._found))
         return hashlib.sha256("\n".join(ordered).encode()).hexdigest()
 
 
-def load(paths: Iterable[Path]) -> PolicySet:
-    """Every document below the paths (files, or folders of *.yaml). Raises InvalidConfiguration with its place."""
-    return PolicySet(found for path in paths for file in _files(path) for found in _documents(file))
+def _twice(document: Document, where: Origin, before: Origin) -> InvalidConfiguration:
+    return InvalidConfiguration(
+        f"{document.kind} {document.metadata.qualified!r} exists already in {before}",
+        where=str(where),
+        mend="Give one of them another name.",
+    )
+
+
+def load(paths: Iterable[Path], root: str = ROOT_NAMESPACE, trust: Trust | None = None) -> PolicySet:
+    """Every document below the paths (files, or folders of *.yaml). Raises InvalidConfiguration with its place.
+
+    root: the namespace whose policies are for every other one too. trust: who has to have signed reference values;
+    None where nobody has to.
+    """
+    return PolicySet(read(paths, trust=trust), root)
+
+
+def read(
+    paths: Iterable[Path], refuse: Refuse = refused, trust: Trust | None = None
+) -> Iterable[tuple[Document, Origin]]:
+    """The documents one by one, each checked for itself alone. refuse: as PolicySet has it. trust: as `load`."""
+    for path in paths:
+        for file in _files(path):
+            try:
+                yield from _documents(file, refuse, trust)
+            except InvalidConfiguration as error:
+                refuse(error)
 
 
 def _files(path: Path) -> list[Path]:
@@ -130,21 +163,46 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def _documents(path: Path) -> Iterable[tuple[Document, Origin]]:
-    for value, node in dialect.parse(dialect.read_text(path), str(path)):
-        if value is not None:
+def _documents(path: Path, refuse: Refuse, trust: Trust | None) -> Iterable[tuple[Document, Origin]]:
+    text, vouched = dialect.read_text(path), trust is None
+    for value, node in dialect.parse(text, str(path)):
+        if value is None:
+            continue
+        try:
             document = _document(value, node, path)
-            yield document, Origin(path, node.start_mark.line + 1, _lines(document, node))
+            if trust is not None and not vouched and isinstance(document, ReferenceValues):
+                trust.check(path, text.encode(), dialect.place(str(path), node.start_mark))
+                vouched = True
+        except InvalidConfiguration as error:
+            refuse(error)
+        else:
+            yield document, Origin(path, _mark(node), _marks(document, node))
 
 
-def _lines(document: Document, node: yaml.Node) -> dict[str, int]:
-    """The line of each section of the document's spec, and of each entry in it."""
-    found = {}
+def _mark(node: yaml.Node) -> Mark:
+    return Mark(node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _marks(document: Document, node: yaml.Node) -> dict[str, Mark]:
+    """Where each section of the document's spec stands, and each entry in it; of a policy all that is below as well.
+
+    What only versions state is found under the name that it has in all of them together, where the first states it.
+    """
+    found: dict[str, Mark] = {}
     spec = next((value for key, value in _pairs(node) if key.value == "spec"), node)
-    for section, below in _pairs(spec):
-        found[rule(document, section.value)] = section.start_mark.line + 1
-        for entry, _ in _pairs(below):
-            found[rule(document, section.value, entry.value)] = entry.start_mark.line + 1
+    whole = isinstance(document, AttestationPolicy)
+
+    def take(around: str, below: yaml.Node, depth: int) -> None:
+        for key, value in _pairs(below):
+            place = f"{around}{step(key.value)}" if around else key.value
+            found.setdefault(rule(document, place), _mark(key))
+            if whole or not depth:
+                take(place, value, depth + 1)
+
+    take("", spec, 0)
+    for key, versions in _pairs(spec) if isinstance(document, ReferenceValues) else ():
+        for _, version in _pairs(versions) if key.value == "versions" else ():
+            take("", version, 0)
     return found
 
 
@@ -159,7 +217,7 @@ def _document(value: object, node: yaml.Node, path: Path) -> Document:
     if model is None:
         raise InvalidConfiguration(
             f"unknown kind {kind!r}",
-            where=f"{path}:{node.start_mark.line + 1}",
+            where=dialect.place(str(path), dialect.mark(node, ("kind",))),
             mend=f"Known kinds: {', '.join(_KINDS)}.",
         )
     return dialect.validate(value, node, model, str(path))

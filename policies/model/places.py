@@ -6,34 +6,50 @@ import re
 from collections.abc import Mapping
 from typing import Protocol
 
-from policies.model.policy import Metadata
+from policies.model.metadata import Metadata
 
 _LAST_STEP = re.compile(r"(?:\.[^.\[]*|\[[^\[]*)$")
 
 
 class Named(Protocol):
-    """A document of any kind."""
+    """A document of any kind, or several of one kind merged."""
 
     @property
     def kind(self) -> str: ...
-    @property
-    def metadata(self) -> Metadata: ...
+    def stated_by(self, place: str) -> tuple[Metadata, ...]: ...
 
 
 def rule(document: Named, section: str, entry: str = "") -> str:
-    """The part of a document that forbids something: `ReferenceValues/web: spec.files[/srv/app/main.py]`."""
-    step = f".{entry}" if entry.isidentifier() else f"[{entry}]" if entry else ""
-    return f"{document.kind}/{document.metadata.name}: spec.{section}{step}"
+    """The part of a document that forbids something: `ReferenceValues/web: spec.files[/srv/app/main.py]`.
+
+    Of merged documents the one that states it; of several that state it alike, the first.
+    """
+    place = f"{section}{step(entry)}" if entry else section
+    return f"{document.kind}/{document.stated_by(place)[0].qualified}: spec.{place}"
+
+
+def spelled(place: str) -> str:
+    """A place of the merge (`layers.files.maxAge`) as a rule names it: what is no plain word stands in brackets."""
+    first, *others = place.split(".")
+    return first + "".join(map(step, others))
+
+
+def step(key: str) -> str:
+    """How a rule names what is below it: `.maxAge`, `[/srv/app/main.py]`."""
+    return f".{key}" if key.isidentifier() else f"[{key}]"
 
 
 def place(stated: str, origins: Mapping[str, str]) -> str:
     """Where the rule stands, `web.yaml:12`: itself, else the nearest section around it. Empty when nobody knows.
 
-    origins: policies.model.load.Governing.origins.
+    origins: policies.model.governing.Governing.origins.
     """
-    while stated not in origins:
-        around = _LAST_STEP.sub("", stated)
-        if around == stated:
-            return ""
-        stated = around
-    return origins[stated]
+    while stated and stated not in origins:
+        stated = around(stated)
+    return origins[stated] if stated else ""
+
+
+def around(stated: str) -> str:
+    """The rule without its last step; empty where nothing is around it."""
+    shorter = _LAST_STEP.sub("", stated)
+    return shorter if shorter != stated else ""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from attestation.coverage import Cutting, Grade, Guarantee
 from attestation.layers import Layer
+from attestation.signals import Signal
+from attestation.violation import ViolationClass
+from policies.model.breakglass import BreakGlassRules
 from policies.model.dialect import Duration, Strict
-
-API_VERSION: Literal["proofbeat.dev/v1alpha1"] = "proofbeat.dev/v1alpha1"
+from policies.model.metadata import Document, Metadata, Selector
+from policies.model.rules import MOST_RULES, MOST_TOTAL_COST, Rule, RuleName
+from policies.model.signals import SignalName
+from policies.model.strictness import ALWAYS, ASKING, Alike, All, Bounded, CommonBits, Least, PerKey, Ranked
 
 
 class Mode(StrEnum):
@@ -23,44 +29,97 @@ class Mode(StrEnum):
 
 
 class Demand(StrEnum):
+    """required: it must be measured, in time, and agree. best-effort: what is measured must agree. off: neither."""
+
     REQUIRED = "required"
     BEST_EFFORT = "best-effort"
     OFF = "off"
 
 
 class Recovery(StrEnum):
-    """auto: an affirming full measurement taken after the cause. replace: a new instance, or a signed release."""
+    """What opens traffic again after a violation.
+
+    auto: an affirming full measurement taken after the cause. replace: a new instance, or a signed release. manual: a
+    signed release only.
+    """
 
     AUTO = "auto"
     REPLACE = "replace"
-
-
-class Metadata(Strict):
-    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")
-    namespace: str = "default"
+    MANUAL = "manual"
 
 
 class LayerDemand(Strict):
-    """max_age: seconds since the layer was last measured; full_max_age: since it was last read in full."""
+    """How much a layer matters. demand: whether it must be measured, and agree with what policy and references say.
 
-    demand: Demand = Demand.REQUIRED
-    max_age: Duration = 60.0
-    full_max_age: Duration = 3600.0
+    max_age: the most since the layer was last measured. full_max_age: the most since it was last read in full.
+    """
+
+    demand: Annotated[Demand, Ranked((Demand.OFF, Demand.BEST_EFFORT, Demand.REQUIRED)), ALWAYS] = Demand.REQUIRED
+    max_age: Annotated[Duration, Least()] = 60.0
+    full_max_age: Annotated[Duration, Least()] = 3600.0
 
 
-class FileRules(Strict):
-    """include: absolute paths measured. volatile: glob patterns whose content is not measured."""
+Patterns = Annotated[tuple[str, ...], Bounded()]
+"""Glob patterns of paths (attestation/patterns.py)."""
 
-    include: tuple[str, ...] = ()
-    volatile: tuple[str, ...] = ()
+
+class FileClasses(Strict):
+    """What else than code a measured path may be. Where several match, the loosest holds: the last one named here.
+
+    Everything in scope is code: its content and attributes are referenced, as those of one version, and nothing else
+    may be there. configuration: as code, but any of the referenced contents, whatever version it is of; a deviation is
+    always drift. projected: volumes that are swapped atomically by `..data`, as Kubernetes does. What the stable names
+    lead to is judged where it is referenced; names that are not referenced, and those that begin with `..`, are no
+    finding. logs, caches, volatile: neither read nor judged, whatever it is: lines, intermediate results, all else that
+    only the program knows.
+
+    Executing anything from projected, logs, caches or volatile is tamper, referenced or not.
+    """
+
+    configuration: Patterns = ()
+    projected: Patterns = ()
+    logs: Patterns = ()
+    caches: Patterns = ()
+    volatile: Patterns = ()
+
+
+Bound = Annotated[tuple[str, ...] | None, Bounded()]
+
+
+class FileBounds(Strict):
+    """What may be of each class at most; None leaves a class unbounded.
+
+    configuration, projected, logs, caches, volatile: only what one of these patterns matches may be of the class.
+    """
+
+    configuration: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
+    projected: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
+    logs: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
+    caches: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
+    volatile: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
+
+
+class FileRules(FileClasses):
+    """What is measured of files, and what of it is no code. include: absolute paths measured, with all below them.
+
+    within: a path is of a class only if each of these bounds allows it. Merging writes them; in a floor they say what
+    others may exempt at most.
+    """
+
+    include: Annotated[tuple[str, ...], All()] = ()
+    within: tuple[FileBounds, ...] = Field(default=(), exclude_if=lambda bounds: not bounds)
 
 
 class ProcessRules(Strict):
-    """capabilities: names no process may exceed; None leaves them unjudged."""
+    """What the workload's processes may be. forbid_deleted: no executable may be without a name that leads to it.
 
-    forbid_deleted: bool = True
-    require_no_new_privileges: bool = False
-    most_capabilities: str | None = Field(default=None, pattern=r"^[0-9a-f]{1,16}$")
+    require_no_new_privileges: every process has no_new_privs. most_capabilities: hexadecimal, as CapEff: those that
+    no process may exceed; where nobody says so they are not judged.
+    """
+
+    forbid_deleted: Annotated[bool, ASKING] = True
+    require_no_new_privileges: Annotated[bool, ASKING] = False
+    most_capabilities: Annotated[str | None, CommonBits()] = Field(default=None, pattern=r"^[0-9a-f]{1,16}$")
 
 
 class ProxyRules(Strict):
@@ -72,74 +131,139 @@ class ProxyRules(Strict):
     its listeners are ours (`delivery.mode: xds`).
     """
 
-    require_referenced: bool = True
-    require_no_tracer: bool = True
-    require_drain_now: bool = False
-    require_deny_filters: bool = False
-    require_resumption_off: bool = False
+    require_referenced: Annotated[bool, ASKING] = True
+    require_no_tracer: Annotated[bool, ASKING] = True
+    require_drain_now: Annotated[bool, ASKING] = False
+    require_deny_filters: Annotated[bool, ASKING] = False
+    require_resumption_off: Annotated[bool, ASKING] = False
 
 
 class CoverageDemand(Strict):
-    """The least that the watchers themselves must be. weakest values accepted, best first in each enum.
+    """The least that the watchers themselves must be. grade: what holds when the sidecar dies.
 
-    isolation: what must be guaranteed against the workload, all of it.
+    cutting: how what is open is ended. isolation: what must be guaranteed against the workload, all of it.
     """
 
-    grade: Grade = Grade.BOUNDED_NEW_CONNECTIONS_ONLY
-    cutting: Cutting = Cutting.CAPPED
-    isolation: tuple[Guarantee, ...] = ()
+    grade: Annotated[Grade, Ranked(tuple(reversed(Grade)))] = Grade.BOUNDED_NEW_CONNECTIONS_ONLY
+    cutting: Annotated[Cutting, Ranked(tuple(reversed(Cutting)))] = Cutting.CAPPED
+    isolation: Annotated[tuple[Guarantee, ...], All()] = ()
 
 
 class RecoveryRules(Strict):
-    drift: Recovery = Recovery.AUTO
-    tamper: Recovery = Recovery.REPLACE
+    """How traffic comes back. drift, tamper: what opens it again after a violation of that class."""
+
+    drift: Annotated[Recovery, Ranked(tuple(Recovery))] = Recovery.AUTO
+    tamper: Annotated[Recovery, Ranked(tuple(Recovery))] = Recovery.REPLACE
 
 
 class PolicySpec(Strict):
-    """Durations in seconds. interval: between rounds. freshness: of a lease, from the nonce's issue.
+    """What must hold of a workload, and what happens when it does not.
 
-    deadman: how long Envoy may stay open without a sign of life. escalate_after: how long it may take to acknowledge
-    a closing before it is asked to quit, or killed.
+    selector: which registrations it is for; every one of its namespace, or of all in the root namespace, where it
+    says nothing. mode: what happens when something does not hold. interval: between rounds. freshness: of a lease,
+    from the nonce's issue. deadman: how long Envoy may stay open without a sign of life. escalate_after: how long it
+    may take to acknowledge a closing before it is asked to quit, or killed. layers: how much each layer matters;
+    files and processes are required where nobody names them, all others off. files: what is measured of files.
+    processes: what its processes may be. proxy: what the Envoy that holds the key must be. coverage: the least that
+    the watchers must be. recovery: what opens traffic again. rules: what else must be true, by name; two policies may
+    state the same rule under one name, but not two. break_glass: who may open traffic for a while in spite of policy.
+    on_violation: signal -> class, where it is not to be the signal's own. What is said to be
+    drift opens again by the next full measurement, also where it is an event of which nothing is left to be measured.
 
     connections: `cut` ends what is open with every closing. `drain` lets it go on after drift, for the dead-man time
     or what is left of the lease, whichever is shorter; nothing new begins meanwhile, and what has not ended by then
     is cut. After anything but drift all is cut at once, whatever this says.
+
+    Durations are in seconds. Every field has the order in which it is merged with other policies'
+    (policies/model/merge.py).
     """
 
-    mode: Mode = Mode.OBSERVE
-    interval: Duration = 30.0
-    freshness: Duration = 300.0
-    deadman: Duration = 5.0
-    escalate_after: Duration = 0.25
-    connections: Literal["cut", "drain"] = "cut"
-    layers: dict[Layer, LayerDemand] = Field(
-        default_factory=lambda: {Layer.FILES: LayerDemand(), Layer.PROCESSES: LayerDemand()}
-    )
+    selector: Selector = Field(default=Selector(), exclude_if=lambda selector: selector == Selector())
+    mode: Annotated[Mode, Ranked(tuple(Mode))] = Mode.OBSERVE
+    interval: Annotated[Duration, Least()] = 30.0
+    freshness: Annotated[Duration, Least()] = 300.0
+    deadman: Annotated[Duration, Least()] = 5.0
+    escalate_after: Annotated[Duration, Least()] = 0.25
+    connections: Annotated[Literal["cut", "drain"], Ranked(("drain", "cut"))] = "cut"
+    layers: Annotated[dict[Layer, LayerDemand], PerKey()] = Field(default_factory=dict)
     files: FileRules = FileRules()
     processes: ProcessRules = ProcessRules()
     proxy: ProxyRules = Field(default=ProxyRules(), exclude_if=lambda rules: rules == ProxyRules())
     """Not written where it says nothing new, so that a sidecar which does not know it reads such a policy, too."""
     coverage: CoverageDemand = CoverageDemand()
     recovery: RecoveryRules = RecoveryRules()
+    rules: Annotated[dict[RuleName, Rule], PerKey(Alike())] = Field(
+        default_factory=dict, exclude_if=lambda rules: not rules
+    )
+    on_violation: Annotated[
+        dict[SignalName, ViolationClass], PerKey(Ranked((ViolationClass.DRIFT, ViolationClass.TAMPER)))
+    ] = Field(default_factory=dict, exclude_if=lambda stated: not stated)
+    break_glass: BreakGlassRules = Field(default=BreakGlassRules(), exclude_if=lambda rules: rules == BreakGlassRules())
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.interval * 2 > self.freshness:
-            raise ValueError("freshness must be at least twice the interval, or one lost round closes traffic")
+    def _possible(self) -> Self:
         if self.deadman < 0.5:
             raise ValueError("a dead-man time below 500ms trips on a busy machine")
         if any(not path.startswith("/") for path in self.files.include):
             raise ValueError("files.include takes absolute paths, as the workload sees them")
+        if {"interval", "freshness"} <= self.model_fields_set:
+            self.whole()
+        if {"operators", "quorum"} <= self.break_glass.model_fields_set:
+            self.break_glass.attainable()
+        self.bounded()
         return self
 
+    def whole(self) -> None:
+        """Raises ValueError for what does not fit together; one document alone may leave its half to others."""
+        if self.interval * 2 > self.freshness:
+            raise ValueError("freshness must be at least twice the interval, or one lost round closes traffic")
+
+    def bounded(self) -> None:
+        """Raises ValueError for rules that together might take too long."""
+        if len(self.rules) > MOST_RULES:
+            raise ValueError(f"{len(self.rules)} rules for one workload, where {MOST_RULES} are the most")
+        cost = sum(each.checked.cost for each in self.rules.values())
+        if cost > MOST_TOTAL_COST:
+            raise ValueError(f"rules that together might take {cost} units, where {MOST_TOTAL_COST} are the most")
+
+    def violation_class(self, signal: Signal) -> ViolationClass:
+        """What a finding or a violation of this kind is: by this policy, else by default."""
+        return self.on_violation.get(signal, signal.default)
+
+    def layer(self, layer: Layer) -> LayerDemand:
+        """What is asked of a layer."""
+        return self.layers.get(layer) or DEFAULT_LAYERS.get(layer) or _OFF
+
     def demand(self, layer: Layer) -> Demand:
-        """What this policy asks of a layer; a layer it does not name is off."""
-        found = self.layers.get(layer)
-        return found.demand if found else Demand.OFF
+        """What this policy asks of a layer; one that neither it nor DEFAULT_LAYERS names is off."""
+        return self.layer(layer).demand
 
 
-class AttestationPolicy(Strict):
-    api_version: Literal["proofbeat.dev/v1alpha1"] = API_VERSION
+DEFAULT_LAYERS: Mapping[Layer, LayerDemand] = {Layer.FILES: LayerDemand(), Layer.PROCESSES: LayerDemand()}
+_OFF = LayerDemand(demand=Demand.OFF)
+
+
+class AttestationPolicy(Document):
+    """As it is written. Those for one workload, merged, are an EffectivePolicy."""
+
     kind: Literal["AttestationPolicy"] = "AttestationPolicy"
-    metadata: Metadata
     spec: PolicySpec = PolicySpec()
+
+
+class EffectivePolicy(AttestationPolicy):
+    """Every policy for one workload, merged. Named as the most specific of them.
+
+    origins: place in the spec -> those that the value there comes from; a place that is not here is a default.
+    """
+
+    origins: dict[str, tuple[Metadata, ...]] = Field(default_factory=dict, exclude_if=lambda origins: not origins)
+
+    def stated_by(self, place: str) -> tuple[Metadata, ...]:
+        """The documents behind the place itself, else behind the first thing in it, else behind what it is in."""
+        if place in self.origins:
+            return self.origins[place]
+        inside = next((found for each, found in self.origins.items() if each.startswith(f"{place}.")), None)
+        if inside is not None:
+            return inside
+        around, _, _ = place.rpartition(".")
+        return self.stated_by(around) if around else (self.metadata,)

@@ -1,4 +1,4 @@
-"""WorkloadRegistration: which identity a workload gets, under which policy, against which references."""
+"""WorkloadRegistration: which identity a workload gets, and which references it is held against."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import AfterValidator
 from attestation.errors import InvalidInput
 from attestation.spiffe import SpiffeId
 from policies.model.dialect import Strict
-from policies.model.policy import API_VERSION, Metadata
+from policies.model.metadata import Document
 
 
 def _registrable(text: str) -> str:
@@ -25,15 +25,15 @@ def _registrable(text: str) -> str:
 
 
 class RegistrationSpec(Strict):
-    """policy, references: names of an AttestationPolicy and a ReferenceValues of the same namespace."""
+    """Which identity it gets, and what it is held against. spiffe_id: the identity.
+
+    references: name of a ReferenceValues of the same namespace. Policies select registrations, not the reverse.
+    """
 
     spiffe_id: Annotated[str, AfterValidator(_registrable)]
-    policy: str
     references: str
 
 
-class WorkloadRegistration(Strict):
-    api_version: Literal["proofbeat.dev/v1alpha1"] = API_VERSION
+class WorkloadRegistration(Document):
     kind: Literal["WorkloadRegistration"] = "WorkloadRegistration"
-    metadata: Metadata
     spec: RegistrationSpec

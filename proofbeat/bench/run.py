@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from attestation.errors import InvalidInput
-from proofbeat.bench import deadman, start, telemetry, violation
+from proofbeat.bench import deadman, merge, start, telemetry, violation
 from proofbeat.bench import round as round_bench
 from proofbeat.bench.cut import run as cut
 from proofbeat.bench.faults import run as faults
@@ -22,6 +22,7 @@ BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "deadman": (deadman.run, "a sidecar killed or stopped: traffic closed; a starved one: closed for nothing"),
     "start": (start.run, "start to first certificate; memory and idle cost"),
     "xds-push": (push.run, "one secret to 1, 200 and 1,000 streams, beside go-control-plane"),
+    "merge": (merge.run, "what rules 10,000 workloads under 1,000 policies"),
     "telemetry": (telemetry.run, "what exporting costs a round"),
     "faults": (faults.run, "random faults under load: what leaked, what was lost, how long it was out"),
 }

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from attestation.quantities import duration
-from policies.model.policy import AttestationPolicy, Metadata, PolicySpec
+from policies.model.metadata import Metadata
+from policies.model.policy import AttestationPolicy, PolicySpec
 from policies.model.references import ReferenceValues
 from proofbeat import documents
 from proofbeat.demo import service

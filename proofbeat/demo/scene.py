@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from attestation.errors import Unavailable
-from proofbeat import admin, envoy, references
+from proofbeat import admin, envoy, study
 from proofbeat.demo import layout as layouts
 from proofbeat.demo.layout import Layout, Side
 from proofbeat.demo.ledger import Ledger
@@ -63,10 +63,10 @@ class Scene:
         taken = {}
         for standing in self.standings:
             child = _running(standing.workload)
-            taken[standing.side.name] = await references.build(standing.side.name, child.pid, (str(standing.side.app),))
+            taken[standing.side.name] = await study.build(standing.side.name, child.pid, (str(standing.side.app),))
         if self.layout.terms.envoy_attested:
             held = envoy.referenced(envoy.program())
-            taken = {name: references.with_proxies(each, held) for name, each in taken.items()}
+            taken = {name: study.with_proxies(each, held) for name, each in taken.items()}
         layouts.write_policies(self.layout, taken)
         layouts.write_authority(self.layout, ca_seconds)
         await self.start_authority()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies.model.policy import AttestationPolicy, Metadata, PolicySpec
+from policies.model.metadata import Metadata
+from policies.model.policy import AttestationPolicy, PolicySpec
 from proofbeat import documents
 from proofbeat.ephemeral.layout import Domain, Workload, domain
 from proofbeat.up.learning import Learned

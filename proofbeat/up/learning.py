@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from policies.model.policy import Metadata
+from policies.model.metadata import Metadata
 from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
-from proofbeat.references import studied
+from proofbeat.study import studied
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from tests.fuzz import conversation, envoy, kernel, settings, vocabulary
+from tests.fuzz import authors, conversation, envoy, kernel, references, rules, settings, vocabulary
 from tests.fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
-    target.name: target for room in (vocabulary, conversation, envoy, kernel, settings) for target in room.TARGETS
+    target.name: target
+    for room in (vocabulary, conversation, envoy, kernel, settings, rules, authors, references)
+    for target in room.TARGETS
 }

@@ -9,7 +9,8 @@ from attestation import addresses, cose, keys, results
 from attestation.errors import InvalidInput, MalformedResult, Refused
 from attestation.spiffe import SpiffeId
 from attestation.violation import ViolationClass
-from policies.model.policy import AttestationPolicy, Metadata
+from policies.model.metadata import Metadata
+from policies.model.policy import AttestationPolicy
 from policies.model.references import ReferenceSpec, ReferenceValues
 from policies.model.registration import RegistrationSpec, WorkloadRegistration
 from sidecar.governing import read_governing
@@ -55,7 +56,7 @@ _PROBLEM = Problem(
 _IDENTITY = SpiffeId("example.org", "/web")
 _REGISTRATION = WorkloadRegistration(
     metadata=Metadata(name="web"),
-    spec=RegistrationSpec(spiffe_id=str(_IDENTITY), policy="hardened", references="web"),
+    spec=RegistrationSpec(spiffe_id=str(_IDENTITY), references="web"),
 )
 _EVERY: tuple[Message, ...] = (
     _NONCE,

@@ -87,6 +87,14 @@ spec:
   freshness: 60s
   layers: {files: {demand: required, maxAge: 30s}, processes: {demand: best-effort}}
   files: {include: [/srv/app], volatile: ["*.log"]}
+  rules:
+    noRoot: {that: "processes.root == 0", message: nothing runs as root, class: tamper}
+    layered:
+      that: >-
+        files.measured
+        && proxy.seated
+      message: all is there
+      layer: files
 ---
 apiVersion: proofbeat.dev/v1alpha1
 kind: ReferenceValues
@@ -98,7 +106,7 @@ spec:
 apiVersion: proofbeat.dev/v1alpha1
 kind: WorkloadRegistration
 metadata: {name: web}
-spec: {spiffeId: spiffe://example.org/web, policy: hardened, references: web}
+spec: {spiffeId: spiffe://example.org/web, references: web}
 """ % (b"a" * 64, b"b" * 64)
 
 _SIDECAR = b"""\

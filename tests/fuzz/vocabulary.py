@@ -57,7 +57,7 @@ from attestation.observation import Observation
 from attestation.patterns import matches
 from attestation.processes import ProcessKind
 from attestation.proxy import Delivered, Denial, Known, Proxy, ProxyProcess
-from attestation.quantities import duration, seconds
+from attestation.quantities import duration, instant, instant_text, seconds
 from tests.fuzz.grammar import repaired, value_of
 from tests.fuzz.target import Target
 from tests.fuzz.world import CLAIMS, INSTANCE, KEY, NONCE, NOW, PUBLIC, RESULT, SIGNER
@@ -216,11 +216,13 @@ def authority_nonce(data: bytes) -> None:
 
 
 def quantity(data: bytes) -> None:
-    """A duration is a number of seconds that exists, and is written again as one that reads."""
+    """A duration is a number of seconds that exists, and is written again as one that reads; an instant as itself."""
     text = data.decode("utf-8", "replace")
     with suppress(InvalidInput):
         value = seconds(text)
         assert abs(seconds(duration(value)) - value) <= 0.0005 + value * 1e-9
+    with suppress(InvalidInput):
+        assert instant_text(instant(text)) == text
 
 
 def path_pattern(data: bytes) -> None:
@@ -260,7 +262,7 @@ def _datagrams() -> tuple[bytes, ...]:
     return tuple(
         channel.encode(message)
         for message in (
-            Scope(7, ("/srv",), ("*.log",), "/pod", 3.0),
+            Scope(7, ("/srv",), ((("*.log",), ("/srv/**",)),), "/pod", 3.0),
             Measure((Layer.FILES,), 1.5, full=True),
             Guard(8),
             Sweep(1),
@@ -346,7 +348,13 @@ TARGETS = (
         (b"spiffe://", b"%2f", b"..", b"/proofbeat/", "\u0430".encode(), b"\n"),
     ),
     Target("nonce", authority_nonce, _nonces, most_bytes=128),
-    Target("quantity", quantity, lambda: (b"250ms", b"10s", b"1.5m", b"1h", b"3650d"), (b"9" * 30, b"0.", b"ms"), 512),
+    Target(
+        "quantity",
+        quantity,
+        lambda: (b"250ms", b"10s", b"1.5m", b"1h", b"3650d", b"2026-12-31T23:59:59Z"),
+        (b"9" * 30, b"0.", b"ms"),
+        512,
+    ),
     Target(
         "pattern",
         path_pattern,

@@ -23,7 +23,7 @@ import yaml
 
 from attestation.coverage import Isolation
 from authority.store.records import InstanceState
-from proofbeat import documents, references
+from proofbeat import documents, study
 from tests.system.authority.town import Clock, Town, town
 from tests.system.measurer.stage import ROOT, Workload
 
@@ -349,7 +349,7 @@ def scene(
         attacker.chmod(0o777)
         running = Attacked(attacker, workload)
         undo.callback(running.end)
-        taken = asyncio.run(references.build(NAME, running.pid, (str(measured),)))
+        taken = asyncio.run(study.build(NAME, running.pid, (str(measured),)))
         if proxies:
             taken = taken.model_copy(update={"spec": taken.spec.model_copy(update={"proxies": {"1": tuple(proxies)}})})
         document = f"{policy(files={'include': [str(measured)]}, **rules)}---\n{documents.to_yaml(taken)}"

@@ -76,6 +76,9 @@ def test_an_operator_makes_tokens_looks_quarantines_and_releases(tmp_path: Path)
         ("POST", "/admin/release", {"instance": "i-" + "0" * 32, "causes": "all"}, 400, "malformed"),
         ("GET", "/admin/why?instance=i-" + "0" * 32, None, 401, "instance-unknown"),
         ("GET", "/admin/why", None, 400, "malformed"),
+        ("GET", "/admin/policy", None, 400, "malformed"),
+        ("GET", "/admin/policy?of=nobody", None, 404, "registration-unknown"),
+        ("GET", "/admin/policy?of=i-0", None, 401, "instance-unknown"),
         ("GET", "/admin/nothing", None, 404, "not-found"),
     ],
 )
@@ -89,6 +92,20 @@ def test_a_mistake_is_answered_by_a_problem_document(
             assert problem["type"] == f"https://proofbeat.dev/problems/{kind}"
             assert problem["title"]
             assert problem["detail"]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("asked", ["web", "spiffe://town.example/web", "i-0000"])
+def test_an_operator_is_told_where_each_value_comes_from_that_rules_a_workload(tmp_path: Path, asked: str) -> None:
+    async def story() -> None:
+        async with town(tmp_path) as where:
+            await stranger(where).enrol(JoinToken(await where.authority.create_token("web")))
+            status, told = await ask(where.where.admin, "GET", f"/admin/policy?of={asked}")
+            assert (status, told["registration"], told["policies"]) == (200, "web", ["hardened"])
+            values = {each["place"]: each for each in told["values"]}
+            assert values["interval"]["by"] == [{"policy": "hardened", "at": "policies.yaml:7:3", "value": "10s"}]
+            assert values["deadman"]["by"] == []
 
     asyncio.run(story())
 

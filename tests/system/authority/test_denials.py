@@ -28,17 +28,17 @@ from wire.versions import Version
 TAMPER = Report(1, ViolationClass.TAMPER, "a foreign program was executed", 1_700_000_000_000)
 HERE, THERE = "127.0.0.1:9443", "[::1]:9443"
 OBSERVED = (
-    policies()
+    policies().replace("spec:\n  mode", "spec:\n  selector: {registrations: [web, api]}\n  mode", 1)
     + """---
 apiVersion: proofbeat.dev/v1alpha1
 kind: AttestationPolicy
 metadata: {name: watched}
-spec: {mode: observe, interval: 10s, freshness: 60s, files: {include: [/srv/app]}}
+spec: {selector: {registrations: [lab]}, mode: observe}
 ---
 apiVersion: proofbeat.dev/v1alpha1
 kind: WorkloadRegistration
 metadata: {name: lab}
-spec: {spiffeId: spiffe://town.example/lab, policy: watched, references: web}
+spec: {spiffeId: spiffe://town.example/lab, references: web}
 """
 )
 """And a registration whose policy enforces nothing."""

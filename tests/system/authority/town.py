@@ -26,7 +26,7 @@ from attestation.manifest import Entry
 from attestation.processes import ProcessKind
 from attestation.results import Result
 from authority.app import Authority, Listening
-from authority.config import AuthorityConfig, CaConfig
+from authority.config import AuthorityConfig, CaConfig, ReferencesConfig
 from wire import link, messages, problems, proofs, tls
 from wire.messages import Answer, Enrolment, Nonce, Posted, Push, Reply, Request
 from wire.proofs import Purpose
@@ -42,7 +42,7 @@ API_REGISTRATION = f"""---
 apiVersion: proofbeat.dev/v1alpha1
 kind: WorkloadRegistration
 metadata: {{name: api}}
-spec: {{spiffeId: spiffe://{TRUST_DOMAIN}/api, policy: hardened, references: web}}
+spec: {{spiffeId: spiffe://{TRUST_DOMAIN}/api, references: web}}
 """
 
 
@@ -68,7 +68,7 @@ spec:
 apiVersion: proofbeat.dev/v1alpha1
 kind: WorkloadRegistration
 metadata: {{name: web}}
-spec: {{spiffeId: spiffe://{TRUST_DOMAIN}/web, policy: hardened, references: web}}
+spec: {{spiffeId: spiffe://{TRUST_DOMAIN}/web, references: web}}
 {API_REGISTRATION}"""
 
 
@@ -93,7 +93,8 @@ class Town:
         return Endpoint(self.where.url, self.where.trust_domain, self.where.bundle)
 
 
-def configured(folder: Path, listen: str = "127.0.0.1:0") -> AuthorityConfig:
+def configured(folder: Path, listen: str = "127.0.0.1:0", trusted: Path | None = None) -> AuthorityConfig:
+    """trusted: the public key that reference values must be signed by; None where nobody has to have signed them."""
     return AuthorityConfig(
         trust_domain=TRUST_DOMAIN,
         listen=listen,
@@ -101,18 +102,24 @@ def configured(folder: Path, listen: str = "127.0.0.1:0") -> AuthorityConfig:
         policies=(folder / "policies.yaml",),
         ca=CaConfig(folder=folder / "ca", name="Town"),
         admin=folder / "admin.sock",
+        references=ReferencesConfig(trusted_keys=None if trusted is None else (trusted,)),
     )
 
 
 @contextlib.asynccontextmanager
 async def town(
-    folder: Path, *, listen: str = "127.0.0.1:0", clock: Clock | None = None, rules: str | None = None
+    folder: Path,
+    *,
+    listen: str = "127.0.0.1:0",
+    clock: Clock | None = None,
+    rules: str | None = None,
+    trusted: Path | None = None,
 ) -> AsyncIterator[Town]:
-    """A running authority; the same folder again is the same authority after a restart."""
+    """A running authority; the same folder again is the same authority after a restart. trusted: as `configured`."""
     if rules is not None or not (folder / "policies.yaml").exists():
         (folder / "policies.yaml").write_text(rules or policies())
     clock = clock or Clock()
-    authority = Authority(configured(folder, listen), clock=clock)
+    authority = Authority(configured(folder, listen, trusted), clock=clock)
     ready: asyncio.Future[Listening] = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(authority.run(ready.set_result))

@@ -145,6 +145,7 @@ LEAVES = (
     _leaf("a leaf that outlives its result", "valid for longer", end=lambda: time.time() + 3600),
     _leaf("a leaf of tomorrow", "not valid yet", start=lambda: time.time() + 3600, end=lambda: time.time() + 7200),
     _leaf("a leaf around another result", "around another result", ear="another.result.altogether"),
+    _leaf("a leaf with a mark that its result lacks", "marked otherwise than its result", mark="bg-" + "0" * 32),
     _forged("the leaf of the round before", "around another result", _last_leaf),
     _forged("a certificate without a name", "does not parse", _no_names),
     _altered(

@@ -76,16 +76,20 @@ class Given:
 
 @dataclass
 class Asked:
-    """A request for a result. honest: what a decent authority would say. send: one frame, the answer or another."""
+    """A request for a result. honest: what a decent authority would say. send: one frame, the answer or another.
+
+    speaks: the version of the wire that was chosen.
+    """
 
     number: int
     told: Evidence
     honest: Answer
     send: Callable[[bytes], Awaitable[None]]
     socket: web.WebSocketResponse | None
+    speaks: Version
 
     def frame(self, message: Message, number: int | None = None) -> bytes:
-        return messages.encode(message, self.number if number is None else number)
+        return messages.encode(message, self.number if number is None else number, version=self.speaks)
 
 
 Move = Callable[["HostileAuthority", Asked], Awaitable[None]]
@@ -100,8 +104,8 @@ async def honestly(authority: HostileAuthority, asked: Asked) -> None:
 
 @dataclass
 class HostileAuthority:
-    """policy: of AttestationPolicy.spec and ReferenceValues.spec, as JSON. usual: how requests are answered when no
-    move is up. on_enrol: changes the answer to an enrolment.
+    """policy: of AttestationPolicy.spec and ReferenceValues.spec, as JSON. orders: to break the glass, told with every
+    answer. usual: how requests are answered when no move is up. on_enrol: changes the answer to an enrolment.
     """
 
     ca: Ca
@@ -119,6 +123,7 @@ class HostileAuthority:
     heard: list[tuple[str, str | None]] = field(default_factory=list)
     enrolled: InstanceId | None = None
     policy: str = ""
+    orders: tuple[str, ...] = ()
     url: str = ""
     speaks: Version = versions.OURS.highest
 
@@ -143,7 +148,7 @@ class HostileAuthority:
         return done
 
     async def push(self, message: Push) -> None:
-        await self.raw(messages.encode(message))
+        await self.raw(messages.encode(message, version=self.speaks))
 
     async def raw(self, frame: bytes) -> None:
         """Into the open session, whatever it is."""
@@ -162,7 +167,7 @@ class HostileAuthority:
         version = {"apiVersion": "proofbeat.dev/v1alpha1"}
         named = {"metadata": {"name": "web"}}
         identity = changes.pop("identity", str(IDENTITY))
-        registered = {"spiffeId": identity, "policy": "web", "references": "web"}
+        registered = {"spiffeId": identity, "references": "web"}
         body = {
             "epoch": self.epoch,
             "policy": {**version, "kind": "AttestationPolicy", **named, "spec": changes.pop("spec", self.spec)},
@@ -191,12 +196,14 @@ class HostileAuthority:
         )
 
     def answer(self, told: Evidence, result: Result | None = None, **changes: Any) -> Answer:
-        """A well-formed answer around any result. changes: signer; key, identity, start, end, ca, ear of the leaf."""
+        """A well-formed answer around any result. changes: signer; of the leaf key, identity, start, end, ca, ear and
+        mark.
+        """
         result = result or self.result(told)
         ear = results.build(result, changes.pop("signer", self.signer))
         chain = self.chain(told, result, changes.pop("ear", ear), **changes)
         issued_ms = (result.expires_at - int(self.freshness)) * 1000
-        return Answer(ear, chain, 0, self.epoch, issued_ms, int(self.freshness) * 1000, self.nonce())
+        return Answer(ear, chain, 0, self.epoch, issued_ms, int(self.freshness) * 1000, self.nonce(), self.orders)
 
     def chain(self, told: Evidence, result: Result, ear: str, **changes: Any) -> str:
         return leaf.sign(
@@ -208,6 +215,7 @@ class HostileAuthority:
                 not_before=authorities.utc(changes.get("start", time.time() - 30)),
                 not_after=authorities.utc(changes.get("end", result.expires_at)),
                 ear=ear,
+                break_glass=changes.get("mark", result.break_glass),
             ),
             changes.get("ca", self.ca),
         )
@@ -310,11 +318,11 @@ class HostileAuthority:
     ) -> None:
         if not isinstance(request, Attest):
             reply = self.on_ask(request, self.honest(request))  # type: ignore[arg-type] # a request, by what is asked
-            await send(messages.encode(reply, number))
+            await send(messages.encode(reply, number, version=self.speaks))
             return
         told = evidence.verify(request.evidence)
         self.told.append(told)
-        asked = Asked(number, told, self.answer(told), send, socket)
+        asked = Asked(number, told, self.answer(told), send, socket, self.speaks)
         # What was asked on a session and not answered there is asked again by POST: the move is the same.
         if told.nonce not in self._moved:
             self._moved = {told.nonce: self._moves.popleft() if self._moves else (self.usual, None)}
@@ -332,7 +340,8 @@ class HostileAuthority:
         if isinstance(reply, Problem):
             body, kind = problems.to_json(reply), problems.MEDIA_TYPE
             return web.Response(status=reply.status, body=body, content_type=kind, headers=self._chosen())
-        return web.Response(body=messages.encode(reply), content_type=messages.MEDIA_TYPE, headers=self._chosen())
+        body = messages.encode(reply, version=self.speaks)
+        return web.Response(body=body, content_type=messages.MEDIA_TYPE, headers=self._chosen())
 
 
 def fingerprint(chain: str | bytes) -> str:

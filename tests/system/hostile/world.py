@@ -192,8 +192,8 @@ async def workload() -> AsyncIterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def sidecar(folder: Path, url: str, bundle: str, pid: int) -> AsyncIterator[Program]:
-    """The program itself, as a user starts it."""
+async def sidecar(folder: Path, url: str, bundle: str, pid: int, **more: Any) -> AsyncIterator[Program]:
+    """The program itself, as a user starts it. more: of its settings."""
     (folder / "bundle.pem").write_text(bundle)
     (folder / "token").write_text("token")
     config = {
@@ -203,6 +203,7 @@ async def sidecar(folder: Path, url: str, bundle: str, pid: int) -> AsyncIterato
         "workload": {"pid": pid},
         "delivery": {"socket": str(folder / "xds.sock")},
         "state": str(folder / "state"),
+        **more,
     }
     (folder / "sidecar.yaml").write_text(yaml.safe_dump(config))
     program = await Program.start(
@@ -216,14 +217,14 @@ async def sidecar(folder: Path, url: str, bundle: str, pid: int) -> AsyncIterato
 
 @contextlib.asynccontextmanager
 async def world(
-    folder: Path, freshness: float = 4.0, authority: HostileAuthority | None = None
+    folder: Path, freshness: float = 4.0, authority: HostileAuthority | None = None, **more: Any
 ) -> AsyncIterator[World]:
-    """Enrolled, open, and everything honest so far."""
+    """Enrolled, open, and everything honest so far. more: of the sidecar's settings."""
     authority = authority or decent(folder, freshness)
     async with contextlib.AsyncExitStack() as stack:
         url = await stack.enter_async_context(listening(authority.routes(), reserved(authority.ca)))
         pid = await stack.enter_async_context(workload())
-        program = await stack.enter_async_context(sidecar(folder, url, authority.ca.bundle, pid))
+        program = await stack.enter_async_context(sidecar(folder, url, authority.ca.bundle, pid, **more))
         await program.heard(lambda line: line["event"] == "enrolled")
         envoy = await Program.start("-m", "tests.system.hostile.envoy", str(folder / "xds.sock"), stream="stdout")
         stack.push_async_callback(envoy.end)

@@ -161,7 +161,7 @@ def test_the_manifest_is_what_other_tools_compute_and_stays_the_same(
 
 def test_what_changes_in_volatile_paths_and_outside_is_silent(workload: Workload, tree: Path, elsewhere: Path) -> None:
     (tree / "logs").mkdir()
-    with Sidecar(Scope(workload.pid, (str(tree),), volatile=(f"{tree}/logs/**", "*.tmp"))) as sidecar:
+    with Sidecar(Scope(workload.pid, (str(tree),), volatile=(((f"{tree}/logs/**", "*.tmp"),),))) as sidecar:
         sidecar.settle()
         workload.do(f"open('{tree}/logs/today', 'w').write('line')")
         workload.do(f"open('{tree}/below/x.tmp', 'w').write('line')")

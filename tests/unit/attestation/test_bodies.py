@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from random import Random
@@ -47,6 +48,11 @@ def test_a_manifest_reads_back_and_is_the_same_in_whatever_order(entries: list[E
     shuffled = list(entries)
     chance.shuffle(shuffled)
     assert manifest.pack(shuffled) == packed
+
+
+@given(st.lists(ENTRIES, unique_by=lambda entry: entry.path, max_size=12))
+def test_a_tally_counts_what_the_entries_are(entries: list[Entry]) -> None:
+    assert manifest.tally(manifest.pack(entries)) == Counter((each.kind, each.mode) for each in entries)
 
 
 def test_a_path_that_is_no_text_survives() -> None:
@@ -100,6 +106,11 @@ def test_processes_of_the_same_kind_are_one_however_many_run() -> None:
         processes.pack([KIND]).replace(b",", b", ", 1),
         processes.pack([KIND]).replace(b'"uid"', b'"uidx"'),
         b"[" + b",".join([processes.pack([KIND])[1:-1]] * 2) + b"]",
+        processes.pack([replace(KIND, uid=-1)]),
+        processes.pack([replace(KIND, gid=2**32)]),
+        processes.pack([replace(KIND, seccomp=3)]),
+        processes.pack([replace(KIND, capabilities="all")]),
+        processes.pack([replace(KIND, digest="ab")]),
     ],
 )
 def test_a_process_list_that_nobody_packed_is_refused(body: bytes) -> None:
@@ -145,7 +156,7 @@ def test_a_word_that_is_not_known_is_refused() -> None:
 
 
 MESSAGES: Iterable[channel.Message] = (
-    Scope(42, ("/srv/app",), ("*.log",)),
+    Scope(42, ("/srv/app",), ((("*.log",), ("/srv/**",)),)),
     Measure((Layer.FILES,), 12.5, full=True),
     Beat(3),
     Pinned(INSTANCE, "boot", 1.25),

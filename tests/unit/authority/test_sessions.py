@@ -8,7 +8,7 @@ from attestation.instance import InstanceId
 from authority.sessions import MOST_WAITING, Announcement, Session, Sessions
 from tests.unit.authority.test_denials import numbered
 from wire import messages
-from wire.messages import Denials, Message, Released
+from wire.messages import BreakGlass, Denials, Message, Released
 from wire.versions import FIRST, OURS, Version
 
 
@@ -39,6 +39,13 @@ def test_a_new_session_of_an_instance_ends_the_one_before_and_gets_the_pushes() 
             assert len(sessions) == 1
         assert len(sessions) == 0
     assert sessions.instances() == ()
+
+
+def test_what_a_peer_does_not_know_is_not_said_to_it() -> None:
+    session = Session(Version(1, 3))
+    session.push(BreakGlass(("order",)))
+    session.push(Released("order"))
+    assert read(session) == Released("order")
 
 
 def test_a_newer_list_takes_the_place_of_one_that_waits_and_fills_nobodys_outbox() -> None:

@@ -17,8 +17,10 @@ from authority import config, keyring
 from authority.rules import Ruling
 from authority.verifier.cache import Appraisals, Bodies, appraisal_key
 from policies.appraise.reasons import Verdict
-from policies.model.load import Governing
-from policies.model.policy import AttestationPolicy, Metadata
+from policies.model.governing import Governing
+from policies.model.inheritance import effective
+from policies.model.metadata import Metadata
+from policies.model.policy import AttestationPolicy
 from policies.model.references import ReferenceValues
 from policies.model.registration import RegistrationSpec, WorkloadRegistration
 
@@ -122,11 +124,11 @@ def test_appraisals_are_bounded() -> None:
 
 def ruling(digest: str = "a" * 64) -> Ruling:
     named = Metadata(name="web")
-    spec = RegistrationSpec(spiffe_id="spiffe://example.org/web", policy="web", references="web")
+    spec = RegistrationSpec(spiffe_id="spiffe://example.org/web", references="web")
     governing = Governing(
         WorkloadRegistration(metadata=named, spec=spec),
         AttestationPolicy(metadata=named),
-        ReferenceValues(metadata=named),
+        effective(ReferenceValues(metadata=named)),
     )
     return Ruling("web", SpiffeId("example.org", "/web"), governing, digest, "")
 

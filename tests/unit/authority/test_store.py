@@ -27,7 +27,7 @@ from sqlalchemy import Connection, insert, select
 from attestation.instance import InstanceId
 from attestation.trust import Tier
 from authority.store.enrolments import Application
-from authority.store.records import Accepted, Candidate, Lapsed, Quarantine
+from authority.store.records import Accepted, Broken, Candidate, Lapsed, Quarantine, State
 from authority.store.schema import epochs
 from authority.store.store import Store
 from authority.store.writer import Writer
@@ -240,6 +240,44 @@ def test_the_certificate_that_was_served_last_is_known_when_its_round_is_forgott
         await store.forget_rounds(1_000_000, over_ms=1_000_000)
         assert await store.issued(INSTANCE, first.serial)
         assert not await store.issued(INSTANCE, second.serial)
+        store.close()
+
+    asyncio.run(story())
+
+
+def test_what_an_order_let_through_does_not_count_once_the_order_has_ended(tmp_path: Path) -> None:
+    async def story() -> None:
+        store = Store(tmp_path / "store.sqlite")
+        store.open()
+        await store.add_token("t", "web", expires_ms=10, now_ms=1)
+        await store.enrol(application(KEYS[0], "", "ticket"), {"web": 1}, 1)
+        let_through = replace(candidate(1, "1"), tier=Tier.WARNING, break_glass="bg-1")
+        assert await store.accept_round(let_through, 5) == Lapsed(exception_over=True)
+        await store.apply_break_glass(Broken("bg-1", "order", ("web",), ("ada",), applied_ms=4, seen_ms=4))
+        accepted = await store.accept_round(let_through, 5)
+        assert isinstance(accepted, Accepted) and accepted.break_glass == "bg-1"
+        assert (await store.history(INSTANCE))[-1].state is State.EXCEPTED
+        await store.end_break_glass("bg-1", "it is mended")
+        assert (await store.history(INSTANCE))[-1].state is State.STALE
+        assert await store.accept_round(replace(let_through, sequence=2), 6) == Lapsed(exception_over=True)
+        store.close()
+
+    asyncio.run(story())
+
+
+def test_an_order_that_was_applied_is_kept_as_it_was_and_its_end_is_final(tmp_path: Path) -> None:
+    async def story() -> None:
+        store = Store(tmp_path / "store.sqlite")
+        store.open()
+        first = Broken("bg-1", "order", ("web",), ("ada",), applied_ms=4, seen_ms=4)
+        assert await store.apply_break_glass(first) == first
+        assert await store.apply_break_glass(replace(first, registrations=("web", "db"), applied_ms=9)) == first
+        await store.end_break_glass("bg-1", "it is mended")
+        await store.end_break_glass("bg-1", "its time is over")
+        await store.saw_break_glass(99)
+        kept = await store.apply_break_glass(first)
+        assert kept.ended_ms and (kept.ended, kept.seen_ms) == ("it is mended", 4)
+        assert await store.broken() == (kept,)
         store.close()
 
     asyncio.run(story())

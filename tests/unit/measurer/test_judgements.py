@@ -28,7 +28,7 @@ USER = Rights((1000,) * 4, (1000,) * 4, "0" * 16, True, 2, 0, HERE, 0)
     ("pattern", "path", "covered", "below"),
     [
         ("/srv/log/**", "/srv/log/a", True, True),
-        ("/srv/log/**", "/srv/log", False, False),
+        ("/srv/log/**", "/srv/log", False, True),
         ("/srv/log", "/srv/log", True, False),
         ("/srv/*/log", "/srv/a/b/log", False, False),
         ("*.log", "/srv/app/x.log", True, False),
@@ -36,7 +36,7 @@ USER = Rights((1000,) * 4, (1000,) * 4, "0" * 16, True, 2, 0, HERE, 0)
     ],
 )
 def test_a_pattern_covers_a_path_and_perhaps_all_below(pattern: str, path: str, covered: bool, below: bool) -> None:
-    volatile = Volatile([pattern])
+    volatile = Volatile([[[pattern]]])
     assert (volatile.covers(path.encode()), volatile.covers_all_below(path.encode())) == (covered, below)
 
 

@@ -29,7 +29,7 @@ from policies.model import dialect
 from policies.model.places import place, rule
 from policies.model.policy import AttestationPolicy
 from policies.model.references import ReferenceValues
-from tests.unit.policies.world import BAD, GOOD, MAIN, PYTHON, REFERENCES, claimed, coverage, entry, process
+from tests.unit.policies.world import BAD, GOOD, MAIN, PYTHON, REFERENCES, claimed, coverage, entry, governing, process
 from tests.unit.policies.world import POLICY as HARDENED
 
 Document = TypeVar("Document", AttestationPolicy, ReferenceValues)
@@ -77,7 +77,7 @@ files = st.builds(
 executions = st.builds(
     ExecutionFact,
     at=st.just(1.0),
-    path=paths | st.just(PYTHON) | st.just(""),
+    path=paths | st.sampled_from((PYTHON, "", "/srv/app/cache/hook", "/srv/app/cache/run.log")),
     digest=digests | st.just(""),
     process=st.just(Actor(9, "/bin/sh", 8)),
     sighting=st.sampled_from(Sighting),
@@ -149,7 +149,7 @@ def test_what_each_reason_of_an_appraisal_says_would_allow_it_does() -> None:
     running = (process(caps="1f0"), process("/tmp/payload"), process(PYTHON, BAD, deleted=True))
     claims, bodies = claimed(seen, running, age_ms=2500, watchers=WEAK)
     references = REFERENCES
-    found = appraise(claims, bodies, policy, references).reasons
+    found = appraise(claims, bodies, governing(policy, references)).reasons
     assert {each.kind for each in found} == {
         "file-modified",
         "file-unreferenced",
@@ -163,11 +163,11 @@ def test_what_each_reason_of_an_appraisal_says_would_allow_it_does() -> None:
         "coverage-weak",
     }
     for _ in found:  # a deleted program has other capabilities as well; each reason goes when it is allowed
-        reasons = appraise(claims, bodies, policy, references).reasons
+        reasons = appraise(claims, bodies, governing(policy, references)).reasons
         if not reasons:
             break
         policy, references = applied(reasons[0].allow, policy, references)
-    verdict = appraise(claims, bodies, policy, references)
+    verdict = appraise(claims, bodies, governing(policy, references))
     assert [each.text for each in verdict.reasons] == []
     assert policy.spec.coverage.cutting is Cutting.CAPPED
     assert policy.spec.layers[Layer.MEMORY].demand == "best-effort"

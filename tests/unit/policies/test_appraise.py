@@ -19,7 +19,7 @@ from attestation.facts import (
     Sighting,
 )
 from attestation.layers import Layer
-from attestation.manifest import LINK, Entry
+from attestation.manifest import DIRECTORY, LINK, NO_DIGEST, Entry
 from attestation.processes import ProcessKind
 from attestation.trust import Tier
 from attestation.violation import ViolationClass
@@ -38,6 +38,7 @@ from tests.unit.policies.world import (
     claimed,
     coverage,
     entry,
+    governing,
     process,
 )
 
@@ -53,7 +54,7 @@ def judged(
     policy: AttestationPolicy = POLICY,
 ) -> Verdict:
     claims, bodies = claimed(entries, kinds, age_ms=age_ms, watchers=watchers)
-    return appraise(claims, bodies, policy, REFERENCES)
+    return appraise(claims, bodies, governing(policy))
 
 
 def ruled(**changes: object) -> AttestationPolicy:
@@ -81,6 +82,11 @@ def test_a_file_that_is_not_as_referenced_is_contraindicated_as_drift(kind: str)
     assert verdict.tier is Tier.CONTRAINDICATED
     assert [reason.kind for reason in verdict.reasons] == [kind]
     assert not verdict.tamper
+
+
+def test_a_folder_put_in_the_place_of_a_file_leaves_the_file_missing() -> None:
+    verdict = judged((entry(MAIN, NO_DIGEST, kind=DIRECTORY), entry(PAGE)))
+    assert [(reason.kind, reason.subject) for reason in verdict.reasons] == [("file-missing", MAIN)]
 
 
 def test_a_link_put_in_the_place_of_a_file_is_judged_by_its_target_text() -> None:
@@ -226,5 +232,5 @@ def test_a_required_collector_that_lost_anything_is_drift(state: CollectorState)
 
 
 def test_a_collector_of_a_layer_that_policy_leaves_off_violates_nothing() -> None:
-    policy = ruled(layers={"processes": {}})
+    policy = ruled(layers={"files": {"demand": "off"}})
     assert violates(CollectorFact(1.0, "files-fanotify", CollectorState.DEAD), policy, REFERENCES) is None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from attestation.errors import InvalidConfiguration
-from policies.model.load import load
+from attestation.layers import Layer
+from policies.model.dialect import Faults
+from policies.model.load import PolicySet, load, read
 from policies.model.places import place, rule
-from policies.model.policy import Mode
+from policies.model.policy import Demand, Mode
 
 POLICY = """\
 apiVersion: proofbeat.dev/v1alpha1
@@ -32,7 +35,7 @@ REGISTRATION = """\
 apiVersion: proofbeat.dev/v1alpha1
 kind: WorkloadRegistration
 metadata: {name: web}
-spec: {spiffeId: spiffe://example.org/web, policy: hardened, references: web}
+spec: {spiffeId: spiffe://example.org/web, references: web}
 """
 
 
@@ -93,8 +96,21 @@ def test_an_identity_that_cannot_be_registered_is_refused(tmp_path: Path, identi
     assert "spiffeId" in said
 
 
-def test_a_registration_that_names_a_missing_policy_says_which(tmp_path: Path) -> None:
-    assert "'hardened', which does not exist" in fault(tmp_path, REFERENCES, REGISTRATION)
+def test_a_registration_that_no_policy_is_for_is_ruled_by_none(tmp_path: Path) -> None:
+    elsewhere = POLICY.replace("mode: enforce", "selector: {registrations: [api]}")
+    found = load([written(tmp_path, elsewhere, REFERENCES, REGISTRATION)])
+    assert found.governing == {}
+    assert set(found.unruled) == {"web"}
+
+
+def test_a_registration_that_names_missing_references_says_which(tmp_path: Path) -> None:
+    assert "'web', which does not exist" in fault(tmp_path, POLICY, REGISTRATION)
+
+
+def test_a_layer_is_switched_off_by_the_word_off_without_quotes(tmp_path: Path) -> None:
+    off = POLICY + "  layers: {files: {demand: off}}\n"
+    governing = load([written(tmp_path, off, REFERENCES, REGISTRATION)]).governing["web"]
+    assert governing.policy.spec.demand(Layer.FILES) is Demand.OFF
 
 
 def test_two_documents_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -104,6 +120,11 @@ def test_two_documents_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_reference_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfiguration, match=r"absent\.yaml: the file cannot be read"):
         load([tmp_path / "absent.yaml"])
+
+
+def test_a_file_without_an_end_is_refused_and_not_read_to_it() -> None:
+    with pytest.raises(InvalidConfiguration, match="too large"):
+        load([Path("/dev/zero")])
 
 
 def test_every_rule_knows_its_file_and_line_whatever_the_order_of_documents(tmp_path: Path) -> None:
@@ -124,13 +145,14 @@ def test_every_rule_knows_its_file_and_line_whatever_the_order_of_documents(tmp_
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("kind: \x00\n", "not YAML"),
+        ("kind: a\nname: \x00\n", "web.yaml:2:7: this is not YAML: special characters"),
         ('kind: "\\0"\n', "NUL"),
         ("? [a]\n: b\n", "cannot be read"),
         ("!!int ''\n", "cannot be read"),
         ("[" * 1500, "nested deeper than 32"),
         ("? " * 1500, "nested deeper than 32"),
-        ("a: &a {x: 1}\nb: {<<: *a}\n", ":merge"),
+        ("a: &a {x: 1}\nb: *a\n", "web.yaml:2:4: an alias"),
+        ("b: {<<: {x: 1}}\n", ":merge"),
         (POLICY.replace("mode: enforce", "layers: {files: {maxAgee: 10s}}"), "'maxAge'"),
         (POLICY.replace("60s", "9" * 400 + "d"), "within a century"),
         (POLICY.replace("10s", "1.0004s"), "whole number of milliseconds"),
@@ -140,3 +162,59 @@ def test_what_yaml_can_hold_and_a_document_cannot_is_told_with_its_place(tmp_pat
     said = fault(tmp_path, text)
     assert words in said
     assert "web.yaml" in said
+
+
+def faults(file: Path) -> list[str]:
+    """Every fault, where each is told instead of only the first."""
+    found: list[str] = []
+    PolicySet(read([file], told := _collected(found)), refuse=told)
+    return found
+
+
+def _collected(found: list[str]) -> Callable[[InvalidConfiguration], None]:
+    def refuse(error: InvalidConfiguration) -> None:
+        found.extend(each.sentence for each in (error.faults if isinstance(error, Faults) else (error,)))
+
+    return refuse
+
+
+def test_every_fault_of_every_document_is_told_where_somebody_asks_for_all(tmp_path: Path) -> None:
+    wrong = POLICY.replace("10s", "10").replace("mode: enforce", "mode: strict\n  freshnes: 1s")
+    file = written(tmp_path, wrong, "kind: Nonsense\n", REGISTRATION.replace("name: web", "nmae: web"), "a: [")
+    told = [each.removeprefix(f"{tmp_path}/") for each in faults(file)]
+    assert [each.split(": ")[0] for each in told] == [
+        "web.yaml:6:3",
+        "web.yaml:5:3",
+        "web.yaml:7:3",
+        "web.yaml:11:1",
+        "web.yaml:15:12",
+        "web.yaml:18:5",
+    ]
+    assert "'freshness'" in told[0]
+    assert "missing" not in told[4], "a mistyped key is not told again as missing under its right name"
+
+
+def test_what_several_documents_have_wrong_together_is_told_of_each(tmp_path: Path) -> None:
+    file = written(tmp_path, POLICY, POLICY, REGISTRATION, REGISTRATION.replace("name: web", "name: api"))
+    told = faults(file)
+    assert [each.split(": ")[0].rpartition("/")[2] for each in told] == [
+        "web.yaml:10:1",
+        "web.yaml:22:44",
+        "web.yaml:27:44",
+    ]
+
+
+def test_policies_that_cannot_be_merged_are_told_with_the_line_of_a_value(tmp_path: Path) -> None:
+    floor = POLICY.replace("name: hardened", "name: floor, namespace: proofbeat-system").replace("interval: 10s", "")
+    own = POLICY.replace("freshness: 60s", "")
+    (said,) = faults(written(tmp_path, own, floor.replace("60s", "15s"), REFERENCES, REGISTRATION))
+    assert said.startswith(f"{tmp_path}/web.yaml:6:3: freshness must be at least twice the interval")
+    assert "AttestationPolicy/proofbeat-system/floor" in said
+
+
+def test_each_value_of_a_policy_knows_its_line_and_column_however_deep_it_stands(tmp_path: Path) -> None:
+    text = POLICY + "  layers:\n    files:\n      demand: required\n      maxAge: 5s\n"
+    ((_, origin),) = read([written(tmp_path, text)])
+    assert origin.at("AttestationPolicy/hardened: spec.layers.files.maxAge").endswith("web.yaml:12:7")
+    assert origin.at("AttestationPolicy/hardened: spec.layers.files.fullMaxAge").endswith("web.yaml:10:5")
+    assert origin.at("AttestationPolicy/hardened: spec.processes").endswith("web.yaml:1:1")

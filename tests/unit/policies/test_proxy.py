@@ -24,7 +24,7 @@ from policies.appraise.violation import violates
 from policies.model.policy import AttestationPolicy, PolicySpec
 from policies.model.references import ReferenceValues
 from tests.unit.policies.test_allowing import applied
-from tests.unit.policies.world import BAD, POLICY, REFERENCES, claimed, coverage
+from tests.unit.policies.world import BAD, POLICY, REFERENCES, claimed, coverage, governing
 
 BUILD = "5" * 64
 ENVOY = Proxy(
@@ -42,7 +42,7 @@ KNOWN = REFERENCES.model_copy(update={"spec": REFERENCES.spec.model_copy(update=
 
 def ruled(demand: str = "required", **rules: Any) -> AttestationPolicy:
     spec = POLICY.spec.model_dump(by_alias=True, mode="json")
-    layers = {**spec["layers"], "proxy": {"demand": demand}}
+    layers = {"proxy": {"demand": demand}}
     changed = PolicySpec.model_validate({**spec, "layers": layers, "proxy": rules or EVERYTHING})
     return POLICY.model_copy(update={"spec": changed})
 
@@ -65,7 +65,7 @@ def judged(
     watching = CollectorCoverage("proxy", Layer.PROXY, Mechanism.POLL, 1000.0, running=True)
     covered = replace(coverage(), collectors=(*coverage().collectors, watching))
     claims = replace(claims, layers=(*claims.layers, claim), coverage=covered, served=served)
-    return appraise(claims, bodies | {claim.digest: packed}, policy, references, issued=ISSUED)
+    return appraise(claims, bodies | {claim.digest: packed}, governing(policy, references), issued=ISSUED)
 
 
 def seen(seated: Proxy) -> ProxyFact:
@@ -172,7 +172,7 @@ def test_nobody_in_the_seat_gives_no_tier_where_the_layer_is_required_and_is_no_
 
 def test_a_required_proxy_that_nobody_claims_is_a_layer_that_is_absent() -> None:
     claims, bodies = claimed()
-    verdict = appraise(claims, bodies, STRICT, KNOWN)
+    verdict = appraise(claims, bodies, governing(STRICT, KNOWN))
     assert verdict.tier is Tier.NONE
     assert [reason.kind for reason in verdict.reasons] == ["layer-absent"]
 

@@ -9,8 +9,12 @@ from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
 from attestation.manifest import FILE, Entry
 from attestation.processes import ProcessKind
-from policies.model.policy import AttestationPolicy, Metadata, PolicySpec
+from policies.model.governing import Governing
+from policies.model.inheritance import effective
+from policies.model.metadata import Metadata
+from policies.model.policy import AttestationPolicy, PolicySpec
 from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
+from policies.model.registration import RegistrationSpec, WorkloadRegistration
 
 MAIN, PAGE, PYTHON, LOADER = "/srv/app/main.py", "/srv/app/index.html", "/usr/bin/python3.11", "/lib64/ld.so"
 GOOD = {path: f"{number}" * 64 for number, path in enumerate((MAIN, PAGE, PYTHON, LOADER), start=1)}
@@ -29,6 +33,15 @@ REFERENCES = ReferenceValues(
         executables={path: (GOOD[path],) for path in (PYTHON, LOADER)},
     ),
 )
+REGISTRATION = WorkloadRegistration(
+    metadata=Metadata(name="web", labels={"tier": "front"}),
+    spec=RegistrationSpec(spiffe_id="spiffe://example.org/web", references="web"),
+)
+
+
+def governing(policy: AttestationPolicy = POLICY, references: ReferenceValues = REFERENCES) -> Governing:
+    """What rules the workload."""
+    return Governing(REGISTRATION, policy, effective(references))
 
 
 def entry(path: str, digest: str | None = None, *, mode: int = 0o644, kind: bytes = FILE) -> Entry:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from authority import config as authority_config
 from policies.model.load import load
-from policies.model.policy import Metadata, Mode
+from policies.model.metadata import Metadata
+from policies.model.policy import Mode
 from policies.model.references import ReferenceValues
 from proofbeat.documents import to_yaml
 from sidecar import config as sidecar_config

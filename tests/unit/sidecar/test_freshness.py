@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from attestation.layers import Layer
 from attestation.trust import Tier
 from attestation.violation import Violation, ViolationClass
-from policies.model.policy import Mode
+from policies.model.policy import Mode, Recovery
 from sidecar.freshness import (
     Appraised,
     Close,
@@ -34,6 +34,8 @@ from sidecar.freshness import (
     State,
     Ticked,
     Violated,
+    Waived,
+    Waiver,
     WorkloadEnded,
     WouldHave,
     step,
@@ -200,6 +202,155 @@ def test_going_over_to_enforce_closes_what_audit_had_let_pass() -> None:
     assert [type(each) for each in commands] == [Latch, Close]
 
 
+def test_going_over_to_audit_and_back_washes_no_tamper_off() -> None:
+    tampered, _ = after(fresh(), (5.0, Violated(violation(5.0, tamper=True))))
+    let_pass, _ = after(
+        tampered, (6.0, RulesChanged(Rules(Mode.AUDIT))), (7.0, affirmed(2, generation=1, measured=6.5))
+    )
+    assert let_pass.open
+    ruled, _ = after(let_pass, (8.0, RulesChanged(Rules(Mode.ENFORCE))))
+    assert not ruled.open
+    assert not after(ruled, (9.0, affirmed(3, generation=1, measured=8.5)))[0].open
+
+
+# Break-glass.
+
+
+def order(end: float = 50.0, identity: str = "bg-1") -> Waived:
+    return Waived(Waiver(identity, end, end + 1e9))
+
+
+def let_through(sequence: int, *, generation: int = 0, measured: float = 0.0, end: float = 100.0) -> Appraised:
+    result = affirmed(sequence, generation=generation, measured=measured, end=end, tier=Tier.CONTRAINDICATED)
+    return replace(result, waived=True, cause=violation(measured))
+
+
+def excepted() -> State:
+    """Open by an order alone."""
+    return after(ENFORCE, (1.0, order()), (2.0, let_through(1)))[0]
+
+
+def test_an_order_opens_nothing_by_itself_and_asks_for_a_round() -> None:
+    state, commands = after(ENFORCE, (1.0, order()))
+    assert not state.open
+    assert commands == [Reattest(full=True)]
+
+
+def test_a_result_that_the_authority_let_through_opens_until_the_orders_end_and_not_beyond() -> None:
+    state = excepted()
+    assert state.open and state.excepted
+    assert state.lease == Lease(1, 50.0, 50.0 + 1e9, affirmed=False, waived="bg-1")
+    assert not after(state, (50.0, Ticked()))[0].open
+
+
+def test_what_the_authority_lets_through_opens_nothing_without_an_order_that_is_known_here() -> None:
+    assert not after(ENFORCE, (2.0, let_through(1)))[0].open
+    assert not after(ENFORCE, (1.0, order()), (2.0, replace(let_through(1), waived=False)))[0].open
+    assert not after(ENFORCE, (1.0, order(end=1.5)), (2.0, let_through(1)))[0].open
+
+
+def test_what_is_let_through_too_late_or_from_before_a_cause_opens_nothing() -> None:
+    assert not after(ENFORCE, (1.0, order()), (12.0, let_through(1, end=10.0)))[0].open
+    drifted, _ = after(fresh(), (5.0, Violated(violation(5.0))), (6.0, order()))
+    too_early, commands = after(drifted, (7.0, let_through(2, generation=1, measured=4.9)))
+    assert not too_early.open
+    assert commands == [Drop("measured before the cause"), Reattest(full=True)]
+    assert after(too_early, (8.0, let_through(3, generation=1, measured=6.5)))[0].open
+
+
+def test_an_order_that_is_over_when_it_is_told_is_none() -> None:
+    assert after(ENFORCE, (60.0, order()))[0].waiver is None
+
+
+@pytest.mark.parametrize("tier", [Tier.NONE, Tier.AFFIRMING])
+def test_a_mark_on_any_other_tier_makes_no_exception(tier: Tier) -> None:
+    state, _ = after(ENFORCE, (1.0, order()), (2.0, replace(let_through(1), tier=tier)))
+    assert not state.excepted
+
+
+def test_drift_closes_nothing_while_an_order_is_in_force_and_is_reported_all_the_same() -> None:
+    state, commands = after(fresh(), (2.0, order()), (5.0, Violated(violation())))
+    assert state.excepted
+    assert state.lease is not None and state.lease.boot_end == 50.0
+    assert [type(each) for each in commands] == [Serve, WouldHave, Report, Reattest]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Violated(violation(tamper=True)),
+        Violated(replace(violation(), kind="collector-overflowed")),
+        MeasurerLost(violation()),
+        Revoked(violation()),
+        Stalled("slept"),
+        WorkloadEnded("gone"),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_nothing_but_drift_is_waived(event: Event) -> None:
+    for state in (excepted(), after(fresh(), (2.0, order()))[0]):
+        closed, commands = after(state, (5.0, event))
+        assert not closed.open
+        assert Close in [type(each) for each in commands]
+
+
+def test_what_is_latched_stays_closed_whatever_order_comes() -> None:
+    tampered, _ = after(fresh(), (5.0, Violated(violation(5.0, tamper=True))))
+    state, commands = after(tampered, (6.0, order()), (7.0, let_through(2, generation=1, measured=6.5)))
+    assert not state.open
+    assert [type(each) for each in commands] == [Drop]
+
+
+def test_the_end_of_an_order_closes_for_what_was_found_meanwhile() -> None:
+    for ends in (Waived(None), Ticked()):
+        found, _ = after(fresh(), (2.0, order()), (5.0, Violated(violation())))
+        closed, commands = after(found, (50.0, ends))
+        assert closed.phase is Phase.QUARANTINED
+        assert commands == [Close("file-modified: /srv/app/main.py", violation()), Reattest(full=True)]
+        assert not after(closed, (51.0, affirmed(2, generation=1, measured=4.0, end=200.0)))[0].open
+        assert after(closed, (52.0, affirmed(3, generation=1, measured=51.0, end=200.0)))[0].open
+
+
+def test_the_end_of_an_order_closes_what_an_appraisal_found_meanwhile() -> None:
+    closed, commands = after(excepted(), (9.0, Waived(None)))
+    assert closed.phase is Phase.QUARANTINED
+    assert [type(each) for each in commands] == [Close, Reattest]
+
+
+def test_where_drift_takes_a_new_instance_it_does_so_from_the_orders_end_on() -> None:
+    strict = replace(ENFORCE, rules=Rules(Mode.ENFORCE, drift=Recovery.REPLACE))
+    found, commands = after(strict, (1.0, affirmed(1)), (2.0, order()), (5.0, Violated(violation())))
+    assert found.open and Latch not in [type(each) for each in commands]
+    closed, commands = after(found, (50.0, Ticked()))
+    assert [type(each) for each in commands] == [Latch, Close, Reattest]
+    assert not after(closed, (52.0, affirmed(3, generation=1, measured=51.0, end=200.0)))[0].open
+
+
+def test_the_end_of_an_order_changes_nothing_for_what_was_earned() -> None:
+    state, commands = after(fresh(), (2.0, order()), (9.0, Waived(None)))
+    assert state.open and commands == []
+
+
+def test_repair_earns_again_what_an_order_had_kept_open() -> None:
+    found, _ = after(fresh(), (2.0, order()), (5.0, Violated(violation())))
+    repaired, _ = after(found, (7.0, affirmed(2, generation=1, measured=6.0)))
+    assert repaired.open and not repaired.excepted
+    assert after(repaired, (50.0, Ticked()))[0].open
+
+
+def test_of_two_orders_the_earlier_end_holds_once_the_later_one_is_gone() -> None:
+    state, commands = after(excepted(), (9.0, order(end=20.0, identity="bg-2")))
+    assert state.lease is not None and (state.lease.boot_end, state.lease.waived) == (20.0, "bg-2")
+    assert [type(each) for each in commands] == [Serve]
+    assert not after(state, (20.0, Ticked()))[0].open
+
+
+def test_an_order_does_not_stretch_a_lease() -> None:
+    state, _ = after(ENFORCE, (1.0, order(end=500.0)), (2.0, let_through(1, end=10.0)))
+    assert state.open
+    assert not after(state, (10.0, Ticked()))[0].open
+
+
 # Random histories.
 
 TIMES = st.floats(0.0, 200.0, allow_nan=False)
@@ -263,6 +414,62 @@ def test_in_enforce_traffic_is_open_only_while_the_invariant_holds(history: list
             assert not lease.over(at(when)), "(b) never beyond the lease"
             assert not state.sticky, "never while a tamper stands"
             assert contradicted == float("-inf"), "(c) never after a contradiction"
+
+
+WAIVERS = st.one_of(
+    st.just(Waived(None)),
+    st.builds(lambda end, wall: Waived(Waiver(f"bg-{end}-{wall}", end, wall + 1e9)), TIMES, TIMES),
+)
+MARKED = st.builds(
+    lambda *fields: replace(appraised(*fields), waived=True, cause=violation(1.0)),
+    TIERS,
+    st.integers(0, 6),
+    st.integers(0, 30),
+    TIMES,
+    TIMES,
+    st.booleans(),
+)
+SHIFTS = st.sampled_from([0.0, 0.0, 0.0, -150.0, -20.0, 20.0, 150.0])
+"""Seconds by which somebody has set the wall clock."""
+EXCEPTIONS = st.lists(st.tuples(TIMES, st.one_of(EVENTS, WAIVERS, MARKED), SHIFTS), max_size=40).map(
+    lambda history: sorted(history, key=lambda e: e[0])
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(EXCEPTIONS)
+def test_nothing_keeps_traffic_open_beyond_an_order_without_an_affirming_result(
+    history: list[tuple[float, Event, float]],
+) -> None:
+    state, serving, waiver = ENFORCE, False, None
+    earned, lease = False, None
+    for when, event, shift in history:
+        now = Now(when, when + 1e9 + shift)
+        decided = step(state, event, now)
+        if isinstance(event, Waived) and state.phase is not Phase.ENDED:
+            waiver = event.waiver
+        for command in decided.commands:
+            if isinstance(command, Close):
+                serving = earned = False
+            elif isinstance(command, Serve):
+                serving, lease, earned = True, command.lease, not command.lease.waived
+                assert not earned or (isinstance(event, Appraised) and event.tier is Tier.AFFIRMING)
+        seen = isinstance(event, Violated) and not event.violation.tamper
+        if isinstance(event, Violated | Revoked | MeasurerLost | Stalled) and not (seen and serving and not earned):
+            assert not serving, "nothing but drift is waived, and drift only by an order"
+        state = decided.state
+        assert serving == state.open
+        if serving:
+            assert lease is not None and not lease.over(now)
+            assert not state.sticky
+            if not earned:
+                assert waiver is not None and not waiver.over(now), "an order in force, by both clocks"
+                assert lease.waived == waiver.id
+                assert lease.boot_end <= waiver.boot_end
+                assert lease.wall_end <= waiver.wall_end
+    if waiver is not None:
+        for end in (Now(waiver.boot_end, 0.0), Now(0.0, waiver.wall_end)):
+            assert earned or not step(state, Ticked(), end).state.open
 
 
 @settings(max_examples=300, deadline=None)

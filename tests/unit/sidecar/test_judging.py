@@ -6,11 +6,13 @@ import pytest
 
 from attestation.facts import CollectorFact, CollectorState, Fact, FileChange, FileFact
 from attestation.violation import Violation
+from policies.model.inheritance import effective
 from policies.model.policy import PolicySpec
 from sidecar.governing import Governed
 from sidecar.judging import MOST_EARLY, Judging
-from tests.unit.policies.world import BAD, GOOD, MAIN, PAGE, POLICY, REFERENCES
+from tests.unit.policies.world import BAD, GOOD, MAIN, PAGE, POLICY, REFERENCES, REGISTRATION
 
+KNOWN = effective(REFERENCES)
 OFF = POLICY.model_copy(update={"spec": PolicySpec.model_validate({"layers": {"files": {"demand": "off"}}})})
 
 
@@ -20,7 +22,12 @@ class Heard:
     def __init__(self) -> None:
         self.kinds: list[str] = []
         self.overrun = 0
-        self.judging = Judging(violated=self._violated, harmless=lambda: self.kinds.append(""), too_many=self._too_many)
+        self.judging = Judging(
+            violated=self._violated,
+            harmless=lambda: self.kinds.append(""),
+            undecided=lambda: self.kinds.append("undecided"),
+            too_many=self._too_many,
+        )
 
     def _violated(self, violation: Violation) -> None:
         self.kinds.append(violation.kind)
@@ -38,7 +45,7 @@ DEAD = CollectorFact(1.0, "files-watch", CollectorState.DEAD)
 
 def test_each_fact_is_a_contradiction_or_harmless_at_once() -> None:
     heard = Heard()
-    heard.judging.rule(Governed(1, POLICY, REFERENCES))
+    heard.judging.rule(Governed(1, POLICY, KNOWN, REGISTRATION))
     for fact in (changed(MAIN, BAD), changed(MAIN, GOOD[MAIN])):
         heard.judging.saw(fact)
     assert heard.kinds == ["file-modified", ""]
@@ -48,7 +55,7 @@ def test_what_was_seen_before_the_first_policy_is_judged_by_it_in_order_and_once
     heard = Heard()
     for fact in (changed(PAGE, GOOD[PAGE]), changed(MAIN, BAD)):
         heard.judging.saw(fact)
-    heard.judging.rule(Governed(1, POLICY, REFERENCES))
+    heard.judging.rule(Governed(1, POLICY, KNOWN, REGISTRATION))
     assert heard.kinds == [], "not before all else goes by the policy"
     for _ in range(2):
         heard.judging.catch_up()
@@ -57,8 +64,8 @@ def test_what_was_seen_before_the_first_policy_is_judged_by_it_in_order_and_once
 
 def test_a_newer_policy_is_what_facts_are_held_against() -> None:
     heard = Heard()
-    heard.judging.rule(Governed(1, POLICY, REFERENCES))
-    heard.judging.rule(Governed(2, OFF, REFERENCES))
+    heard.judging.rule(Governed(1, POLICY, KNOWN, REGISTRATION))
+    heard.judging.rule(Governed(2, OFF, KNOWN, REGISTRATION))
     heard.judging.saw(changed(MAIN, BAD))
     assert heard.kinds == [""]
 

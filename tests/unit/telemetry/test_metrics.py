@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from attestation.facts import CollectorFact, CollectorState
 from policies.appraise.violation import violates
-from policies.model.policy import AttestationPolicy, Metadata, Mode
+from policies.model.metadata import Metadata
+from policies.model.policy import AttestationPolicy, Mode
 from policies.model.references import ReferenceValues
 from sidecar.freshness import Phase
 from telemetry import exposition, metrics, otlp, recorder
@@ -38,6 +39,7 @@ DESIGN = {
     "proofbeat_appraisal_cache_total": ("outcome",),
     "proofbeat_issued_total": (),
     "proofbeat_sessions": (),
+    "proofbeat_breakglass_active": (),
     "proofbeat_telemetry_dropped_total": ("what",),
 }
 
@@ -58,7 +60,7 @@ def test_the_document_is_in_step_with_the_declarations() -> None:
 
 def test_states_and_modes_are_the_machines_own() -> None:
     state, mode = metrics.IDENTITY_STATE.labels
-    assert state.values == tuple(Phase)
+    assert state.values == (*Phase, metrics.EXCEPTED)
     assert set(mode.values) == set(Mode)
 
 

@@ -1,0 +1,1 @@
+"""What the authors of policy work with, before an authority reads it: checks, explanations, tests, comparisons."""

@@ -1,0 +1,214 @@
+"""The claims and facts that a case describes, as a measurer and a sidecar would have made them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attestation import digests, manifest, processes, proxy
+from attestation.claims import Claims, LayerClaim
+from attestation.coverage import CollectorCoverage, Coverage, Guarantee, Isolation, Mechanism
+from attestation.digests import Digest
+from attestation.facts import (
+    Actor,
+    CollectorFact,
+    ExecutionFact,
+    Fact,
+    FileChange,
+    FileFact,
+    ProcessFact,
+    ProxyFact,
+    Sighting,
+)
+from attestation.instance import InstanceId
+from attestation.layers import Layer, Method
+from attestation.manifest import NO_DIGEST, Entry
+from attestation.processes import ProcessKind
+from attestation.proxy import Proxy, ProxyProcess
+from policies.author.cases import Executed, FileHappened, GivenClaims, GivenCoverage, GivenFact, GivenFile, GivenProxy
+from policies.model.governing import Governing
+from policies.model.policy import Demand
+from policies.model.references import EffectiveReferences, FileReference
+
+_KINDS = {"file": manifest.FILE, "link": manifest.LINK, "folder": manifest.DIRECTORY, "other": manifest.OTHER}
+_INSTANCE = InstanceId("i-" + "0" * 32)
+_SOMEBODY = 4242
+"""A pid."""
+
+
+def claims(given: GivenClaims, governing: Governing) -> tuple[Claims, dict[Digest, bytes]]:
+    """Claims with the packed layers behind them."""
+    entries, kinds = _entries(given, governing.references), _processes(given, governing.references)
+    seated = _seated(given, governing)
+    packed = {
+        Layer.FILES: (manifest.pack(entries), len(entries)),
+        Layer.PROCESSES: (processes.pack(kinds), len(kinds)),
+        Layer.PROXY: (proxy.pack(seated), int(seated is not None)),
+    }
+    digest = {Layer.FILES: manifest.digest, Layer.PROCESSES: processes.digest, Layer.PROXY: proxy.digest}
+    measured = {layer: each for layer, each in packed.items() if layer not in given.coverage.absent}
+    made = tuple(_claim(layer, digest[layer](body), items, given) for layer, (body, items) in measured.items())
+    bodies = {digest[layer](body): body for layer, (body, _) in measured.items()}
+    return Claims(_INSTANCE, 1, 0, 1, 0, b"", "", made, _coverage(given.coverage, tuple(measured))), bodies
+
+
+def fact(given: GivenFact, governing: Governing) -> Fact:
+    """The fact, at an instant that nobody looks at."""
+    references = governing.references
+    if given.file is not None:
+        return _file_fact(given.file, references)
+    if given.execution is not None:
+        return _execution(given.execution, references)
+    if given.process is not None:
+        who = Actor(_SOMEBODY, given.process.executable)
+        return ProcessFact(0.0, who, given.process.aspect, given.process.before, given.process.after)
+    if given.collector is not None:
+        return CollectorFact(0.0, given.collector.name, given.collector.state)
+    seated = _proxy(given.proxy or GivenProxy(), references)
+    return ProxyFact(0.0, seated, Actor(_SOMEBODY))
+
+
+def _claim(layer: Layer, digest: Digest, items: int, given: GivenClaims) -> LayerClaim:
+    stated = given.ages.get(layer)
+    age = stated.age if stated is not None else 0.0
+    full = stated.full if stated is not None and stated.full is not None else age
+    return LayerClaim(layer, digest, Method.FULL, round(age * 1000), round(full * 1000), items)
+
+
+# --- files ---
+
+
+def _entries(given: GivenClaims, references: EffectiveReferences) -> list[Entry]:
+    version = _of_version(given.version, references)
+    entries = {path: _entry(path, GivenFile(), each) for path, each in version.items()}
+    if given.base == "nothing":
+        entries.clear()
+    for path, file in given.files.items():
+        if file.content == "absent":
+            entries.pop(path, None)
+        else:
+            entries[path] = _entry(path, file, version.get(path, references.spec.files.get(path)))
+    return list(entries.values())
+
+
+def _of_version(version: str | None, references: EffectiveReferences) -> Mapping[str, FileReference]:
+    """The files of one version; what is of another one only is not there."""
+    files = dict(references.spec.files)
+    for rollout in references.rollouts:
+        label = version if version in rollout.versions else next(iter(rollout.versions))
+        chosen = rollout.versions[label or ""]
+        for path in {path for stated in rollout.versions.values() for path in stated}:
+            if path in chosen:
+                files[path] = chosen[path][0]
+            else:
+                files.pop(path, None)
+    return files
+
+
+def _entry(path: str, given: GivenFile, reference: FileReference | None) -> Entry:
+    mode = given.mode if given.mode is not None else _or(reference.mode if reference else None, 0o644)
+    uid = given.uid if given.uid is not None else _or(reference.uid if reference else None, 0)
+    gid = given.gid if given.gid is not None else _or(reference.gid if reference else None, 0)
+    digest = _content(given.content, reference.digests if reference else (), path)
+    readable = given.kind in ("file", "link") and given.content != "unreadable"
+    return Entry(path, _KINDS[given.kind], mode, uid, gid, 0, digest if readable else NO_DIGEST)
+
+
+def _or(stated: int | None, otherwise: int) -> int:
+    return otherwise if stated is None else stated
+
+
+def _content(content: str, referenced: tuple[Digest, ...], path: str) -> Digest:
+    """A digest for a word; where nothing is referenced, one that nothing else has."""
+    if content == "referenced" and referenced:
+        return referenced[0]
+    if content in ("referenced", "changed"):
+        return digests.of_content(f"not what is referenced: {path}".encode())
+    return "" if content in ("unreadable", "absent") else content
+
+
+# --- processes, proxy, watchers ---
+
+
+def _processes(given: GivenClaims, references: EffectiveReferences) -> list[ProcessKind]:
+    known = references.spec.executables
+    stated = {each.executable for each in given.processes}
+    base = [path for path in known if path not in stated] if given.base == "referenced" else []
+    kinds = [_kind(path, known[path][0]) for path in base]
+    return kinds + [
+        ProcessKind(
+            executable=each.executable,
+            digest=_content(each.content, known.get(each.executable, ()), each.executable),
+            loader=each.loader,
+            loader_digest=_content(each.loader_content, known.get(each.loader, ()), each.loader) if each.loader else "",
+            uid=each.uid,
+            gid=each.gid,
+            capabilities=each.capabilities,
+            no_new_privileges=each.no_new_privileges,
+            seccomp=each.seccomp,
+            namespaces=(),
+            deleted=each.deleted,
+        )
+        for each in given.processes
+    ]
+
+
+def _kind(executable: str, digest: Digest) -> ProcessKind:
+    return ProcessKind(executable, digest, "", "", 1000, 1000, "0", True, 2, ())
+
+
+def _seated(given: GivenClaims, governing: Governing) -> Proxy | None:
+    asked = governing.policy.spec.demand(Layer.PROXY) is not Demand.OFF and given.base == "referenced"
+    if given.proxy is None:
+        return _proxy(GivenProxy(), governing.references) if asked else None
+    return None if given.proxy.absent else _proxy(given.proxy, governing.references)
+
+
+def _proxy(given: GivenProxy, references: EffectiveReferences) -> Proxy:
+    known = tuple(digest for each in references.spec.proxies.values() for digest in each)
+    process = ProxyProcess(
+        executable=_content(given.content, known, "envoy"),
+        traced=given.traced,
+        dumpable=given.dumpable,
+        drains_at_once=given.drains_at_once,
+    )
+    return Proxy(process, given.delivered, given.denial, tuple(sorted(given.filters)), given.resumption_off)
+
+
+def _coverage(given: GivenCoverage, measured: tuple[Layer, ...]) -> Coverage:
+    watched = tuple(
+        CollectorCoverage(f"{layer}-case", layer, Mechanism.FANOTIFY, 1.0, running=layer not in given.dead)
+        for layer in measured
+    )
+    absent = tuple(layer for layer in Layer if layer not in measured)
+    return Coverage(watched, absent, given.cutting, given.grade, _isolation(frozenset(given.isolation)))
+
+
+def _isolation(held: frozenset[Guarantee]) -> Isolation:
+    """The one whose guarantees these are."""
+    return Isolation(
+        non_dumpable=Guarantee.NON_DUMPABLE in held,
+        distinct_user=Guarantee.DISTINCT_USER in held,
+        workload_can_trace=Guarantee.NO_TRACING not in held,
+        shared_pid_namespace=Guarantee.OWN_PID_NAMESPACE not in held,
+        workload_can_become_us=Guarantee.NO_IMPERSONATION not in held,
+        envoy_non_dumpable=Guarantee.ENVOY_NON_DUMPABLE in held,
+        envoy_distinct_user=Guarantee.ENVOY_DISTINCT_USER in held,
+        workload_can_trace_envoy=Guarantee.ENVOY_NO_TRACING not in held,
+    )
+
+
+# --- facts ---
+
+
+def _file_fact(given: FileHappened, references: EffectiveReferences) -> FileFact:
+    reference = references.spec.files.get(given.path)
+    file = GivenFile(content=given.content, mode=given.mode, uid=given.uid, gid=given.gid)
+    entry = _entry(given.path, file, reference)
+    gone = given.change in (FileChange.REMOVED, FileChange.UNREADABLE) or given.content in ("unreadable", "absent")
+    digest = "" if gone else entry.digest
+    return FileFact(0.0, given.path, given.change, digest, entry.mode, entry.uid, entry.gid)
+
+
+def _execution(given: Executed, references: EffectiveReferences) -> ExecutionFact:
+    digest = _content(given.content, references.spec.executables.get(given.path, ()), given.path)
+    return ExecutionFact(0.0, given.path, digest, Actor(_SOMEBODY, given.path), Sighting.EVENT, given.deleted)

@@ -1,0 +1,141 @@
+"""Which of two values of a field is the stricter: every field of a policy declares one of these orders.
+
+Each order is a join: commutative, associative and idempotent, and its result is at least as strict as both values. That
+is what makes merging policies independent of the sequence in which they are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Order(Protocol):
+    """How two stated values of one field become the stricter one."""
+
+    def join(self, one: Any, other: Any) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """The smaller number is the stricter: intervals, ages, times that something may take."""
+
+    def join(self, one: float, other: float) -> float:
+        return min(one, other)
+
+
+@dataclass(frozen=True, slots=True)
+class Most:
+    """The greater number is the stricter: how many must sign, how long to stay closed."""
+
+    def join(self, one: float, other: float) -> float:
+        return max(one, other)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One of a few values, the loosest first."""
+
+    loosest_first: tuple[Any, ...]
+
+    def join(self, one: Any, other: Any) -> Any:
+        return max(one, other, key=self.loosest_first.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Always:
+    """Marks a field that is stated by whoever writes its model at all, even where its default is meant."""
+
+
+ALWAYS = Always()
+
+ASKING = Ranked((False, True))
+"""A requirement: stricter where it is made."""
+
+PERMITTING = Ranked((True, False))
+"""A permission: stricter where it is not given."""
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """A list of what is asked for: stricter with everything that either asks."""
+
+    def join(self, one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+        return one if one == other else tuple(sorted({*one, *other}))
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """A list of what is allowed: stricter with only what both allow."""
+
+    def join(self, one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+        return one if one == other else tuple(sorted({*one} & {*other}))
+
+
+@dataclass(frozen=True, slots=True)
+class CommonBy:
+    """`Common` for a list of models that are known by one field of theirs; of the rest, the lesser one stays."""
+
+    field: str
+
+    def join(self, one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
+        if one == other:
+            return one
+        known = {getattr(each, self.field): each for each in other}
+        both = [(each, known[key]) for each in one if (key := getattr(each, self.field)) in known]
+        return tuple(sorted(min(pair) for pair in both))
+
+
+@dataclass(frozen=True, slots=True)
+class CommonBits:
+    """A hexadecimal mask of what is allowed, or None for no limit: stricter with the bits of both."""
+
+    def join(self, one: str | None, other: str | None) -> str | None:
+        if one is None or other is None:
+            return other if one is None else one
+        return one if one == other else f"{int(one, 16) & int(other, 16):x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """Patterns of what is exempt: what is exempt from both is what matches a pattern of each.
+
+    No list of patterns says that exactly, so that several are kept side by side, as a set of lists.
+    """
+
+    def join(self, one: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]) -> frozenset[tuple[str, ...]]:
+        return one | other
+
+
+@dataclass(frozen=True, slots=True)
+class PerKey:
+    """A map: key by key, in the order of its values. A key that one of both lacks is the other's."""
+
+    values: Order | None = None
+    """None where the values are models, whose own fields have orders."""
+
+    def join(self, one: Any, other: Any) -> Any:
+        raise NotImplementedError("a map is taken apart before its values are joined")
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """No order: two values that differ cannot be merged, and whoever stated them is told."""
+
+    def join(self, one: Any, other: Any) -> Any:
+        if one != other:
+            raise Unordered
+        return one
+
+
+class Unordered(Exception):
+    """Neither of two values is the stricter."""
+
+
+def join_all(order: Order, values: Iterable[Any]) -> Any:
+    """The strictest of one or more values. Raises Unordered where there is none."""
+    first, *others = values
+    for each in others:
+        first = order.join(first, each)
+    return first

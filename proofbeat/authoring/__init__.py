@@ -1,0 +1,1 @@
+"""What `proofbeat policy` does: reads documents, asks policies/author, and prints."""

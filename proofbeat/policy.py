@@ -1,0 +1,112 @@
+"""`proofbeat policy ...`: documents checked, explained, tried and compared before an authority reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proofbeat.options import AdminSocket, Json, exit_with
+
+policy = typer.Typer(help="Policy documents.", no_args_is_help=True)
+
+Paths = Annotated[list[Path], typer.Argument(help="Files, or folders of *.yaml, as the authority's `policies`.")]
+Root = Annotated[str, typer.Option("--root", help="The authority's `rootNamespace`.")]
+
+
+@policy.command("check")
+def policy_check(
+    paths: Paths,
+    root: Root = "proofbeat-system",
+    failover: Annotated[str, typer.Option(help="How long the authority may be away, and no lease end.")] = "15s",
+    skew: Annotated[str, typer.Option(help="What any two clocks may differ by.")] = "5s",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings as well.")] = False,
+    sarif: Annotated[Path | None, typer.Option(help="Write SARIF 2.1.0 there.", metavar="FILE")] = None,
+    as_json: Json = False,
+) -> None:
+    """Every fault and every doubt about policy documents, each with file, line and column."""
+    import time
+
+    from attestation.quantities import seconds
+    from policies.author.check import Terms
+    from proofbeat.authoring.check import run
+
+    async def program() -> bool:
+        terms = Terms(root, seconds(failover), seconds(skew), time.time())
+        return await run(paths, terms, strict=strict, as_json=as_json, sarif_file=sarif)
+
+    exit_with(program)
+
+
+@policy.command("explain")
+def policy_explain(
+    name: Annotated[str, typer.Argument(help="A registration or a SPIFFE ID; with --admin also an instance.")],
+    admin: Annotated[Path | None, typer.Option("--admin", help="The admin socket of a running authority.")] = None,
+    policies: Annotated[list[Path] | None, typer.Option(help="Documents instead; repeat it.", metavar="PATH")] = None,
+    root: Root = "proofbeat-system",
+    as_json: Json = False,
+) -> None:
+    """Each value that rules a workload, the line it comes from, and whose values it prevailed over."""
+    if (admin is None) == (not policies):
+        raise typer.BadParameter("say either --admin SOCKET or --policies PATH", param_hint="--admin")
+    from proofbeat.authoring.explain import offline, online
+
+    if admin is not None:
+        exit_with(lambda: online(admin, name, as_json=as_json))
+    exit_with(lambda: offline(policies or (), root, name, as_json=as_json))
+
+
+@policy.command("test")
+def policy_test(
+    path: Annotated[Path, typer.Argument(help="A file of cases, or a folder with such files in and below it.")],
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit's XML there.", metavar="FILE")] = None,
+    as_json: Json = False,
+) -> None:
+    """Cases: claims or facts, and the verdict and reasons that policies must come to. docs/policies.md has the form."""
+    from proofbeat.authoring.cases import run
+
+    exit_with(lambda: run(path, as_json=as_json, junit_file=junit))
+
+
+@policy.command("diff")
+def policy_diff(
+    before: Annotated[Path, typer.Argument(help="A file, or a folder of *.yaml: the policies that are in force.")],
+    after: Annotated[Path, typer.Argument(help="The same, as it is to be.")],
+    evidence: Annotated[Path, typer.Option(help="What `proofbeat evidence save` wrote.", metavar="DIR")],
+    root: Root = "proofbeat-system",
+    as_json: Json = False,
+) -> None:
+    """Whose verdict would change by saved evidence, and who would close. Exit code 1 when somebody would."""
+    from proofbeat.authoring.diff import run
+
+    exit_with(lambda: run(before, after, evidence, root, as_json=as_json))
+
+
+@policy.command("reload")
+def policy_reload(admin: AdminSocket) -> None:
+    """Have a running authority read its policies again; what it cannot read changes nothing."""
+    from proofbeat.operate import reload as run
+
+    exit_with(lambda: run(admin))
+
+
+@policy.command("schema")
+def policy_schema(
+    kind: Annotated[str, typer.Argument(help="AttestationPolicy, ReferenceValues, WorkloadRegistration, PolicyTest.")],
+) -> None:
+    """A kind of document as JSON Schema."""
+    from proofbeat.authoring.schema import run
+
+    exit_with(lambda: run(kind))
+
+
+@policy.command("preset")
+def policy_preset(
+    name: Annotated[str | None, typer.Argument(help="Print this one, to be put beside your own policies.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Policies that come with Proofbeat, each value with its reason: what there is, or one of them."""
+    from proofbeat.authoring.preset import run
+
+    exit_with(lambda: run(name, as_json=as_json))

@@ -1,0 +1,123 @@
+"""Reference values from a running workload, taken by the measurer itself: what is built is what will be measured."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from attestation import manifest, processes
+from attestation.channel import Fault, Measure, Message, Observed, Pinned, Scope
+from attestation.digests import Digest
+from attestation.errors import Unavailable
+from attestation.facts import ExecutionFact
+from attestation.layers import Layer
+from policies.model.metadata import Metadata
+from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
+from sidecar.measurement import Measurer, spawn
+
+WITHIN_SECONDS = 60.0
+_LAYERS = (Layer.FILES, Layer.PROCESSES)
+
+
+class Study:
+    """One workload under a measurer's eyes. executables: what was seen to be executed, with its contents."""
+
+    def __init__(self, pid: int) -> None:
+        self.executables: dict[str, set[str]] = {}
+        self._pid = pid
+        self._bodies: dict[Layer, bytes] = {}
+        self._due: dict[Layer, float] = {}
+        self._measured: asyncio.Future[None] | None = None
+        self._pinned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._measurer = Measurer(self._heard, lambda reason: self._fail(Unavailable(reason, where="measurer")))
+
+    async def measure(self) -> ReferenceSpec:
+        """What its files and processes are from now on, read in full. Raises Unavailable, or what cannot be done."""
+        not_before = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._due = dict.fromkeys(_LAYERS, not_before)
+        try:
+            async with asyncio.timeout(WITHIN_SECONDS):
+                await self._pinned
+                self._measured = asyncio.get_running_loop().create_future()
+                self._measurer.send(Measure(_LAYERS, not_before, full=True))
+                await self._measured
+        except TimeoutError as error:
+            raise Unavailable(f"no measurement within {WITHIN_SECONDS:g} s", where=f"pid {self._pid}") from error
+        return _spec(self._bodies)
+
+    def begin(self, include: tuple[str, ...], volatile: tuple[str, ...]) -> None:
+        self._measurer.start(asyncio.get_running_loop(), spawn())
+        self._measurer.send(Scope(self._pid, include, ((volatile,),)))
+
+    def end(self) -> None:
+        self._measurer.stop()
+
+    def _heard(self, message: Message, body: bytes | None) -> None:
+        match message:
+            case Pinned():
+                _settle(self._pinned, None)
+            case ExecutionFact(path=path, digest=digest) if digest:
+                self.executables.setdefault(path, set()).add(digest)
+            case Observed(observation):
+                if body is not None:
+                    self._bodies[observation.layer] = body
+                if observation.began >= self._due.get(observation.layer, float("inf")):
+                    del self._due[observation.layer]
+                if not self._due and self._measured is not None:
+                    _settle(self._measured, None)
+            case Fault(what, where, mend):
+                self._fail(Unavailable(what, where=where, mend=mend))
+            case _:
+                pass
+
+    def _fail(self, error: Exception) -> None:
+        for each in (self._pinned, self._measured):
+            if each is not None:
+                _settle(each, error)
+
+
+@asynccontextmanager
+async def studied(pid: int, include: tuple[str, ...], volatile: tuple[str, ...] = ()) -> AsyncIterator[Study]:
+    """The workload of this pid, watched until the block ends."""
+    study = Study(pid)
+    study.begin(include, volatile)
+    try:
+        yield study
+    finally:
+        study.end()
+
+
+async def build(name: str, pid: int, include: tuple[str, ...], volatile: tuple[str, ...] = ()) -> ReferenceValues:
+    """References for the workload of this pid as it is now. Raises Unavailable, or what the measurer cannot do."""
+    async with studied(pid, include, volatile) as study:
+        return ReferenceValues(metadata=Metadata(name=name), spec=await study.measure())
+
+
+def with_proxies(values: ReferenceValues, proxies: Mapping[str, tuple[Digest, ...]]) -> ReferenceValues:
+    """The same, and these Envoys may hold the key. proxies: version -> digests."""
+    return values.model_copy(update={"spec": values.spec.model_copy(update={"proxies": dict(proxies)})})
+
+
+def _spec(bodies: Mapping[Layer, bytes]) -> ReferenceSpec:
+    files = {
+        entry.path: FileReference.model_validate({"digests": [entry.digest], "mode": f"{entry.mode:04o}"})
+        for entry in manifest.unpack(bodies[Layer.FILES])
+        if entry.kind in (manifest.FILE, manifest.LINK)
+    }
+    executables: dict[str, set[str]] = {}
+    for kind in processes.unpack(bodies[Layer.PROCESSES]):
+        executables.setdefault(kind.executable, set()).add(kind.digest)
+        if kind.loader:
+            executables.setdefault(kind.loader, set()).add(kind.loader_digest)
+    return ReferenceSpec(files=files, executables={path: tuple(sorted(found)) for path, found in executables.items()})
+
+
+def _settle(done: asyncio.Future[None], error: Exception | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)

@@ -14,6 +14,7 @@ from attestation.manifest import DIRECTORY, LINK, NO_DIGEST, Entry
 from attestation.violation import ViolationClass
 from measurer.files.patterns import Volatile
 from policies.appraise.appraise import appraise
+from policies.appraise.projected import by_stable_names
 from policies.appraise.reasons import Finding
 from policies.appraise.violation import undecided, violates
 from policies.model.classes import DATA, UNREAD, FileClass, class_of, unread
@@ -165,8 +166,12 @@ PROJECTED = under(projected=[f"{VOLUME}/**"])
 FIRST, SECOND = "..2026_11_24_09_30_00.1", "..2026_11_24_09_45_00.2"
 
 
+def of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def link(path: str, target: str) -> Entry:
-    return Entry(path, LINK, 0o777, 0, 0, len(target), hashlib.sha256(target.encode()).hexdigest())
+    return Entry(path, LINK, 0o777, 0, 0, len(target), of_text(target))
 
 
 def folder(path: str) -> Entry:
@@ -215,6 +220,7 @@ def test_no_moment_of_a_swap_is_a_finding(entries: tuple[Entry, ...]) -> None:
         (volume("..", state(FIRST, OLD)), "file-missing"),
         (volume(FIRST, (link(f"{VOLUME}/{FIRST}", "/tmp/evil"),)), "file-missing"),
         (volume(FIRST, state(FIRST, OLD), data=folder(f"{VOLUME}/..data")), "file-missing"),
+        (volume(FIRST, state(FIRST, OLD), data=entry(f"{VOLUME}/..data", of_text(FIRST))), "file-missing"),
         (volume(FIRST, (folder(f"{VOLUME}/{FIRST}"),)), "file-missing"),
         (volume(FIRST, state(FIRST, OLD), conf=folder(CONF)), "file-missing"),
         (
@@ -231,6 +237,7 @@ def test_no_moment_of_a_swap_is_a_finding(entries: tuple[Entry, ...]) -> None:
         "the volume led to what is around it",
         "a link in place of the state",
         "a folder in place of the swap's link",
+        "a file in place of the swap's link",
         "a state without it",
         "a folder in the link's place",
         "a link in the state",
@@ -260,6 +267,21 @@ def test_names_that_only_one_state_has_need_not_be_there_although_they_are_refer
 def test_what_the_patterns_do_not_match_of_a_volume_is_code() -> None:
     findings = found(*volume(FIRST, state(FIRST, OLD)), under=under(projected=[f"{VOLUME}/*"]))
     assert ("file-unreferenced", "drift", f"{VOLUME}/{FIRST}/app.conf") in kinds(findings)
+
+
+def test_reference_values_state_a_projected_volume_by_its_stable_names() -> None:
+    written = (folder(f"{VOLUME}/{SECOND}/sub"), entry(f"{VOLUME}/{SECOND}/sub/deep", NEW))
+    there = (
+        *volume(SECOND, state(SECOND, NEW), written, state(FIRST, OLD)),
+        link(f"{VOLUME}/sub", "..data/sub"),
+        entry(f"{VOLUME}/plain", OLD),
+        entry(MAIN),
+    )
+    stated = [each for each in by_stable_names(there, [f"{VOLUME}/**"]) if each.kind != DIRECTORY]
+    shown = [(CONF, NEW), (TOKEN, "c" * 64), (f"{VOLUME}/sub/deep", NEW)]
+    plain = [(f"{VOLUME}/plain", OLD), (MAIN, GOOD[MAIN])]
+    assert sorted((each.path, each.digest) for each in stated) == sorted([*shown, *plain])
+    assert [*by_stable_names(there, [])] == [*there]
 
 
 def fact(entry: Entry, change: FileChange = FileChange.MODIFIED) -> FileFact:

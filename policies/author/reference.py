@@ -130,6 +130,7 @@ _STRICTER: dict[type, str] = {
     All: "all that any asks",
     Common: "only what all allow",
     CommonBits: "only what all allow",
+    CommonBy: "only whom all allow",
     Bounded: "only what all exempt",
     Alike: "must be alike",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -99,6 +100,12 @@ class FileBounds(Strict):
     volatile: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
 
 
+MOST_FILE_RULES = 48 * 1024
+"""Bytes of what is said of files in one policy, or in several merged, written as JSON."""
+_MOST_A_LETTER = 12
+"""Bytes that a letter takes there: it may be two escapes."""
+
+
 class FileRules(FileClasses):
     """What is measured of files, and what of it is no code. include: absolute paths measured, with all below them.
 
@@ -108,6 +115,19 @@ class FileRules(FileClasses):
 
     include: Annotated[tuple[str, ...], All()] = ()
     within: tuple[FileBounds, ...] = Field(default=(), exclude_if=lambda bounds: not bounds)
+
+    @model_validator(mode="after")
+    def _tellable(self) -> Self:
+        self.bounded()
+        return self
+
+    def bounded(self) -> None:
+        """Raises ValueError for more than a measurer can be told in one message."""
+        each_class = [getattr(rules, name) or () for rules in (self, *self.within) for name in FileClasses.model_fields]
+        lists = [self.include, *each_class]
+        letters = sum(len(text) + 1 for each in lists for text in each)
+        if letters * _MOST_A_LETTER > MOST_FILE_RULES and (size := len(json.dumps(lists))) > MOST_FILE_RULES:
+            raise ValueError(f"{size} bytes of paths and patterns, where {MOST_FILE_RULES} are the most")
 
 
 class ProcessRules(Strict):

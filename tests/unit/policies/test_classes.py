@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from attestation.channel import Scope, encode
+from attestation.errors import InvalidConfiguration
 from attestation.facts import Actor, ExecutionFact, FileChange, FileFact, Sighting
 from attestation.manifest import DIRECTORY, LINK, NO_DIGEST, Entry
 from attestation.violation import ViolationClass
@@ -84,6 +87,30 @@ def test_of_several_classes_the_loosest_holds_and_none_for_a_path_beyond_a_bound
     assert class_of("/srv/log/a.log", rules) is FileClass.LOGS
     assert class_of("/srv/etc/a.log", rules) is FileClass.CONFIGURATION
     assert class_of("/srv/a.log", rules) is FileClass.CODE
+
+
+def many(letter: str, size: int, start: int = 0) -> list[str]:
+    return [f"/{number}{letter * (size - 10)}" for number in range(start, start + 1000)]
+
+
+@pytest.mark.parametrize(("letter", "fits"), [("a", 40), ("\N{SNOWMAN}", 14), ("\N{OX}", 12)])
+def test_what_a_policy_may_say_of_files_is_always_told_to_the_measurer_in_one_message(letter: str, fits: int) -> None:
+    rules = FileRules.model_validate({"include": ["/srv"], "caches": many(letter, fits)})
+    assert encode(Scope(1, rules.include, unread(rules)))
+    with pytest.raises(ValidationError, match="bytes of paths and patterns"):
+        FileRules.model_validate({"include": ["/srv"], "caches": many(letter, fits * 2)})
+
+
+@pytest.mark.parametrize("patterns", [[""] * 20_000, ['"'] * 20_000, ["\x01"] * 20_000])
+def test_many_patterns_of_little_are_as_many_bytes_as_they_take(patterns: list[str]) -> None:
+    with pytest.raises(ValidationError, match="bytes of paths and patterns"):
+        FileRules.model_validate({"caches": patterns})
+
+
+def test_policies_that_together_say_too_much_of_files_are_refused_by_name() -> None:
+    one, other = (policy(f"p{start}", {"caches": many("a", 40, start)}) for start in (0, 1000))
+    with pytest.raises(InvalidConfiguration, match=r"bytes of paths and patterns.*p0 and .*p1000"):
+        merge([Applying(one, Rank.NAMESPACE), Applying(other, Rank.WORKLOAD)])
 
 
 # --- what is there ---

@@ -204,12 +204,6 @@ def test_policies_alone_are_checked_for_what_they_are_without_anybody_to_rule(tm
     assert told(tmp_path, POLICY.replace("60s", "20s")) == [(Check.FRESHNESS_SHORT, 6, 3)]
 
 
-def test_of_the_presets_nothing_is_said_either() -> None:
-    presets = sorted((Path(__file__).parents[3] / "policies" / "presets").glob("*.yaml"))
-    assert len(presets) > 1
-    assert [remark for preset in presets for remark in check([preset]).remarks] == []
-
-
 def test_documents_that_name_each_other_without_end_are_read_in_no_time(tmp_path: Path) -> None:
     bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"{this}: &{this} [{', '.join([f'*{before}'] * 10)}]\n"

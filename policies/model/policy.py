@@ -67,14 +67,15 @@ Patterns = Annotated[tuple[str, ...], Bounded()]
 class FileClasses(Strict):
     """What else than code a measured path may be. Where several match, the loosest holds: the last one named here.
 
-    Everything in scope is code: its content and attributes are referenced, as those of one version, and nothing else
-    may be there. configuration: as code, but any of the referenced contents, whatever version it is of; a deviation is
-    always drift. projected: volumes that are swapped atomically by `..data`, as Kubernetes does. What the stable names
-    lead to is judged where it is referenced; names that are not referenced, and those that begin with `..`, are no
-    finding. logs, caches, volatile: neither read nor judged, whatever it is: lines, intermediate results, all else that
-    only the program knows.
+    Code is what no pattern makes anything else: its content and attributes are referenced, as those of one version, and
+    nothing else may be there.
 
-    Executing anything from projected, logs, caches or volatile is tamper, referenced or not.
+    configuration: as code, but any of the referenced contents, whatever version it is of; a deviation is always drift.
+    projected: volumes that are swapped atomically by `..data`, as Kubernetes does. What a stable name leads to is
+    judged where it is referenced; other names, and all that begin with `..`, are no finding. Executing anything from
+    there is tamper, referenced or not. logs: neither read nor judged; executing anything from there is tamper,
+    referenced or not. caches: as `logs`, for what the program makes for itself. volatile: as `logs`, for all else that
+    nobody can say the content of; it holds where other classes match as well.
     """
 
     configuration: Patterns = ()

@@ -95,7 +95,7 @@ class Scope:
 class Order:
     """issued_at, not_before, not_after: Unix seconds. least_epoch: of the policies that it may be held against.
 
-    waives: findings of this class; drift, and nothing else (docs/adr/0017). salt: hexadecimal and random, so that no
+    waives: findings of this class; drift, and nothing else (docs/adr/0019). salt: hexadecimal and random, so that no
     two orders have the same id.
     """
 

@@ -21,11 +21,12 @@ from authority import keyring
 from authority.api import replies
 from authority.api.admin import AdminApi, bound_socket
 from authority.api.answering import Answering
+from authority.api.answers import GlassOrders, OrderState, Registered
 from authority.api.attest import Posts
 from authority.api.challenges import Challenges
 from authority.api.session import SessionApi
 from authority.asking import Asking
-from authority.breakglass import Applied, BreakGlasses, Mesh
+from authority.breakglass import Applied, BreakGlasses
 from authority.config import AuthorityConfig
 from authority.denials import SKEW_MS
 from authority.denying import Denying
@@ -46,7 +47,7 @@ from authority.rounds import Rounds
 from authority.rules import Rules, Ruling
 from authority.serving import Serving
 from authority.sessions import Sessions
-from authority.store.records import Broken, Enrolled, InstanceState
+from authority.store.records import Enrolled, InstanceState
 from authority.store.store import Store
 from authority.why import Why
 from policies.appraise.rules import prepare
@@ -194,13 +195,15 @@ class Authority:
         """As BreakGlasses.end."""
         return await self._glasses.end(identity, why)
 
-    async def broken(self) -> tuple[tuple[Broken, Order], ...]:
-        """As BreakGlasses.every."""
-        return await self._glasses.every()
-
-    def mesh(self) -> Mesh:
-        """As BreakGlasses.mesh."""
-        return self._glasses.mesh()
+    async def broken(self) -> GlassOrders:
+        """Every break-glass order that was applied, and what one can be about."""
+        now, rules = self._clock(), self._rules()
+        return GlassOrders(
+            self._config.trust_domain,
+            rules.epoch,
+            tuple(Registered(name, identity) for name, identity in rules.identities.items()),
+            tuple(OrderState.of(kept, order, now) for kept, order in await self._glasses.every()),
+        )
 
     async def why(self, asked: str, at: float | None = None) -> Why:
         """As Asking.why."""

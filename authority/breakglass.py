@@ -56,15 +56,6 @@ class Applied:
     held: Mapping[str, Held]
 
 
-@dataclass(frozen=True, slots=True)
-class Mesh:
-    """What an order can be about. epoch: of the policies. registrations: name -> SPIFFE ID."""
-
-    trust_domain: str
-    epoch: int
-    registrations: Mapping[str, str]
-
-
 class BreakGlasses:
     """rules: in force. tell: says to those of these registrations who have a session what is in force for them, and
     asks each for a round at once. clock: Unix seconds.
@@ -212,11 +203,6 @@ class BreakGlasses:
         """For a session that opens: nothing where glass was never broken."""
         ruling = self._rules().registrations.get(enrolled.registration)
         return self.told(enrolled, ruling) if ruling is not None and self._ever else None
-
-    def mesh(self) -> Mesh:
-        """As it is now."""
-        rules = self._rules()
-        return Mesh(self._trust_domain, rules.epoch, rules.identities)
 
     async def every(self) -> tuple[tuple[Broken, Order], ...]:
         """Every order that was ever applied, those that stand first. Raises Unavailable."""

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from proofbeat.options import Json, exit_with
+from proofbeat.options import AdminSocket, Json, exit_with
 
 breakglass = typer.Typer(
     help="Let traffic flow that an appraisal would close: for a while, for a reason, signed by several operators."
@@ -114,6 +114,42 @@ def verify(
         return orders.verify(order, policies or (), root, as_json=as_json)
 
     exit_with(program)
+
+
+@breakglass.command()
+def apply(
+    admin: AdminSocket,
+    order: Order,
+    as_json: Json = False,
+) -> None:
+    """Bring a signed order into force. Exit code 1 where it does not hold for everybody in its scope."""
+    from proofbeat.operate import break_glass as run
+
+    exit_with(lambda: run(admin, order, as_json=as_json))
+
+
+@breakglass.command()
+def end(
+    admin: AdminSocket,
+    identity: Annotated[str, typer.Argument(help="As `list` shows it.", metavar="ID")],
+    reason: Annotated[str, typer.Option(help="For the record.")] = "an operator ended it",
+) -> None:
+    """End an order at once, and for good. It takes nobody's signature."""
+    from proofbeat.operate import mend_glass as run
+
+    exit_with(lambda: run(admin, identity, reason))
+
+
+@breakglass.command("list")
+def listing(
+    admin: AdminSocket,
+    everything: Annotated[bool, typer.Option("--all", help="Orders that have ended as well.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The orders that stand, by whom they are signed, and until when they hold."""
+    from proofbeat.operate import broken_glass as run
+
+    exit_with(lambda: run(admin, everything=everything, as_json=as_json))
 
 
 @breakglass.command()

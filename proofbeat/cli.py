@@ -47,15 +47,21 @@ def main() -> None:
 def demo(
     as_json: Json = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it all running until Ctrl-C.")] = False,
-    delivery: Annotated[Delivery, typer.Option(help="What Envoy is delivered: secrets and filters, or everything.")] = (
-        Delivery.SDS
-    ),
+    delivery: Annotated[
+        Delivery | None, typer.Option(help="What Envoy is delivered: secrets and filters, or everything.")
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Run under it: a preset (`proofbeat policy preset`), or a file of policies.")
+    ] = None,
 ) -> None:
     """The whole thing on this machine, with real Envoys: half a minute."""
-    from proofbeat.demo.layout import Terms
+    from proofbeat.demo import floor
     from proofbeat.demo.play import play
 
-    exit_with(lambda: play(as_json=as_json, keep=keep, terms=Terms(delivery=delivery.value, envoy_attested=True)))
+    async def program() -> bool:
+        return await play(as_json=as_json, keep=keep, terms=floor.terms(policy, delivery.value if delivery else None))
+
+    exit_with(program)
 
 
 @app.command(context_settings={"allow_interspersed_args": False})

@@ -8,10 +8,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from attestation import breakglass
 from attestation.plain import plain
-from authority.api.answers import DenialList, Instances, Reloaded
+from attestation.quantities import instant_text
+from authority.api.answers import (
+    DenialList,
+    GlassBroken,
+    GlassMended,
+    GlassOrders,
+    Instances,
+    OrderState,
+    Reloaded,
+)
 from authority.store.records import InstanceState, State
-from proofbeat import admin
+from proofbeat import admin, orders
 from wire.messages import Released, Standing
 
 
@@ -21,14 +31,19 @@ async def status(socket: Path, *, everybody: bool, as_json: bool) -> bool:
     here = [each for each in known if not each.gone]
     listed = known if everybody else here
     denials = await admin.ask(socket, "GET", "/admin/denials", DenialList)
+    glass = await admin.ask(socket, "GET", "/admin/breakglass", GlassOrders)
+    broken = [each for each in glass.orders if each.standing == "in force"]
     if as_json:
-        print(json.dumps({"instances": plain(listed), "denials": plain(denials)}, indent=1))
+        found = {"instances": plain(listed), "denials": plain(denials), "breakglass": plain(broken)}
+        print(json.dumps(found, indent=1))
     else:
         _print_instances(listed, time.time() * 1000)
         if len(listed) < len(known):
             print(f"and {len(known) - len(listed)} that are gone (--all)")
         if denials.denied:
             print(refused(denials, here))
+        for each in broken:
+            print(f"GLASS IS BROKEN: {told(each)}")
     return all(each.state is State.FRESH for each in here)
 
 
@@ -47,6 +62,49 @@ async def release(socket: Path, instance: str) -> bool:
     await admin.ask(socket, "POST", "/admin/release", Released, {"instance": instance})
     print(f"{instance} is released; it opens after its next full measurement")
     return True
+
+
+async def break_glass(socket: Path, file: Path, *, as_json: bool) -> bool:
+    """True where the order holds for everybody in its scope."""
+    text = breakglass.to_text(orders.read(file))
+    broken = await admin.ask(socket, "POST", "/admin/breakglass", GlassBroken, {"order": text})
+    if as_json:
+        print(json.dumps(plain(broken), indent=1))
+    else:
+        print(broken.order)
+        for each in broken.held:
+            signed_by = ", ".join(each.signed_by) or "nobody"
+            print(f"  {each.registration}: {'; '.join(each.faults) or f'in force, signed by {signed_by}'}")
+    return not any(each.faults for each in broken.held)
+
+
+async def mend_glass(socket: Path, identity: str, why: str) -> bool:
+    await admin.ask(socket, "POST", "/admin/breakglass/end", GlassMended, {"id": identity, "why": why})
+    print(f"{identity} has ended; what it let through closes")
+    return True
+
+
+async def broken_glass(socket: Path, *, everything: bool, as_json: bool) -> bool:
+    """everything: those that have ended as well."""
+    every = (await admin.ask(socket, "GET", "/admin/breakglass", GlassOrders)).orders
+    listed = [each for each in every if everything or each.standing in ("waiting", "in force")]
+    if as_json:
+        print(json.dumps({"orders": plain(listed)}, indent=1))
+    else:
+        for each in listed:
+            print(told(each))
+        if not listed:
+            print("no glass is broken")
+    return True
+
+
+def told(order: OrderState) -> str:
+    """An order on one line."""
+    span = f"{instant_text(order.begins)} to {instant_text(order.ends)}"
+    ended = f" ({order.ended})" if order.ended else ""
+    for_whom = f"{order.scope} ({', '.join(order.registrations)})"
+    signed_by = ", ".join(order.signed_by)
+    return f"{order.id}  {order.standing}{ended}, {span}, for {for_whom}, signed by {signed_by}: {order.reason}"
 
 
 async def reload(socket: Path) -> bool:

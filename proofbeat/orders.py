@@ -14,13 +14,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from attestation import breakglass, keys, strictjson
+from attestation import breakglass, keys
 from attestation.breakglass import Order, Reach, Scope, Signed
 from attestation.errors import InvalidInput
 from attestation.plain import plain
 from attestation.quantities import instant_text
 from attestation.spiffe import SpiffeId
-from authority.api.answers import Instances
+from authority.api.answers import GlassOrders, Instances
 from policies.appraise.breakglass import Held, held_by_each, permitted
 from policies.model import dialect
 from policies.model.breakglass import BreakGlassRules, Operator
@@ -54,10 +54,10 @@ class Known:
 
 async def known_online(socket: Path) -> Known:
     """As an authority has it in force."""
-    told: dict[str, Any] = strictjson.loads(await admin.fetch(socket, "/admin/breakglass"))
+    told = await admin.ask(socket, "GET", "/admin/breakglass", GlassOrders)
     found = await admin.ask(socket, "GET", "/admin/instances", Instances)
     here = {each.instance.value: each.spiffe_id for each in found.instances if not each.gone}
-    return Known(told["trust_domain"], told["epoch"], told["registrations"], here)
+    return Known(told.trust_domain, told.epoch, {each.name: each.spiffe_id for each in told.registrations}, here)
 
 
 def known_offline(paths: Sequence[Path], root: str) -> Known:

@@ -38,6 +38,9 @@ def references_build(
     pid: Annotated[int | None, typer.Option(help="Instead: a workload's first process, as it should be.")] = None,
     include: Annotated[list[str] | None, typer.Option(help="Absolute path whose files are stated; repeat it.")] = None,
     volatile: Annotated[list[str] | None, typer.Option(help="Glob pattern of what is left out.")] = None,
+    projected: Annotated[
+        list[str] | None, typer.Option(help="With --pid: glob pattern of volumes that are swapped by `..data`.")
+    ] = None,
     executable: Annotated[
         list[str] | None, typer.Option(help="Path or pattern of what may be executed, besides what an image starts.")
     ] = None,
@@ -75,6 +78,8 @@ def references_build(
         raise typer.BadParameter("say either what to build from, or --pid", param_hint="SOURCE")
     if pid is not None and not include:
         raise typer.BadParameter("--pid takes --include: what of it is measured", param_hint="--include")
+    if projected and pid is None:
+        raise typer.BadParameter("what is shipped holds no such volume; it goes with --pid", param_hint="--projected")
     if (inherits is None) != (not policies):
         raise typer.BadParameter("--inherits and --policies go together", param_hint="--inherits")
     if as_json and output is None:
@@ -88,6 +93,7 @@ def references_build(
         pid=pid,
         include=tuple(include or ()),
         volatile=tuple(volatile or ()),
+        projected=tuple(projected or ()),
         executables=tuple(executable or ()),
         at=at,
         kind=kind.value if kind else "",

@@ -13,6 +13,7 @@ from attestation.digests import Digest
 from attestation.errors import Unavailable
 from attestation.facts import ExecutionFact
 from attestation.layers import Layer
+from policies.appraise.projected import by_stable_names
 from policies.model.metadata import Metadata
 from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
 from sidecar.measurement import Measurer, spawn
@@ -22,11 +23,14 @@ _LAYERS = (Layer.FILES, Layer.PROCESSES)
 
 
 class Study:
-    """One workload under a measurer's eyes. executables: what was seen to be executed, with its contents."""
+    """One workload under a measurer's eyes. executables: what was seen to be executed, with its contents.
 
-    def __init__(self, pid: int) -> None:
+    projected: patterns of projected volumes, whose files are stated by their stable names.
+    """
+
+    def __init__(self, pid: int, projected: tuple[str, ...]) -> None:
         self.executables: dict[str, set[str]] = {}
-        self._pid = pid
+        self._pid, self._projected = pid, projected
         self._bodies: dict[Layer, bytes] = {}
         self._due: dict[Layer, float] = {}
         self._measured: asyncio.Future[None] | None = None
@@ -45,7 +49,7 @@ class Study:
                 await self._measured
         except TimeoutError as error:
             raise Unavailable(f"no measurement within {WITHIN_SECONDS:g} s", where=f"pid {self._pid}") from error
-        return _spec(self._bodies)
+        return _spec(self._bodies, self._projected)
 
     def begin(self, include: tuple[str, ...], volatile: tuple[str, ...]) -> None:
         self._measurer.start(asyncio.get_running_loop(), spawn())
@@ -79,9 +83,11 @@ class Study:
 
 
 @asynccontextmanager
-async def studied(pid: int, include: tuple[str, ...], volatile: tuple[str, ...] = ()) -> AsyncIterator[Study]:
+async def studied(
+    pid: int, include: tuple[str, ...], volatile: tuple[str, ...] = (), projected: tuple[str, ...] = ()
+) -> AsyncIterator[Study]:
     """The workload of this pid, watched until the block ends."""
-    study = Study(pid)
+    study = Study(pid, projected)
     study.begin(include, volatile)
     try:
         yield study
@@ -89,9 +95,15 @@ async def studied(pid: int, include: tuple[str, ...], volatile: tuple[str, ...] 
         study.end()
 
 
-async def build(name: str, pid: int, include: tuple[str, ...], volatile: tuple[str, ...] = ()) -> ReferenceValues:
+async def build(
+    name: str,
+    pid: int,
+    include: tuple[str, ...],
+    volatile: tuple[str, ...] = (),
+    projected: tuple[str, ...] = (),
+) -> ReferenceValues:
     """References for the workload of this pid as it is now. Raises Unavailable, or what the measurer cannot do."""
-    async with studied(pid, include, volatile) as study:
+    async with studied(pid, include, volatile, projected) as study:
         return ReferenceValues(metadata=Metadata(name=name), spec=await study.measure())
 
 
@@ -100,10 +112,10 @@ def with_proxies(values: ReferenceValues, proxies: Mapping[str, tuple[Digest, ..
     return values.model_copy(update={"spec": values.spec.model_copy(update={"proxies": dict(proxies)})})
 
 
-def _spec(bodies: Mapping[Layer, bytes]) -> ReferenceSpec:
+def _spec(bodies: Mapping[Layer, bytes], projected: tuple[str, ...]) -> ReferenceSpec:
     files = {
         entry.path: FileReference.model_validate({"digests": [entry.digest], "mode": f"{entry.mode:04o}"})
-        for entry in manifest.unpack(bodies[Layer.FILES])
+        for entry in by_stable_names(manifest.unpack(bodies[Layer.FILES]), projected)
         if entry.kind in (manifest.FILE, manifest.LINK)
     }
     executables: dict[str, set[str]] = {}

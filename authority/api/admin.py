@@ -16,17 +16,42 @@ from attestation.errors import InvalidInput, Refused, Unavailable
 from attestation.instance import InstanceId
 from attestation.plain import plain
 from attestation.quantities import seconds
-from authority.api.answers import Asked, DenialList, Instances, LatestEvidence, Reloaded, SignedEvidence, Token
-from authority.breakglass import Applied, Mesh
+from authority.api.answers import (
+    Asked,
+    DenialList,
+    GlassBroken,
+    GlassMended,
+    GlassOrders,
+    Instances,
+    LatestEvidence,
+    Reloaded,
+    SignedEvidence,
+    Token,
+)
+from authority.breakglass import Applied
 from authority.latest import Told
 from authority.rules import Ruling
-from authority.store.records import Broken, InstanceState
+from authority.store.records import InstanceState
 from authority.why import Why
 from policies.model.explaining import Explained, explained
 from wire.messages import Denials, Released, Standing
 from wire.problems import Kind
 
-Answer = Asked | DenialList | Explained | Instances | LatestEvidence | Released | Reloaded | Standing | Token | Why
+Answer = (
+    Asked
+    | DenialList
+    | Explained
+    | GlassBroken
+    | GlassMended
+    | GlassOrders
+    | Instances
+    | LatestEvidence
+    | Released
+    | Reloaded
+    | Standing
+    | Token
+    | Why
+)
 
 
 class Operations(Protocol):
@@ -37,8 +62,7 @@ class Operations(Protocol):
     async def release(self, instance: InstanceId, causes: tuple[str, ...] | None = None) -> str: ...
     async def break_glass(self, text: str) -> Applied: ...
     async def end_break_glass(self, identity: str, why: str) -> Order: ...
-    async def broken(self) -> tuple[tuple[Broken, Order], ...]: ...
-    def mesh(self) -> Mesh: ...
+    async def broken(self) -> GlassOrders: ...
     async def instances(self) -> tuple[InstanceState, ...]: ...
     def denials(self) -> Denials: ...
     async def why(self, asked: str, at: float | None = ...) -> Why: ...
@@ -93,28 +117,16 @@ class AdminApi:
         return _json(Released(order))
 
     async def _break_glass(self, request: web.Request) -> web.Response:
-        applied = await self._operations.break_glass(_text(await _body(request, "order"), "order"))
-        held = {name: {"holds": bool(each), **plain(each)} for name, each in applied.held.items()}
-        return web.json_response({"id": applied.order.id, "order": str(applied.order), "for": held})
+        body = await _body(request, "order")
+        return _json(GlassBroken.of(await self._operations.break_glass(_text(body, "order"))))
 
     async def _end_break_glass(self, request: web.Request) -> web.Response:
         body = await _body(request, "id", optional=("why",))
         order = await self._operations.end_break_glass(_text(body, "id"), _text(body, "why", "an operator ended it"))
-        return web.json_response({"id": order.id})
+        return _json(GlassMended(order.id))
 
     async def _broken(self, _: web.Request) -> web.Response:
-        """Every order, with what one can be about."""
-        orders = [
-            {
-                **plain(kept),
-                "scope": str(order.scope),
-                "reason": order.reason,
-                "from": order.not_before,
-                "until": order.not_after,
-            }
-            for kept, order in await self._operations.broken()
-        ]
-        return web.json_response({**plain(self._operations.mesh()), "orders": orders})
+        return _json(await self._operations.broken())
 
     async def _attest(self, request: web.Request) -> web.Response:
         body = await _body(request, "instance")

@@ -8,9 +8,11 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 
+from attestation.breakglass import Order
 from attestation.instance import InstanceId
+from authority.breakglass import Applied
 from authority.latest import Told
-from authority.store.records import InstanceState
+from authority.store.records import Broken, InstanceState
 from wire.messages import Denials, Denied
 
 
@@ -33,6 +35,91 @@ class Reloaded:
     """epoch: of the policies that are in force now."""
 
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Whether a break-glass order holds for a registration of its scope, and who signed it by that one's policy."""
+
+    registration: str
+    faults: tuple[str, ...]
+    signed_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GlassBroken:
+    """An order that was applied. held: for everybody in its scope."""
+
+    id: str
+    order: str
+    held: tuple[Judged, ...]
+
+    @classmethod
+    def of(cls, applied: Applied) -> GlassBroken:
+        held = applied.held.items()
+        judged = tuple(Judged(name, each.faults, each.signed_by) for name, each in held)
+        return cls(applied.order.id, str(applied.order), judged)
+
+
+@dataclass(frozen=True, slots=True)
+class GlassMended:
+    """The order of this id has ended."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderState:
+    """standing: waiting, in force, over, or ended. begins, ends: Unix seconds. registrations, signed_by, applied_ms,
+    ended_ms, ended: as authority.store.records.Broken has them.
+    """
+
+    id: str
+    standing: str
+    scope: str
+    reason: str
+    begins: int
+    ends: int
+    registrations: tuple[str, ...]
+    signed_by: tuple[str, ...]
+    applied_ms: int
+    ended_ms: int
+    ended: str
+
+    @classmethod
+    def of(cls, kept: Broken, order: Order, now: float) -> OrderState:
+        """now: Unix seconds."""
+        return cls(
+            id=kept.id,
+            standing="ended" if kept.ended_ms else order.standing(now),
+            scope=str(order.scope),
+            reason=order.reason,
+            begins=order.not_before,
+            ends=order.not_after,
+            registrations=kept.registrations,
+            signed_by=kept.signed_by,
+            applied_ms=kept.applied_ms,
+            ended_ms=kept.ended_ms,
+            ended=kept.ended,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A registration that a policy rules."""
+
+    name: str
+    spiffe_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GlassOrders:
+    """Every break-glass order, those that stand first; and what one can be about. epoch: of the policies."""
+
+    trust_domain: str
+    epoch: int
+    registrations: tuple[Registered, ...]
+    orders: tuple[OrderState, ...]
 
 
 @dataclass(frozen=True, slots=True)

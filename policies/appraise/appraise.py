@@ -11,6 +11,7 @@ from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.signals import Signal
 from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
+from attestation.violation import ViolationClass
 from policies.appraise import allowing
 from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file, projected
 from policies.appraise.projected import Volumes
@@ -76,8 +77,13 @@ def appraise(
         ),
     )
     late = [finding for found in standing.values() for finding in found]
-    judged = (*envoy, *files[:MOST_FINDINGS], *executables[:MOST_FINDINGS], *ruled[:MOST_FINDINGS])
+    judged = (*envoy, *_gravest(files), *_gravest(executables), *_gravest(ruled))
     return Verdict(vector, (*judged, *late, *watchers))
+
+
+def _gravest(findings: Sequence[Finding]) -> Sequence[Finding]:
+    """As many as are told: no number of harmless ones leaves no room for a tamper."""
+    return sorted(findings, key=lambda each: each.finding_class is not ViolationClass.TAMPER)[:MOST_FINDINGS]
 
 
 def _claim(claims: Claims, layer: Layer) -> LayerClaim | None:

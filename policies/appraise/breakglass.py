@@ -10,20 +10,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from attestation.breakglass import Reach, Signed, Subject
-from attestation.facts import CollectorState
 from attestation.instance import InstanceId
 from attestation.quantities import duration
+from attestation.signals import Signal
 from attestation.spiffe import SpiffeId
 from attestation.trust import NO_CLAIM, Tier, TrustVector
-from attestation.violation import Violation
+from attestation.violation import Violation, ViolationClass
 from policies.appraise.reasons import Verdict
 from policies.model.breakglass import BreakGlassRules
 from policies.model.governing import Governing
 from policies.model.policy import AttestationPolicy, Mode
 from policies.model.registration import WorkloadRegistration
 
-_UNSEEN = frozenset(f"collector-{state}" for state in CollectorState if state is not CollectorState.RUNNING)
-"""Kinds of violations that say nothing of the workload, only that nobody looked."""
+_UNTOLD = frozenset(
+    {
+        Signal.COLLECTOR_OVERFLOWED,
+        Signal.COLLECTOR_DEAD,
+        Signal.MEASURER_LOST,
+        Signal.LAYER_ABSENT,
+        Signal.PROXY_ABSENT,
+        Signal.PROXY_UNKNOWN,
+        Signal.RULE_ERROR,
+        Signal.KEY_SOCKET_SECOND_CLIENT,
+    }
+)
+"""What says that nobody could tell, or that somebody reached for the key: a tamper may be behind it."""
 
 
 _ANY = InstanceId("i-" + "0" * 32)
@@ -112,19 +123,20 @@ def held_by_each(signed: Signed, governing: Mapping[str, Governing], trust_domai
 def waives(verdict: Verdict, policy: AttestationPolicy) -> bool:
     """Whether an order that holds opens traffic in spite of this verdict: where all that speaks against it is drift.
 
-    Never where a tamper was found, and never where a layer cannot be told of at all: it may hide one.
+    Never where a tamper was found, and never where something cannot be told: it may hide one.
     """
     closes = policy.spec.mode is Mode.ENFORCE and verdict.tier is not Tier.AFFIRMING
     claims = [getattr(verdict.vector, each.name) for each in fields(TrustVector)]
     told = not any(claim != NO_CLAIM and Tier.of(claim) is Tier.NONE for claim in claims)
-    return closes and told and bool(verdict.reasons) and not verdict.tamper
+    drift = all(waives_kind(each.kind, tamper=each.finding_class is ViolationClass.TAMPER) for each in verdict.reasons)
+    return closes and told and bool(verdict.reasons) and drift
 
 
 def waives_violation(violation: Violation) -> bool:
-    """The same of what a sidecar sees: drift, unless something may have gone unseen."""
+    """The same of what a sidecar sees."""
     return waives_kind(violation.kind, tamper=violation.tamper)
 
 
 def waives_kind(kind: str, *, tamper: bool) -> bool:
     """`waives_violation` of a report about one."""
-    return not tamper and kind not in _UNSEEN
+    return not tamper and kind not in _UNTOLD

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from attestation.digests import Digest
-from attestation.manifest import DIRECTORY, FILE, LINK, OTHER, Entry
+from attestation.manifest import FILE, LINK, OTHER, Entry
+from attestation.patterns import matches
 
 _DATA = "..data"
 
@@ -43,7 +44,7 @@ class Volumes:
         if hidden(entry.path):
             self._entries[entry.path] = entry
             volume, _, name = entry.path.rpartition("/")
-            if entry.kind == DIRECTORY and name.startswith(".."):
+            if name.startswith(".."):
                 self._states[volume][_of_text(name)] = name
         elif leads_to_now(entry):
             self._names.add(entry.path)
@@ -60,6 +61,15 @@ class Volumes:
                 found = self._now(path, name.rpartition("/")[0])
                 yield path, found and replace(found, path=path, kind=FILE if found.kind == FILE else OTHER)
 
+    def shown(self) -> Iterator[Entry]:
+        """Every file that a stable name leads to, under that name."""
+        for entry in self._entries.values():
+            volume, _, within = entry.path.partition("/..")
+            _, _, below = within.partition("/")
+            path = f"{volume}/{below}"
+            if entry.kind == FILE and self._stable_name(path) and self._now(path, volume) is entry:
+                yield replace(entry, path=path)
+
     def _stable_name(self, path: str) -> str:
         """The path, or the nearest folder around it, that leads through `..data`; empty for none."""
         while path and path not in self._names:
@@ -72,6 +82,16 @@ class Volumes:
             return None
         state = self._states.get(volume, {}).get(data.digest)
         return self._entries.get(f"{volume}/{state}{path.removeprefix(volume)}") if state else None
+
+
+def by_stable_names(entries: Iterable[Entry], patterns: Sequence[str]) -> Iterator[Entry]:
+    """The entries of a manifest, as reference values state them: where the patterns match, by what never changes."""
+    volumes = Volumes()
+    for entry in entries:
+        volumes.add(entry)
+        if not matches(entry.path, patterns) or not (hidden(entry.path) or leads_to_now(entry)):
+            yield entry
+    yield from (entry for entry in volumes.shown() if matches(entry.path, patterns))
 
 
 def _of_text(text: str) -> Digest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from attestation.errors import InvalidConfiguration
 from attestation.facts import CollectorState, FileChange, ProcessAspect
 from attestation.layers import Layer
 from attestation.proxy import Delivered, Denial, Known
+from attestation.signals import Signal
 from attestation.trust import Tier
 from attestation.violation import ViolationClass
 from policies.author.remarks import Place
@@ -188,6 +190,18 @@ class GivenFact(Strict):
         return self
 
 
+NOTHING = "nothing"
+"""The signal of a fact that violates nothing."""
+
+
+def _signal(text: str) -> str:
+    known = [*map(str, Signal), NOTHING]
+    if text not in known:
+        near = difflib.get_close_matches(text, known, n=1)
+        raise ValueError(f"there is no signal {text!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+    return text
+
+
 class Reason(Strict):
     """A reason that is expected; may be written as its signal alone.
 
@@ -195,7 +209,7 @@ class Reason(Strict):
     where nothing is said.
     """
 
-    signal: str
+    signal: Annotated[str, AfterValidator(_signal)]
     subject: str | None = None
     violation_class: ViolationClass | None = Field(default=None, alias="class")
 

@@ -11,12 +11,12 @@ from attestation.errors import InvalidConfiguration
 from attestation.layers import Layer
 from attestation.quantities import duration, instant_text
 from policies.appraise.appraise import JUDGED
-from policies.author.reach import ruling, unmeasured_references, unreachable
+from policies.author.exempt import code_exempt, never_executed
+from policies.author.reach import ruling, stated_at, unmeasured_references, unreachable
 from policies.author.remarks import Check, Level, Remark
 from policies.model.classes import UNREAD, class_of
 from policies.model.dialect import Faults
 from policies.model.load import PolicySet, read
-from policies.model.merge import Merged
 from policies.model.policy import AttestationPolicy, Demand
 from policies.model.references import ReferenceValues
 from policies.model.registration import WorkloadRegistration
@@ -156,7 +156,7 @@ def _unmeetable(found: PolicySet, _: Terms) -> Iterator[Remark]:
             if layer not in JUDGED and merged.policy.spec.demand(layer) is Demand.REQUIRED:
                 yield Remark.warning(
                     Check.UNMEETABLE,
-                    _at(merged, f"layers.{layer}"),
+                    stated_at(merged, f"layers.{layer}"),
                     f"the layer {layer} is required, and nothing measures it: nobody under this gets an identity",
                     f"Layers that are measured: {', '.join(JUDGED)}.",
                 )
@@ -171,7 +171,7 @@ def _measures_nothing(found: PolicySet, _: Terms) -> Iterator[Remark]:
         if not policy.spec.files.include and merged in in_force:
             yield Remark.warning(
                 Check.MEASURES_NOTHING,
-                _at(merged, "files"),
+                stated_at(merged, "files"),
                 "files are asked for, and no policy says which: `files.include` is empty",
                 "Include the folders of the program, or write `layers: {files: {demand: off}}`.",
             )
@@ -180,7 +180,7 @@ def _measures_nothing(found: PolicySet, _: Terms) -> Iterator[Remark]:
             if classes <= UNREAD:
                 yield Remark.warning(
                     Check.MEASURES_NOTHING,
-                    _at(merged, f"files.{min(classes)}"),
+                    stated_at(merged, f"files.{min(classes)}"),
                     f"everything below {root} is exempt: nothing of it is judged",
                     "Exempt what changes, by narrower patterns.",
                 )
@@ -197,7 +197,7 @@ def _freshness(found: PolicySet, terms: Terms) -> Iterator[Remark]:
         if spec.freshness < least:
             yield Remark.warning(
                 Check.FRESHNESS_SHORT,
-                _at(merged, "freshness"),
+                stated_at(merged, "freshness"),
                 f"a freshness of {duration(spec.freshness)} is less than three intervals of {duration(spec.interval)}, "
                 f"a fail-over of {duration(terms.failover)} and a skew of {duration(terms.skew)}: "
                 "traffic closes when the authority is away for that long",
@@ -232,12 +232,8 @@ _LOOKS: tuple[Callable[[PolicySet, Terms], Iterable[Remark]], ...] = (
     unmeasured_references,
     _unmeetable,
     _measures_nothing,
+    code_exempt,
+    never_executed,
     _freshness,
     _expiring,
 )
-
-
-def _at(merged: Merged, place: str) -> str:
-    """Where this place is stated: in the policy that it comes from."""
-    stated_by = merged.policy.stated_by(place)[0]
-    return next(each.at(place) for each in merged.applying if each.policy.metadata.qualified == stated_by.qualified)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 
 from attestation.layers import Layer
-from policies.appraise.layers import in_scope
+from policies.appraise.layers import judged
 from policies.author.remarks import Check, Remark
 from policies.model.load import PolicySet
 from policies.model.merge import Applying, Merged, Rank, merge
@@ -25,6 +25,12 @@ def ruling(found: PolicySet) -> Iterator[Merged]:
             alone = Applying(document, Rank.NAMESPACE, origin)
             if not used & {(rank, *alone.key[1:]) for rank in Rank}:
                 yield merge([alone])
+
+
+def stated_at(merged: Merged, place: str) -> str:
+    """Where this place is stated: in the policy that it comes from."""
+    stated_by = merged.policy.stated_by(place)[0]
+    return next(each.at(place) for each in merged.applying if each.policy.metadata.qualified == stated_by.qualified)
 
 
 def unreachable(found: PolicySet, _: object) -> Iterator[Remark]:
@@ -85,12 +91,12 @@ def unmeasured_references(found: PolicySet, _: object) -> Iterator[Remark]:
         policies = policies_of[document.metadata.qualified].values() if isinstance(document, ReferenceValues) else ()
         if not isinstance(document, ReferenceValues) or not policies:
             continue
-        outside = [path for path in document.spec.files if not any(in_scope(path, each) for each in policies)]
+        outside = [path for path in document.spec.files if not any(judged(path, each) for each in policies)]
         if outside:
             yield Remark.warning(
                 Check.UNREACHABLE,
                 origin.at(f"ReferenceValues/{document.metadata.qualified}: spec.files[{outside[0]}]"),
-                f"{len(outside)} of {len(document.spec.files)} referenced files are measured by no policy, "
+                f"{len(outside)} of {len(document.spec.files)} referenced files are judged by no policy, "
                 f"{outside[0]} among them",
-                "Include them in `files.include`, or take them out.",
+                "Include them in `files.include`, exempt them no longer, or take them out.",
             )

@@ -19,7 +19,19 @@ from policies.model.cel.functions import FUNCTIONS
 from policies.model.cel.types import ListOf, Record, record
 from policies.model.fields import known
 from policies.model.seen import Summary
-from policies.model.strictness import Alike, All, Bounded, Common, CommonBits, Least, Most, Order, PerKey, Ranked
+from policies.model.strictness import (
+    Alike,
+    All,
+    Bounded,
+    Common,
+    CommonBits,
+    CommonBy,
+    Least,
+    Most,
+    Order,
+    PerKey,
+    Ranked,
+)
 
 PAGE, SCHEMAS = "policy-reference.md", "schema"
 
@@ -130,6 +142,7 @@ _STRICTER: dict[type, str] = {
     All: "all that any asks",
     Common: "only what all allow",
     CommonBits: "only what all allow",
+    CommonBy: "only whom all allow",
     Bounded: "only what all exempt",
     Alike: "must be alike",
 }

@@ -32,6 +32,7 @@ class Check(StrEnum):
     UNREACHABLE = "unreachable"
     UNMEETABLE = "unmeetable"
     MEASURES_NOTHING = "measures-nothing"
+    CODE_EXEMPT = "code-exempt"
     FRESHNESS_SHORT = "freshness-short"
     EXPIRED = "references-expired"
     EXPIRING = "references-expiring"
@@ -46,6 +47,7 @@ MEANINGS: Mapping[Check, str] = {
     Check.UNREACHABLE: "Something that is stated can never matter.",
     Check.UNMEETABLE: "What is required is measured by nothing: nobody under the policy gets an identity.",
     Check.MEASURES_NOTHING: "The layer `files` is required, and what is included is nothing, or exempt.",
+    Check.CODE_EXEMPT: "Files by whose names programs load code are exempt, where others beside them are judged.",
     Check.EXPIRED: "Reference values have expired: they affirm nothing, nor does what inherits them.",
     Check.EXPIRING: "Reference values expire within two weeks.",
     Check.FRESHNESS_SHORT: "A lease is too short to outlive two lost rounds, a fail-over and skew.",

@@ -10,15 +10,12 @@ from policies.appraise.appraise import appraise
 from policies.appraise.expiry import in_time
 from policies.appraise.violation import violates
 from policies.author import given
-from policies.author.cases import Case, GivenClaims, GivenFact, Reason, Written
+from policies.author.cases import NOTHING, Case, GivenClaims, GivenFact, Reason, Written
 from policies.author.compare import opens
 from policies.author.confined import evaluate_confined
 from policies.author.remarks import Place
 from policies.model.governing import Governing
 from policies.model.load import PolicySet, load
-
-NOTHING = "nothing"
-"""The signal of a fact that violates nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,6 +207,7 @@ def _whole(merged: PolicySpec, sections: Mapping[str, _Section]) -> None:
     for holds, places, mend in (
         (merged.whole, ["interval", "freshness"], "State both in one of them."),
         (merged.bounded, ["rules"], "Take some out."),
+        (merged.files.bounded, ["files"], "Say it in fewer, wider patterns."),
         (merged.break_glass.attainable, ["breakGlass.quorum", "breakGlass.operators"], _SAME_KEYS),
     ):
         try:

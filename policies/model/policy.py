@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -66,14 +67,15 @@ Patterns = Annotated[tuple[str, ...], Bounded()]
 class FileClasses(Strict):
     """What else than code a measured path may be. Where several match, the loosest holds: the last one named here.
 
-    Everything in scope is code: its content and attributes are referenced, as those of one version, and nothing else
-    may be there. configuration: as code, but any of the referenced contents, whatever version it is of; a deviation is
-    always drift. projected: volumes that are swapped atomically by `..data`, as Kubernetes does. What the stable names
-    lead to is judged where it is referenced; names that are not referenced, and those that begin with `..`, are no
-    finding. logs, caches, volatile: neither read nor judged, whatever it is: lines, intermediate results, all else that
-    only the program knows.
+    Code is what no pattern makes anything else: its content and attributes are referenced, as those of one version, and
+    nothing else may be there.
 
-    Executing anything from projected, logs, caches or volatile is tamper, referenced or not.
+    configuration: as code, but any of the referenced contents, whatever version it is of; a deviation is always drift.
+    projected: volumes that are swapped atomically by `..data`, as Kubernetes does. What a stable name leads to is
+    judged where it is referenced; other names, and all that begin with `..`, are no finding. Executing anything from
+    there is tamper, referenced or not. logs: neither read nor judged; executing anything from there is tamper,
+    referenced or not. caches: as `logs`, for what the program makes for itself. volatile: as `logs`, for all else that
+    nobody can say the content of; it holds where other classes match as well.
     """
 
     configuration: Patterns = ()
@@ -99,6 +101,12 @@ class FileBounds(Strict):
     volatile: Bound = Field(default=None, exclude_if=lambda bound: bound is None)
 
 
+MOST_FILE_RULES = 48 * 1024
+"""Bytes of what is said of files in one policy, or in several merged, written as JSON."""
+_MOST_A_LETTER = 12
+"""Bytes that a letter takes there: it may be two escapes."""
+
+
 class FileRules(FileClasses):
     """What is measured of files, and what of it is no code. include: absolute paths measured, with all below them.
 
@@ -108,6 +116,19 @@ class FileRules(FileClasses):
 
     include: Annotated[tuple[str, ...], All()] = ()
     within: tuple[FileBounds, ...] = Field(default=(), exclude_if=lambda bounds: not bounds)
+
+    @model_validator(mode="after")
+    def _tellable(self) -> Self:
+        self.bounded()
+        return self
+
+    def bounded(self) -> None:
+        """Raises ValueError for more than a measurer can be told in one message."""
+        each_class = [getattr(rules, name) or () for rules in (self, *self.within) for name in FileClasses.model_fields]
+        lists = [self.include, *each_class]
+        letters = sum(len(text) + 1 for each in lists for text in each)
+        if letters * _MOST_A_LETTER > MOST_FILE_RULES and (size := len(json.dumps(lists))) > MOST_FILE_RULES:
+            raise ValueError(f"{size} bytes of paths and patterns, where {MOST_FILE_RULES} are the most")
 
 
 class ProcessRules(Strict):

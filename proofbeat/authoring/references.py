@@ -55,6 +55,7 @@ class Asked:
     pid: int | None
     include: tuple[str, ...]
     volatile: tuple[str, ...]
+    projected: tuple[str, ...]
     executables: tuple[str, ...]
     at: str
     kind: str
@@ -89,7 +90,7 @@ async def build(asked: Asked, place: Place) -> bool:
     metadata = _metadata(asked)
     held = envoy.referenced(asked.envoy) if asked.envoy is not None else {}
     if asked.pid is not None:
-        taken = await study.build(asked.name, asked.pid, asked.include, asked.volatile)
+        taken = await study.build(asked.name, asked.pid, asked.include, asked.volatile, asked.projected)
         built, spec = None, taken.spec
     else:
         built = await _in_thread(lambda budget: _built(asked, budget), asked)

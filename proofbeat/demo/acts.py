@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from policies.model.policy import Recovery
 from proofbeat import why
 from proofbeat.demo.layout import ALL_FLOWS, FRESH, FROM_WEB, INTO_WEB, NEW_STREAMS, STREAMS, flows
 from proofbeat.demo.ledger import Closure
 from proofbeat.demo.load import Record
 from proofbeat.demo.scene import Scene, Standing
 from proofbeat.ephemeral.clock import now
-from proofbeat.ephemeral.watch import in_phase
+from proofbeat.ephemeral.watch import Line, in_phase
 from sidecar.freshness import Phase
 from telemetry.names import Event
 
@@ -56,14 +58,42 @@ async def identity(scene: Scene, say: Say) -> Act:
         await scene.start_envoy(standing)
         await scene.start_sidecar(standing, enrol=True)
     await scene.run_load(flows(scene.layout))
-    open_by = [
-        await standing.watch.until(Event.PHASE, began, within=WITHIN_SECONDS, matching=in_phase(Phase.FRESH))
-        for standing in scene.standings
-    ]
+    opened = await asyncio.gather(*(_first_opened(standing, began) for standing in scene.standings))
+    for standing, fresh in zip(scene.standings, opened, strict=True):
+        if fresh:
+            say(f"{standing.side.spiffe_id} attested; its certificate lives as long as that is fresh")
+        else:
+            _tell_why_not(standing, say)
+    if not all(opened):
+        say("docs/hardening.md says what gives each of these; `proofbeat doctor` what this machine lacks.")
+        if os.geteuid() != 0:
+            say("Run it as root: the services get users of their own then, and the measurer sees more.")
+        return Act("identity", ok=False)
     served = await _served(scene, ALL_FLOWS, began)
-    for standing in scene.standings:
-        say(f"{standing.side.spiffe_id} attested; its certificate lives as long as that is fresh")
-    return Act("identity", ok=None not in open_by and served is not None, recovered_ms=served)
+    return Act("identity", ok=served is not None, recovered_ms=served)
+
+
+async def _first_opened(standing: Standing, since: float) -> bool:
+    fresh = in_phase(Phase.FRESH)
+    return await standing.watch.until(Event.PHASE, since, within=WITHIN_SECONDS, matching=fresh) is not None
+
+
+def _tell_why_not(standing: Standing, say: Say) -> None:
+    """The latest reasons that its sidecar was given."""
+    say(f"{standing.side.spiffe_id} gets no identity: policy asks for what does not hold here")
+    said = (_reasons(line) for line in reversed(standing.watch.lines))
+    for reason in next(filter(None, said), ()):
+        say(f"  {reason}")
+
+
+def _reasons(line: Line) -> Sequence[str]:
+    match line.get("event"):
+        case Event.ROUND:
+            return [str(reason) for reason in line["reasons"]]
+        case Event.ROUND_FAILED | Event.ENROLMENT_REFUSED:
+            return [str(line["why"])]
+        case _:
+            return []
 
 
 async def steady(scene: Scene, say: Say) -> Act:
@@ -92,6 +122,9 @@ async def drift(scene: Scene, say: Say) -> Act:
     repair = now()
     page.write_bytes(original)
     say("the page is put back as it was")
+    if scene.layout.terms.recovery.drift is not Recovery.AUTO:
+        say("policy asks for more than that after drift")
+        repair = await _replace(scene, say, scene.layout.terms.recovery.drift)
     opened = await _opened(scene, scene.web, repair, closing)
     say(_recovered(opened))
     return closing.act("drift", opened)
@@ -122,11 +155,7 @@ async def tamper(scene: Scene, say: Say) -> Act:
     for line in why.lines(answer, scene.layout.authority_admin):
         say(f"  {line}")
     # 3. A new instance is clean.
-    await _end_workload(scene.web)
-    repair = now()
-    await scene.start_workload(scene.web)
-    await scene.start_sidecar(scene.web, enrol=True)
-    say("web was started anew: a new instance, a new join token")
+    repair = await _replace(scene, say, scene.layout.terms.recovery.tamper)
     opened = await _opened(scene, scene.web, repair, closing)
     say(_recovered(opened))
     return closing.act("tamper", opened, also=enrolled is not None and stayed)
@@ -242,12 +271,20 @@ def _send(standing: Standing, number: signal.Signals) -> None:
         standing.sidecar.send_signal(number)
 
 
-async def _end_workload(standing: Standing) -> None:
-    """The old instance ends, and its sidecar with it."""
-    if standing.workload is not None:
-        await standing.workload.end()
-    if standing.sidecar is not None:
-        await standing.sidecar.process.wait()
+async def _replace(scene: Scene, say: Say, recovery: Recovery) -> float:
+    """Web's old instance ends, and its sidecar with it; a new one begins. When that was."""
+    if scene.web.workload is not None:
+        await scene.web.workload.end()
+    if scene.web.sidecar is not None:
+        await scene.web.sidecar.process.wait()
+    if recovery is Recovery.MANUAL:
+        await scene.release(scene.web)
+        say("policy asks for a person: an operator looked into it, and released the old instance")
+    began = now()
+    await scene.start_workload(scene.web)
+    await scene.start_sidecar(scene.web, enrol=True)
+    say("web was started anew: a new instance, a new join token")
+    return began
 
 
 async def _served(scene: Scene, wanted: tuple[int, ...], since: float) -> float | None:

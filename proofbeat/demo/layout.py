@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from attestation.quantities import duration
 from policies.model.metadata import Metadata
-from policies.model.policy import AttestationPolicy, PolicySpec
+from policies.model.policy import AttestationPolicy, PolicySpec, RecoveryRules
 from policies.model.references import ReferenceValues
 from proofbeat import documents
 from proofbeat.demo import service
 from proofbeat.demo.load import Flow
+from proofbeat.demo.users import User, users
 from proofbeat.ephemeral.layout import Domain, Workload, domain
 from sidecar.config import DeliverySettings
 from sidecar.service import InboundSettings, ServiceSettings, UpstreamSettings
@@ -29,13 +30,25 @@ IN_HTTP, IN_TCP = 8443, 8444
 OUT_HTTP, OUT_FRESH, OUT_TCP = 7001, 7002, 7003
 
 
+SIDES = ("web", "db")
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """A policy beside the demo's own. name: as it was told. text: its documents."""
+
+    name: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """Seconds, and how many pages each service has. pages: files measured, besides the service itself.
 
     scraped: with a metrics socket each. otlp: a collector's address, or empty. delivery: whether each Envoy is
     delivered its secrets and filters, or everything. envoy_attested: whether it has to be attested as well before it
-    gets an identity, which costs reading a hundred megabytes.
+    gets an identity, which costs reading a hundred megabytes. recovery: what opens traffic again. floor: what else
+    rules both services; each of them runs as a user of its own then, if root runs the demo.
 
     Shorter times than the presets', so that a minute shows everything; the dead-man time suits a busy laptop.
     """
@@ -48,6 +61,8 @@ class Terms:
     otlp: str = ""
     delivery: Literal["sds", "xds"] = "sds"
     envoy_attested: bool = False
+    recovery: RecoveryRules = field(default_factory=RecoveryRules)
+    floor: Floor | None = None
 
     def telemetry(self, socket: Path) -> TelemetrySettings:
         """The part of a program's settings that says where its telemetry goes."""
@@ -58,7 +73,9 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Side(Workload):
-    """One of the two."""
+    """One of the two. user: whom its service runs as; None for us."""
+
+    user: User | None = None
 
     @property
     def app(self) -> Path:
@@ -80,12 +97,14 @@ class Layout(Domain):
 
     @classmethod
     def make(cls, folder: Path, terms: Terms | None = None) -> Layout:
-        of_this_run = domain(folder, "demo")
+        """Raises Unavailable where the services cannot be given users of their own, and need them."""
+        of_this_run, terms = domain(folder, "demo"), terms or Terms()
+        apart = users(len(SIDES)) if terms.floor and os.geteuid() == 0 else (None, None)
         web, db = (
-            Side(name, of_this_run.address(host), folder / name, of_this_run.spiffe_id(name))
-            for host, name in ((11, "web"), (12, "db"))
+            Side(name, of_this_run.address(host), folder / name, of_this_run.spiffe_id(name), user)
+            for host, name, user in zip((11, 12), SIDES, apart, strict=True)
         )
-        return cls(folder, of_this_run.trust_domain, of_this_run.network, web, db, terms or Terms())
+        return cls(folder, of_this_run.trust_domain, of_this_run.network, web, db, terms)
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -125,25 +144,31 @@ def write_apps(layout: Layout) -> None:
         side.page.write_text(f"<h1>{side.name}</h1>\n")
         for number in range(layout.terms.pages):
             (pages / f"page-{number}.html").write_text(f"<p>{side.name}, page {number}</p>\n" * 20)
+        if side.user is not None:
+            side.user.give(side.app)
+            for folder in (layout.folder, side.folder):
+                side.user.admit(folder)
 
 
 def service_command(side: Side) -> list[str]:
     """The workload runs on the interpreter itself, not on the environment's link to it."""
-    interpreter = str(Path(sys.executable).resolve())
+    interpreter = side.user.python if side.user else str(Path(sys.executable).resolve())
     script = str(side.app / "service.py")
-    return [interpreter, "-I", "-S", "-B", script, side.name, side.address, str(APP_HTTP), str(APP_ECHO)]
+    command = [interpreter, "-I", "-S", "-B", script, side.name, side.address, str(APP_HTTP), str(APP_ECHO)]
+    return side.user.running(command) if side.user else command
 
 
-def policy(terms: Terms, side: Side) -> AttestationPolicy:
+def policy(terms: Terms, name: str, app: str) -> AttestationPolicy:
+    """The demo's own for one side."""
     spec = {
         "mode": "enforce",
         "interval": duration(terms.interval),
         "freshness": duration(terms.freshness),
         "deadman": duration(terms.deadman),
-        "files": {"include": [str(side.app)]},
+        "files": {"include": [app]},
         **(_envoy_rules(terms) if terms.envoy_attested else {}),
     }
-    return AttestationPolicy(metadata=Metadata(name=f"{side.name}-hardened"), spec=PolicySpec.model_validate(spec))
+    return AttestationPolicy(metadata=Metadata(name=f"{name}-hardened"), spec=PolicySpec.model_validate(spec))
 
 
 def _envoy_rules(terms: Terms) -> dict[str, object]:
@@ -160,10 +185,12 @@ def _envoy_rules(terms: Terms) -> dict[str, object]:
 
 
 def write_policies(layout: Layout, taken: dict[str, ReferenceValues]) -> None:
-    """For each side a policy, its reference values and its registration."""
+    """For each side a policy, its reference values and its registration; and what the demo was told to run under."""
     layout.policies.mkdir()
+    if layout.terms.floor is not None:
+        (layout.policies / "floor.yaml").write_text(layout.terms.floor.text)
     for side in layout.sides:
-        ruled = policy(layout.terms, side)
+        ruled = policy(layout.terms, side.name, str(side.app))
         text = documents.governing(side.name, side.spiffe_id, ruled, taken[side.name])
         (layout.policies / f"{side.name}.yaml").write_text(text)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 
 from proofbeat import envoy
 from proofbeat.demo import layout as layouts
-from proofbeat.demo.acts import ACTS, Act, Play
+from proofbeat.demo.acts import ACTS, Act, Play, identity
 from proofbeat.demo.layout import Layout, Terms
 from proofbeat.demo.report import report
 from proofbeat.demo.scene import Scene
@@ -25,6 +26,8 @@ async def _play(layout: Layout, telling: Telling, acts: tuple[Play, ...], *, as_
     version = envoy.version(envoy.binary())
     telling.title("Proofbeat: a mesh identity that lives only while its workload stays what it was attested to be.")
     telling.say(f"two services, web and db, behind two real Envoys {version}; trust domain of this run only")
+    for line in _under(layout):
+        telling.say(line)
     done: list[Act] = []
     async with asyncio.TaskGroup() as tasks:
         scene = Scene(layout, tasks)
@@ -36,6 +39,8 @@ async def _play(layout: Layout, telling: Telling, acts: tuple[Play, ...], *, as_
                 telling.title((act.__doc__ or "").splitlines()[0])
                 done.append(await act(scene, telling.say))
                 telling.verdict(done[-1])
+                if act is identity and not done[-1].ok:
+                    break  # nothing else can be shown then
             if keep:
                 await _stay(scene, telling)
         finally:
@@ -44,6 +49,17 @@ async def _play(layout: Layout, telling: Telling, acts: tuple[Play, ...], *, as_
     if as_json:
         print(json.dumps(report(scene, done, version), indent=1))
     return len(done) == len(acts) and all(act.ok for act in done) and not scene.ledger.leaked()
+
+
+def _under(layout: Layout) -> Iterator[str]:
+    """What else rules, and whom the services run as for that."""
+    floor = layout.terms.floor
+    if floor is None:
+        return
+    yield f"under the policy {floor.name} and the demo's own: of each value the stricter one holds"
+    users = [(side.name, side.user.uid) for side in layout.sides if side.user is not None]
+    apart = ", ".join(f"{name} as {uid}" for name, uid in users)
+    yield f"the services run as users of their own: {apart}" if users else "the services run as your own user"
 
 
 async def _stay(scene: Scene, telling: Telling) -> None:

@@ -23,6 +23,7 @@ def report(scene: Scene, acts: Sequence[Act], envoy_version: str) -> dict[str, A
     start = next((act.recovered_ms for act in acts if act.name == "identity"), None)
     return {
         "envoy_version": envoy_version,
+        "policy": scene.layout.terms.floor.name if scene.layout.terms.floor else None,
         "start_to_identity_ms": start,
         "rounds": {
             "count": len(totals),

@@ -17,6 +17,7 @@ from proofbeat.ephemeral.children import Child, Children
 from proofbeat.ephemeral.clock import now
 from proofbeat.ephemeral.watch import Watch
 from telemetry.names import Event
+from wire.messages import Released
 from xds.bootstrap import envoy_command
 
 START_SECONDS = 15.0
@@ -111,6 +112,12 @@ class Scene:
             [sys.executable, "-P", "-m", "proofbeat", "sidecar", "-c", str(side.config)],
             heard=standing.watch.hear,
         )
+
+    async def release(self, standing: Standing) -> None:
+        """As an operator does who vouches for it."""
+        started = [line for line in standing.watch.lines if line.get("event") == Event.STARTED]
+        body = {"instance": str(started[-1]["instance"])}
+        await admin.ask(self.layout.authority_admin, "POST", "/admin/release", Released, body)
 
     async def start_envoy(self, standing: Standing) -> None:
         """Kept running as a supervisor would: one that dies is started again."""

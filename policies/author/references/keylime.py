@@ -85,7 +85,7 @@ def glob(expression: str) -> str | None:
             parts, body = [*parts, "**"], body[2:]
         elif body.startswith(("\\.", "\\-")):
             parts, body = [*parts, body[1]], body[2:]
-        elif (plain := _PLAIN.match(body)) and body[plain.end() : plain.end() + 1] not in ("*", "+", "?", "{"):
+        elif plain := _PLAIN.match(body):
             parts, body = [*parts, plain[0]], body[plain.end() :]
         else:
             parts = None

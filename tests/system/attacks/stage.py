@@ -313,7 +313,7 @@ def policy(**changes: Any) -> str:
     }
     head = {"apiVersion": "proofbeat.dev/v1alpha1"}
     ruled = {**head, "kind": "AttestationPolicy", "metadata": {"name": NAME}, "spec": spec}
-    registered = {"spiffeId": f"spiffe://town.example/{NAME}", "policy": NAME, "references": NAME}
+    registered = {"spiffeId": f"spiffe://town.example/{NAME}", "references": NAME}
     registration = {**head, "kind": "WorkloadRegistration", "metadata": {"name": NAME}, "spec": registered}
     return yaml.safe_dump_all([ruled, registration])
 
@@ -330,13 +330,15 @@ def scene(
     delivery: Mapping[str, Any] = MappingProxyType({}),
     proxies: Sequence[str] = (),
     also: str = "",
+    lay_out: Callable[[Path], Mapping[str, Any]] = lambda measured: {},
     **rules: Any,
 ) -> Iterator[Scene]:
     """A workload, measured and waiting to be attested. workload, sidecar: what their commands begin with.
 
     owner: whose the sidecar's folders are. envoys: users that may fetch the key; empty for the sidecar's own.
     arguments: what the sidecar's command ends with. delivery: settings of it, beside the socket and who may use it.
-    proxies: digests of what may hold the key. also: more documents for the authority.
+    proxies: digests of what may hold the key. also: more documents for the authority. lay_out: puts into the measured
+    folder what else is there, and says of what class it is.
     """
     with contextlib.ExitStack() as undo:
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="attack-")))
@@ -344,15 +346,18 @@ def scene(
         measured = folder / "app"
         measured.mkdir()
         (measured / "main").write_text("what is measured")
+        classes = lay_out(measured)
         attacker = folder / "loot"
         attacker.mkdir()
         attacker.chmod(0o777)
         running = Attacked(attacker, workload)
         undo.callback(running.end)
-        taken = asyncio.run(study.build(NAME, running.pid, (str(measured),)))
+        projected = tuple(classes.get("projected", ()))
+        taken = asyncio.run(study.build(NAME, running.pid, (str(measured),), projected=projected))
         if proxies:
             taken = taken.model_copy(update={"spec": taken.spec.model_copy(update={"proxies": {"1": tuple(proxies)}})})
-        document = f"{policy(files={'include': [str(measured)]}, **rules)}---\n{documents.to_yaml(taken)}"
+        ruled = policy(files={"include": [str(measured)], **classes}, **rules)
+        document = f"{ruled}---\n{documents.to_yaml(taken)}"
         document = f"{document}---\n{also}" if also else document
         (folder / "authority").mkdir()
         hall = TownHall(folder / "authority", document)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from attestation import breakglass
@@ -35,6 +36,7 @@ from tests.system.authority.town import (
     stranger,
     town,
 )
+from tests.unit.policies.operators import KEYS
 from wire.messages import Answer, AttestNow, BreakGlass, Denials, Push, Report
 from wire.session import Ticket
 
@@ -170,6 +172,63 @@ def test_one_instance_is_let_through_and_its_neighbour_is_not(tmp_path: Path) ->
     with_glass(tmp_path, story)
 
 
+# --- at the command line ---
+
+
+async def proofbeat(folder: Path, *arguments: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "proofbeat", *arguments),
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+def test_operators_break_and_mend_it_with_commands_and_everybody_sees_it(tmp_path: Path) -> None:
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    for name, key in KEYS.items():
+        (tmp_path / f"{name}.pem").write_bytes(key.private_bytes(*form))
+    admin = ("--admin", "admin.sock")
+
+    async def glass(*arguments: str) -> tuple[int, str]:
+        return await proofbeat(tmp_path, "breakglass", *arguments)
+
+    async def story(where: Town, one: Attester) -> None:
+        await drifted(one).round()
+        wish = ("--scope", "web", "--for", "30m", "--reason", "a bad release")
+        code, said = await glass(*wish, *admin, "-o", "order.json")
+        assert code == 0, said
+        identity = from_text((tmp_path / "order.json").read_text()).order.id
+        code, said = await glass("apply", *admin, "order.json")
+        assert code == 1 and "and did: nobody" in said
+        for name in ("ada", "bob"):
+            assert (await glass("sign", "--yes", "--key", f"{name}.pem", "order.json"))[0] == 0
+        code, said = await glass("apply", *admin, "order.json")
+        assert code == 0 and "web: in force, signed by ada, bob" in said
+        await fresh_round(one)
+        code, said = await proofbeat(tmp_path, "status", *admin)
+        assert code == 1 and "break-glass" in said
+        assert f"GLASS IS BROKEN: {identity}" in said and "signed by ada, bob: a bad release" in said
+        code, said = await proofbeat(tmp_path, "status", *admin, "--json")
+        assert json.loads(said)["breakglass"][0]["id"] == identity
+        code, said = await proofbeat(tmp_path, "why", *admin, "web")
+        assert f"let through by {identity}" in said
+        assert identity in (await glass("list", *admin))[1]
+        code, said = await glass("end", *admin, identity, "--reason", "it is mended")
+        assert code == 0 and "has ended" in said
+        assert (await glass("list", *admin))[1] == "no glass is broken\n"
+        (ended,) = json.loads((await glass("list", *admin, "--all", "--json"))[1])["orders"]
+        assert (ended["standing"], ended["ended"]) == ("ended", "it is mended")
+        code, said = await glass("end", *admin, identity)
+        assert code == 1 and "no order of this id stands" in said
+        code, said = await glass("apply", *admin, "order.json")
+        assert code == 1 and "it was applied before, and has ended: it is mended" in said
+
+    with_glass(tmp_path, story)
+
+
 # --- who can ask for it ---
 
 
@@ -216,7 +275,7 @@ def test_an_order_that_does_not_hold_is_refused_and_opens_nothing(tmp_path: Path
         assert refused.kind == "break-glass-void" and complaint in refused.sentence
         answer = await drifted(one).round()
         assert (answer.chain, answer.break_glass, one.result(answer).break_glass) == ("", (), "")
-        assert await where.authority.broken() == ()
+        assert (await where.authority.broken()).orders == ()
 
     with_glass(tmp_path, story)
 
@@ -290,7 +349,7 @@ def test_it_ends_by_itself(tmp_path: Path) -> None:
         where.clock.ahead += 601
         await told(one, 0)
         assert (await fresh_round(one)).chain == ""
-        ((kept, _),) = await where.authority.broken()
+        (kept,) = (await where.authority.broken()).orders
         assert kept.ended == "its time is over"
 
     with_glass(tmp_path, story)
@@ -362,7 +421,7 @@ def test_an_order_stands_over_a_restart_and_ends_when_it_would_have(tmp_path: Pa
                 assert (await again.round()).chain
         clock.ahead += 601
         async with town(tmp_path, clock=clock) as where:
-            ((kept, _),) = await where.authority.broken()
+            (kept,) = (await where.authority.broken()).orders
             assert kept.ended == "its time is over"
 
     asyncio.run(whole())
@@ -382,7 +441,7 @@ def test_an_operator_who_leaves_the_policy_ends_it_for_good(tmp_path: Path) -> N
             "does not hold for web any more: 2 operators must sign, and did: bob"
             in (await refusal(where.authority.break_glass(text))).sentence
         )
-        ((kept, _),) = await where.authority.broken()
+        (kept,) = (await where.authority.broken()).orders
         assert kept.ended_ms
 
     with_glass(tmp_path, story)
@@ -394,7 +453,7 @@ def test_a_name_that_comes_to_mean_another_identity_ends_it(tmp_path: Path) -> N
         swapped = glass_policies().replace("town.example/web", "town.example/other").replace("/api,", "/web,")
         (where.folder / "policies.yaml").write_text(swapped)
         await where.authority.reload_policies()
-        ((kept, _),) = await where.authority.broken()
+        (kept,) = (await where.authority.broken()).orders
         assert kept.ended == "it does not hold for web any more: it is not in scope any more"
 
     with_glass(tmp_path, story)
@@ -432,7 +491,7 @@ def test_a_clock_that_goes_back_ends_it(tmp_path: Path, restart: bool) -> None:
             await ended(where)
 
     async def ended(where: Town) -> None:
-        ((kept, _),) = await where.authority.broken()
+        (kept,) = (await where.authority.broken()).orders
         assert kept.ended.startswith("the clock went back by")
 
     asyncio.run(whole())

@@ -10,8 +10,15 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
+from attestation.breakglass import from_text
+from attestation.errors import Refused
 from attestation.violation import ViolationClass
+from authority.api.answers import GlassBroken, GlassMended, GlassOrders
 from authority.app import Listening
+from proofbeat import admin
+from tests.system.authority.glass import glass_policies, signed
 from tests.system.authority.town import TRUST_DOMAIN, Attester, holding, numbered, policies, refusal
 from wire.messages import Report
 from wire.session import AuthorityClient, Endpoint, JoinToken, Ticket
@@ -112,6 +119,31 @@ def test_what_was_acknowledged_outlives_a_kill_and_outstanding_nonces_stay_good(
                     # The nonce that came before the kill is as good as ever.
                     one.nonce = prefetched
                     assert (await one.round()).chain != ""
+
+    asyncio.run(story())
+
+
+def test_a_break_glass_order_and_its_end_outlive_a_kill(tmp_path: Path) -> None:
+    (tmp_path / "policies.yaml").write_text(glass_policies())
+    listen, text = f"127.0.0.1:{free_port()}", signed()
+    identity = from_text(text).order.id
+
+    async def standing(where: Program) -> str:
+        orders = (await admin.ask(where.where.admin, "GET", "/admin/breakglass", GlassOrders)).orders
+        return next(each.standing for each in orders if each.id == identity)
+
+    async def story() -> None:
+        async with program(tmp_path, listen) as first:
+            await admin.ask(first.where.admin, "POST", "/admin/breakglass", GlassBroken, {"order": text})
+            await first.kill()
+        async with program(tmp_path, listen) as second:
+            assert await standing(second) == "in force"
+            await admin.ask(second.where.admin, "POST", "/admin/breakglass/end", GlassMended, {"id": identity})
+            await second.kill()
+        async with program(tmp_path, listen) as third:
+            assert await standing(third) == "ended"
+            with pytest.raises(Refused, match="has ended"):
+                await admin.ask(third.where.admin, "POST", "/admin/breakglass", GlassBroken, {"order": text})
 
     asyncio.run(story())
 

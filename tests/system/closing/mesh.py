@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import yaml
+
+from authority.api.answers import Reloaded
+from policies.model.policy import AttestationPolicy
+from proofbeat import admin
 from proofbeat.demo.layout import APP_HTTP, Layout, Terms
 from proofbeat.demo.ledger import Closure
 from proofbeat.demo.scene import Scene, Standing
@@ -60,6 +65,32 @@ class Mesh:
             yield
         finally:
             page.write_bytes(original)
+
+    @asynccontextmanager
+    async def classes(self, **patterns: Sequence[str]) -> AsyncIterator[None]:
+        """Web's policy says meanwhile of what class these paths are."""
+        file = self.scene.layout.policies / "web.yaml"
+        before = file.read_text()
+        documents = list(yaml.safe_load_all(before))
+        for each in documents:
+            if each["kind"] == AttestationPolicy.__name__:
+                each["spec"]["files"].update(patterns)
+        file.write_text(yaml.safe_dump_all(documents))
+        await self._reload()
+        try:
+            yield
+        finally:
+            file.write_text(before)
+            await self._reload()
+
+    async def _reload(self) -> None:
+        await admin.ask(self.scene.layout.authority_admin, "POST", "/admin/policies", Reloaded)
+        await self.rounds()
+
+    async def rounds(self) -> None:
+        """Until web was attested by a round that began from now on: the first to end may have begun before."""
+        for _ in range(2):
+            assert await self.web.watch.until(Event.ROUND, now(), within=WITHIN) is not None
 
     async def closed(self, since: float) -> float:
         """When web's sidecar reported that it is closed."""

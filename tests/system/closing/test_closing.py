@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from proofbeat.demo.layout import IN_TCP, OUT_TCP
 from proofbeat.ephemeral.clock import now
+from sidecar.freshness import Phase
 from telemetry.names import Event
 from tests.system.alive import Alive
 from tests.system.closing.clients import ENDED, KeptAlive, Silent, Tcp
 from tests.system.closing.holding import Rush, Way, all_end
 from tests.system.closing.mesh import DEADMAN, WITHIN, Mesh, mesh
+from tests.system.measurer.volume import Volume
 from tests.system.xds.rig import stats
 
 GRACE = 1.0
@@ -168,6 +172,54 @@ def test_all_that_is_open_ends_when_the_sidecar_does_not_run(number: signal.Sign
         else:
             await mesh.scene.start_sidecar(mesh.web, enrol=False)
         await mesh.opened(act + DEADMAN + GRACE, back)
+
+    at.told(story)
+
+
+def every_day(folder: Path) -> None:
+    """A token and a log are rotated, a module compiled, the heap dumped, and an editor opened."""
+    own, log, page = folder / "own", folder / "own" / "log", folder / "pages" / "index.html"
+    log.mkdir(parents=True)
+    volume = Volume(own / "volume")
+    for number in range(3):
+        volume.write(token=f"token {number}")
+        (log / "today").write_text("line\n" * 1000)
+        (log / "today").rename(log / f"{number}")
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "service.cpython-311.pyc").write_bytes(b"byte code")
+    (folder / "java_pid7.hprof").write_bytes(b"heap" * 1_000_000)
+    swap = page.with_name(f".{page.name}.swp")
+    swap.write_bytes(b"b0VIM 9.0")
+    swap.unlink()
+
+
+def tidy(folder: Path) -> None:
+    for each in (folder / "own", folder / "__pycache__"):
+        shutil.rmtree(each)
+    (folder / "java_pid7.hprof").unlink()
+
+
+def test_what_happens_every_day_closes_nothing_where_policy_says_what_it_is(at: Alive[Mesh]) -> None:
+    async def story(mesh: Mesh) -> None:
+        await mesh.flows()
+        folder = mesh.web.side.app
+        classes = {
+            "projected": [f"{folder}/own/volume/**"],
+            "logs": [f"{folder}/own/log/**"],
+            "caches": [f"{folder}/__pycache__/*"],
+            "volatile": ["*.hprof", ".*.swp"],
+        }
+        async with mesh.classes(**classes):
+            began = now()
+            every_day(folder)
+            await mesh.rounds()
+            tidy(folder)
+            await mesh.rounds()
+            await mesh.traffic.until_served(began)
+            assert mesh.web.watch.phase == Phase.FRESH
+            against = [each for each in mesh.web.watch.since(began) if each["event"] in (Event.VIOLATION, Event.PHASE)]
+            assert against == []
+            assert mesh.traffic.ledger.refusals(mesh.traffic.all, began, now()) == []
 
     at.told(story)
 

@@ -27,6 +27,7 @@ from policies.model.policy import AttestationPolicy, PolicySpec
 from policies.model.references import ReferenceSpec, ReferenceValues
 from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.stage import Sidecar, Workload
+from tests.system.measurer.volume import Volume
 from tests.unit.policies.world import claimed, governing
 
 pytestmark = needs_root
@@ -39,34 +40,6 @@ TRUE = Path("/bin/true")
 
 def digest(content: bytes | str) -> str:
     return hashlib.sha256(content if isinstance(content, bytes) else content.encode()).hexdigest()
-
-
-class Volume:
-    """A projected volume, written as Kubernetes' AtomicWriter does it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._number = itertools.count()
-        folder.mkdir()
-
-    def write(self, **files: str) -> None:
-        """A new state, written beside the last one, then swapped for it at once."""
-        before = [each for each in self.folder.iterdir() if each.name.startswith("..2")]
-        state = self.folder / f"..2026_11_24_09_30_00.{next(self._number)}"
-        state.mkdir()
-        for name, content in files.items():
-            (state / name).touch(0o644)
-            (state / name).write_text(content)
-        self.lead(state.name)
-        for name in files:
-            if not (self.folder / name).is_symlink():
-                (self.folder / name).symlink_to(f"..data/{name}")
-        for each in before:
-            shutil.rmtree(each)
-
-    def lead(self, target: str) -> None:
-        (self.folder / "..data_tmp").symlink_to(target)
-        (self.folder / "..data_tmp").rename(self.folder / "..data")
 
 
 @dataclass
@@ -153,6 +126,11 @@ class Judged:
         self._keep(self._sidecar.inbox[before:])
         claims, bodies = claimed(tuple(manifest.unpack(self._bodies[Layer.FILES])), self.kinds)
         return [(each.kind, each.subject) for each in appraise(claims, bodies, self.governing).reasons]
+
+    @property
+    def paths(self) -> list[str]:
+        """All that is in the latest measurement."""
+        return [each.path for each in manifest.unpack(self._bodies[Layer.FILES])]
 
     def _keep(self, messages: Sequence[tuple[Any, bytes | None]]) -> None:
         for message, body in messages:
@@ -249,6 +227,13 @@ def test_what_happens_every_day_is_no_finding(happens: Any, judged: Judged, home
     happens(home, workload)
     assert judged.appraised() == []
     assert judged.told() == []
+
+
+def test_a_folder_of_which_nothing_is_read_is_not_even_entered(judged: Judged, home: Home, workload: Workload) -> None:
+    a_folder_of_the_cache_fills(home, workload)
+    assert judged.appraised() == []
+    assert str(home.cache) in judged.paths
+    assert [path for path in judged.paths if path.startswith(f"{home.cache}/")] == []
 
 
 def test_a_volume_that_is_swapped_all_the_time_is_no_finding_at_any_moment(judged: Judged, home: Home) -> None:

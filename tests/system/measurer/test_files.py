@@ -95,6 +95,10 @@ def test_every_kind_of_change_is_told(sidecar: Sidecar, workload: Workload, tree
     removed = sidecar.expect(FileFact, about(tree / "link", FileChange.REMOVED))
     assert removed.digest == ""
     assert removed.actor is not None
+    workload.do(f"os.symlink('elsewhere', '{tree}/link')")
+    link = sidecar.expect(FileFact, about(tree / "link", FileChange.ADDED))
+    assert (link.link, link.digest) == (True, hashlib.sha256(b"elsewhere").hexdigest())
+    assert not any(fact.link for fact in sidecar.seen(FileFact) if fact.path != str(tree / "link"))
 
 
 def test_a_write_through_a_descriptor_that_stays_open_is_told(sidecar: Sidecar, workload: Workload, tree: Path) -> None:

@@ -115,6 +115,13 @@ def test_capabilities_beyond_the_policys_most_are_tamper() -> None:
     assert judged(kinds=(process(caps="1ff"),), policy=policy).tamper
 
 
+def test_no_number_of_drifts_keeps_a_tamper_from_being_told() -> None:
+    policy = ruled(onViolation={"execution-foreign": "drift"})
+    foreign = tuple(process(f"/tmp/{number}") for number in range(40))
+    assert not judged(kinds=foreign, policy=policy).tamper
+    assert judged(kinds=(*foreign, process(PYTHON, BAD)), policy=policy).tamper
+
+
 def test_an_old_measurement_is_a_warning_and_opens_nothing() -> None:
     assert judged(age_ms=61_000).tier is Tier.WARNING
 

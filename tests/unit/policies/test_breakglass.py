@@ -218,8 +218,13 @@ def test_a_tamper_is_never_waived_whatever_else_was_found() -> None:
     assert not waives(verdict(finding(), finding(found_class=ViolationClass.TAMPER)), policy(rules()))
 
 
-def test_what_nobody_can_tell_is_not_waived_for_it_may_hide_a_tamper() -> None:
-    assert not waives(verdict(finding(), finding(Signal.COLLECTOR_DEAD), executables=1), policy(rules()))
+@pytest.mark.parametrize(
+    "kind",
+    [Signal.COLLECTOR_DEAD, Signal.LAYER_ABSENT, Signal.PROXY_ABSENT, Signal.PROXY_UNKNOWN, Signal.RULE_ERROR],
+)
+def test_what_nobody_can_tell_is_not_waived_for_it_may_hide_a_tamper(kind: Signal) -> None:
+    assert not waives(verdict(finding(), finding(kind)), policy(rules()))
+    assert not waives(verdict(finding(), executables=1), policy(rules()))
 
 
 def test_a_verdict_without_a_reason_is_not_waived() -> None:
@@ -232,7 +237,7 @@ def test_nothing_is_waived_where_nothing_would_close() -> None:
 
 
 def test_of_what_a_sidecar_sees_the_same_is_waived() -> None:
-    drift = Violation("file-modified", ViolationClass.DRIFT, Layer.FILES, "/srv/a", "it changed", 5.0)
+    drift = Violation(Signal.FILE_MODIFIED, ViolationClass.DRIFT, Layer.FILES, "/srv/a", "it changed", 5.0)
     assert waives_violation(drift)
     assert not waives_violation(replace(drift, violation_class=ViolationClass.TAMPER))
 

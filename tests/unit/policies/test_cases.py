@@ -222,6 +222,11 @@ def test_of_several_versions_the_one_that_is_named_is_there_as_a_whole(tmp_path:
         (case("expect: {}"), "6:7", "expected a tier, opens or reasons"),
         (case("claims: {}, expect: {violates: nothing}"), "6:7", "expected a tier, opens or reasons"),
         (case("fact: {}, expect: {violates: nothing}"), "6:41", "exactly one of file, execution"),
+        (
+            case("expect: {reasons: [file-modifed]}"),
+            "6:60",
+            "there is no signal 'file-modifed'; did you mean 'file-modified'?",
+        ),
         (case("claims: {files: {/x: nothing}}, expect: {tier: none}"), "6:62", "a content is referenced, changed"),
         (case("claims: {}, fact: {execution: {path: /x}}, expect: {tier: none}"), "6:7", "not both"),
         ("{name: a case, registration: wbe, expect: {tier: none}}", "6:7", "there is no registration 'wbe'"),

@@ -126,6 +126,38 @@ def test_exemptions_that_leave_nothing_to_measure_are_told(tmp_path: Path, files
     assert (Check.MEASURES_NOTHING in found) is exempt
 
 
+@pytest.mark.parametrize(
+    ("files", "exempt"),
+    [
+        ("{include: [/srv/app], caches: ['__pycache__/*']}", True),
+        ("{include: [/srv/app], caches: ['**/__pycache__/*']}", True),
+        ("{include: [/srv/app], caches: ['/srv/app/__pycache__/**']}", True),
+        ("{include: [/srv/app], volatile: ['*.so']}", True),
+        ("{include: [/srv/app], projected: ['/srv/app/*/*.js']}", True),
+        ("{include: [/srv/app], configuration: ['*.py']}", False),
+        ("{include: [/srv/app], caches: [/srv/app/cache/**]}", False),
+        ("{include: [/srv/app], volatile: ['*.so'], within: [{volatile: ['*.log']}]}", False),
+    ],
+)
+def test_code_that_is_exempt_by_its_name_is_told(tmp_path: Path, files: str, exempt: bool) -> None:
+    own = POLICY.replace('{include: [/srv/app], volatile: ["*.log"]}', files)
+    found = told(tmp_path, own, REFERENCES, REGISTRATION)
+    assert found == ([(Check.CODE_EXEMPT, 7, found[0][2])] if exempt else [])
+
+
+def test_a_reference_for_what_may_never_be_executed_is_told(tmp_path: Path) -> None:
+    runs = REFERENCES.replace("{files: {", f"{{executables: {{/srv/app/run.log: [{'a' * 64}]}}, files: {{")
+    assert told(tmp_path, POLICY, runs, REGISTRATION) == [(Check.UNREACHABLE, 11, 22)]
+    elsewhere = runs.replace("run.log", "run")
+    assert told(tmp_path, POLICY, elsewhere, REGISTRATION) == []
+
+
+def test_references_for_what_nobody_reads_are_told(tmp_path: Path) -> None:
+    more = REFERENCES.replace("{files: {", f"{{files: {{/srv/app/a.log: {{digests: [{'b' * 64}]}}, ")
+    (remark,) = checked(tmp_path, POLICY, more, REGISTRATION).remarks
+    assert remark.text.startswith("1 of 2 referenced files are judged by no policy, /srv/app/a.log")
+
+
 def test_a_statement_that_matters_to_one_of_two_is_not_idle(tmp_path: Path) -> None:
     api = REGISTRATION.replace("name: web", "name: api")
     only = policy("only", "{selector: {registrations: [api]}, layers: {proxy: {}}}")
@@ -137,7 +169,7 @@ def test_references_that_no_policy_measures_are_counted_and_one_is_named(tmp_pat
     more = REFERENCES.replace("{files: {", f"{{files: {{/etc/passwd: {{digests: [{'b' * 64}]}}, ")
     (remark,) = checked(tmp_path, POLICY, more, REGISTRATION).remarks
     assert (remark.check, remark.place.line, remark.place.column) == (Check.UNREACHABLE, 11, 16)
-    assert remark.text.startswith("1 of 2 referenced files are measured by no policy, /etc/passwd")
+    assert remark.text.startswith("1 of 2 referenced files are judged by no policy, /etc/passwd")
 
 
 def test_what_a_lease_must_outlive_is_the_authors_to_state(tmp_path: Path) -> None:
@@ -170,12 +202,6 @@ def test_references_are_told_of_when_they_expire_soon_or_have(
 def test_policies_alone_are_checked_for_what_they_are_without_anybody_to_rule(tmp_path: Path) -> None:
     assert told(tmp_path, POLICY) == []
     assert told(tmp_path, POLICY.replace("60s", "20s")) == [(Check.FRESHNESS_SHORT, 6, 3)]
-
-
-def test_of_the_presets_nothing_is_said_either() -> None:
-    presets = sorted((Path(__file__).parents[3] / "policies" / "presets").glob("*.yaml"))
-    assert len(presets) > 1
-    assert [remark for preset in presets for remark in check([preset]).remarks] == []
 
 
 def test_documents_that_name_each_other_without_end_are_read_in_no_time(tmp_path: Path) -> None:

@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from attestation.channel import Scope, encode
+from attestation.errors import InvalidConfiguration
 from attestation.facts import Actor, ExecutionFact, FileChange, FileFact, Sighting
 from attestation.manifest import DIRECTORY, LINK, NO_DIGEST, Entry
 from attestation.violation import ViolationClass
 from measurer.files.patterns import Volatile
 from policies.appraise.appraise import appraise
+from policies.appraise.projected import by_stable_names
 from policies.appraise.reasons import Finding
 from policies.appraise.violation import undecided, violates
 from policies.model.classes import DATA, UNREAD, FileClass, class_of, unread
@@ -83,6 +87,30 @@ def test_of_several_classes_the_loosest_holds_and_none_for_a_path_beyond_a_bound
     assert class_of("/srv/log/a.log", rules) is FileClass.LOGS
     assert class_of("/srv/etc/a.log", rules) is FileClass.CONFIGURATION
     assert class_of("/srv/a.log", rules) is FileClass.CODE
+
+
+def many(letter: str, size: int, start: int = 0) -> list[str]:
+    return [f"/{number}{letter * (size - 10)}" for number in range(start, start + 1000)]
+
+
+@pytest.mark.parametrize(("letter", "fits"), [("a", 40), ("\N{SNOWMAN}", 14), ("\N{OX}", 12)])
+def test_what_a_policy_may_say_of_files_is_always_told_to_the_measurer_in_one_message(letter: str, fits: int) -> None:
+    rules = FileRules.model_validate({"include": ["/srv"], "caches": many(letter, fits)})
+    assert encode(Scope(1, rules.include, unread(rules)))
+    with pytest.raises(ValidationError, match="bytes of paths and patterns"):
+        FileRules.model_validate({"include": ["/srv"], "caches": many(letter, fits * 2)})
+
+
+@pytest.mark.parametrize("patterns", [[""] * 20_000, ['"'] * 20_000, ["\x01"] * 20_000])
+def test_many_patterns_of_little_are_as_many_bytes_as_they_take(patterns: list[str]) -> None:
+    with pytest.raises(ValidationError, match="bytes of paths and patterns"):
+        FileRules.model_validate({"caches": patterns})
+
+
+def test_policies_that_together_say_too_much_of_files_are_refused_by_name() -> None:
+    one, other = (policy(f"p{start}", {"caches": many("a", 40, start)}) for start in (0, 1000))
+    with pytest.raises(InvalidConfiguration, match=r"bytes of paths and patterns.*p0 and .*p1000"):
+        merge([Applying(one, Rank.NAMESPACE), Applying(other, Rank.WORKLOAD)])
 
 
 # --- what is there ---
@@ -165,8 +193,12 @@ PROJECTED = under(projected=[f"{VOLUME}/**"])
 FIRST, SECOND = "..2026_11_24_09_30_00.1", "..2026_11_24_09_45_00.2"
 
 
+def of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def link(path: str, target: str) -> Entry:
-    return Entry(path, LINK, 0o777, 0, 0, len(target), hashlib.sha256(target.encode()).hexdigest())
+    return Entry(path, LINK, 0o777, 0, 0, len(target), of_text(target))
 
 
 def folder(path: str) -> Entry:
@@ -215,6 +247,7 @@ def test_no_moment_of_a_swap_is_a_finding(entries: tuple[Entry, ...]) -> None:
         (volume("..", state(FIRST, OLD)), "file-missing"),
         (volume(FIRST, (link(f"{VOLUME}/{FIRST}", "/tmp/evil"),)), "file-missing"),
         (volume(FIRST, state(FIRST, OLD), data=folder(f"{VOLUME}/..data")), "file-missing"),
+        (volume(FIRST, state(FIRST, OLD), data=entry(f"{VOLUME}/..data", of_text(FIRST))), "file-missing"),
         (volume(FIRST, (folder(f"{VOLUME}/{FIRST}"),)), "file-missing"),
         (volume(FIRST, state(FIRST, OLD), conf=folder(CONF)), "file-missing"),
         (
@@ -231,6 +264,7 @@ def test_no_moment_of_a_swap_is_a_finding(entries: tuple[Entry, ...]) -> None:
         "the volume led to what is around it",
         "a link in place of the state",
         "a folder in place of the swap's link",
+        "a file in place of the swap's link",
         "a state without it",
         "a folder in the link's place",
         "a link in the state",
@@ -260,6 +294,21 @@ def test_names_that_only_one_state_has_need_not_be_there_although_they_are_refer
 def test_what_the_patterns_do_not_match_of_a_volume_is_code() -> None:
     findings = found(*volume(FIRST, state(FIRST, OLD)), under=under(projected=[f"{VOLUME}/*"]))
     assert ("file-unreferenced", "drift", f"{VOLUME}/{FIRST}/app.conf") in kinds(findings)
+
+
+def test_reference_values_state_a_projected_volume_by_its_stable_names() -> None:
+    written = (folder(f"{VOLUME}/{SECOND}/sub"), entry(f"{VOLUME}/{SECOND}/sub/deep", NEW))
+    there = (
+        *volume(SECOND, state(SECOND, NEW), written, state(FIRST, OLD)),
+        link(f"{VOLUME}/sub", "..data/sub"),
+        entry(f"{VOLUME}/plain", OLD),
+        entry(MAIN),
+    )
+    stated = [each for each in by_stable_names(there, [f"{VOLUME}/**"]) if each.kind != DIRECTORY]
+    shown = [(CONF, NEW), (TOKEN, "c" * 64), (f"{VOLUME}/sub/deep", NEW)]
+    plain = [(f"{VOLUME}/plain", OLD), (MAIN, GOOD[MAIN])]
+    assert sorted((each.path, each.digest) for each in stated) == sorted([*shown, *plain])
+    assert [*by_stable_names(there, [])] == [*there]
 
 
 def fact(entry: Entry, change: FileChange = FileChange.MODIFIED) -> FileFact:

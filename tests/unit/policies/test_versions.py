@@ -159,3 +159,17 @@ def test_a_version_that_does_not_state_a_path_has_it_as_it_is_inherited() -> Non
     assert not references.spec.files[MAIN].optional
     assert references.spec.executables[PYTHON] == (ONE, TWO)
     assert references.rollouts[0].versions["1"][MAIN][0].digests == (ONE,)
+
+
+def test_a_path_that_the_application_states_is_of_no_version_of_its_base() -> None:
+    base = ReferenceValues(metadata=Metadata(name="base"), spec=values().spec)
+    web = ReferenceValues(
+        metadata=Metadata(name="web"),
+        spec=ReferenceSpec.model_validate(
+            {"inherits": ["base"], "files": {MAIN: {"digests": [THREE]}}, "without": [OLD]}
+        ),
+    )
+    at = Origin(Path("x.yaml"), Mark(1, 1))
+    documents = {("default", "base"): (base, at), ("default", "web"): (web, at)}
+    (rollout,) = Inheritance(documents, "proofbeat-system").whole(("default", "web")).references.rollouts
+    assert {label: set(stated) for label, stated in rollout.versions.items()} == {"1.4": set(), "1.5": {NEW}}

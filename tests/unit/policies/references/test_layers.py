@@ -137,11 +137,9 @@ def test_a_file_takes_the_place_of_a_folder_and_a_folder_that_of_a_file() -> Non
 
 
 def test_a_layer_that_is_there_twice_means_the_same_each_time() -> None:
-    added = packed(Put("d"), Put("d/x", b"1"))
-    found = contents(
-        flattened(added, packed(Put(".wh.d", b"")), added, packed(Put("d/.wh.x", b"")), packed(Put("d/y", b"2")))
-    )
-    assert found.keys() == {"/d/y"}
+    archives = (packed(Put("d"), Put("d/x", b"1")), packed(Put("d/y", b"2")), packed(Put(".wh.d", b"")))
+    added, more, gone = (layers.read(io.BytesIO(each), budget(), "layer") for each in archives)
+    assert contents(layers.flattened([added, more, gone, added], "image")).keys() == {"/d/x"}
 
 
 def test_a_hard_link_is_the_same_file_and_stays_so_when_the_other_name_changes() -> None:
@@ -222,6 +220,12 @@ def test_a_loop_of_links_leads_nowhere_and_ends() -> None:
     assert tree.resolve("/a") is None
     assert tree.resolve("/c") is None
     assert tree.resolve("/d") == ("/e", tree.at(("e",)))
+
+
+def test_a_link_leads_from_where_it_is_or_from_the_root() -> None:
+    tree = flattened(packed(Put("a/b/near", link="../e"), Put("a/b/far", link="/e"), Put("a/e", b"1"), Put("e", b"2")))
+    assert tree.resolve("/a/b/near") == ("/a/e", tree.at(("a", "e")))
+    assert tree.resolve("/a/b/far") == ("/e", tree.at(("e",)))
 
 
 def test_a_very_deep_archive_is_read() -> None:

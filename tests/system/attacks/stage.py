@@ -305,6 +305,7 @@ class Scene:
 
 def policy(**changes: Any) -> str:
     spec = {
+        "selector": {"registrations": [NAME]},
         "mode": "enforce",
         "interval": "500ms",
         "freshness": "20s",

@@ -36,7 +36,12 @@ from xds.resources.transport import Identities
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: open connections are ended by SOCK_DESTROY")
 
 SHOP = "spiffe://town.example/shop"
-SHOPS = policies().replace(": web", ": shop").replace("/web", "/shop")
+SHOPS = (
+    policies()
+    .replace(": web", ": shop")
+    .replace("/web", "/shop")
+    .replace("  mode:", "  selector: {registrations: [shop, api]}\n  mode:")
+)
 """A registration of its own for two callers that are also peers."""
 TAMPER = Report(1, ViolationClass.TAMPER, "a foreign program was executed", 1_700_000_000_000)
 Mode = Literal["sds", "xds"]
@@ -61,12 +66,11 @@ class Ports:
 
     def _delivered(self, app: int, peers: list[str]) -> dict[str, Any]:
         """Of an Envoy that is delivered everything."""
-        callers = [SHOP]
         inbound = [
-            {"listen": f"{LOCALHOST}:{port}", "app": f"{LOCALHOST}:{app}", "protocol": protocol, "callers": callers}
+            {"listen": f"{LOCALHOST}:{port}", "app": f"{LOCALHOST}:{app}", "protocol": protocol, "callers": [SHOP]}
             for port, protocol in ((self.http, "http"), (self.tcp, "tcp"))
         ]
-        upstream = {"name": "shop", "listen": f"{LOCALHOST}:{self.out}", "peers": peers, "identities": callers}
+        upstream = {"name": "shop", "listen": f"{LOCALHOST}:{self.out}", "peers": peers, "identities": [SHOP]}
         return {
             "mode": "xds",
             "service": {

@@ -147,9 +147,9 @@ class Rounds:
     async def _accepted(self, enrolled: Enrolled, judged: Candidate) -> Accepted:
         match await self._store.accept_round(judged, self._now_ms()):
             case Accepted() as accepted:
-                if judged.tamper is not None and not accepted.repeated:
+                if judged.cause is not None and not accepted.repeated:
                     self._instances.forget(enrolled.instance)
-                    self._on_quarantine(enrolled, judged.tamper)
+                    self._on_quarantine(enrolled, judged.cause)
                 elif accepted.tier is Tier.AFFIRMING:
                     self._denying.listens(enrolled)
                 return accepted

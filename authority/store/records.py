@@ -105,10 +105,11 @@ class Enrolled:
 class Candidate:
     """A round that verification and appraisal let through; the store decides whether it counts.
 
-    full: every layer was read in full since the nonce was issued. result: the EAR's payload. tamper: a cause that
-    the appraisal found, which quarantines. closes: policy enforces. explanation: of what does not affirm. revocation:
-    the list of denials that its Envoy has acknowledged. served: the serial number of the certificate that its Envoy
-    serves, where that is one of its own. break_glass: the order by which it gets a lease all the same.
+    full: every layer was read in full since the nonce was issued. result: the EAR's payload. cause: what the
+    appraisal found and no measurement heals, which quarantines. closes: policy enforces. explanation: of what does not
+    affirm. revocation: the list of denials that its Envoy has acknowledged. served: the serial number of the
+    certificate that its Envoy serves, where that is one of its own. break_glass: the order by which it gets a lease all
+    the same.
     """
 
     instance: InstanceId
@@ -122,7 +123,7 @@ class Candidate:
     leaf_key: bytes
     not_before: int
     lease_end_ms: int
-    tamper: Cause | None
+    cause: Cause | None
     closes: bool = True
     explanation: Explanation | None = None
     revocation: int = 0

@@ -97,7 +97,7 @@ def _note(db: Connection, candidate: Candidate, before: State, lease_end_ms: int
             )
         return
     closed = State.QUARANTINED if candidate.closes and candidate.tier is Tier.CONTRAINDICATED else State.STALE
-    if candidate.tamper is None and before not in (closed, State.QUARANTINED):
+    if candidate.cause is None and before not in (closed, State.QUARANTINED):
         text = f"appraised {candidate.tier.label}"
         event = Happened.NOT_AFFIRMED
         history.add(db, who, now_ms, event, text, state=closed, explanation=candidate.explanation)
@@ -191,9 +191,9 @@ def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int
             "to_served": "" if candidate.served is None else str(candidate.served),
         },
     )
-    if candidate.tamper is not None:
+    if candidate.cause is not None:
         causes.record(
-            db, candidate.instance, candidate.tamper, binding=True, now_ms=now_ms, explanation=candidate.explanation
+            db, candidate.instance, candidate.cause, binding=True, now_ms=now_ms, explanation=candidate.explanation
         )
     return Accepted(
         candidate.tier,

@@ -18,7 +18,19 @@ from policies.model.dialect import Duration, Strict
 from policies.model.metadata import Document, Metadata, Selector
 from policies.model.rules import MOST_RULES, MOST_TOTAL_COST, Rule, RuleName
 from policies.model.signals import SignalName
-from policies.model.strictness import ALWAYS, ASKING, Alike, All, Bounded, CommonBits, Least, PerKey, Ranked
+from policies.model.strictness import (
+    ALWAYS,
+    ASKING,
+    Alike,
+    All,
+    Bounded,
+    CommonBits,
+    Least,
+    LeastStated,
+    Most,
+    PerKey,
+    Ranked,
+)
 
 
 class Mode(StrEnum):
@@ -41,7 +53,7 @@ class Recovery(StrEnum):
     """What opens traffic again after a violation.
 
     auto: an affirming full measurement taken after the cause. replace: a new instance, or a signed release. manual: a
-    signed release only.
+    signed release only; until then no new instance of the registration is enrolled.
     """
 
     AUTO = "auto"
@@ -170,11 +182,28 @@ class CoverageDemand(Strict):
     isolation: Annotated[tuple[Guarantee, ...], All()] = ()
 
 
+class FlapLimit(Strict):
+    """How much drift is put up with: an instance that drift closes more than `count` times within `within` takes what
+    `replace` takes, from then on.
+
+    count: closings; no limit where nobody says so. within: the time in which they are counted.
+    """
+
+    count: Annotated[int | None, LeastStated()] = Field(default=None, ge=1, le=100)
+    within: Annotated[Duration, Most()] = 600.0
+
+
 class RecoveryRules(Strict):
-    """How traffic comes back. drift, tamper: what opens it again after a violation of that class."""
+    """How traffic comes back. drift, tamper: what opens it again after a violation of that class.
+
+    minimum_closed: how long it stays closed after a violation, whatever is affirmed meanwhile; what is affirmed opens
+    when that is over.
+    """
 
     drift: Annotated[Recovery, Ranked(tuple(Recovery))] = Recovery.AUTO
     tamper: Annotated[Recovery, Ranked(tuple(Recovery))] = Recovery.REPLACE
+    minimum_closed: Annotated[Duration, Most()] = Field(default=0.0, exclude_if=lambda seconds: not seconds)
+    flaps: FlapLimit = Field(default=FlapLimit(), exclude_if=lambda limit: limit == FlapLimit())
 
 
 class PolicySpec(Strict):

@@ -90,7 +90,16 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "onViolation": st.dictionaries(
             st.sampled_from(["file-modified", "execution-foreign"]), st.sampled_from(["drift", "tamper"])
         ),
-        "recovery": st.fixed_dictionaries({}, optional={"drift": st.sampled_from(["auto", "replace", "manual"])}),
+        "recovery": st.fixed_dictionaries(
+            {},
+            optional={
+                "drift": st.sampled_from(["auto", "replace", "manual"]),
+                "minimumClosed": durations("0s", "30s", "5m"),
+                "flaps": st.fixed_dictionaries(
+                    {}, optional={"count": st.integers(1, 3), "within": durations("1m", "1h")}
+                ),
+            },
+        ),
         "breakGlass": st.fixed_dictionaries(
             {},
             optional={

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from attestation import manifest, processes, proxy
+from attestation import processes, proxy
 from attestation.claims import Claims, LayerClaim
 from attestation.coverage import Coverage, Cutting, Grade, Guarantee
 from attestation.digests import Digest
@@ -13,13 +13,12 @@ from attestation.signals import Signal
 from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
 from attestation.violation import ViolationClass
 from policies.appraise import allowing
-from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file, projected
-from policies.appraise.projected import Volumes
+from policies.appraise.files import check_files
+from policies.appraise.layers import MOST_FINDINGS, check_process
 from policies.appraise.proxy import check_proxy, check_served, nobody_seated
 from policies.appraise.reasons import Finding, Verdict
 from policies.appraise.rules import Evaluate, check_rules, evaluate
 from policies.appraise.summary import counts_files, summarise
-from policies.appraise.versions import check_versions
 from policies.model.governing import Governing
 from policies.model.places import rule
 from policies.model.policy import AttestationPolicy, Demand
@@ -40,18 +39,20 @@ def appraise(
     evaluating: Evaluate = evaluate,
     *,
     issued: Collection[int] = (),
+    clean: bytes | None = None,
 ) -> Verdict:
     """Judges claims whose signature, nonce and binding already hold.
 
     bodies: layer digest -> packed layer, for every layer claimed. A body that does not parse is contraindicated.
     evaluating: the policy's rules. issued: serial numbers of this instance's certificates, as far as one of them is
     claimed to be served. Whether the reference values have expired is no part of this: policies/appraise/expiry.py.
+    clean: a files layer in which nothing was found under all of this governing. It saves time and changes no verdict.
     """
     policy, references = governing.policy, governing.references
     # 1. Is every layer that policy requires there, watched, and young enough?
     standing = {layer: _standing(layer, claims, policy) for layer in Layer}
     # 2. Does each layer's content agree with the reference values?
-    files = _files(_claim(claims, Layer.FILES), bodies, policy, references)
+    files = _files(_claim(claims, Layer.FILES), bodies, policy, references, clean)
     executables = _processes(_claim(claims, Layer.PROCESSES), bodies, policy, references)
     envoy, seated = _proxy(claims, bodies, policy, references, issued)
     if not seated and not standing[Layer.PROXY] and policy.spec.demand(Layer.PROXY) is Demand.REQUIRED:
@@ -146,27 +147,15 @@ def _unmeasured(
 
 
 def _files(
-    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: EffectiveReferences
+    claim: LayerClaim | None,
+    bodies: Mapping[Digest, bytes],
+    policy: AttestationPolicy,
+    references: EffectiveReferences,
+    clean: bytes | None,
 ) -> list[Finding]:
-    """Of files that are all as they may be, whether they may be so together."""
     if claim is None or policy.spec.demand(Layer.FILES) is Demand.OFF:
         return []
-    findings, seen = [], set()
-    volumes = Volumes() if policy.spec.files.projected else None
-    for entry in manifest.unpack(bodies[claim.digest]):
-        if entry.kind != manifest.DIRECTORY:  # a folder in the place of a file is no file
-            seen.add(entry.path)
-        if volumes is not None:
-            volumes.add(entry)
-        if finding := check_file(entry, policy, references):
-            findings.append(finding)
-    through = volumes.seen_through(references.spec.files) if volumes is not None else ()
-    now = {path: entry for path, entry in through if projected(path, policy)}
-    findings += [finding for entry in now.values() if entry and (finding := check_file(entry, policy, references))]
-    dangling = {path for path, entry in now.items() if entry is None}
-    absent = sorted((references.spec.files.keys() - seen - now.keys()) | dangling)
-    findings += [finding for path in absent if (finding := missing_file(path, policy, references))]
-    return findings or check_versions(manifest.unpack(bodies[claim.digest]), policy, references)
+    return check_files(bodies[claim.digest], policy, references, clean)
 
 
 def _processes(

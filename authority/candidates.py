@@ -16,7 +16,7 @@ from authority.store.records import Candidate, Enrolled, Explanation
 from authority.verifier.verify import Verified
 from policies.appraise.reasons import Finding, Verdict
 from policies.model.places import place
-from policies.model.policy import Mode
+from policies.model.policy import Mode, PolicySpec
 from wire.messages import Cause
 
 VERIFIER = "proofbeat authority"
@@ -76,11 +76,16 @@ def candidate(
         lease_end_ms=lease_end_ms,
         cause=cause,
         closes=ruling.policy.spec.mode is Mode.ENFORCE,
+        tolerated=_tolerated(verdict.tier, ruling.policy.spec),
         explanation=_explained(_gravest(verdict), ruling, cause, now_ms) if verdict.reasons else None,
         revocation=verified.claims.revocation,
         served=verified.claims.served if verified.claims.served in issued else None,
         break_glass=result.break_glass,
     )
+
+
+def _tolerated(tier: Tier, spec: PolicySpec) -> bool:
+    return spec.mode is Mode.ENFORCE and tier is Tier.WARNING and spec.opens(tier)
 
 
 def _binding(verdict: Verdict, ruling: Ruling) -> Finding | None:

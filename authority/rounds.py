@@ -152,7 +152,7 @@ class Rounds:
                 if judged.cause is not None and not accepted.repeated:
                     self._instances.forget(enrolled.instance)
                     self._on_quarantine(enrolled, judged.cause)
-                elif accepted.tier is Tier.AFFIRMING:
+                elif judged.earned:
                     self._denying.listens(enrolled)
                 return accepted
             case Quarantine(cause, cloned):
@@ -202,13 +202,14 @@ async def _appraised(
 
 
 def _earns_leaf(tier: Tier, ruling: Ruling) -> bool:
-    """In enforce only what affirms. Audit closes nothing, so it issues whatever the verdict, which is in the leaf.
+    """In enforce what affirms, and warnings where policy serves them. Audit closes nothing, so it issues whatever the
+    verdict, which is in the leaf.
 
     In observe somebody else's identity stays, and nothing of ours is served.
     """
     match ruling.policy.spec.mode:
         case Mode.ENFORCE:
-            return tier is Tier.AFFIRMING
+            return ruling.policy.spec.opens(tier)
         case Mode.AUDIT:
             return True
         case Mode.OBSERVE:

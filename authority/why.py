@@ -133,6 +133,8 @@ def _repair(state: State, cause: Explanation | None, *, lasting: bool, gone: boo
     """What opens it again, the gentlest first."""
     if state in (State.FRESH, State.ENDED):
         return ()
+    if state is State.WARNED:
+        return (*((cause.mend,) if cause is not None and cause.mend else ()), _WARNED)
     if state is State.EXCEPTED:
         return (cause.mend if cause is not None and cause.mend else "Put back what the order waives.", _EXCEPTED)
     if cause is None:
@@ -143,6 +145,7 @@ def _repair(state: State, cause: Explanation | None, *, lasting: bool, gone: boo
     return (replaced, *(() if gone else ("Or release this one, if you vouch for it.",)))
 
 
+_WARNED = "It is open: its policy serves warnings. The next result that affirms ends this one."
 _EXCEPTED = "Then it is open of itself; else it closes when the order ends (`proofbeat breakglass list`)."
 _FIRST = ("Wait for its first round; its sidecar's log says what it waits for.",)
 _LATE = (

@@ -2,7 +2,8 @@
 
 The invariant it holds: traffic flows under an instance's mesh identity at time t only if
 
-  (a) an appraisal affirmed, in `enforce`, evidence whose nonce was issued at t0,
+  (a) an appraisal affirmed, in `enforce`, evidence whose nonce was issued at t0; or had no more than warnings of it,
+      where policy says `warnings: serve`,
   (b) t < t0 + freshness, and
   (c) nothing observed since then contradicts it.
 
@@ -75,8 +76,8 @@ class Now:
 class Lease:
     """The period of one result. It ends at the earlier of its two ends; skew was subtracted, never added.
 
-    affirmed: False for what audit hands out although the appraisal did not affirm. waived: the id of the break-glass
-    order that it rests on; empty for one that was earned.
+    affirmed: False for what was handed out although the appraisal did not affirm: in audit, or with warnings. waived:
+    the id of the break-glass order that it rests on; empty for one that was earned.
     """
 
     number: int
@@ -123,6 +124,7 @@ class Rules:
     tamper: Recovery = Recovery.REPLACE
     minimum_closed: float = 0.0
     flaps: Flaps | None = None
+    serves_warnings: bool = False
 
     @property
     def looks_back(self) -> bool:
@@ -172,6 +174,12 @@ class State:
     def open(self) -> bool:
         """May traffic flow under this identity?"""
         return self.phase is Phase.FRESH
+
+    @property
+    def warned(self) -> bool:
+        """Is it open by a result that had warnings?"""
+        enforcing = self.rules.mode is Mode.ENFORCE
+        return enforcing and self.open and self.lease is not None and not (self.lease.affirmed or self.lease.waived)
 
     @property
     def excepted(self) -> bool:
@@ -470,7 +478,8 @@ def _appraised(state: State, result: Appraised, now: Now) -> Step:
 
 
 def _identity_given(rules: Rules, tier: Tier) -> bool:
-    return tier is Tier.AFFIRMING or rules.mode is Mode.AUDIT
+    served = tier is Tier.WARNING and rules.serves_warnings
+    return tier is Tier.AFFIRMING or served or rules.mode is Mode.AUDIT
 
 
 def _contraindicated(state: State, cause: Violation | None, now: Now) -> Step:
@@ -494,7 +503,7 @@ def _affirmed(state: State, result: Appraised, lease: Lease, now: Now) -> Step:
     if enforcing and left > 0:
         return Step(replace(state, kept=result), (Keep(left),))
     opened = replace(state, phase=Phase.FRESH, lease=lease, causes=(), contradicted_at=-inf)
-    if lease.affirmed:
+    if lease.affirmed or enforcing:
         return Step(opened, (Serve(lease),))
     kept = replace(opened, causes=state.causes, contradicted_at=state.contradicted_at)
     return Step(kept, (Serve(lease), WouldHave(f"appraised {result.tier.label}")))
@@ -529,6 +538,8 @@ def _remembered(decided: Step, now: Now) -> Step:
 def _rules_changed(state: State, rules: Rules) -> Step:
     """Going over to enforce closes what enforce would not have opened, and latches what it would have latched."""
     ruled = replace(state, rules=rules, kept=None)
+    if state.warned and rules.mode is Mode.ENFORCE and not rules.serves_warnings:
+        return _leave(ruled, Phase.STALE, "not-affirmed", Reattest(full=True))
     if rules.mode is not Mode.ENFORCE or state.rules.mode is Mode.ENFORCE:
         return Step(ruled)
     ruled, latches = _latching(ruled)

@@ -43,6 +43,7 @@ class Governed:
             recovery.tamper,
             recovery.minimum_closed,
             Flaps(limit.count, limit.within) if limit.count is not None else None,
+            spec.warnings == "serve",
         )
 
     @property

@@ -49,13 +49,13 @@ def appraise(
     clean: a files layer in which nothing was found under all of this governing. It saves time and changes no verdict.
     """
     policy, references = governing.policy, governing.references
-    # 1. Is every layer that policy requires there, watched, and young enough?
+    # 1. Is every layer that policy asks for there, watched, and young enough?
     standing = {layer: _standing(layer, claims, policy) for layer in Layer}
     # 2. Does each layer's content agree with the reference values?
     files = _files(_claim(claims, Layer.FILES), bodies, policy, references, clean)
     executables = _processes(_claim(claims, Layer.PROCESSES), bodies, policy, references)
     envoy, seated = _proxy(claims, bodies, policy, references, issued)
-    if not seated and not standing[Layer.PROXY] and policy.spec.demand(Layer.PROXY) is Demand.REQUIRED:
+    if not seated and not standing[Layer.PROXY] and policy.spec.demand(Layer.PROXY) is not Demand.OFF:
         standing[Layer.PROXY] = [nobody_seated(policy)]
     # 3. Are the watchers themselves what policy asks for?
     watchers = _coverage(claims.coverage, policy)
@@ -65,7 +65,7 @@ def appraise(
     vector = TrustVector(
         instance_identity=APPROVED,
         configuration=_worst(
-            _configuration(watchers, standing),
+            _configuration(watchers, standing, policy),
             _value(envoy, standing[Layer.PROXY], policy.spec.demand(Layer.PROXY)),
             _broken(ruled, [layer for layer in Layer if layer not in (Layer.FILES, Layer.PROCESSES)]),
         ),
@@ -92,16 +92,16 @@ def _claim(claims: Claims, layer: Layer) -> LayerClaim | None:
 
 
 def _standing(layer: Layer, claims: Claims, policy: AttestationPolicy) -> list[Finding]:
-    """What is wrong with the measurement itself, whatever it shows."""
+    """What is wrong with the measurement itself, whatever it shows. Of a layer that is best-effort it is only told."""
     demand = policy.spec.layer(layer)
-    if demand.demand is not Demand.REQUIRED:
+    if demand.demand is Demand.OFF:
         return []
     claim, stated = _claim(claims, layer), rule(policy, "layers", layer)
     less = allowing.unmeasured(layer, policy)
     if claim is None or layer not in JUDGED:
         return [
             _unmeasured(
-                layer, Signal.LAYER_ABSENT, policy, "the layer is required", "nothing measures it", stated, less
+                layer, Signal.LAYER_ABSENT, policy, f"the layer is {demand.demand}", "nothing measures it", stated, less
             )
         ]
     if not claims.coverage.weakest.get(layer, False):
@@ -141,7 +141,8 @@ def _standing(layer: Layer, claims: Claims, policy: AttestationPolicy) -> list[F
 def _unmeasured(
     layer: Layer, kind: Signal, policy: AttestationPolicy, expected: str, found: str, stated: str, allow: str
 ) -> Finding:
-    finding_class = policy.spec.violation_class(kind)
+    required = policy.spec.demand(layer) is Demand.REQUIRED
+    finding_class = policy.spec.violation_class(kind) if required else kind.default
     mend = "`proofbeat doctor` names what this machine lacks."
     return Finding(kind, finding_class, layer, f"layer {layer}", expected, found, stated, mend, allow)
 
@@ -236,6 +237,8 @@ def _value(findings: list[Finding], standing: list[Finding], demand: Demand) -> 
         return NO_CLAIM
     if findings:
         return CONTRAINDICATED
+    if demand is Demand.BEST_EFFORT:
+        return NO_CLAIM if standing else APPROVED
     if any(finding.kind is not Signal.LAYER_OLD for finding in standing):
         return UNKNOWN
     return STALE if standing else APPROVED
@@ -252,8 +255,9 @@ def _worst(*values: int) -> int:
     return UNKNOWN if UNKNOWN in values and worst <= APPROVED else worst
 
 
-def _configuration(watchers: list[Finding], standing: dict[Layer, list[Finding]]) -> int:
+def _configuration(watchers: list[Finding], standing: dict[Layer, list[Finding]], policy: AttestationPolicy) -> int:
     if watchers:
         return STALE
-    unjudged = any(found for layer, found in standing.items() if layer not in JUDGED)
+    required = (layer for layer in Layer if policy.spec.demand(layer) is Demand.REQUIRED)
+    unjudged = any(standing[layer] for layer in required if layer not in JUDGED)
     return UNKNOWN if unjudged else APPROVED

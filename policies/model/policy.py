@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from attestation.coverage import Cutting, Grade, Guarantee
 from attestation.layers import Layer
 from attestation.signals import Signal
+from attestation.trust import Tier
 from attestation.violation import ViolationClass
 from policies.model.breakglass import BreakGlassRules
 from policies.model.dialect import Duration, Strict
@@ -42,7 +43,9 @@ class Mode(StrEnum):
 
 
 class Demand(StrEnum):
-    """required: it must be measured, in time, and agree. best-effort: what is measured must agree. off: neither."""
+    """required: it must be measured, in time, and agree. best-effort: what is measured must agree; what is not, or too
+    late, is told and closes nothing. off: neither.
+    """
 
     REQUIRED = "required"
     BEST_EFFORT = "best-effort"
@@ -224,6 +227,9 @@ class PolicySpec(Strict):
     or what is left of the lease, whichever is shorter; nothing new begins meanwhile, and what has not ended by then
     is cut. After anything but drift all is cut at once, whatever this says.
 
+    warnings: whether a result of tier `warning` opens traffic, marked as such: a required layer was measured too long
+    ago, or the watchers are less than what is asked for, and nothing speaks against the workload.
+
     Durations are in seconds. Every field has the order in which it is merged with other policies'
     (policies/model/merge.py).
     """
@@ -235,6 +241,9 @@ class PolicySpec(Strict):
     deadman: Annotated[Duration, Least()] = 5.0
     escalate_after: Annotated[Duration, Least()] = 0.25
     connections: Annotated[Literal["cut", "drain"], Ranked(("drain", "cut"))] = "cut"
+    warnings: Annotated[Literal["close", "serve"], Ranked(("serve", "close"))] = Field(
+        default="close", exclude_if=lambda warnings: warnings == "close"
+    )
     layers: Annotated[dict[Layer, LayerDemand], PerKey()] = Field(default_factory=dict)
     files: FileRules = FileRules()
     processes: ProcessRules = ProcessRules()
@@ -275,6 +284,10 @@ class PolicySpec(Strict):
         cost = sum(each.checked.cost for each in self.rules.values())
         if cost > MOST_TOTAL_COST:
             raise ValueError(f"rules that together might take {cost} units, where {MOST_TOTAL_COST} are the most")
+
+    def opens(self, tier: Tier) -> bool:
+        """May a result of this tier open traffic, where policy enforces?"""
+        return tier is Tier.AFFIRMING or (tier is Tier.WARNING and self.warnings == "serve")
 
     def violation_class(self, signal: Signal) -> ViolationClass:
         """What a finding or a violation of this kind is: by this policy, else by default."""

@@ -337,6 +337,40 @@ def test_many_files_that_change_at_once_are_one_closing() -> None:
     assert state.closings.drift == (5.0,)
 
 
+# Warnings, where policy serves them.
+
+SERVING = State(Rules(Mode.ENFORCE, serves_warnings=True))
+
+
+def test_a_warning_opens_where_policy_serves_it_and_is_no_affirmation() -> None:
+    state, commands = after(SERVING, (1.0, affirmed(1, tier=Tier.WARNING)))
+    assert state.open and state.warned
+    assert [type(each) for each in commands] == [Serve]
+    earned, _ = after(state, (2.0, affirmed(2)))
+    assert earned.open and not earned.warned
+    assert not after(state, (100.0, Ticked()))[0].open, "its lease ends like any other"
+
+
+@pytest.mark.parametrize("tier", [Tier.NONE, Tier.CONTRAINDICATED])
+def test_nothing_worse_than_a_warning_opens_where_warnings_are_served(tier: Tier) -> None:
+    assert not after(SERVING, (1.0, affirmed(1, tier=tier)))[0].open
+
+
+def test_a_warning_heals_drift_and_no_tamper_as_an_affirmation_would() -> None:
+    for tamper in (False, True):
+        closed, _ = after(SERVING, (1.0, affirmed(1)), (5.0, Violated(violation(5.0, tamper=tamper))))
+        early, _ = after(closed, (6.0, affirmed(2, generation=1, measured=4.9, tier=Tier.WARNING)))
+        assert not early.open
+        assert after(early, (7.0, affirmed(3, generation=1, measured=6.5, tier=Tier.WARNING)))[0].open is not tamper
+
+
+def test_what_a_warning_opened_closes_once_policy_serves_them_no_more() -> None:
+    state, _ = after(SERVING, (1.0, affirmed(1, tier=Tier.WARNING)))
+    closed, commands = after(state, (2.0, RulesChanged(Rules(Mode.ENFORCE))))
+    assert not closed.open
+    assert [type(each) for each in commands] == [Close, Reattest]
+
+
 # Break-glass.
 
 
@@ -510,9 +544,12 @@ HISTORIES = st.lists(st.tuples(TIMES, EVENTS), max_size=40).map(lambda history: 
 
 
 @settings(max_examples=500, deadline=None)
-@given(HISTORIES)
-def test_in_enforce_traffic_is_open_only_while_the_invariant_holds(history: list[tuple[float, Event]]) -> None:
-    state, serving = ENFORCE, False
+@given(HISTORIES, st.booleans())
+def test_in_enforce_traffic_is_open_only_while_the_invariant_holds(
+    history: list[tuple[float, Event]], serves_warnings: bool
+) -> None:
+    opening = (Tier.AFFIRMING, Tier.WARNING) if serves_warnings else (Tier.AFFIRMING,)
+    state, serving = State(Rules(Mode.ENFORCE, serves_warnings=serves_warnings)), False
     lease: Lease | None = None
     contradicted = opened_from = float("-inf")
     for when, event in history:
@@ -525,7 +562,7 @@ def test_in_enforce_traffic_is_open_only_while_the_invariant_holds(history: list
                 serving, lease = False, None
             elif isinstance(command, Serve):
                 assert isinstance(event, Appraised)
-                assert event.tier is Tier.AFFIRMING, "(a) only an affirming appraisal opens"
+                assert event.tier in opening, "(a) only what affirms opens, or warns where policy serves that"
                 assert event.generation == state.generation, "(c) and only one of the current generation"
                 serving, lease, opened_from = True, command.lease, event.measured_from
                 if state.causes:

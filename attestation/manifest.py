@@ -67,24 +67,109 @@ def pack(entries: Iterable[Entry]) -> bytes:
 
 def unpack(body: bytes) -> Iterator[Entry]:
     """Raises MalformedEvidence for bytes that `pack` cannot have made: wrong magic, order, length or kind."""
-    if body[: len(MAGIC)] != MAGIC:
-        raise MalformedEvidence("the file manifest has no valid beginning", where="files layer")
-    position, previous, count = len(MAGIC), b"", 0
+    _begins(body)
+    position, previous, count = len(MAGIC), None, 0
     while position < len(body):
-        try:
-            length, kind, mode, uid, gid, size, digest = HEAD.unpack_from(body, position)
-        except struct.error as error:
-            raise MalformedEvidence("the file manifest is cut short", where="files layer") from error
-        start = position + HEAD.size
-        position = start + length
-        path = body[start:position]
+        entry, previous = _entry(body, position, previous)
+        position += HEAD.size + len(previous)
         count += 1
-        if len(path) != length or (count > 1 and path <= previous) or count > _MOST_ENTRIES:
-            raise MalformedEvidence("the file manifest is not in its canonical form", where="files layer")
-        if kind not in (FILE, LINK, DIRECTORY, OTHER):
-            raise MalformedEvidence(f"unknown kind {kind!r} in the file manifest", where="files layer")
-        previous = path
-        yield Entry(path.decode("utf-8", "surrogateescape"), kind, mode, uid, gid, size, digest.hex())
+        if count > _MOST_ENTRIES:
+            raise MalformedEvidence(_NOT_CANONICAL, where=_WHERE)
+        yield entry
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """there: entries that are new, or other than before. gone: paths that are there no more."""
+
+    there: tuple[Entry, ...]
+    gone: tuple[str, ...]
+
+
+def changes(before: bytes, after: bytes) -> Changes:
+    """From one manifest to another. What is alike is compared as bytes, and not unpacked.
+
+    before: `unpack` takes it. Raises MalformedEvidence for an `after` that it does not take.
+    """
+    _begins(after)
+    old, new, previous = len(MAGIC), len(MAGIC), None
+    there, gone = list[Entry](), list[str]()
+    while True:
+        alike, last = _whole_entries(before, old, _alike(before, old, after, new))
+        old, new, previous = old + alike, new + alike, previous if last is None else last
+        was = _path(before, old) if old < len(before) else None
+        if new < len(after):
+            entry, path = _entry(after, new, previous)
+            if was is None or path <= was:
+                there.append(entry)
+                new, previous = new + HEAD.size + len(path), path
+            if was is None or path < was:
+                continue
+            if path > was:
+                gone.append(_text(was))
+        elif was is not None:
+            gone.append(_text(was))
+        else:
+            return Changes(tuple(there), tuple(gone))
+        old += HEAD.size + len(was)
+
+
+def _alike(one: bytes, at: int, other: bytes, there: int) -> int:
+    """How many bytes from there on are the same: in strides that double, then by halves of the last."""
+    most = min(len(one) - at, len(other) - there)
+    low, stride = 0, 256
+    while low < most and one[at + low : at + low + stride] == other[there + low : there + low + stride]:
+        low, stride = low + stride, stride * 2
+    low, high = min(low, most), min(low + stride, most)
+    while low < high:
+        half = (low + high + 1) // 2
+        if one[at + low : at + half] == other[there + low : there + half]:
+            low = half
+        else:
+            high = half - 1
+    return low
+
+
+def _whole_entries(body: bytes, at: int, size: int) -> tuple[int, bytes | None]:
+    """How many of these bytes are whole entries, and the path of the last; None for no entry."""
+    end, position, last = at + size, at, -1
+    while position + HEAD.size <= end:
+        beyond = position + HEAD.size + (body[position] << 8 | body[position + 1])
+        if beyond > end:
+            break
+        position, last = beyond, position
+    return position - at, None if last < 0 else _path(body, last)
+
+
+def _path(body: bytes, position: int) -> bytes:
+    start = position + HEAD.size
+    return body[start : start + (body[position] << 8 | body[position + 1])]
+
+
+def _entry(body: bytes, position: int, previous: bytes | None) -> tuple[Entry, bytes]:
+    """The entry that begins there, and its path. previous: the path before it."""
+    try:
+        length, kind, mode, uid, gid, size, digest = HEAD.unpack_from(body, position)
+    except struct.error as error:
+        raise MalformedEvidence("the file manifest is cut short", where=_WHERE) from error
+    path = body[position + HEAD.size : position + HEAD.size + length]
+    if len(path) != length or (previous is not None and path <= previous):
+        raise MalformedEvidence(_NOT_CANONICAL, where=_WHERE)
+    if kind not in (FILE, LINK, DIRECTORY, OTHER):
+        raise MalformedEvidence(f"unknown kind {kind!r} in the file manifest", where=_WHERE)
+    return Entry(_text(path), kind, mode, uid, gid, size, digest.hex()), path
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
+
+
+def _begins(body: bytes) -> None:
+    if body[: len(MAGIC)] != MAGIC:
+        raise MalformedEvidence("the file manifest has no valid beginning", where=_WHERE)
+
+
+_WHERE, _NOT_CANONICAL = "files layer", "the file manifest is not in its canonical form"
 
 
 def tally(body: bytes) -> Mapping[tuple[bytes, int], int]:

@@ -60,6 +60,12 @@ class Signal(StrEnum):
     COLLECTOR_OVERFLOWED = "collector-overflowed", _DRIFT, "A collector lost events."
     COLLECTOR_DEAD = "collector-dead", _DRIFT, "A collector does not run."
     MEASURER_LOST = "measurer-lost", _DRIFT, "The measurer ended: nobody watches the workload."
+    FLAPPING = (
+        "flapping",
+        _DRIFT,
+        "Drift closed it more often than policy lets pass.",
+        True,
+    )
     KEY_SOCKET_SECOND_CLIENT = (
         "key-socket-second-client",
         _DRIFT,

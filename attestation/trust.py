@@ -13,7 +13,7 @@ UNKNOWN = 1
 
 
 class Tier(IntEnum):
-    """Only AFFIRMING ever opens traffic."""
+    """Only AFFIRMING opens traffic, and WARNING where policy says so."""
 
     NONE = 0
     AFFIRMING = 2

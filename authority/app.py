@@ -93,6 +93,7 @@ class Authority:
         self._sessions = Sessions()
         self._serving = Serving(self._ca, config.trust_domain)
         self._current: Rules | None = None
+        self._reloading = asyncio.Lock()
         keys = keyring.opened(config.store.with_suffix(".keys"), now=clock())
         self._instances = Instances(self._store)
         self._nonces = Nonces(self._instances, keys, clock)
@@ -235,9 +236,12 @@ class Authority:
 
         Raises InvalidConfiguration; then what was in force stays so.
         """
-        loaded = policies.load(self._config.policies, self._config.root_namespace, self._trust())
-        for governing in loaded.governing.values():
-            prepare(governing.policy)
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> int:
+        # In a thread: to read what an image has of files takes longer than a heartbeat of the sessions.
+        loaded = await asyncio.to_thread(self._read)
         epoch = await self._store.policy_epoch(loaded.digest, int(self._clock() * 1000))
         before, self._current = self._current, Rules(loaded, epoch, self._signer)
         self._expiring.look(self._current.registrations.values(), self._clock())
@@ -246,6 +250,12 @@ class Authority:
             self._denying.changed()
             await self._glasses.look()
         return epoch
+
+    def _read(self) -> policies.PolicySet:
+        loaded = policies.load(self._config.policies, self._config.root_namespace, self._trust())
+        for governing in loaded.governing.values():
+            prepare(governing.policy)
+        return loaded
 
     def _trust(self) -> Trust | None:
         """Whom reference values have to be signed by; None where nobody has to."""

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from attestation import release, results
 from attestation.breakglass import Order
 from attestation.results import Result
+from attestation.trust import Tier
 from attestation.violation import ViolationClass
 from attestation.wording import shown, shown_lines
 from authority.issuer.ca import BACKDATE
@@ -15,7 +16,7 @@ from authority.store.records import Candidate, Enrolled, Explanation
 from authority.verifier.verify import Verified
 from policies.appraise.reasons import Finding, Verdict
 from policies.model.places import place
-from policies.model.policy import Mode
+from policies.model.policy import Mode, PolicySpec
 from wire.messages import Cause
 
 VERIFIER = "proofbeat authority"
@@ -59,7 +60,8 @@ def candidate(
         reasons=tuple(shown(f"{reason.kind}: {reason.text}") for reason in verdict.reasons[: results.MOST_REASONS]),
         break_glass=by.id if by is not None else "",
     )
-    tamper = _tamper(verified, verdict, now_ms) if ruling.sticky and verdict.tamper else None
+    found = _binding(verdict, ruling) if by is None or verdict.tamper else None
+    cause = _cause(verified, found, now_ms) if found is not None else None
     return Candidate(
         instance=enrolled.instance,
         thumbprint=verified.thumbprint,
@@ -72,21 +74,35 @@ def candidate(
         leaf_key=verified.claims.leaf_key,
         not_before=now_ms // 1000 - int(BACKDATE.total_seconds()),
         lease_end_ms=lease_end_ms,
-        tamper=tamper,
+        cause=cause,
         closes=ruling.policy.spec.mode is Mode.ENFORCE,
-        explanation=_explained(_gravest(verdict), ruling, tamper, now_ms) if verdict.reasons else None,
+        tolerated=_tolerated(verdict.tier, ruling.policy.spec),
+        explanation=_explained(_gravest(verdict), ruling, cause, now_ms) if verdict.reasons else None,
         revocation=verified.claims.revocation,
         served=verified.claims.served if verified.claims.served in issued else None,
         break_glass=result.break_glass,
     )
 
 
-def _tamper(verified: Verified, verdict: Verdict, now_ms: int) -> Cause:
-    """The first finding that leaves no clean state behind, as a cause."""
-    text = shown(_gravest(verdict).text)
-    generation = verified.claims.generation
-    name = release.cause_id(verified.claims.instance, generation=generation, kind="tamper", text=text, at_ms=now_ms)
-    return Cause(name, "tamper", text, now_ms, generation)
+def _tolerated(tier: Tier, spec: PolicySpec) -> bool:
+    return spec.mode is Mode.ENFORCE and tier is Tier.WARNING and spec.opens(tier)
+
+
+def _binding(verdict: Verdict, ruling: Ruling) -> Finding | None:
+    """What quarantines until it is released: the gravest finding, where a measurement does not heal one of its class.
+
+    Drift only where it speaks against the workload: nobody is quarantined for a measurement that came late.
+    """
+    if not verdict.tamper and verdict.tier is not Tier.CONTRAINDICATED:
+        return None
+    found = _gravest(verdict)
+    return found if ruling.binds(found.finding_class) else None
+
+
+def _cause(verified: Verified, finding: Finding, now_ms: int) -> Cause:
+    kind, text, generation = finding.finding_class.value, shown(finding.text), verified.claims.generation
+    name = release.cause_id(verified.claims.instance, generation=generation, kind=kind, text=text, at_ms=now_ms)
+    return Cause(name, kind, text, now_ms, generation)
 
 
 def _gravest(verdict: Verdict) -> Finding:

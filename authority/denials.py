@@ -124,11 +124,11 @@ def _counts(claim: Claim, denied: str, registered: Mapping[str, Registered]) -> 
 
 
 def _certificate(accepted: Accepted) -> Certificate | None:
-    """By the rule under which it was issued then (authority/rounds.py): in enforce, only what affirmed earned one, and
-    what an order let through got one.
+    """By the rule under which it was issued then (authority/rounds.py): in enforce, what affirmed earned one, and what
+    an order let through got one. A warning may have earned one, as policy was then: none is left out that may be valid.
     """
     result = results.read_payload(accepted.result)
-    given = accepted.tier is Tier.AFFIRMING or bool(accepted.break_glass)
+    given = accepted.tier in (Tier.AFFIRMING, Tier.WARNING) or bool(accepted.break_glass)
     earned = given if result.mode == Mode.ENFORCE.value else result.mode == Mode.AUDIT.value
     return Certificate(accepted, result) if earned else None
 

@@ -84,7 +84,8 @@ class Enrolments:
             unclean=request.unclean,
         )
         rules = self._rules()
-        enrolled = await self._store.enrol(application, rules.registrations, self._now_ms())
+        held_by = {name: ruling.awaits_release for name, ruling in rules.registrations.items()}
+        enrolled = await self._store.enrol(application, held_by, self._now_ms())
         self._instances.put(enrolled)
         # 3. A quarantined instance enrols like any other, and is told so: it just never gets a certificate.
         ruling = rules.of(enrolled.registration)

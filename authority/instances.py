@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from attestation.errors import Refused
 from attestation.instance import InstanceId
-from attestation.trust import Tier
 from authority.store.records import Accepted, Candidate, Enrolled
 from authority.store.store import Store
 from wire.problems import Kind
@@ -58,7 +57,7 @@ class Instances:
             current,
             sequence=max(current.sequence, judged.sequence),
             generation=max(current.generation, judged.generation),
-            full_required=current.full_required and judged.tier is not Tier.AFFIRMING,
+            full_required=current.full_required and not judged.earned,
             serials=tuple(dict.fromkeys((accepted.serial, *current.serials)))[:_MOST_SERIALS],
         )
         if known is not None:

@@ -9,7 +9,7 @@ from attestation import jws, release
 from attestation.errors import InvalidInput, Refused
 from attestation.instance import InstanceId
 from attestation.release import ReleaseOrder
-from attestation.violation import ViolationClass
+from attestation.signals import Signal
 from attestation.wording import shown, shown_lines
 from authority.breakglass import BreakGlasses
 from authority.instances import Instances
@@ -49,7 +49,7 @@ class Orders:
         self._glasses = glasses
 
     async def report(self, enrolled: Enrolled, report: Report, rules: Rules) -> Standing:
-        """What a sidecar closed for. A tamper, in enforce, quarantines; when this returns it is on disk."""
+        """What a sidecar closed for. What no measurement heals quarantines; when this returns it is on disk."""
         kind, text = report.violation_class.value, _worded(report.cause)
         if report.generation < 0 or report.at_ms < 0:
             raise InvalidInput("a generation or a time below zero", where="report")
@@ -57,14 +57,15 @@ class Orders:
             enrolled.instance, generation=report.generation, kind=kind, text=text, at_ms=report.at_ms
         )
         cause = Cause(name, kind, text, report.at_ms, report.generation)
-        tamper = report.violation_class is ViolationClass.TAMPER
         ruling = rules.of(enrolled.registration)
         enforced = ruling.policy.spec.mode is Mode.ENFORCE
+        waived = self._glasses.waives_report(enrolled, ruling, report)
+        lasting = ruling.binds(report.violation_class) or (enforced and report.kind == Signal.FLAPPING)
         return await self._record(
             enrolled.instance,
             cause,
-            binding=tamper and ruling.sticky,
-            closes=enforced and not self._glasses.waives_report(enrolled, ruling, report),
+            binding=lasting and not waived,
+            closes=enforced and not waived,
             explanation=_explained(cause, report, ruling),
         )
 

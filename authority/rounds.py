@@ -23,7 +23,7 @@ from authority.rules import Rules, Ruling
 from authority.store.records import Accepted, Candidate, Enrolled, Lapsed, Quarantine
 from authority.store.store import Store
 from authority.verifier import need
-from authority.verifier.cache import Appraisals, Bodies, appraisal_key
+from authority.verifier.cache import Appraisals, Bodies, Clean, appraisal_key
 from authority.verifier.verify import Expected, Verified, verify
 from policies.appraise.appraise import appraise
 from policies.appraise.expiry import in_time
@@ -64,6 +64,7 @@ class Rounds:
         self._glasses = glasses
         self.latest = Latest()
         self._bodies = Bodies()
+        self._clean = Clean(self._bodies)
         self._appraisals = Appraisals()
         self._metering = metering
         metering.cached(self._appraisals)
@@ -140,17 +141,18 @@ class Rounds:
             missing = sorted(asked.keys() - bodies.keys())
             if missing:
                 return Need(tuple(missing))
-            verdict = await _appraised(verified, bodies, ruling, issued)
+            verdict = await _appraised(verified, bodies, ruling, issued, self._clean.of(ruling))
             self._appraisals.put(key, verdict)
+            self._clean.learn(verified.claims, ruling, verdict)
         return in_time(verdict, ruling.governing, self._clock())
 
     async def _accepted(self, enrolled: Enrolled, judged: Candidate) -> Accepted:
         match await self._store.accept_round(judged, self._now_ms()):
             case Accepted() as accepted:
-                if judged.tamper is not None and not accepted.repeated:
+                if judged.cause is not None and not accepted.repeated:
                     self._instances.forget(enrolled.instance)
-                    self._on_quarantine(enrolled, judged.tamper)
-                elif accepted.tier is Tier.AFFIRMING:
+                    self._on_quarantine(enrolled, judged.cause)
+                elif judged.earned:
                     self._denying.listens(enrolled)
                 return accepted
             case Quarantine(cause, cloned):
@@ -182,9 +184,13 @@ class Rounds:
 
 
 async def _appraised(
-    verified: Verified, bodies: Mapping[Digest, bytes], ruling: Ruling, issued: Collection[int]
+    verified: Verified,
+    bodies: Mapping[Digest, bytes],
+    ruling: Ruling,
+    issued: Collection[int],
+    clean: bytes | None,
 ) -> Verdict:
-    judge = partial(appraise, verified.claims, bodies, ruling.governing, issued=issued)
+    judge = partial(appraise, verified.claims, bodies, ruling.governing, issued=issued, clean=clean)
     try:
         if sum(map(len, bodies.values())) > _LARGE_BODIES:
             return await asyncio.to_thread(judge)
@@ -196,13 +202,14 @@ async def _appraised(
 
 
 def _earns_leaf(tier: Tier, ruling: Ruling) -> bool:
-    """In enforce only what affirms. Audit closes nothing, so it issues whatever the verdict, which is in the leaf.
+    """In enforce what affirms, and warnings where policy serves them. Audit closes nothing, so it issues whatever the
+    verdict, which is in the leaf.
 
     In observe somebody else's identity stays, and nothing of ours is served.
     """
     match ruling.policy.spec.mode:
         case Mode.ENFORCE:
-            return tier is Tier.AFFIRMING
+            return ruling.policy.spec.opens(tier)
         case Mode.AUDIT:
             return True
         case Mode.OBSERVE:

@@ -10,12 +10,16 @@ from attestation import jws, results
 from attestation.digests import Digest
 from attestation.errors import Refused
 from attestation.spiffe import SpiffeId
+from attestation.violation import ViolationClass
 from authority.denials import Registered
 from policies.model.governing import Governing
 from policies.model.load import PolicySet
 from policies.model.policy import AttestationPolicy, EffectivePolicy, Mode, Recovery
 from policies.model.references import EffectiveReferences
 from wire.problems import Kind
+
+_AS_TAMPER = ("order", "clone")
+"""Causes that no sidecar reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,19 @@ class Ruling:
             return lease_end_ms
         return min(lease_end_ms, expires * 1000)
 
+    def binds(self, violation_class: ViolationClass) -> bool:
+        """Whether a cause of this class quarantines until it is released. In observe and audit it is only recorded."""
+        return self.policy.spec.mode is Mode.ENFORCE and self._recovery(violation_class) is not Recovery.AUTO
+
     @property
-    def sticky(self) -> bool:
-        """Whether a tamper quarantines until it is released. In observe and audit it is only recorded."""
-        return self.policy.spec.mode is Mode.ENFORCE and self.policy.spec.recovery.tamper is Recovery.REPLACE
+    def awaits_release(self) -> frozenset[str]:
+        """The kinds of causes that keep new instances from enrolling until they are released."""
+        manual = {each for each in ViolationClass if self.binds(each) and self._recovery(each) is Recovery.MANUAL}
+        return frozenset({*manual, *(_AS_TAMPER if ViolationClass.TAMPER in manual else ())})
+
+    def _recovery(self, violation_class: ViolationClass) -> Recovery:
+        recovery = self.policy.spec.recovery
+        return recovery.tamper if violation_class is ViolationClass.TAMPER else recovery.drift
 
 
 class Rules:

@@ -19,7 +19,8 @@ class Why:
 
     at_ms: the time asked about. open: might its traffic flow then? cause: what began this closing. others: what came
     after it, the latest last. repair: what opens it again, step by step. now: the state at the moment of asking.
-    history: the latest changes up to the time asked about, in order; it begins at history_begins_ms.
+    history: the latest changes up to the time asked about, in order; it begins at history_begins_ms. lasting: no
+    measurement heals the cause.
     """
 
     instance: str
@@ -39,6 +40,7 @@ class Why:
     gone: bool
     history_begins_ms: int
     history: tuple[Moment, ...]
+    lasting: bool = False
 
 
 def told(instance: InstanceState, moments: Sequence[Moment], at_ms: int, now_ms: int) -> Why:
@@ -48,6 +50,7 @@ def told(instance: InstanceState, moments: Sequence[Moment], at_ms: int, now_ms:
     state, since_ms, known = _standing(instance, past, present=present)
     explained = _explained(instance, past, state, present=present)
     cause = explained[0] if explained else None
+    lasting = cause is not None and _lasts(cause, instance, present=present)
     return Why(
         instance=instance.instance.value,
         spiffe_id=instance.spiffe_id,
@@ -60,13 +63,19 @@ def told(instance: InstanceState, moments: Sequence[Moment], at_ms: int, now_ms:
         answer=_answer(state, cause, past) if known else "history does not reach so far back",
         cause=cause,
         others=tuple(explained[1:][-MOST_OTHERS:]),
-        repair=_repair(state, cause, gone=instance.gone) if known else (),
+        repair=_repair(state, cause, lasting=lasting, gone=instance.gone) if known else (),
         now=instance.state.value,
         now_since_ms=instance.since_ms,
         gone=instance.gone,
         history_begins_ms=moments[0].at_ms if moments else 0,
         history=tuple(past[-MOST_SHOWN:]),
+        lasting=lasting,
     )
+
+
+def _lasts(cause: Explanation, instance: InstanceState, *, present: bool) -> bool:
+    """Drift lasts where policy says so; of the past nobody knows any more."""
+    return cause.violation_class != ViolationClass.DRIFT or (present and bool(instance.causes))
 
 
 def _standing(instance: InstanceState, past: Sequence[Moment], *, present: bool) -> tuple[State, int, bool]:
@@ -120,20 +129,23 @@ def _answer(state: State, cause: Explanation | None, past: Sequence[Moment]) -> 
             return last or "its lease ended"
 
 
-def _repair(state: State, cause: Explanation | None, *, gone: bool) -> tuple[str, ...]:
+def _repair(state: State, cause: Explanation | None, *, lasting: bool, gone: bool) -> tuple[str, ...]:
     """What opens it again, the gentlest first."""
     if state in (State.FRESH, State.ENDED):
         return ()
+    if state is State.WARNED:
+        return (*((cause.mend,) if cause is not None and cause.mend else ()), _WARNED)
     if state is State.EXCEPTED:
         return (cause.mend if cause is not None and cause.mend else "Put back what the order waives.", _EXCEPTED)
     if cause is None:
         return _LATE if state is State.STALE else _FIRST
-    if cause.violation_class == ViolationClass.DRIFT and state is not State.UNATTESTED:
+    if not lasting and state is not State.UNATTESTED:
         return (cause.mend or "Put back what the cause names.", "The next full measurement after that opens it.")
     replaced = "Nothing: another instance has taken its place." if gone else "Start a new instance with a join token."
     return (replaced, *(() if gone else ("Or release this one, if you vouch for it.",)))
 
 
+_WARNED = "It is open: its policy serves warnings. The next result that affirms ends this one."
 _EXCEPTED = "Then it is open of itself; else it closes when the order ends (`proofbeat breakglass list`)."
 _FIRST = ("Wait for its first round; its sidecar's log says what it waits for.",)
 _LATE = (

@@ -213,6 +213,7 @@ def operator(name: str, key_file: Path) -> bool:
             str(error.errors()[0]["msg"]), where=name, mend="Letters, digits and . @ _ + - do."
         ) from error
     print(f'- {{name: "{who.name}", key: "{who.key}"}}')
+    print(f"kid of this key in orders: {keys.thumbprint(who.verifying)}", file=sys.stderr)
     return True
 
 

@@ -13,7 +13,6 @@ from urllib.parse import urlencode
 from attestation.errors import InvalidInput
 from attestation.plain import plain
 from attestation.quantities import seconds
-from attestation.violation import ViolationClass
 from authority.store.records import Explanation
 from authority.why import Why
 from proofbeat import admin
@@ -91,10 +90,10 @@ def lines(why: Why, socket: Path) -> list[str]:
 
 
 def _helps_to_release(why: Why) -> bool:
-    """Drift heals by itself, and nobody speaks any more for who is gone."""
+    """What a measurement heals needs none, and nobody speaks any more for who is gone."""
     if why.cause is None or why.gone or not why.repair:
         return False
-    return why.cause.violation_class != ViolationClass.DRIFT
+    return why.lasting
 
 
 def _about(cause: Explanation) -> list[str]:

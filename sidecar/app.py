@@ -34,7 +34,6 @@ from attestation.layers import Layer
 from attestation.observation import Observation
 from attestation.proxy import Delivered
 from attestation.signals import Signal
-from attestation.trust import Tier
 from attestation.violation import Violation
 from policies.appraise.breakglass import Ground, subject_of
 from policies.model import dialect
@@ -321,7 +320,7 @@ class Sidecar:
     def appraised(self, outcome: Outcome) -> None:
         self._identity = outcome.identity
         body = outcome.measured.body(Layer.PROXY)
-        if body is not None and (outcome.event.tier is Tier.AFFIRMING or outcome.event.waived):
+        if body is not None and (self.spec.opens(outcome.event.tier) or outcome.event.waived):
             self._proxy.affirmed(body)
         self._machine.step(outcome.event)
 

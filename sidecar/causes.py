@@ -12,7 +12,7 @@ from attestation.errors import InvalidConfiguration
 from attestation.instance import InstanceId
 from attestation.layers import Layer
 from attestation.violation import Violation, ViolationClass
-from sidecar.freshness import Now, Phase, State, Sticky
+from sidecar.freshness import Closings, Now, Phase, State, Sticky
 from sidecar.latch import Latch, Latched
 from wire.messages import Cause
 
@@ -43,6 +43,7 @@ class Causes:
         """The state with what earlier runs latched for this instance. Raises InvalidConfiguration."""
         self._instance = instance
         latched = self._latch.open(instance)
+        state = replace(state, closings=self._latch.counted(instance))
         if not latched:
             return state
         for entry in latched:
@@ -85,6 +86,13 @@ class Causes:
                 self._latch.sync()
             except OSError as error:
                 self._failed(f"the latch was not synced: {error}")
+
+    def count(self, closings: Closings) -> None:
+        """Kept for the next run: a restart makes nobody forget."""
+        try:
+            self._latch.count(self._known_instance, closings)
+        except (OSError, InvalidConfiguration) as error:
+            self._failed(f"a closing was not counted: {error}")
 
     def named(self, generation: int, violation: Violation, now: Now) -> Named:
         """The name of the cause that began this generation; the same each time."""

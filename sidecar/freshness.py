@@ -2,7 +2,8 @@
 
 The invariant it holds: traffic flows under an instance's mesh identity at time t only if
 
-  (a) an appraisal affirmed, in `enforce`, evidence whose nonce was issued at t0,
+  (a) an appraisal affirmed, in `enforce`, evidence whose nonce was issued at t0; or had no more than warnings of it,
+      where policy says `warnings: serve`,
   (b) t < t0 + freshness, and
   (c) nothing observed since then contradicts it.
 
@@ -22,7 +23,11 @@ Phases            traffic  entered by
 
 A violation bumps the generation, which evidence signs: a result for an older generation is dropped. DRIFT is
 healed by an affirming full measurement that began after the cause. TAMPER is healed by a new instance, or by a
-signed release that names the instance and the causes, and that came after the last of them.
+signed release that names the instance and the causes, and that came after the last of them. Policy says of each class
+which of the two it takes; of drift that closes too often, it is always the second.
+
+A quarantine lasts `minimum_closed` at least. A result that would open before that is kept, and opens when the time is
+over if nothing has happened meanwhile that makes it void.
 
 In `observe` and `audit` no sequence of events closes traffic: each closing is recorded as a would-have.
 
@@ -36,6 +41,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import inf
 
+from attestation.layers import Layer
+from attestation.quantities import duration
+from attestation.signals import Signal
 from attestation.trust import Tier
 from attestation.violation import Violation
 from policies.appraise.breakglass import waives_violation
@@ -68,8 +76,8 @@ class Now:
 class Lease:
     """The period of one result. It ends at the earlier of its two ends; skew was subtracted, never added.
 
-    affirmed: False for what audit hands out although the appraisal did not affirm. waived: the id of the break-glass
-    order that it rests on; empty for one that was earned.
+    affirmed: False for what was handed out although the appraisal did not affirm: in audit, or with warnings. waived:
+    the id of the break-glass order that it rests on; empty for one that was earned.
     """
 
     number: int
@@ -100,12 +108,28 @@ class Waiver:
 
 
 @dataclass(frozen=True, slots=True)
+class Flaps:
+    """More drift closings than `count` within so many seconds, and drift is no longer healed by a measurement."""
+
+    count: int
+    within: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
-    """What policy says about closing and recovering."""
+    """What policy says about closing and recovering. minimum_closed: seconds."""
 
     mode: Mode = Mode.ENFORCE
     drift: Recovery = Recovery.AUTO
     tamper: Recovery = Recovery.REPLACE
+    minimum_closed: float = 0.0
+    flaps: Flaps | None = None
+    serves_warnings: bool = False
+
+    @property
+    def looks_back(self) -> bool:
+        """Does it matter when traffic was closed before?"""
+        return self.minimum_closed > 0 or self.flaps is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +141,21 @@ class Sticky:
 
 
 @dataclass(frozen=True, slots=True)
+class Closings:
+    """latest: when the latest quarantine began. drift: when drift closed what was open, the latest last. In seconds of
+    CLOCK_BOOTTIME.
+    """
+
+    latest: float = -inf
+    drift: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """causes: the latest violations since the last opening. contradicted_at: when the newest of them all happened
     (CLOCK_BOOTTIME). sticky: those that only a release heals. waiver: the order in force, if there is one.
+
+    closings: those that policy still looks back at. kept: a result that opens when `minimum_closed` is over.
     """
 
     rules: Rules
@@ -131,11 +167,19 @@ class State:
     contradicted_at: float = -inf
     sticky: tuple[Sticky, ...] = ()
     waiver: Waiver | None = None
+    closings: Closings = Closings()
+    kept: Appraised | None = None
 
     @property
     def open(self) -> bool:
         """May traffic flow under this identity?"""
         return self.phase is Phase.FRESH
+
+    @property
+    def warned(self) -> bool:
+        """Is it open by a result that had warnings?"""
+        enforcing = self.rules.mode is Mode.ENFORCE
+        return enforcing and self.open and self.lease is not None and not (self.lease.affirmed or self.lease.waived)
 
     @property
     def excepted(self) -> bool:
@@ -233,6 +277,20 @@ Event = (
 
 
 @dataclass(frozen=True, slots=True)
+class Count:
+    """Keep these closings for the next run of this program."""
+
+    closings: Closings
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A result came that opens later."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Latch:
     """Write this cause where kill -9 does not wash it off."""
 
@@ -283,7 +341,7 @@ class Drop:
     reason: str
 
 
-Command = Latch | Close | Serve | Report | Reattest | WouldHave | Drop
+Command = Latch | Close | Serve | Report | Reattest | WouldHave | Drop | Count | Keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +357,7 @@ def step(state: State, event: Event, now: Now) -> Step:
     over = _end_of_waiver(state, now)
     late = _end_of_lease(over.state, now)
     decided = _decide(late.state, event, now)
-    return Step(decided.state, over.commands + late.commands + decided.commands)
+    return _remembered(Step(decided.state, over.commands + late.commands + decided.commands), now)
 
 
 def _end_of_lease(state: State, now: Now) -> Step:
@@ -313,11 +371,11 @@ def _decide(state: State, event: Event, now: Now) -> Step:
         case Violated(violation) if _waives(state, violation):
             return _noted(state, violation)
         case Violated(violation):
-            return _violated(state, violation, report=True)
+            return _violated(state, violation, now, report=True)
         case Revoked(cause):
-            return _violated(state, cause, report=False)
+            return _violated(state, cause, now, report=False)
         case MeasurerLost(cause):
-            return _violated(state, cause, report=True)
+            return _violated(state, cause, now, report=True)
         case Appraised():
             return _appraised(state, event, now)
         case Released(generations):
@@ -331,10 +389,37 @@ def _decide(state: State, event: Event, now: Now) -> Step:
         case Waived(waiver):
             return _waiver_changed(state, waiver, now)
         case Ticked():
-            return Step(state)
+            return _due(state, now)
 
 
-def _violated(state: State, violation: Violation, *, report: bool) -> Step:
+def _violated(state: State, violation: Violation, now: Now, *, report: bool) -> Step:
+    flaps = state.rules.flaps
+    if flaps is None or violation.tamper or not state.open or state.rules.mode is not Mode.ENFORCE:
+        return _contradicted(state, violation, report=report)
+    recent = (*(at for at in state.closings.drift if at > now.boot - flaps.within), now.boot)[-flaps.count - 1 :]
+    closed = _contradicted(replace(state, closings=Closings(now.boot, recent)), violation, report=report)
+    if len(recent) <= flaps.count or closed.state.sticky:
+        return closed
+    flapping = _contradicted(closed.state, _flapping(flaps, violation, now), report=True)
+    latches = tuple(each for each in flapping.commands if isinstance(each, Latch))
+    others = (*closed.commands, *flapping.commands)
+    return Step(flapping.state, (*latches, *(each for each in others if not isinstance(each, Latch | Reattest))))
+
+
+def _flapping(flaps: Flaps, latest: Violation, now: Now) -> Violation:
+    return Violation(
+        Signal.FLAPPING,
+        Signal.FLAPPING.default,
+        Layer.ATTESTER,
+        "instance",
+        f"drift closed it more than {flaps.count} times in {duration(flaps.within)}; the latest: {latest.text}",
+        now.boot,
+        latest.rule,
+        "Find out what keeps changing it; then start a new instance, or have an operator release this one.",
+    )
+
+
+def _contradicted(state: State, violation: Violation, *, report: bool) -> Step:
     """Latch, close, report, re-attest: in this order.
 
     While quarantined, only what is graver than before closes again: ten thousand files removed at once are one
@@ -358,8 +443,10 @@ def _violated(state: State, violation: Violation, *, report: bool) -> Step:
 
 
 def _is_sticky(rules: Rules, violation: Violation) -> bool:
+    """What the authority found by itself is latched by the order that it sends, under the name that it has there."""
     recovery = rules.tamper if violation.tamper else rules.drift
-    return rules.mode is Mode.ENFORCE and recovery is Recovery.REPLACE
+    lasting = recovery is not Recovery.AUTO and violation.kind != Signal.CONTRAINDICATED
+    return rules.mode is Mode.ENFORCE and (lasting or violation.kind == Signal.FLAPPING)
 
 
 def _leave_for(state: State, violation: Violation) -> Step:
@@ -378,29 +465,30 @@ def _leave(state: State, phase: Phase, reason: str, *after: Command, cause: Viol
 def _appraised(state: State, result: Appraised, now: Now) -> Step:
     if result.sequence <= state.sequence:
         return Step(state, (Drop(f"result {result.sequence} is not newer than {state.sequence}"),))
-    seen = replace(state, sequence=result.sequence)
+    seen = replace(state, sequence=result.sequence, kept=None)
     if result.generation != state.generation:
         return Step(seen, (Drop(f"result for generation {result.generation}, now {state.generation}"),))
     if result.waived and _lets_through(seen, result.tier):
         return _excepted(seen, result, now)
     if result.tier is Tier.CONTRAINDICATED and state.rules.mode is not Mode.AUDIT:
-        return _contraindicated(seen, result.cause)
+        return _contraindicated(seen, result.cause, now)
     if result.lease is None or not _identity_given(state.rules, result.tier):
         return Step(seen, (Drop(f"a result of tier {result.tier.label} gives no identity"),))
     return _affirmed(seen, result, result.lease, now)
 
 
 def _identity_given(rules: Rules, tier: Tier) -> bool:
-    return tier is Tier.AFFIRMING or rules.mode is Mode.AUDIT
+    served = tier is Tier.WARNING and rules.serves_warnings
+    return tier is Tier.AFFIRMING or served or rules.mode is Mode.AUDIT
 
 
-def _contraindicated(state: State, cause: Violation | None) -> Step:
+def _contraindicated(state: State, cause: Violation | None, now: Now) -> Step:
     """The authority has recorded it itself. A cause it has told us before closes nothing twice."""
     if cause is None:
         return _leave(replace(state, generation=state.generation + 1), Phase.QUARANTINED, "contraindicated")
     if any((known.kind, known.subject) == (cause.kind, cause.subject) for known in state.causes):
         return Step(state, (Drop(f"still contraindicated: {cause.kind}: {cause.subject}"),))
-    return _violated(state, cause, report=False)
+    return _violated(state, cause, now, report=False)
 
 
 def _affirmed(state: State, result: Appraised, lease: Lease, now: Now) -> Step:
@@ -411,16 +499,47 @@ def _affirmed(state: State, result: Appraised, lease: Lease, now: Now) -> Step:
         return Step(state, (Drop("tampered with: only a new instance or a release opens this one"),))
     if enforcing and state.causes and result.measured_from <= state.contradicted_at:
         return Step(state, (Drop("measured before the cause"), Reattest(full=True)))
+    left = _closed_for(state, now)
+    if enforcing and left > 0:
+        return Step(replace(state, kept=result), (Keep(left),))
     opened = replace(state, phase=Phase.FRESH, lease=lease, causes=(), contradicted_at=-inf)
-    if lease.affirmed:
+    if lease.affirmed or enforcing:
         return Step(opened, (Serve(lease),))
     kept = replace(opened, causes=state.causes, contradicted_at=state.contradicted_at)
     return Step(kept, (Serve(lease), WouldHave(f"appraised {result.tier.label}")))
 
 
+def _closed_for(state: State, now: Now) -> float:
+    """Seconds for which policy keeps it closed, whatever comes."""
+    if state.open:
+        return 0.0
+    return state.closings.latest + state.rules.minimum_closed - now.boot
+
+
+def _due(state: State, now: Now) -> Step:
+    """What was kept opens as if it came now."""
+    kept = state.kept
+    if kept is None or kept.lease is None or _closed_for(state, now) > 0:
+        return Step(state)
+    later = replace(state, kept=None)
+    return _affirmed(later, kept, kept.lease, now) if kept.generation == state.generation else Step(later)
+
+
+def _remembered(decided: Step, now: Now) -> Step:
+    """When a quarantine began, for as long as policy looks back at it."""
+    state = decided.state
+    if state.phase is not Phase.QUARANTINED or not any(isinstance(each, Close) for each in decided.commands):
+        return decided
+    marked = replace(state, closings=replace(state.closings, latest=now.boot), kept=None)
+    told = (Count(marked.closings),) if state.rules.looks_back else ()
+    return Step(marked, decided.commands + told)
+
+
 def _rules_changed(state: State, rules: Rules) -> Step:
     """Going over to enforce closes what enforce would not have opened, and latches what it would have latched."""
-    ruled = replace(state, rules=rules)
+    ruled = replace(state, rules=rules, kept=None)
+    if state.warned and rules.mode is Mode.ENFORCE and not rules.serves_warnings:
+        return _leave(ruled, Phase.STALE, "not-affirmed", Reattest(full=True))
     if rules.mode is not Mode.ENFORCE or state.rules.mode is Mode.ENFORCE:
         return Step(ruled)
     ruled, latches = _latching(ruled)
@@ -432,7 +551,8 @@ def _rules_changed(state: State, rules: Rules) -> Step:
         closing = _leave(ruled, Phase.STALE, "not-affirmed")
     else:
         return Step(ruled)
-    return Step(closing.state, latches + closing.commands + (() if ruled.sticky else (Reattest(full=True),)))
+    after = () if ruled.sticky else (Reattest(full=True),)
+    return Step(closing.state, (*latches, *closing.commands, *_binding(latches), *after))
 
 
 def _latching(state: State) -> tuple[State, tuple[Latch, ...]]:
@@ -445,13 +565,22 @@ def _latching(state: State) -> tuple[State, tuple[Latch, ...]]:
     return replace(state, sticky=bounded), tuple(map(Latch, added))
 
 
+def _binding(latches: tuple[Latch, ...]) -> tuple[Report, ...]:
+    """What was reported while it did not bind is told once more: only what binds there can be released there."""
+    return tuple(Report(each.cause.generation, each.cause.violation) for each in latches)
+
+
 def _released(state: State, generations: frozenset[int]) -> Step:
     """A release heals what it names and nothing later; traffic opens by a full measurement, as after any drift."""
     left = tuple(each for each in state.sticky if each.generation not in generations)
     if len(left) == len(state.sticky):
         return Step(state, (Drop("the release names no cause of this instance"),))
     freed = replace(state, sticky=left, generation=state.generation + 1)
-    return Step(freed, () if left else (Reattest(full=True),))
+    if left:
+        return Step(freed)
+    forgiven = replace(freed, closings=replace(freed.closings, drift=()))
+    told = (Count(forgiven.closings),) if forgiven.closings != freed.closings else ()
+    return Step(forgiven, (*told, Reattest(full=True)))
 
 
 def _stalled(state: State, reason: str) -> Step:
@@ -539,4 +668,4 @@ def _unwaived(state: State) -> Step:
     if not state.excepted:
         return Step(marked, latches)
     closing = _leave_for(marked, state.causes[-1]) if state.causes else _leave(marked, Phase.STALE, "break-glass-over")
-    return Step(closing.state, latches + closing.commands + (Reattest(full=True),))
+    return Step(closing.state, (*latches, *closing.commands, *_binding(latches), Reattest(full=True)))

@@ -15,7 +15,7 @@ from attestation.spiffe import SpiffeId
 from policies.model.policy import AttestationPolicy, Demand, EffectivePolicy, Mode
 from policies.model.references import EffectiveReferences
 from policies.model.registration import WorkloadRegistration
-from sidecar.freshness import Rules
+from sidecar.freshness import Flaps, Rules
 
 MEASURED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY)
 """The layers that this sidecar can measure. Others are named absent in the evidence."""
@@ -36,7 +36,15 @@ class Governed:
     @property
     def rules(self) -> Rules:
         spec = self.policy.spec
-        return Rules(spec.mode, spec.recovery.drift, spec.recovery.tamper)
+        recovery, limit = spec.recovery, spec.recovery.flaps
+        return Rules(
+            spec.mode,
+            recovery.drift,
+            recovery.tamper,
+            recovery.minimum_closed,
+            Flaps(limit.count, limit.within) if limit.count is not None else None,
+            spec.warnings == "serve",
+        )
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -82,6 +82,10 @@ class Machine:
                 self._telling.violated(violation, named.id)
             case freshness.Reattest(full):
                 self._reattest(full)
+            case freshness.Count(closings):
+                self._causes.count(closings)
+            case freshness.Keep(seconds):
+                self._telling.kept(seconds)
             case freshness.WouldHave(reason):
                 self._telling.would_have(reason)
             case freshness.Drop(reason):

@@ -117,9 +117,9 @@ def coarse(age: float) -> float:
 
 
 def _phases(state: State) -> Iterator[tuple[Labels, float]]:
-    """What rests on a break-glass order is not counted as fresh."""
-    present = metrics.EXCEPTED if state.excepted else state.phase.value
-    for named in (*Phase, metrics.EXCEPTED):
+    """What rests on a break-glass order, or on a warning, is not counted as fresh."""
+    present = metrics.EXCEPTED if state.excepted else metrics.WARNED if state.warned else state.phase.value
+    for named in (*Phase, metrics.WARNED, metrics.EXCEPTED):
         yield (str(named), state.rules.mode.value), float(named == present)
 
 

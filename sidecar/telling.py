@@ -76,6 +76,10 @@ class Telling:
     def would_have(self, reason: str) -> None:
         self._log.warning(Event.WOULD_HAVE, reason=reason)
 
+    def kept(self, seconds: float) -> None:
+        """A result came that opens only after so long."""
+        self._log.info(Event.RESULT_KEPT, opens_in=round(seconds, 3))
+
     def dropped(self, reason: str) -> None:
         self._log.info(Event.RESULT_DROPPED, reason=reason)
 

@@ -26,7 +26,7 @@ _MOST_COMPLAINTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """boot_end: its end by CLOCK_BOOTTIME, reckoned when it was first told: setting a clock later moves it nowhere."""
+    """boot_end: its end by CLOCK_BOOTTIME, reckoned when it was first told: setting a clock later does not move it."""
 
     signed: Signed
     boot_end: float
@@ -59,7 +59,10 @@ class Waivers:
         self._now = now
         self._step = step
         self._refused = refused
+        self._heard: tuple[str, ...] = ()
         self._told: Mapping[str, _Told] = {}
+        self._held: dict[str, float] = {}
+        """Those that have held here and have not ended, with their ends. What never held may be without end itself."""
         self._weighed: tuple[Ground | None, frozenset[str]] = (None, frozenset())
         self._in_force: Waiver | None = None
         self._complained: set[str] = set()
@@ -70,12 +73,12 @@ class Waivers:
 
     def told(self, orders: Sequence[str], *, final: bool) -> None:
         """The whole list. final: what is not on it any more has ended; else it is only not in force for now."""
-        found = {each.order.id: each for text in orders[:MOST_ORDERS] if (each := self._read(text)) is not None}
-        gone = self._told.keys() - found.keys()
-        if final and gone:
+        if (heard := tuple(orders[:MOST_ORDERS])) != self._heard:
+            self._heard, self._weighed = heard, (None, frozenset())
+            self._told = {each.order.id: each for text in heard if (each := self._read(text)) is not None}
+        if final and (gone := self._held.keys() - self._told.keys()):
+            self._held = {name: end for name, end in self._held.items() if name not in gone}
             self._end(gone)
-        self._told = {name: each for name, each in found.items() if name not in self._ended}
-        self._weighed = (None, frozenset())
         self.weigh()
 
     def weigh(self) -> None:
@@ -99,8 +102,14 @@ class Waivers:
         now, ground = self._now(), self._ground()
         if self._weighed[0] != ground:
             self._weighed = ground, frozenset(name for name, each in self._told.items() if self._holds(each, ground))
+            self._held.update((name, self._told[name].boot_end) for name in self._weighed[1])
         for name, each in self._told.items():
-            if name in self._weighed[1] and each.order.in_force(now.wall) and now.boot < each.boot_end:
+            if (
+                name in self._weighed[1]
+                and name not in self._ended
+                and each.order.in_force(now.wall)
+                and now.boot < each.boot_end
+            ):
                 yield each
 
     def _read(self, text: str) -> _Told | None:
@@ -109,8 +118,8 @@ class Waivers:
         except MalformedResult as error:
             self._complain(error.sentence)
             return None
-        now, known = self._now(), self._told.get(signed.order.id)
-        return _Told(signed, known.boot_end if known else now.boot + signed.order.not_after - now.wall)
+        now = self._now()
+        return _Told(signed, self._held.get(signed.order.id, now.boot + signed.order.not_after - now.wall))
 
     def _holds(self, told: _Told, ground: Ground) -> bool:
         faults = held(told.signed, ground).faults

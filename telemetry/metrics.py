@@ -78,8 +78,8 @@ FAILURES = ("refused", "unavailable", "malformed")
 VIOLATIONS = tuple(Signal)
 COLLECTORS = ("files", "processes.executions", "processes.rights", "proxy")
 
-EXCEPTED = "break-glass"
-"""The state of an identity that is open by an order, and was not affirmed."""
+EXCEPTED, WARNED = "break-glass", "warning"
+"""States of an identity that is open and was not affirmed: by an order, or by a result that policy serves."""
 
 LEASE_REMAINING = Metric(
     "proofbeat_lease_remaining_seconds",
@@ -95,7 +95,7 @@ IDENTITY_STATE = Metric(
     "1 for the state that the identity is in, 0 for the others. Only `fresh` in mode `enforce` is attested.",
     (SIDECAR,),
     (
-        Label("state", ("unattested", "fresh", "stale", "quarantined", "ended", EXCEPTED)),
+        Label("state", ("unattested", "fresh", "stale", "quarantined", "ended", WARNED, EXCEPTED)),
         Label("mode", ("observe", "audit", "enforce")),
     ),
 )

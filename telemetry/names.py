@@ -21,6 +21,7 @@ class Event(StrEnum):
     ROUND = "round"
     ROUND_FAILED = "round-failed"
     RESULT_DROPPED = "result-dropped"
+    RESULT_KEPT = "result-kept"
     PUSH_REFUSED = "push-refused"
     VIOLATION = "violation"
     WOULD_HAVE = "would-have"

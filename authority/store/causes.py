@@ -30,10 +30,12 @@ def record(
 ) -> bool:
     """Keeps a cause, once; a binding one quarantines. False when it was known: a report is safe to repeat.
 
-    A cause that was released stays released: a late copy of its report is no later cause. closes: policy enforces,
+    A cause that was released stays released: a late copy of its report is no later cause. One that is known and did not
+    bind, binds from now on: what let it pass is over. closes: policy enforces,
     so that the sidecar has closed; else history tells what would have happened.
     """
-    if db.execute(select(causes.c.id).where(causes.c.id == cause.id)).first() is not None:
+    known = db.execute(select(causes.c.binding).where(causes.c.id == cause.id)).first()
+    if known is not None and (known.binding or not binding):
         return False
     row = {
         "id": cause.id,
@@ -46,7 +48,10 @@ def record(
         "binding": binding,
         "released": False,
     }
-    db.execute(insert(causes), row)
+    if known is None:
+        db.execute(insert(causes), row)
+    else:
+        db.execute(update(causes).where(causes.c.id == cause.id).values(binding=True, recorded_ms=now_ms))
     # Evidence of an earlier generation does not know of this cause, and earns nothing any more.
     db.execute(
         update(instances)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from attestation.instance import InstanceId
 from attestation.trust import Tier
 from authority.store import causes, denied, history
 from authority.store.records import Enrolled, Happened, State
+from authority.store.schema import causes as recorded
 from authority.store.schema import instances, tokens
 from wire.problems import Kind
 
@@ -41,8 +42,13 @@ def add_token(db: Connection, token: Digest, registration: str, *, expires_ms: i
     db.execute(insert(tokens), {"token": token, "registration": registration, "expires_ms": expires_ms})
 
 
-def enrol(db: Connection, application: Application, registrations: Mapping[str, object], now_ms: int) -> Enrolled:
-    """Binds the key to the instance. Raises Refused: token-*, ticket-*, registration-*; nothing changes then."""
+def enrol(
+    db: Connection, application: Application, registrations: Mapping[str, Collection[str]], now_ms: int
+) -> Enrolled:
+    """Binds the key to the instance. registrations: with the kinds of causes that keep new instances out.
+
+    Raises Refused: token-*, ticket-*, registration-*, instance-quarantined; nothing changes then.
+    """
     known = _row(db, application.instance)
     if application.token:
         registration = _redeem_token(db, application, known, now_ms)
@@ -56,6 +62,7 @@ def enrol(db: Connection, application: Application, registrations: Mapping[str, 
             mend="Add it, or a policy that is for it, to the authority's policies.",
         )
     if known is None:
+        _let_in(db, registration, registrations[registration])
         _insert(db, application, registration, now_ms)
     elif known.ticket != application.next_ticket:
         _rotate(db, application, known, now_ms)
@@ -67,6 +74,29 @@ def enrol(db: Connection, application: Application, registrations: Mapping[str, 
     if found is None:
         raise LookupError("the row that was just written")
     return found
+
+
+def _let_in(db: Connection, registration: str, kinds: Collection[str]) -> None:
+    """Raises Refused where a cause stands, of one of these kinds, that a new instance does not heal."""
+    query = (
+        select(instances.c.instance, recorded.c.text)
+        .join(recorded, recorded.c.instance == instances.c.instance)
+        .where(
+            instances.c.registration == registration,
+            recorded.c.binding.is_(True),
+            recorded.c.released.is_(False),
+            recorded.c.kind.in_(kinds),
+        )
+        .limit(1)
+    )
+    held = db.execute(query).first() if kinds else None
+    if held is not None:
+        raise Refused(
+            f"{held.instance}, of {registration!r} as well, is quarantined and not released: {held.text}",
+            kind=Kind.INSTANCE_QUARANTINED,
+            where="enrolment",
+            mend=f"Look at it (`proofbeat why {held.instance}`), then release it: its policy says `recovery: manual`.",
+        )
 
 
 def load(db: Connection, instance: InstanceId) -> Enrolled | None:

@@ -15,11 +15,13 @@ from wire.messages import Cause, Standing
 class State(StrEnum):
     """What is known here of an instance's traffic; the sidecar may have closed it already.
 
-    EXCEPTED: not affirmed, and open by a break-glass order.
+    WARNED: open by a result of tier warning, as its policy lets it. EXCEPTED: not affirmed, and open by a break-glass
+    order.
     """
 
     UNATTESTED = "unattested"
     FRESH = "fresh"
+    WARNED = "warning"
     EXCEPTED = "break-glass"
     STALE = "stale"
     QUARANTINED = "quarantined"
@@ -27,7 +29,7 @@ class State(StrEnum):
 
     @property
     def open(self) -> bool:
-        return self in (State.FRESH, State.EXCEPTED)
+        return self in (State.FRESH, State.WARNED, State.EXCEPTED)
 
 
 class Happened(StrEnum):
@@ -35,6 +37,7 @@ class Happened(StrEnum):
 
     ENROLLED = "enrolled"
     AFFIRMED = "affirmed"
+    WARNED = "warned"
     NOT_AFFIRMED = "not-affirmed"
     VIOLATION = "violation"
     WOULD_HAVE = "would-have"
@@ -105,10 +108,11 @@ class Enrolled:
 class Candidate:
     """A round that verification and appraisal let through; the store decides whether it counts.
 
-    full: every layer was read in full since the nonce was issued. result: the EAR's payload. tamper: a cause that
-    the appraisal found, which quarantines. closes: policy enforces. explanation: of what does not affirm. revocation:
-    the list of denials that its Envoy has acknowledged. served: the serial number of the certificate that its Envoy
-    serves, where that is one of its own. break_glass: the order by which it gets a lease all the same.
+    full: every layer was read in full since the nonce was issued. result: the EAR's payload. cause: what the
+    appraisal found and no measurement heals, which quarantines. closes: policy enforces. tolerated: it has
+    warnings that policy serves. explanation: of what does not affirm. revocation: the list of denials that its Envoy
+    has acknowledged. served: the serial number of the certificate that its Envoy serves, where that is one of its own.
+    break_glass: the order by which it gets a lease all the same.
     """
 
     instance: InstanceId
@@ -122,12 +126,18 @@ class Candidate:
     leaf_key: bytes
     not_before: int
     lease_end_ms: int
-    tamper: Cause | None
+    cause: Cause | None
     closes: bool = True
+    tolerated: bool = False
     explanation: Explanation | None = None
     revocation: int = 0
     served: int | None = None
     break_glass: str = ""
+
+    @property
+    def earned(self) -> bool:
+        """Does it open traffic by itself?"""
+        return self.tier is Tier.AFFIRMING or self.tolerated
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,11 @@ def _note(db: Connection, candidate: Candidate, before: State, lease_end_ms: int
         if before is not State.FRESH:
             history.add(db, who, now_ms, Happened.AFFIRMED, "an appraisal affirmed it", state=State.FRESH)
         return
+    if candidate.earned:
+        if before is not State.WARNED:
+            text = f"appraised {candidate.tier.label}, which its policy serves"
+            history.add(db, who, now_ms, Happened.WARNED, text, state=State.WARNED, explanation=candidate.explanation)
+        return
     if candidate.break_glass:
         if before is not State.EXCEPTED:
             text = f"appraised {candidate.tier.label}, and let through by {candidate.break_glass}"
@@ -97,7 +102,7 @@ def _note(db: Connection, candidate: Candidate, before: State, lease_end_ms: int
             )
         return
     closed = State.QUARANTINED if candidate.closes and candidate.tier is Tier.CONTRAINDICATED else State.STALE
-    if candidate.tamper is None and before not in (closed, State.QUARANTINED):
+    if candidate.cause is None and before not in (closed, State.QUARANTINED):
         text = f"appraised {candidate.tier.label}"
         event = Happened.NOT_AFFIRMED
         history.add(db, who, now_ms, event, text, state=closed, explanation=candidate.explanation)
@@ -176,7 +181,6 @@ def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int
         "break_glass": candidate.break_glass,
     }
     db.execute(_ADD, row)
-    affirmed = candidate.tier is Tier.AFFIRMING
     db.execute(
         _ADVANCE,
         {
@@ -184,16 +188,16 @@ def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int
             "at": candidate.sequence,
             "to_generation": candidate.generation,
             "to_tier": int(candidate.tier),
-            "to_end": candidate.lease_end_ms if affirmed or candidate.break_glass else 0,
+            "to_end": candidate.lease_end_ms if candidate.earned or candidate.break_glass else 0,
             "now": now_ms,
-            "to_full": full_required and not affirmed,
+            "to_full": full_required and not candidate.earned,
             "to_revocation": candidate.revocation,
             "to_served": "" if candidate.served is None else str(candidate.served),
         },
     )
-    if candidate.tamper is not None:
+    if candidate.cause is not None:
         causes.record(
-            db, candidate.instance, candidate.tamper, binding=True, now_ms=now_ms, explanation=candidate.explanation
+            db, candidate.instance, candidate.cause, binding=True, now_ms=now_ms, explanation=candidate.explanation
         )
     return Accepted(
         candidate.tier,

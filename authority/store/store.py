@@ -53,7 +53,9 @@ class Store:
             lambda db: enrolments.add_token(db, token, registration, expires_ms=expires_ms, now_ms=now_ms)
         )
 
-    async def enrol(self, application: Application, registrations: Mapping[str, object], now_ms: int) -> Enrolled:
+    async def enrol(
+        self, application: Application, registrations: Mapping[str, Collection[str]], now_ms: int
+    ) -> Enrolled:
         """Raises Refused where token or ticket do not earn it."""
         return await self._writer.run(lambda db: enrolments.enrol(db, application, registrations, now_ms))
 

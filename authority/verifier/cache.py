@@ -7,6 +7,7 @@ from collections.abc import Collection, Hashable
 
 from attestation.claims import Claims
 from attestation.digests import Digest
+from attestation.layers import Layer
 from authority.rules import Ruling
 from policies.appraise.reasons import Verdict
 from policies.appraise.summary import seen_ages
@@ -60,6 +61,31 @@ class Appraisals:
 
     def put(self, key: Hashable, verdict: Verdict) -> None:
         self._held[key] = verdict
+        while len(self._held) > self._most:
+            self._held.popitem(last=False)
+
+
+class Clean:
+    """Of each ruling, the latest files layer in which nothing was found: what the next one is compared with.
+
+    It is found by its digest in `bodies`; once it is no longer there, nothing is compared.
+    """
+
+    def __init__(self, bodies: Bodies, most: int = MOST_APPRAISALS) -> None:
+        self._bodies, self._most = bodies, most
+        self._held: OrderedDict[Digest, Digest] = OrderedDict()
+
+    def of(self, ruling: Ruling) -> bytes | None:
+        digest = self._held.get(ruling.digest)
+        return self._bodies.get(ruling.name, digest) if digest is not None else None
+
+    def learn(self, claims: Claims, ruling: Ruling, verdict: Verdict) -> None:
+        """A verdict that says anything of files, be it only that they are old, teaches nothing."""
+        claim = next((each for each in claims.layers if each.layer is Layer.FILES), None)
+        if claim is None or any(reason.layer is Layer.FILES for reason in verdict.reasons):
+            return
+        self._held[ruling.digest] = claim.digest
+        self._held.move_to_end(ruling.digest)
         while len(self._held) > self._most:
             self._held.popitem(last=False)
 

@@ -92,7 +92,7 @@ def proxy_rule(field: str, policy: AttestationPolicy) -> str:
 
 def unmeasured(layer: Layer, policy: AttestationPolicy) -> str:
     """A layer that is measured where it can be, and missed by nobody where it cannot."""
-    if policy.spec.demand(layer) is Demand.OFF:
+    if policy.spec.demand(layer) is not Demand.REQUIRED:
         return ""
     return _policy(policy, f"layers.{layer}.demand", f"{{{layer}: {{demand: {Demand.BEST_EFFORT}}}}}")
 

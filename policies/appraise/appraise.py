@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from attestation import manifest, processes, proxy
+from attestation import processes, proxy
 from attestation.claims import Claims, LayerClaim
 from attestation.coverage import Coverage, Cutting, Grade, Guarantee
 from attestation.digests import Digest
@@ -13,13 +13,12 @@ from attestation.signals import Signal
 from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
 from attestation.violation import ViolationClass
 from policies.appraise import allowing
-from policies.appraise.layers import MOST_FINDINGS, check_file, check_process, missing_file, projected
-from policies.appraise.projected import Volumes
+from policies.appraise.files import check_files
+from policies.appraise.layers import MOST_FINDINGS, check_process
 from policies.appraise.proxy import check_proxy, check_served, nobody_seated
 from policies.appraise.reasons import Finding, Verdict
 from policies.appraise.rules import Evaluate, check_rules, evaluate
 from policies.appraise.summary import counts_files, summarise
-from policies.appraise.versions import check_versions
 from policies.model.governing import Governing
 from policies.model.places import rule
 from policies.model.policy import AttestationPolicy, Demand
@@ -40,21 +39,23 @@ def appraise(
     evaluating: Evaluate = evaluate,
     *,
     issued: Collection[int] = (),
+    clean: bytes | None = None,
 ) -> Verdict:
     """Judges claims whose signature, nonce and binding already hold.
 
     bodies: layer digest -> packed layer, for every layer claimed. A body that does not parse is contraindicated.
     evaluating: the policy's rules. issued: serial numbers of this instance's certificates, as far as one of them is
     claimed to be served. Whether the reference values have expired is no part of this: policies/appraise/expiry.py.
+    clean: a files layer in which nothing was found under all of this governing. It saves time and changes no verdict.
     """
     policy, references = governing.policy, governing.references
-    # 1. Is every layer that policy requires there, watched, and young enough?
+    # 1. Is every layer that policy asks for there, watched, and young enough?
     standing = {layer: _standing(layer, claims, policy) for layer in Layer}
     # 2. Does each layer's content agree with the reference values?
-    files = _files(_claim(claims, Layer.FILES), bodies, policy, references)
+    files = _files(_claim(claims, Layer.FILES), bodies, policy, references, clean)
     executables = _processes(_claim(claims, Layer.PROCESSES), bodies, policy, references)
     envoy, seated = _proxy(claims, bodies, policy, references, issued)
-    if not seated and not standing[Layer.PROXY] and policy.spec.demand(Layer.PROXY) is Demand.REQUIRED:
+    if not seated and not standing[Layer.PROXY] and policy.spec.demand(Layer.PROXY) is not Demand.OFF:
         standing[Layer.PROXY] = [nobody_seated(policy)]
     # 3. Are the watchers themselves what policy asks for?
     watchers = _coverage(claims.coverage, policy)
@@ -64,7 +65,7 @@ def appraise(
     vector = TrustVector(
         instance_identity=APPROVED,
         configuration=_worst(
-            _configuration(watchers, standing),
+            _configuration(watchers, standing, policy),
             _value(envoy, standing[Layer.PROXY], policy.spec.demand(Layer.PROXY)),
             _broken(ruled, [layer for layer in Layer if layer not in (Layer.FILES, Layer.PROCESSES)]),
         ),
@@ -91,16 +92,16 @@ def _claim(claims: Claims, layer: Layer) -> LayerClaim | None:
 
 
 def _standing(layer: Layer, claims: Claims, policy: AttestationPolicy) -> list[Finding]:
-    """What is wrong with the measurement itself, whatever it shows."""
+    """What is wrong with the measurement itself, whatever it shows. Of a layer that is best-effort it is only told."""
     demand = policy.spec.layer(layer)
-    if demand.demand is not Demand.REQUIRED:
+    if demand.demand is Demand.OFF:
         return []
     claim, stated = _claim(claims, layer), rule(policy, "layers", layer)
     less = allowing.unmeasured(layer, policy)
     if claim is None or layer not in JUDGED:
         return [
             _unmeasured(
-                layer, Signal.LAYER_ABSENT, policy, "the layer is required", "nothing measures it", stated, less
+                layer, Signal.LAYER_ABSENT, policy, f"the layer is {demand.demand}", "nothing measures it", stated, less
             )
         ]
     if not claims.coverage.weakest.get(layer, False):
@@ -140,33 +141,22 @@ def _standing(layer: Layer, claims: Claims, policy: AttestationPolicy) -> list[F
 def _unmeasured(
     layer: Layer, kind: Signal, policy: AttestationPolicy, expected: str, found: str, stated: str, allow: str
 ) -> Finding:
-    finding_class = policy.spec.violation_class(kind)
+    required = policy.spec.demand(layer) is Demand.REQUIRED
+    finding_class = policy.spec.violation_class(kind) if required else kind.default
     mend = "`proofbeat doctor` names what this machine lacks."
     return Finding(kind, finding_class, layer, f"layer {layer}", expected, found, stated, mend, allow)
 
 
 def _files(
-    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: EffectiveReferences
+    claim: LayerClaim | None,
+    bodies: Mapping[Digest, bytes],
+    policy: AttestationPolicy,
+    references: EffectiveReferences,
+    clean: bytes | None,
 ) -> list[Finding]:
-    """Of files that are all as they may be, whether they may be so together."""
     if claim is None or policy.spec.demand(Layer.FILES) is Demand.OFF:
         return []
-    findings, seen = [], set()
-    volumes = Volumes() if policy.spec.files.projected else None
-    for entry in manifest.unpack(bodies[claim.digest]):
-        if entry.kind != manifest.DIRECTORY:  # a folder in the place of a file is no file
-            seen.add(entry.path)
-        if volumes is not None:
-            volumes.add(entry)
-        if finding := check_file(entry, policy, references):
-            findings.append(finding)
-    through = volumes.seen_through(references.spec.files) if volumes is not None else ()
-    now = {path: entry for path, entry in through if projected(path, policy)}
-    findings += [finding for entry in now.values() if entry and (finding := check_file(entry, policy, references))]
-    dangling = {path for path, entry in now.items() if entry is None}
-    absent = sorted((references.spec.files.keys() - seen - now.keys()) | dangling)
-    findings += [finding for path in absent if (finding := missing_file(path, policy, references))]
-    return findings or check_versions(manifest.unpack(bodies[claim.digest]), policy, references)
+    return check_files(bodies[claim.digest], policy, references, clean)
 
 
 def _processes(
@@ -247,6 +237,8 @@ def _value(findings: list[Finding], standing: list[Finding], demand: Demand) -> 
         return NO_CLAIM
     if findings:
         return CONTRAINDICATED
+    if demand is Demand.BEST_EFFORT:
+        return NO_CLAIM if standing else APPROVED
     if any(finding.kind is not Signal.LAYER_OLD for finding in standing):
         return UNKNOWN
     return STALE if standing else APPROVED
@@ -263,8 +255,9 @@ def _worst(*values: int) -> int:
     return UNKNOWN if UNKNOWN in values and worst <= APPROVED else worst
 
 
-def _configuration(watchers: list[Finding], standing: dict[Layer, list[Finding]]) -> int:
+def _configuration(watchers: list[Finding], standing: dict[Layer, list[Finding]], policy: AttestationPolicy) -> int:
     if watchers:
         return STALE
-    unjudged = any(found for layer, found in standing.items() if layer not in JUDGED)
+    required = (layer for layer in Layer if policy.spec.demand(layer) is Demand.REQUIRED)
+    unjudged = any(standing[layer] for layer in required if layer not in JUDGED)
     return UNKNOWN if unjudged else APPROVED

@@ -125,7 +125,7 @@ def waives(verdict: Verdict, policy: AttestationPolicy) -> bool:
 
     Never where a tamper was found, and never where something cannot be told: it may hide one.
     """
-    closes = policy.spec.mode is Mode.ENFORCE and verdict.tier is not Tier.AFFIRMING
+    closes = policy.spec.mode is Mode.ENFORCE and not policy.spec.opens(verdict.tier)
     claims = [getattr(verdict.vector, each.name) for each in fields(TrustVector)]
     told = not any(claim != NO_CLAIM and Tier.of(claim) is Tier.NONE for claim in claims)
     drift = all(waives_kind(each.kind, tamper=each.finding_class is ViolationClass.TAMPER) for each in verdict.reasons)

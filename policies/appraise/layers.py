@@ -37,9 +37,13 @@ def in_scope(path: str, policy: AttestationPolicy) -> bool:
 
 def as_referenced(entry: Entry, reference: FileReference) -> bool:
     """Content and all attributes that matter."""
-    attributes = ((reference.mode, entry.mode), (reference.uid, entry.uid), (reference.gid, entry.gid))
-    alike = all(expected is None or expected == found for expected, found in attributes)
-    return alike and entry.kind in (FILE, LINK) and entry.digest in reference.digests
+    return (
+        entry.digest in reference.digests
+        and entry.kind in (FILE, LINK)
+        and reference.mode in (None, entry.mode)
+        and reference.uid in (None, entry.uid)
+        and reference.gid in (None, entry.gid)
+    )
 
 
 def check_file(entry: Entry, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:

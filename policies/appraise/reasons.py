@@ -35,7 +35,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome of an appraisal. Opens traffic only where the tier is AFFIRMING."""
+    """The outcome of an appraisal. Which tiers open traffic, policy says (PolicySpec.opens)."""
 
     vector: TrustVector
     reasons: tuple[Finding, ...]

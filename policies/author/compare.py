@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from attestation.bodies import DIGEST_OF
 from attestation.errors import MalformedEvidence
-from attestation.trust import Tier
 from policies.appraise.appraise import appraise
 from policies.appraise.expiry import in_time
 from policies.appraise.reasons import Finding, Verdict
@@ -81,7 +80,8 @@ def outcome(saved: Saved, policies: PolicySet, now: float) -> Outcome:
 
 def opens(verdict: Verdict, governing: Governing) -> bool:
     """May traffic flow by this verdict? In observe and audit nothing closes it."""
-    return governing.policy.spec.mode is not Mode.ENFORCE or verdict.tier is Tier.AFFIRMING
+    spec = governing.policy.spec
+    return spec.mode is not Mode.ENFORCE or spec.opens(verdict.tier)
 
 
 def _missing(saved: Saved, governing: Governing) -> str:

@@ -27,6 +27,7 @@ from policies.model.strictness import (
     CommonBits,
     CommonBy,
     Least,
+    LeastStated,
     Most,
     Order,
     PerKey,
@@ -138,6 +139,7 @@ def _stricter(order: Order | None) -> str:
 
 _STRICTER: dict[type, str] = {
     Least: "less",
+    LeastStated: "less",
     Most: "more",
     All: "all that any asks",
     Common: "only what all allow",

@@ -12,13 +12,26 @@ from pydantic import Field, model_validator
 from attestation.coverage import Cutting, Grade, Guarantee
 from attestation.layers import Layer
 from attestation.signals import Signal
+from attestation.trust import Tier
 from attestation.violation import ViolationClass
 from policies.model.breakglass import BreakGlassRules
 from policies.model.dialect import Duration, Strict
 from policies.model.metadata import Document, Metadata, Selector
 from policies.model.rules import MOST_RULES, MOST_TOTAL_COST, Rule, RuleName
 from policies.model.signals import SignalName
-from policies.model.strictness import ALWAYS, ASKING, Alike, All, Bounded, CommonBits, Least, PerKey, Ranked
+from policies.model.strictness import (
+    ALWAYS,
+    ASKING,
+    Alike,
+    All,
+    Bounded,
+    CommonBits,
+    Least,
+    LeastStated,
+    Most,
+    PerKey,
+    Ranked,
+)
 
 
 class Mode(StrEnum):
@@ -30,7 +43,9 @@ class Mode(StrEnum):
 
 
 class Demand(StrEnum):
-    """required: it must be measured, in time, and agree. best-effort: what is measured must agree. off: neither."""
+    """required: it must be measured, in time, and agree. best-effort: what is measured must agree; what is not, or too
+    late, is told and closes nothing. off: neither.
+    """
 
     REQUIRED = "required"
     BEST_EFFORT = "best-effort"
@@ -41,7 +56,7 @@ class Recovery(StrEnum):
     """What opens traffic again after a violation.
 
     auto: an affirming full measurement taken after the cause. replace: a new instance, or a signed release. manual: a
-    signed release only.
+    signed release only; until then no new instance of the registration is enrolled.
     """
 
     AUTO = "auto"
@@ -170,11 +185,28 @@ class CoverageDemand(Strict):
     isolation: Annotated[tuple[Guarantee, ...], All()] = ()
 
 
+class FlapLimit(Strict):
+    """How much drift is put up with: an instance that drift closes more than `count` times within `within` takes what
+    `replace` takes, from then on.
+
+    count: closings; no limit where nobody says so. within: the time in which they are counted.
+    """
+
+    count: Annotated[int | None, LeastStated()] = Field(default=None, ge=1, le=100)
+    within: Annotated[Duration, Most()] = 600.0
+
+
 class RecoveryRules(Strict):
-    """How traffic comes back. drift, tamper: what opens it again after a violation of that class."""
+    """How traffic comes back. drift, tamper: what opens it again after a violation of that class.
+
+    minimum_closed: how long it stays closed after a violation, whatever is affirmed meanwhile; what is affirmed opens
+    when that is over.
+    """
 
     drift: Annotated[Recovery, Ranked(tuple(Recovery))] = Recovery.AUTO
     tamper: Annotated[Recovery, Ranked(tuple(Recovery))] = Recovery.REPLACE
+    minimum_closed: Annotated[Duration, Most()] = Field(default=0.0, exclude_if=lambda seconds: not seconds)
+    flaps: FlapLimit = Field(default=FlapLimit(), exclude_if=lambda limit: limit == FlapLimit())
 
 
 class PolicySpec(Strict):
@@ -195,6 +227,9 @@ class PolicySpec(Strict):
     or what is left of the lease, whichever is shorter; nothing new begins meanwhile, and what has not ended by then
     is cut. After anything but drift all is cut at once, whatever this says.
 
+    warnings: whether a result of tier `warning` opens traffic, marked as such: a required layer was measured too long
+    ago, or the watchers are less than what is asked for, and nothing speaks against the workload.
+
     Durations are in seconds. Every field has the order in which it is merged with other policies'
     (policies/model/merge.py).
     """
@@ -206,6 +241,9 @@ class PolicySpec(Strict):
     deadman: Annotated[Duration, Least()] = 5.0
     escalate_after: Annotated[Duration, Least()] = 0.25
     connections: Annotated[Literal["cut", "drain"], Ranked(("drain", "cut"))] = "cut"
+    warnings: Annotated[Literal["close", "serve"], Ranked(("serve", "close"))] = Field(
+        default="close", exclude_if=lambda warnings: warnings == "close"
+    )
     layers: Annotated[dict[Layer, LayerDemand], PerKey()] = Field(default_factory=dict)
     files: FileRules = FileRules()
     processes: ProcessRules = ProcessRules()
@@ -246,6 +284,10 @@ class PolicySpec(Strict):
         cost = sum(each.checked.cost for each in self.rules.values())
         if cost > MOST_TOTAL_COST:
             raise ValueError(f"rules that together might take {cost} units, where {MOST_TOTAL_COST} are the most")
+
+    def opens(self, tier: Tier) -> bool:
+        """May a result of this tier open traffic, where policy enforces?"""
+        return tier is Tier.AFFIRMING or (tier is Tier.WARNING and self.warnings == "serve")
 
     def violation_class(self, signal: Signal) -> ViolationClass:
         """What a finding or a violation of this kind is: by this policy, else by default."""

@@ -26,6 +26,15 @@ class Least:
 
 
 @dataclass(frozen=True, slots=True)
+class LeastStated:
+    """`Least` for a number or None, which is no limit."""
+
+    def join(self, one: int | None, other: int | None) -> int | None:
+        stated = [each for each in (one, other) if each is not None]
+        return min(stated, default=None)
+
+
+@dataclass(frozen=True, slots=True)
 class Most:
     """The greater number is the stricter: how many must sign, how long to stay closed."""
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from contextlib import suppress
 from dataclasses import replace
 
 from attestation import (
+    breakglass,
     cbor,
     channel,
     claimset,
@@ -22,6 +25,7 @@ from attestation import (
     results,
     spiffe,
 )
+from attestation.breakglass import Reach, Signed
 from attestation.channel import (
     Beat,
     Covered,
@@ -61,6 +65,7 @@ from attestation.quantities import duration, instant, instant_text, seconds
 from tests.fuzz.grammar import repaired, value_of
 from tests.fuzz.target import Target
 from tests.fuzz.world import CLAIMS, INSTANCE, KEY, NONCE, NOW, PUBLIC, RESULT, SIGNER
+from tests.unit.policies.operators import order
 
 _SIGNED = evidence.sign(CLAIMS, NONCE, KEY, issued_at=NOW)
 _PAYLOAD = cose.parse(_SIGNED).payload
@@ -150,6 +155,18 @@ def release_order(data: bytes) -> None:
     with suppress(MalformedResult):
         order = release.parse(SIGNER.sign(data, kind=release.KIND), PUBLIC)
         assert release.parse(release.sign(order, SIGNER), PUBLIC) == order
+
+
+def glass_order(data: bytes) -> None:
+    """An order has one spelling and can be shown; a file that reads is written again as it was meant."""
+    with suppress(MalformedResult):
+        payload = base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+        order = breakglass.from_text(json.dumps({"payload": payload, "signatures": []})).order
+        assert breakglass.payload(order) == data
+        assert str(order).isprintable()
+    with suppress(MalformedResult):
+        read = breakglass.from_text(data.decode("utf-8", "surrogateescape"))
+        assert breakglass.from_text(breakglass.to_text(read)) == read
 
 
 def wrapped_result(data: bytes) -> None:
@@ -335,6 +352,16 @@ TARGETS = (
         release_order,
         lambda: (b'{"instance":"%s","causes":["c-1","c-2"],"iat":1700000000}' % INSTANCE.value.encode(),),
         (*_JSON, b"instance", b"causes", b"iat"),
+    ),
+    Target(
+        "break-glass",
+        glass_order,
+        lambda: (
+            breakglass.payload(order()),
+            breakglass.payload(order(scope=breakglass.Scope(Reach.MESH))),
+            breakglass.to_text(Signed(order()).with_signature(KEY)).encode(),
+        ),
+        (*_JSON, b'"not_after":', b'"reach":', b'"salt":', b'"payload":', b'"signatures":', b'"kid":', b"eyJ"),
     ),
     Target("cmw", wrapped_result, lambda: (cmw.extension(_TOKEN).value, cmw.extension("e" * 90).value), _JSON),
     Target("manifest", file_manifest, _manifests, (b"pbf1",), most_bytes=2048),

@@ -91,7 +91,8 @@ def glob(expression: str) -> str | None:
             parts = None
     if parts is None:
         return None
-    return "".join([*parts] if to_the_end or parts[-1:] == ["**"] else [*parts, "**"])
+    pattern = "".join(parts if to_the_end or parts[-1:] == ["**"] else [*parts, "**"])
+    return None if "/**/" in pattern else pattern  # which means any number of folders, none as well
 
 
 # --- the envelope ---

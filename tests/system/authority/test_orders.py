@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from attestation import keys, processes, release
 from attestation.layers import Layer
 from attestation.processes import ProcessKind
+from attestation.trust import Tier
 from attestation.violation import ViolationClass
 from tests.system.authority.town import (
     BAD,
@@ -18,6 +20,7 @@ from tests.system.authority.town import (
     Town,
     attester,
     holding,
+    measured,
     played,
     policies,
     refusal,
@@ -153,6 +156,94 @@ def test_where_policy_does_not_enforce_a_tamper_is_only_recorded(tmp_path: Path,
         assert [cause.kind for cause in (await where.authority.instance(one.instance)).records] == ["tamper"]
 
     played(tmp_path, story, rules=policies(mode=mode))
+
+
+def recovering(how: str) -> str:
+    """The policies, with this `recovery`."""
+    return policies().replace(
+        "  files: {include: [/srv/app]}\n", f"  files: {{include: [/srv/app]}}\n  recovery: {how}\n"
+    )
+
+
+@pytest.mark.parametrize("how", ["replace", "manual"])
+def test_drift_that_no_measurement_is_to_heal_quarantines_and_a_release_ends_it(tmp_path: Path, how: str) -> None:
+    async def story(where: Town, one: Attester) -> None:
+        standing = await one.client.report(DRIFT)
+        assert [cause.kind for cause in standing.causes] == ["drift"]
+        assert (await refusal(next_round(one))).kind == "instance-quarantined"
+        told = await where.authority.why(one.instance.value, None)
+        assert told.lasting and "release" in told.repair[-1]
+        await where.authority.release(one.instance)
+        await next_round(one)
+
+    played(tmp_path, story, rules=recovering(f"{{drift: {how}}}"))
+
+
+def test_where_no_measurement_heals_drift_a_round_that_shows_some_quarantines(tmp_path: Path) -> None:
+    async def story(where: Town, one: Attester) -> None:
+        one.layers = measured(content=BAD)
+        await one.round()
+        (cause,) = (await where.authority.instance(one.instance)).causes
+        assert (cause.kind, await one.pushed.get()) == ("drift", Quarantined(cause))
+
+    played(tmp_path, story, rules=recovering("{drift: replace}"))
+
+
+def test_a_measurement_that_came_late_quarantines_nobody(tmp_path: Path) -> None:
+    async def story(where: Town, one: Attester) -> None:
+        one.age_ms = 61_000
+        assert one.result(await one.round()).status is Tier.WARNING
+        assert not (await where.authority.instance(one.instance)).quarantined
+
+    played(tmp_path, story, rules=recovering("{drift: replace}"))
+
+
+def test_drift_that_comes_too_often_quarantines_whatever_heals_it_else(tmp_path: Path) -> None:
+    async def story(where: Town, one: Attester) -> None:
+        assert (await one.client.report(replace(DRIFT, kind="flapping"))).quarantined
+        await where.authority.release(one.instance)
+        await next_round(one)
+
+    played(tmp_path, story)
+
+
+def test_what_was_let_pass_binds_once_it_is_told_again_under_a_policy_that_enforces(tmp_path: Path) -> None:
+    async def story(where: Town, one: Attester) -> None:
+        assert not (await one.client.report(TAMPER)).quarantined
+        (tmp_path / "policies.yaml").write_text(policies())
+        await where.authority.reload_policies()
+        assert (await one.client.report(TAMPER)).quarantined
+        await where.authority.release(one.instance)
+        assert not (await one.client.report(TAMPER)).quarantined, "a late copy is no later cause"
+
+    played(tmp_path, story, rules=policies(mode="audit"))
+
+
+def test_under_manual_recovery_no_new_instance_takes_the_place_of_one_that_nobody_released(tmp_path: Path) -> None:
+    async def story(where: Town, one: Attester) -> None:
+        await one.client.report(TAMPER)
+        token = JoinToken(await where.authority.create_token("web"))
+        successor = stranger(where, 2)
+        refused = await refusal(successor.enrol(token))
+        assert (refused.kind, one.instance.value in refused.mend) == ("instance-quarantined", True)
+        other = stranger(where, 3)
+        await other.enrol(JoinToken(await where.authority.create_token("api")))
+        await where.authority.release(one.instance)
+        await successor.enrol(token)
+        async with holding(successor):
+            await successor.round()
+
+    played(tmp_path, story, rules=recovering("{tamper: manual}"))
+
+
+@pytest.mark.parametrize("how", ["{tamper: replace}", "{drift: manual}"])
+def test_where_a_new_instance_is_enough_it_enrols(tmp_path: Path, how: str) -> None:
+    async def story(where: Town, one: Attester) -> None:
+        await one.client.report(TAMPER)
+        async with attester(where, 2) as successor:
+            await successor.round()
+
+    played(tmp_path, story, rules=recovering(how))
 
 
 def test_a_new_policy_is_a_new_epoch_and_evidence_under_the_old_one_is_refused(tmp_path: Path) -> None:

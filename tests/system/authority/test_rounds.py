@@ -117,6 +117,26 @@ def test_audit_issues_whatever_the_verdict_and_the_result_in_the_leaf_says_so(tm
     played(tmp_path, story, rules=policies(mode="audit"))
 
 
+@pytest.mark.parametrize("warnings", ["serve", "close"])
+def test_a_warning_earns_a_marked_certificate_where_policy_serves_it(tmp_path: Path, warnings: str) -> None:
+    async def story(where: Town, one: Attester) -> None:
+        one.age_ms = 61_000
+        answer = await one.round()
+        assert one.result(answer).status is Tier.WARNING
+        state = await where.authority.instance(one.instance)
+        assert (answer.chain != "", state.state) == ((True, "warning") if warnings == "serve" else (False, "stale"))
+        if answer.chain:
+            leaf = x509.load_pem_x509_certificates(answer.chain.encode())[0]
+            assert cmw.ear_of(leaf) == answer.ear, "whoever reads the certificate reads the warning"
+            told = await where.authority.why(one.instance.value)
+            assert told.open and told.cause is not None and told.cause.kind == "layer-old"
+        one.age_ms = 0
+        assert (await one.round()).chain
+        assert (await where.authority.instance(one.instance)).state == "fresh"
+
+    played(tmp_path, story, rules=policies().replace("  mode: enforce\n", f"  mode: enforce\n  warnings: {warnings}\n"))
+
+
 def test_in_observe_mode_nothing_is_issued_and_no_tamper_sticks(tmp_path: Path) -> None:
     async def story(where: Town, one: Attester) -> None:
         answer = await one.round()

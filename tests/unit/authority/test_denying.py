@@ -83,7 +83,7 @@ class House:
         token = f"token {number}"
         await self.store.add_token(token, registration, expires_ms=self.now_ms + 1, now_ms=self.now_ms)
         application = Application(numbered(number), "a" * 64, b"key", token, "", f"ticket {number}", unclean=False)
-        await self.store.enrol(application, {registration: 1}, self.now_ms)
+        await self.store.enrol(application, {registration: ()}, self.now_ms)
 
     async def round(self, number: int, sequence: int = 1, *, affirms: bool = True) -> str:
         """Returns the fingerprint of the certificate that it earns if it affirms."""
@@ -115,7 +115,7 @@ class House:
             leaf_key=LEAF_KEY,
             not_before=self.now_ms // 1000 - 30,
             lease_end_ms=end_ms,
-            tamper=None,
+            cause=None,
         )
         accepted = await self.store.accept_round(candidate, self.now_ms)
         assert isinstance(accepted, Accepted)

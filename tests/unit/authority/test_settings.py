@@ -11,12 +11,14 @@ from attestation.coverage import Coverage
 from attestation.errors import InvalidConfiguration
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
+from attestation.signals import Signal
 from attestation.spiffe import SpiffeId
 from attestation.trust import TrustVector
+from attestation.violation import ViolationClass
 from authority import config, keyring
 from authority.rules import Ruling
-from authority.verifier.cache import Appraisals, Bodies, appraisal_key
-from policies.appraise.reasons import Verdict
+from authority.verifier.cache import Appraisals, Bodies, Clean, appraisal_key
+from policies.appraise.reasons import Finding, Verdict
 from policies.model.governing import Governing
 from policies.model.inheritance import effective
 from policies.model.metadata import Metadata
@@ -160,3 +162,37 @@ def test_an_appraisal_is_made_anew_when_an_age_passes_its_bound() -> None:
     known = appraisal_key(claims(), ruling())
     assert appraisal_key(claims(age_ms=60_001, full_age_ms=60_001), ruling()) != known
     assert appraisal_key(claims(full_age_ms=3_600_001), ruling()) != known
+
+
+def verdict(*layers: Layer) -> Verdict:
+    """One that says something of these layers."""
+    found = (Finding(Signal.FILE_MODIFIED, ViolationClass.DRIFT, layer, "a", "b", "c", "d") for layer in layers)
+    return Verdict(TrustVector(), tuple(found))
+
+
+def test_what_the_next_files_are_compared_with_is_the_latest_in_which_nothing_was_found_under_the_same_rules() -> None:
+    bodies = Bodies()
+    clean = Clean(bodies)
+    for digest, body in (("b" * 64, b"first"), ("c" * 64, b"second")):
+        bodies.put("web", digest, body)
+    clean.learn(claims(digest="b" * 64), ruling(), verdict(Layer.PROCESSES))
+    assert clean.of(ruling()) == b"first"
+    clean.learn(claims(digest="c" * 64), ruling(), verdict(Layer.FILES))
+    assert clean.of(ruling()) == b"first"
+    clean.learn(claims(digest="c" * 64), ruling(), verdict())
+    assert clean.of(ruling()) == b"second"
+    assert clean.of(ruling("d" * 64)) is None
+
+
+def test_files_are_compared_with_nothing_that_is_not_at_hand_or_was_of_too_long_ago() -> None:
+    bodies = Bodies(most_bytes=12)
+    clean = Clean(bodies, most=1)
+    bodies.put("web", "b" * 64, b"first")
+    clean.learn(claims(), ruling(), verdict())
+    bodies.put("web", "c" * 64, b"second")
+    bodies.put("web", "d" * 64, b"third")
+    assert clean.of(ruling()) is None
+    bodies.put("web", "b" * 64, b"first")
+    assert clean.of(ruling()) == b"first"
+    clean.learn(claims(), ruling("e" * 64), verdict())
+    assert clean.of(ruling()) is None

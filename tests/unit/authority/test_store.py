@@ -90,7 +90,7 @@ class Rounds(RuleBasedStateMachine):
     @initialize()
     def enrolled(self) -> None:
         self.run(self.store.add_token("t", "web", expires_ms=10, now_ms=1))
-        self.run(self.store.enrol(application(KEYS[0], "", "ticket 0"), {"web": 1}, 1))
+        self.run(self.store.enrol(application(KEYS[0], "", "ticket 0"), {"web": ()}, 1))
 
     def run(self, work: Awaitable[Given]) -> Given:
         return self.loop.run_until_complete(work)
@@ -181,7 +181,7 @@ class Rounds(RuleBasedStateMachine):
         self.count += 1
         after = f"ticket {self.count}"
         enrolled = self.run(
-            self.store.enrol(application(key, self.model.ticket, after, unclean=unclean), {"web": 1}, 6)
+            self.store.enrol(application(key, self.model.ticket, after, unclean=unclean), {"web": ()}, 6)
         )
         self.model.ticket, self.model.key, self.model.generation = after, key, 0
         self.model.full_required = self.model.full_required or unclean or not goodbye
@@ -232,7 +232,7 @@ def test_the_certificate_that_was_served_last_is_known_when_its_round_is_forgott
         store = Store(tmp_path / "store.sqlite")
         store.open()
         await store.add_token("t", "web", expires_ms=10, now_ms=1)
-        await store.enrol(application(KEYS[0], "", "ticket"), {"web": 1}, 1)
+        await store.enrol(application(KEYS[0], "", "ticket"), {"web": ()}, 1)
         first = await store.accept_round(candidate(1, "1"), 5)
         second = await store.accept_round(candidate(2, "2"), 5)
         assert isinstance(first, Accepted) and isinstance(second, Accepted)
@@ -250,7 +250,7 @@ def test_what_an_order_let_through_does_not_count_once_the_order_has_ended(tmp_p
         store = Store(tmp_path / "store.sqlite")
         store.open()
         await store.add_token("t", "web", expires_ms=10, now_ms=1)
-        await store.enrol(application(KEYS[0], "", "ticket"), {"web": 1}, 1)
+        await store.enrol(application(KEYS[0], "", "ticket"), {"web": ()}, 1)
         let_through = replace(candidate(1, "1"), tier=Tier.WARNING, break_glass="bg-1")
         assert await store.accept_round(let_through, 5) == Lapsed(exception_over=True)
         await store.apply_break_glass(Broken("bg-1", "order", ("web",), ("ada",), applied_ms=4, seen_ms=4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from attestation.facts import (
 from attestation.layers import Layer
 from attestation.manifest import DIRECTORY, LINK, NO_DIGEST, Entry
 from attestation.processes import ProcessKind
-from attestation.trust import Tier
+from attestation.trust import NO_CLAIM, Tier
 from attestation.violation import ViolationClass
 from policies.appraise.appraise import appraise
 from policies.appraise.reasons import Verdict
@@ -124,6 +125,38 @@ def test_no_number_of_drifts_keeps_a_tamper_from_being_told() -> None:
 
 def test_an_old_measurement_is_a_warning_and_opens_nothing() -> None:
     assert judged(age_ms=61_000).tier is Tier.WARNING
+
+
+def test_which_tiers_open_traffic_policy_says() -> None:
+    assert [tier for tier in Tier if ruled().spec.opens(tier)] == [Tier.AFFIRMING]
+    assert [tier for tier in Tier if ruled(warnings="serve").spec.opens(tier)] == [Tier.AFFIRMING, Tier.WARNING]
+
+
+BEST_EFFORT = {layer: {"demand": "best-effort"} for layer in ("files", "processes", "proxy", "syscalls")}
+
+
+@pytest.mark.parametrize(
+    ("shown", "kinds"),
+    [
+        ({"age_ms": 61_000}, {"layer-old"}),
+        ({"watchers": coverage(running=False)}, {"collector-dead"}),
+        ({}, set()),
+    ],
+    ids=["late", "unwatched", "measured"],
+)
+def test_what_is_missing_or_late_of_a_best_effort_layer_is_told_and_closes_nothing(
+    shown: dict[str, Any], kinds: set[str]
+) -> None:
+    stated = {"collector-dead": "tamper"}
+    verdict = judged(policy=ruled(layers=BEST_EFFORT, onViolation=stated), **shown)
+    assert (verdict.tier, verdict.tamper) == (Tier.AFFIRMING, False)
+    assert {each.kind for each in verdict.reasons} == kinds | {"layer-absent"}
+    assert (verdict.vector.file_system == NO_CLAIM) is bool(kinds)
+
+
+def test_what_a_best_effort_layer_shows_has_to_agree_all_the_same() -> None:
+    policy = ruled(layers=BEST_EFFORT, warnings="serve")
+    assert judged((entry(MAIN, BAD), entry(PAGE)), policy=policy, age_ms=61_000).tier is Tier.CONTRAINDICATED
 
 
 def test_a_required_layer_whose_collector_is_dead_gives_no_tier_at_all() -> None:

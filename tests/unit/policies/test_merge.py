@@ -87,10 +87,20 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
             },
         ),
         "rules": st.sets(st.sampled_from(["one", "two"])).map(lambda names: {name: RULES[name] for name in names}),
+        "warnings": st.sampled_from(["serve", "close"]),
         "onViolation": st.dictionaries(
             st.sampled_from(["file-modified", "execution-foreign"]), st.sampled_from(["drift", "tamper"])
         ),
-        "recovery": st.fixed_dictionaries({}, optional={"drift": st.sampled_from(["auto", "replace", "manual"])}),
+        "recovery": st.fixed_dictionaries(
+            {},
+            optional={
+                "drift": st.sampled_from(["auto", "replace", "manual"]),
+                "minimumClosed": durations("0s", "30s", "5m"),
+                "flaps": st.fixed_dictionaries(
+                    {}, optional={"count": st.integers(1, 3), "within": durations("1m", "1h")}
+                ),
+            },
+        ),
         "breakGlass": st.fixed_dictionaries(
             {},
             optional={

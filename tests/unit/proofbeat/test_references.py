@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -218,3 +219,24 @@ def test_an_end_that_is_given_as_a_time_from_now_is_that_far_away(run: Run, imag
     ends = instant(document(run("build", "web", image, "--expires", "30d")[1])["spec"]["expires"])
     again = instant(document(run("build", "web", image, "--expires", "31d")[1])["spec"]["expires"])
     assert 86_400 <= again - ends < 86_400 + 60
+
+
+PAGE = (Path(__file__).parents[3] / "docs/references.md").read_text()
+
+
+def test_the_page_names_every_option_and_every_key(run: Run, image: str) -> None:
+    code, out, _ = run("build", "web", image, "--json", "-o", "web.yaml")
+    assert code == 0
+    assert [key for key in json.loads(out) if not re.search(rf"[`\s]{key}[`\s]", PAGE)] == []
+    options = set(re.findall(r"--[a-z-]+", run("build", "--help")[1])) - {
+        "--help",
+        "--output",
+        "--namespace",
+        "--envoy",
+    }
+    assert {"--platform", "--check-dpkg"} <= options
+    assert options - set(re.findall(r"--[a-z-]+", PAGE)) == set()
+
+
+def test_every_kind_of_source_is_on_the_page() -> None:
+    assert f"--from {'|'.join(kind.value for kind in Kind)}" in PAGE

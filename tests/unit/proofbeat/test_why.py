@@ -49,6 +49,7 @@ TAMPERED = Why(
     gone=False,
     history_begins_ms=AT_MS,
     history=(Moment(AT_MS, Happened.VIOLATION, State.QUARANTINED, "/tmp/x: it was executed", EXECUTED),),
+    lasting=True,
 )
 FORGOTTEN = replace(
     TAMPERED,
@@ -109,7 +110,7 @@ def test_a_person_reads_no_line_about_what_is_not_known() -> None:
 @pytest.mark.parametrize(
     "why",
     [
-        replace(TAMPERED, cause=replace(EXECUTED, violation_class="drift")),
+        replace(TAMPERED, lasting=False),
         replace(TAMPERED, gone=True),
         replace(TAMPERED, repair=()),
         replace(TAMPERED, cause=None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,9 +16,13 @@ from policies.model.policy import Mode, Recovery
 from sidecar.freshness import (
     Appraised,
     Close,
+    Closings,
     Command,
+    Count,
     Drop,
     Event,
+    Flaps,
+    Keep,
     Latch,
     Lease,
     MeasurerLost,
@@ -199,7 +204,7 @@ def test_going_over_to_enforce_closes_what_audit_had_let_pass() -> None:
     assert let_pass.open
     ruled, commands = after(let_pass, (6.0, RulesChanged(Rules(Mode.ENFORCE))))
     assert not ruled.open
-    assert [type(each) for each in commands] == [Latch, Close]
+    assert [type(each) for each in commands] == [Latch, Close, Report], "told once more, now that it binds"
 
 
 def test_going_over_to_audit_and_back_washes_no_tamper_off() -> None:
@@ -211,6 +216,159 @@ def test_going_over_to_audit_and_back_washes_no_tamper_off() -> None:
     ruled, _ = after(let_pass, (8.0, RulesChanged(Rules(Mode.ENFORCE))))
     assert not ruled.open
     assert not after(ruled, (9.0, affirmed(3, generation=1, measured=8.5)))[0].open
+
+
+# Recovery, as policy states it.
+
+
+def enforcing(**rules: Any) -> State:
+    """Open, under these rules."""
+    return after(State(Rules(Mode.ENFORCE, **rules)), (1.0, affirmed(1)))[0]
+
+
+@pytest.mark.parametrize("tamper", [False, True], ids=["drift", "tamper"])
+@pytest.mark.parametrize("recovery", [Recovery.REPLACE, Recovery.MANUAL])
+def test_what_takes_a_new_instance_or_a_release_is_healed_by_no_measurement(recovery: Recovery, tamper: bool) -> None:
+    state = enforcing(**{"tamper" if tamper else "drift": recovery})
+    closed, commands = after(state, (5.0, Violated(violation(5.0, tamper=tamper))))
+    assert [type(each) for each in commands] == [Latch, Close, Report]
+    assert not after(closed, (9.0, affirmed(2, generation=1, measured=8.0)))[0].open
+    freed, _ = after(closed, (9.0, Released(frozenset({1}))))
+    assert after(freed, (10.0, affirmed(2, generation=2, measured=9.5)))[0].open
+
+
+def test_what_an_appraisal_found_is_latched_by_the_authoritys_order_and_not_under_a_name_of_our_own() -> None:
+    cause = replace(violation(4.0), kind="contraindicated")
+    verdict = replace(affirmed(2, tier=Tier.CONTRAINDICATED), lease=None, cause=cause)
+    closed, commands = after(enforcing(drift=Recovery.MANUAL), (5.0, verdict))
+    assert not closed.open and not closed.sticky
+    assert Latch not in [type(each) for each in commands]
+    _, commands = after(closed, (5.1, Revoked(violation(5.0, tamper=True))))
+    assert [type(each) for each in commands][:2] == [Latch, Close]
+
+
+def test_a_result_that_comes_too_early_is_kept_and_opens_when_the_time_is_over() -> None:
+    closed, _ = after(enforcing(minimum_closed=20.0), (5.0, Violated(violation(5.0))))
+    kept, commands = after(closed, (6.0, affirmed(2, generation=1, measured=5.5)))
+    assert not kept.open
+    assert commands == [Keep(19.0)]
+    assert not after(kept, (24.9, Ticked()))[0].open
+    opened, commands = after(kept, (25.0, Ticked()))
+    assert opened.open
+    assert [type(each) for each in commands] == [Serve]
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        Violated(violation(7.0)),
+        Stalled("slept"),
+        RulesChanged(Rules(Mode.ENFORCE, minimum_closed=20.0)),
+        affirmed(3, generation=1, measured=6.5, tier=Tier.WARNING),
+        affirmed(3, generation=0, measured=6.5),
+    ],
+    ids=["violation", "stall", "policy", "warning", "older"],
+)
+def test_what_was_kept_is_void_once_anything_speaks_against_it(meanwhile: Event) -> None:
+    closed, _ = after(enforcing(minimum_closed=20.0), (5.0, Violated(violation(5.0))))
+    kept, _ = after(closed, (6.0, affirmed(2, generation=1, measured=5.5)), (7.0, meanwhile))
+    assert not after(kept, (30.0, Ticked()))[0].open
+
+
+def test_what_was_kept_opens_nothing_once_its_lease_is_over() -> None:
+    closed, _ = after(enforcing(minimum_closed=20.0), (5.0, Violated(violation(5.0))))
+    kept, _ = after(closed, (6.0, affirmed(2, generation=1, measured=5.5, end=24.0)))
+    assert not after(kept, (25.0, Ticked()))[0].open
+
+
+def test_the_end_of_a_lease_has_no_minimum() -> None:
+    stale, _ = after(enforcing(minimum_closed=20.0), (100.0, Ticked()))
+    assert after(stale, (101.0, affirmed(2, end=200.0)))[0].open
+
+
+def test_the_minimum_begins_where_an_earlier_run_of_the_sidecar_closed() -> None:
+    restarted = replace(State(Rules(Mode.ENFORCE, minimum_closed=20.0)), closings=Closings(latest=5.0))
+    assert not after(restarted, (10.0, affirmed(1)))[0].open
+    assert after(restarted, (25.0, affirmed(1)))[0].open
+
+
+def drifting(state: State, *times: float) -> tuple[State, list[Command]]:
+    """Drift closes it at each of these times; a moment later it is repaired, unless that does not do any more."""
+    commands: list[Command] = []
+    for when in times:
+        state, commands = after(state, (when, Violated(violation(when))))
+        repaired = affirmed(state.sequence + 1, generation=state.generation, measured=when + 0.1, end=10_000.0)
+        state, _ = after(state, (when + 0.2, repaired))
+    return state, commands
+
+
+FLAPS = Flaps(count=2, within=60.0)
+
+
+def test_drift_that_closes_more_often_than_policy_lets_pass_is_healed_by_no_measurement_any_more() -> None:
+    twice, commands = drifting(enforcing(flaps=FLAPS), 5.0, 10.0)
+    assert twice.open
+    assert Count(Closings(10.0, (5.0, 10.0))) in commands
+    thrice, commands = drifting(twice, 15.0)
+    assert not thrice.open
+    assert [type(each) for each in commands] == [Latch, Close, Report, Close, Report, Count]
+    assert [each.violation.kind for each in thrice.sticky] == ["flapping"]
+    freed, _ = after(thrice, (20.0, Released(frozenset({thrice.sticky[0].generation}))))
+    opened, _ = after(freed, (21.0, affirmed(99, generation=freed.generation, measured=20.5, end=10_000.0)))
+    assert opened.open
+    assert drifting(opened, 22.0)[0].open, "a release forgives what was counted"
+
+
+def test_only_closings_within_the_time_count() -> None:
+    assert drifting(enforcing(flaps=FLAPS), 5.0, 10.0, 66.0, 127.0, 188.0)[0].open
+
+
+def test_a_restart_of_the_sidecar_forgets_no_closing() -> None:
+    restarted = replace(State(Rules(Mode.ENFORCE, flaps=FLAPS)), closings=Closings(10.0, (5.0, 10.0)))
+    opened, _ = after(restarted, (11.0, affirmed(1)))
+    assert not drifting(opened, 15.0)[0].open
+
+
+def test_many_files_that_change_at_once_are_one_closing() -> None:
+    state = enforcing(flaps=FLAPS)
+    for _ in range(10):
+        state, _ = after(state, (5.0, Violated(violation(5.0))))
+    assert not state.sticky
+    assert state.closings.drift == (5.0,)
+
+
+# Warnings, where policy serves them.
+
+SERVING = State(Rules(Mode.ENFORCE, serves_warnings=True))
+
+
+def test_a_warning_opens_where_policy_serves_it_and_is_no_affirmation() -> None:
+    state, commands = after(SERVING, (1.0, affirmed(1, tier=Tier.WARNING)))
+    assert state.open and state.warned
+    assert [type(each) for each in commands] == [Serve]
+    earned, _ = after(state, (2.0, affirmed(2)))
+    assert earned.open and not earned.warned
+    assert not after(state, (100.0, Ticked()))[0].open, "its lease ends like any other"
+
+
+@pytest.mark.parametrize("tier", [Tier.NONE, Tier.CONTRAINDICATED])
+def test_nothing_worse_than_a_warning_opens_where_warnings_are_served(tier: Tier) -> None:
+    assert not after(SERVING, (1.0, affirmed(1, tier=tier)))[0].open
+
+
+def test_a_warning_heals_drift_and_no_tamper_as_an_affirmation_would() -> None:
+    for tamper in (False, True):
+        closed, _ = after(SERVING, (1.0, affirmed(1)), (5.0, Violated(violation(5.0, tamper=tamper))))
+        early, _ = after(closed, (6.0, affirmed(2, generation=1, measured=4.9, tier=Tier.WARNING)))
+        assert not early.open
+        assert after(early, (7.0, affirmed(3, generation=1, measured=6.5, tier=Tier.WARNING)))[0].open is not tamper
+
+
+def test_what_a_warning_opened_closes_once_policy_serves_them_no_more() -> None:
+    state, _ = after(SERVING, (1.0, affirmed(1, tier=Tier.WARNING)))
+    closed, commands = after(state, (2.0, RulesChanged(Rules(Mode.ENFORCE))))
+    assert not closed.open
+    assert [type(each) for each in commands] == [Close, Reattest]
 
 
 # Break-glass.
@@ -322,7 +480,7 @@ def test_where_drift_takes_a_new_instance_it_does_so_from_the_orders_end_on() ->
     found, commands = after(strict, (1.0, affirmed(1)), (2.0, order()), (5.0, Violated(violation())))
     assert found.open and Latch not in [type(each) for each in commands]
     closed, commands = after(found, (50.0, Ticked()))
-    assert [type(each) for each in commands] == [Latch, Close, Reattest]
+    assert [type(each) for each in commands] == [Latch, Close, Report, Reattest]
     assert not after(closed, (52.0, affirmed(3, generation=1, measured=51.0, end=200.0)))[0].open
 
 
@@ -386,9 +544,12 @@ HISTORIES = st.lists(st.tuples(TIMES, EVENTS), max_size=40).map(lambda history: 
 
 
 @settings(max_examples=500, deadline=None)
-@given(HISTORIES)
-def test_in_enforce_traffic_is_open_only_while_the_invariant_holds(history: list[tuple[float, Event]]) -> None:
-    state, serving = ENFORCE, False
+@given(HISTORIES, st.booleans())
+def test_in_enforce_traffic_is_open_only_while_the_invariant_holds(
+    history: list[tuple[float, Event]], serves_warnings: bool
+) -> None:
+    opening = (Tier.AFFIRMING, Tier.WARNING) if serves_warnings else (Tier.AFFIRMING,)
+    state, serving = State(Rules(Mode.ENFORCE, serves_warnings=serves_warnings)), False
     lease: Lease | None = None
     contradicted = opened_from = float("-inf")
     for when, event in history:
@@ -401,7 +562,7 @@ def test_in_enforce_traffic_is_open_only_while_the_invariant_holds(history: list
                 serving, lease = False, None
             elif isinstance(command, Serve):
                 assert isinstance(event, Appraised)
-                assert event.tier is Tier.AFFIRMING, "(a) only an affirming appraisal opens"
+                assert event.tier in opening, "(a) only what affirms opens, or warns where policy serves that"
                 assert event.generation == state.generation, "(c) and only one of the current generation"
                 serving, lease, opened_from = True, command.lease, event.measured_from
                 if state.causes:
@@ -414,6 +575,54 @@ def test_in_enforce_traffic_is_open_only_while_the_invariant_holds(history: list
             assert not lease.over(at(when)), "(b) never beyond the lease"
             assert not state.sticky, "never while a tamper stands"
             assert contradicted == float("-inf"), "(c) never after a contradiction"
+
+
+STATED = st.builds(
+    lambda drift, minimum, flaps: Rules(Mode.ENFORCE, drift, minimum_closed=minimum, flaps=flaps),
+    st.sampled_from(Recovery),
+    st.sampled_from([0.0, 5.0, 50.0]),
+    st.sampled_from([None, Flaps(1, 20.0), Flaps(2, 100.0)]),
+)
+HAPPENING = st.sampled_from(["drift", "affirmed", "drift", "affirmed", "ticked", "tamper", "released", "stalled"])
+CLOSELY = st.lists(st.tuples(st.floats(0.1, 20.0), HAPPENING), max_size=40)
+"""Each so many seconds after the one before, and as it fits the state of that moment."""
+
+
+def fitting(what: str, state: State, now: float) -> Event:
+    match what:
+        case "affirmed":
+            return affirmed(state.sequence + 1, generation=state.generation, measured=now, end=10_000.0)
+        case "released":
+            return Released(frozenset(each.generation for each in state.sticky))
+        case "stalled":
+            return Stalled("stall")
+        case "ticked":
+            return Ticked()
+        case _:
+            return Violated(violation(now - 0.05, tamper=what == "tamper"))
+
+
+@settings(max_examples=500, deadline=None)
+@given(CLOSELY, STATED)
+def test_no_history_opens_before_the_minimum_or_after_too_many_closings(
+    history: list[tuple[float, str]], rules: Rules
+) -> None:
+    state, now, closed = State(rules), 0.0, float("-inf")
+    drifts: list[float] = []
+    for pause, what in history:
+        now += pause
+        was_open, latched = state.open, bool(state.sticky)
+        decided = step(state, fitting(what, state, now), at(now))
+        state = decided.state
+        if any(isinstance(each, Close) for each in decided.commands) and state.phase is Phase.QUARANTINED:
+            closed = now
+        if was_open and what == "drift":
+            drifts.append(now)
+        if latched and not state.sticky:
+            drifts.clear()
+        assert was_open or not state.open or now >= closed + rules.minimum_closed
+        if rules.flaps is not None and state.open:
+            assert len([each for each in drifts if each > max(drifts) - rules.flaps.within]) <= rules.flaps.count
 
 
 WAIVERS = st.one_of(
@@ -475,7 +684,7 @@ def test_nothing_keeps_traffic_open_beyond_an_order_without_an_affirming_result(
 @settings(max_examples=300, deadline=None)
 @given(HISTORIES, st.sampled_from([Mode.OBSERVE, Mode.AUDIT]))
 def test_in_observe_and_audit_no_history_closes_traffic(history: list[tuple[float, Event]], mode: Mode) -> None:
-    state = State(Rules(mode))
+    state = State(Rules(mode, Recovery.MANUAL, Recovery.MANUAL, minimum_closed=50.0, flaps=Flaps(1, 100.0)))
     for when, event in history:
         decided = step(state, event, at(when))
         state = decided.state

@@ -12,7 +12,7 @@ from attestation.layers import Layer
 from attestation.violation import Violation, ViolationClass
 from policies.model.policy import Mode
 from sidecar.causes import Causes
-from sidecar.freshness import Now, Phase, Rules, State, Sticky
+from sidecar.freshness import Closings, Now, Phase, Rules, State, Sticky
 from sidecar.latch import Latch, Latched
 from sidecar.standing import StateFolder
 
@@ -46,6 +46,30 @@ def test_a_damaged_latch_never_counts_as_an_empty_one(tmp_path: Path, damage: st
     (tmp_path / "latch.jsonl").write_text(damage)
     with pytest.raises(InvalidConfiguration, match="the latch cannot be used"):
         Latch(tmp_path).open(INSTANCE)
+
+
+def test_a_new_process_counts_on_from_the_closings_that_an_earlier_one_counted(tmp_path: Path) -> None:
+    first = Causes(Latch(tmp_path), no_failure)
+    first.recalled(INSTANCE, State(Rules()))
+    for closings in (Closings(5.0, (5.0,)), Closings(9.5, (5.0, 9.5))):
+        first.count(closings)
+    assert Causes(Latch(tmp_path), no_failure).recalled(INSTANCE, State(Rules())).closings == Closings(9.5, (5.0, 9.5))
+    assert Causes(Latch(tmp_path), no_failure).recalled(OTHER, State(Rules())) == State(Rules())
+
+
+def test_damaged_closings_never_count_as_none(tmp_path: Path) -> None:
+    (tmp_path / "closings.json").write_text("{")
+    with pytest.raises(InvalidConfiguration, match="the latch cannot be used"):
+        Causes(Latch(tmp_path), no_failure).recalled(INSTANCE, State(Rules()))
+
+
+def test_a_closing_that_cannot_be_counted_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    causes = Causes(Latch(tmp_path), told.append)
+    causes.recalled(INSTANCE, State(Rules()))
+    (tmp_path / "closings.new").mkdir()
+    causes.count(Closings(5.0))
+    assert told
 
 
 def test_a_latch_that_cannot_be_written_is_told_and_does_not_stop_the_closing(tmp_path: Path) -> None:

@@ -136,6 +136,8 @@ def test_a_clock_that_is_set_back_stretches_nothing(heard: Heard) -> None:
     before = heard.told(signed())
     heard.now = Now(60.0, 1_001.0)
     assert heard.told(signed()) == before
+    heard.told(final=False)
+    assert heard.told(signed(), final=False) == before
     heard.now = Now(1_650.0, 1_100.0)
     heard.waivers.weigh()
     assert heard.in_force is None
@@ -174,6 +176,20 @@ def test_an_answer_that_does_not_name_it_takes_it_away_and_a_later_one_may_bring
     before = heard.told(signed())
     assert heard.told(final=False) is None
     assert heard.told(signed(), final=False) == before
+
+
+def test_it_has_ended_once_a_list_that_is_final_leaves_it_out_whatever_was_heard_between(heard: Heard) -> None:
+    heard.told(signed())
+    heard.told(final=False)
+    heard.told()
+    assert heard.told(signed()) is None
+
+
+def test_what_an_authority_makes_up_without_end_leaves_nothing_on_disk(heard: Heard) -> None:
+    for number in range(20):
+        heard.told(Signed(order(salt=f"{number:032x}")))
+    heard.told()
+    assert not (heard.folder / "breakglass-ended").exists()
 
 
 def test_of_several_the_one_that_ends_last_is_in_force(heard: Heard) -> None:

@@ -60,7 +60,7 @@ def test_the_document_is_in_step_with_the_declarations() -> None:
 
 def test_states_and_modes_are_the_machines_own() -> None:
     state, mode = metrics.IDENTITY_STATE.labels
-    assert state.values == (*Phase, metrics.EXCEPTED)
+    assert state.values == (*Phase, metrics.WARNED, metrics.EXCEPTED)
     assert set(mode.values) == set(Mode)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from attestation.coverage import Cutting, Grade, Guarantee
 from attestation.layers import Layer
@@ -318,6 +318,8 @@ class EffectivePolicy(AttestationPolicy):
 
     origins: place in the spec -> those that the value there comes from; a place that is not here is a default.
     """
+
+    model_config = ConfigDict(title="AttestationPolicy")  # what faults in it are faults of
 
     origins: dict[str, tuple[Metadata, ...]] = Field(default_factory=dict, exclude_if=lambda origins: not origins)
 

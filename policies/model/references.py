@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from attestation.digests import well_formed
 from attestation.errors import InvalidInput
@@ -156,6 +156,8 @@ class EffectiveReferences(ReferenceValues):
     In its spec nothing is inherited and no version stands apart: policies/model/inheritance.py puts it together.
     rollouts: what must go together.
     """
+
+    model_config = ConfigDict(title="ReferenceValues")  # what faults in it are faults of
 
     inherited: tuple[Inherited, ...] = Field(default=(), exclude_if=lambda inherited: not inherited)
     rollouts: tuple[Rollout, ...] = Field(default=(), exclude_if=lambda rollouts: not rollouts)

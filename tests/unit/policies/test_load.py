@@ -204,6 +204,27 @@ def test_what_several_documents_have_wrong_together_is_told_of_each(tmp_path: Pa
     ]
 
 
+def test_an_identity_that_another_namespace_has_registered_is_refused_and_both_are_named(tmp_path: Path) -> None:
+    stranger = REGISTRATION.replace("name: web", "name: mine, namespace: evil")
+    (said,) = faults(written(tmp_path, POLICY, REFERENCES, REGISTRATION, stranger))
+    assert said.startswith(f"{tmp_path}/web.yaml:24:8: ")
+    assert "'evil/mine'" in said and "'web'" in said and "spiffe://example.org/web" in said
+
+
+def test_two_registrations_of_one_namespace_may_share_an_identity(tmp_path: Path) -> None:
+    canary = REGISTRATION.replace("name: web", "name: canary")
+    assert set(load([written(tmp_path, POLICY, REFERENCES, REGISTRATION, canary)]).governing) == {"web", "canary"}
+
+
+def test_an_identity_of_another_trust_domain_is_refused_with_its_place(tmp_path: Path) -> None:
+    file = written(tmp_path, POLICY, REFERENCES, REGISTRATION)
+    assert set(load([file], trust_domain="example.org").governing) == {"web"}
+    with pytest.raises(InvalidConfiguration) as raised:
+        load([file], trust_domain="town.example")
+    assert raised.value.where.startswith(f"{file}:19:8")
+    assert "'example.org'" in raised.value.sentence and "'town.example'" in raised.value.sentence
+
+
 def test_policies_that_cannot_be_merged_are_told_with_the_line_of_a_value(tmp_path: Path) -> None:
     floor = POLICY.replace("name: hardened", "name: floor, namespace: proofbeat-system").replace("interval: 10s", "")
     own = POLICY.replace("freshness: 60s", "")

@@ -107,14 +107,30 @@ class CommonBits:
 
 
 @dataclass(frozen=True, slots=True)
+class Exempt:
+    """What is exempt: if anybody exempts something, what matches a pattern of each of these lists.
+
+    asked: whether anybody does. Without that the lists are bounds of what others may exempt, and nothing is.
+    """
+
+    asked: bool = False
+    lists: frozenset[tuple[str, ...]] = frozenset()
+
+    @property
+    def narrowest(self) -> list[tuple[str, ...]]:
+        """The lists in a sequence of their own, without those that another one implies."""
+        return sorted(each for each in self.lists if not any({*other} < {*each} for other in self.lists))
+
+
+@dataclass(frozen=True, slots=True)
 class Bounded:
     """Patterns of what is exempt: what is exempt from both is what matches a pattern of each.
 
-    No list of patterns says that exactly, so that several are kept side by side, as a set of lists.
+    No list of patterns says that exactly, so that several are kept side by side. A bound alone exempts nothing.
     """
 
-    def join(self, one: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]) -> frozenset[tuple[str, ...]]:
-        return one | other
+    def join(self, one: Exempt, other: Exempt) -> Exempt:
+        return Exempt(one.asked or other.asked, one.lists | other.lists)
 
 
 @dataclass(frozen=True, slots=True)

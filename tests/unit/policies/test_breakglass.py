@@ -112,9 +112,19 @@ def test_the_whole_mesh_is_in_scope_only_of_an_order_that_says_so() -> None:
 
 
 def test_only_whom_every_policy_names_by_key_may() -> None:
-    renamed = {**rules(), "operators": [{"name": "a.lovelace", "key": public(ADA)}, *rules("bob")["operators"]]}
-    ruled = merged(rules(), renamed).spec.break_glass
+    replaced = [{"name": "cat", "key": public(STRANGER)}, *rules("ada", "bob")["operators"]]
+    ruled = merged(rules(), rules(operators=replaced)).spec.break_glass
     assert {each.key for each in ruled.operators} == {public(ADA), public(BOB)}
+
+
+def test_nobody_makes_two_operators_of_one_by_giving_a_key_of_theirs_another_name() -> None:
+    two_keys = [{"name": "ada", "key": public(ADA)}, {"name": "ada", "key": public(CAT)}]
+    floor = rules(operators=[*two_keys, *rules("bob")["operators"]])
+    renamed = rules(operators=[{"name": "a.lovelace", "key": public(ADA)}, *floor["operators"][1:]])
+    with pytest.raises(
+        InvalidConfiguration, match=r"breakGlass.operators differs between .*/floor.* and .*/web.* same key"
+    ):
+        merged(floor, renamed)
 
 
 def test_a_floor_forbids_it_with_an_empty_list() -> None:

@@ -21,6 +21,7 @@ from attestation.signals import Signal
 from attestation.spiffe import SpiffeId
 from attestation.trust import TrustVector
 from attestation.violation import Violation, ViolationClass
+from policies.appraise.appraise import appraise
 from policies.appraise.breakglass import Ground, Held, held, waives, waives_violation
 from policies.appraise.reasons import Finding, Verdict
 from policies.appraise.violation import violates
@@ -29,7 +30,7 @@ from policies.model.merge import Applying, Rank, merge
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, EffectivePolicy, PolicySpec
 from tests.unit.policies.operators import KEYS, STRANGER, SUBJECT, public, rules, signed
-from tests.unit.policies.world import POLICY, REFERENCES
+from tests.unit.policies.world import POLICY, REFERENCES, claimed, governing
 
 ADA, BOB, CAT = KEYS.values()
 
@@ -230,11 +231,25 @@ def test_a_tamper_is_never_waived_whatever_else_was_found() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [Signal.COLLECTOR_DEAD, Signal.LAYER_ABSENT, Signal.PROXY_ABSENT, Signal.PROXY_UNKNOWN, Signal.RULE_ERROR],
+    [
+        Signal.COLLECTOR_DEAD,
+        Signal.LAYER_ABSENT,
+        Signal.LAYER_OLD,
+        Signal.COVERAGE_WEAK,
+        Signal.PROXY_ABSENT,
+        Signal.PROXY_UNKNOWN,
+        Signal.RULE_ERROR,
+    ],
 )
 def test_what_nobody_can_tell_is_not_waived_for_it_may_hide_a_tamper(kind: Signal) -> None:
     assert not waives(verdict(finding(), finding(kind)), policy(rules()))
     assert not waives(verdict(finding(), executables=1), policy(rules()))
+
+
+def test_that_nobody_has_looked_for_days_is_not_waived() -> None:
+    old = appraise(*claimed(age_ms=10 * 86_400_000), governing())
+    assert {each.kind for each in old.reasons} == {Signal.LAYER_OLD}
+    assert not waives(old, policy(rules()))
 
 
 def test_a_verdict_without_a_reason_is_not_waived() -> None:

@@ -175,15 +175,18 @@ def _files(path: Path) -> list[Path]:
 
 
 def _documents(path: Path, refuse: Refuse, trust: Trust | None) -> Iterable[tuple[Document, Origin]]:
-    text, vouched = dialect.read_text(path), trust is None
+    text, vouched = dialect.read_text(path), False
     for value, node in dialect.parse(text, str(path)):
         if value is None:
             continue
         try:
             document = _document(value, node, path)
-            if trust is not None and not vouched and isinstance(document, ReferenceValues):
-                trust.check(path, text.encode(), dialect.place(str(path), node.start_mark))
+            if trust is not None and isinstance(document, ReferenceValues):
+                where = dialect.place(str(path), node.start_mark)
+                if not vouched:
+                    trust.check(path, text.encode(), where)
                 vouched = True
+                trust.bounded(document.spec.expires, where)
         except InvalidConfiguration as error:
             refuse(error)
         else:

@@ -13,8 +13,8 @@ MOST_ENTRIES = 1_000_000
 MOST_PARTS = 16 * MOST_ENTRIES
 """Names that all paths together consist of: a path of the kernel's length alone can have two thousand."""
 
-MOST_EXTENDED = 16 * MOST_ENTRIES
-"""Extended headers of archives, and records in them: common programs write up to ten for a path."""
+MOST_EXTENDED = 4 * MOST_ENTRIES
+"""Extended headers of archives, and records in them: GNU tar writes at most four for a path, others fewer."""
 
 MOST_PATH = 4096
 MOST_NAME = 255

@@ -156,6 +156,11 @@ def test_every_rule_knows_its_file_and_line_whatever_the_order_of_documents(tmp_
         (POLICY.replace("mode: enforce", "layers: {files: {maxAgee: 10s}}"), "'maxAge'"),
         (POLICY.replace("60s", "9" * 400 + "d"), "within a century"),
         (POLICY.replace("10s", "1.0004s"), "whole number of milliseconds"),
+        (POLICY.replace("10s", "1" * 21), "web.yaml:6:13: no integer of at most 20 digits"),
+        (POLICY.replace("10s", "0x" + "f" * 19), "no integer of at most 20 digits"),
+        (POLICY.replace("10s", '!!int "1:1:1"'), "no integer"),
+        (POLICY.replace("10s", '!!float "1:1:1"'), "no number"),
+        ("kind: 1:1:1\n", "unknown kind '1:1:1'"),
     ],
 )
 def test_what_yaml_can_hold_and_a_document_cannot_is_told_with_its_place(tmp_path: Path, text: str, words: str) -> None:
@@ -192,6 +197,12 @@ def test_every_fault_of_every_document_is_told_where_somebody_asks_for_all(tmp_p
     ]
     assert "'freshness'" in told[0]
     assert "missing" not in told[4], "a mistyped key is not told again as missing under its right name"
+
+
+def test_of_a_document_with_faults_without_end_a_hundred_are_told(tmp_path: Path) -> None:
+    told = faults(written(tmp_path, POLICY + "".join(f"  k{number}: 1\n" for number in range(130))))
+    assert len(told) == 101
+    assert "30 more faults of this document are not told" in told[-1]
 
 
 def test_what_several_documents_have_wrong_together_is_told_of_each(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from attestation.errors import MalformedEvidence
 MAGIC = b"pbf1"
 HEAD = struct.Struct(">HcHIIQ32s")
 """Before each path: its length in bytes, kind, mode, uid, gid, size, digest."""
+_SIZE = HEAD.size
 _BEGINNING = struct.Struct(">H3s")
 _DOMAIN = "layer/files"
 _MOST_ENTRIES = 1_000_000
@@ -71,7 +72,7 @@ def unpack(body: bytes) -> Iterator[Entry]:
     position, previous, count = len(MAGIC), None, 0
     while position < len(body):
         entry, previous = _entry(body, position, previous)
-        position += HEAD.size + len(previous)
+        position += _SIZE + len(previous)
         count += 1
         if count > _MOST_ENTRIES:
             raise MalformedEvidence(_NOT_CANONICAL, where=_WHERE)
@@ -102,7 +103,7 @@ def changes(before: bytes, after: bytes) -> Changes:
             entry, path = _entry(after, new, previous)
             if was is None or path <= was:
                 there.append(entry)
-                new, previous = new + HEAD.size + len(path), path
+                new, previous = new + _SIZE + len(path), path
             if was is None or path < was:
                 continue
             if path > was:
@@ -111,7 +112,7 @@ def changes(before: bytes, after: bytes) -> Changes:
             gone.append(_text(was))
         else:
             return Changes(tuple(there), tuple(gone))
-        old += HEAD.size + len(was)
+        old += _SIZE + len(was)
 
 
 def _alike(one: bytes, at: int, other: bytes, there: int) -> int:
@@ -133,8 +134,8 @@ def _alike(one: bytes, at: int, other: bytes, there: int) -> int:
 def _whole_entries(body: bytes, at: int, size: int) -> tuple[int, bytes | None]:
     """How many of these bytes are whole entries, and the path of the last; None for no entry."""
     end, position, last = at + size, at, -1
-    while position + HEAD.size <= end:
-        beyond = position + HEAD.size + (body[position] << 8 | body[position + 1])
+    while position + _SIZE <= end:
+        beyond = position + _SIZE + (body[position] << 8 | body[position + 1])
         if beyond > end:
             break
         position, last = beyond, position
@@ -142,7 +143,7 @@ def _whole_entries(body: bytes, at: int, size: int) -> tuple[int, bytes | None]:
 
 
 def _path(body: bytes, position: int) -> bytes:
-    start = position + HEAD.size
+    start = position + _SIZE
     return body[start : start + (body[position] << 8 | body[position + 1])]
 
 
@@ -152,7 +153,7 @@ def _entry(body: bytes, position: int, previous: bytes | None) -> tuple[Entry, b
         length, kind, mode, uid, gid, size, digest = HEAD.unpack_from(body, position)
     except struct.error as error:
         raise MalformedEvidence("the file manifest is cut short", where=_WHERE) from error
-    path = body[position + HEAD.size : position + HEAD.size + length]
+    path = body[position + _SIZE : position + _SIZE + length]
     if len(path) != length or (previous is not None and path <= previous):
         raise MalformedEvidence(_NOT_CANONICAL, where=_WHERE)
     if kind not in (FILE, LINK, DIRECTORY, OTHER):
@@ -178,7 +179,7 @@ def tally(body: bytes) -> Mapping[tuple[bytes, int], int]:
     while position < end:
         length, kind_and_mode = _BEGINNING.unpack_from(body, position)
         found.append(kind_and_mode)
-        position += HEAD.size + length
+        position += _SIZE + length
     return {(each[:1], each[1] << 8 | each[2]): count for each, count in Counter(found).items()}
 
 

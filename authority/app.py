@@ -252,7 +252,8 @@ class Authority:
         return epoch
 
     def _read(self) -> policies.PolicySet:
-        loaded = policies.load(self._config.policies, self._config.root_namespace, self._trust())
+        config = self._config
+        loaded = policies.load(config.policies, config.root_namespace, self._trust(), config.trust_domain)
         for governing in loaded.governing.values():
             prepare(governing.policy)
         return loaded

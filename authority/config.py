@@ -49,8 +49,8 @@ class HistoryConfig(Strict):
 
 
 class ReferencesConfig(Strict):
-    """trusted_keys: files with public keys, PEM. Reference values have to be signed by one of them; see
-    `proofbeat references sign`. None: nobody has to have signed them.
+    """trusted_keys: files with public keys, PEM. Reference values have to be signed by one of them, and to
+    expire; see `proofbeat references sign`. None: nobody has to have signed them.
     """
 
     trusted_keys: tuple[Path, ...] | None = Field(default=None, min_length=1)

@@ -19,6 +19,7 @@ Root = Annotated[str, typer.Option("--root", help="The authority's `rootNamespac
 def policy_check(
     paths: Paths,
     root: Root = "proofbeat-system",
+    trust_domain: Annotated[str | None, typer.Option(help="The authority's `trustDomain`; any is taken else.")] = None,
     failover: Annotated[str, typer.Option(help="How long the authority may be away, and no lease end.")] = "15s",
     skew: Annotated[str, typer.Option(help="What any two clocks may differ by.")] = "5s",
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings as well.")] = False,
@@ -33,7 +34,7 @@ def policy_check(
     from proofbeat.authoring.check import run
 
     async def program() -> bool:
-        terms = Terms(root, seconds(failover), seconds(skew), time.time())
+        terms = Terms(root, seconds(failover), seconds(skew), time.time(), trust_domain)
         return await run(paths, terms, strict=strict, as_json=as_json, sarif_file=sarif)
 
     exit_with(program)

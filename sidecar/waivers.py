@@ -102,7 +102,8 @@ class Waivers:
         now, ground = self._now(), self._ground()
         if self._weighed[0] != ground:
             self._weighed = ground, frozenset(name for name, each in self._told.items() if self._holds(each, ground))
-            self._held.update((name, self._told[name].boot_end) for name in self._weighed[1])
+            standing = (name for name in self._weighed[1] if name not in self._ended)
+            self._held.update((name, self._told[name].boot_end) for name in standing)
         for name, each in self._told.items():
             if (
                 name in self._weighed[1]
@@ -146,6 +147,7 @@ class _Ended:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: set[str] = set()
+        self._unsaved: set[str] = set()
 
     def __contains__(self, identity: str) -> bool:
         return identity in self._known
@@ -153,7 +155,7 @@ class _Ended:
     def open(self) -> None:
         try:
             with self._path.open() as file:
-                self._known.update(file.read(_MOST_BYTES).split())
+                text = file.read(_MOST_BYTES + 1)
         except FileNotFoundError:
             return
         except (OSError, UnicodeDecodeError) as error:
@@ -162,14 +164,25 @@ class _Ended:
                 where=str(self._path),
                 mend="Give the sidecar a state folder of its own.",
             ) from error
+        if len(text) > _MOST_BYTES:
+            raise InvalidConfiguration(
+                f"more than {_MOST_BYTES >> 10} KiB of break-glass orders have ended: not all of them would be known",
+                where=str(self._path),
+                mend="Start a new instance, with a state folder of its own.",
+            )
+        self._known.update(text.split())
 
     def add(self, identities: Set[str]) -> None:
-        """In memory whatever the disk says. Raises OSError."""
+        """In memory whatever the disk says, and on disk once. Raises OSError; what is missing there is kept next."""
+        self._unsaved |= identities - self._known
         self._known |= identities
+        if not self._unsaved:
+            return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self._path, flags, 0o600)
         try:
-            os.write(descriptor, "".join(f"{each}\n" for each in sorted(identities)).encode())
+            os.write(descriptor, "".join(f"{each}\n" for each in sorted(self._unsaved)).encode())
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        self._unsaved.clear()

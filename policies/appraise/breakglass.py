@@ -28,6 +28,8 @@ _UNTOLD = frozenset(
         Signal.COLLECTOR_DEAD,
         Signal.MEASURER_LOST,
         Signal.LAYER_ABSENT,
+        Signal.LAYER_OLD,
+        Signal.COVERAGE_WEAK,
         Signal.PROXY_ABSENT,
         Signal.PROXY_UNKNOWN,
         Signal.RULE_ERROR,

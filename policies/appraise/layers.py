@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.manifest import DIRECTORY, FILE, LINK, NO_DIGEST, Entry
@@ -122,16 +124,41 @@ def _file(
 def check_executable(
     path: str, digest: Digest, deleted: bool, policy: AttestationPolicy, references: ReferenceValues
 ) -> Finding | None:
-    """One executable that runs or ran, or a loader."""
-    if deleted and policy.spec.processes.forbid_deleted:
-        stated, allow = rule(policy, "processes.forbidDeleted"), allowing.deleted(path, digest, policy, references)
-        expected = "files without a name may not run"
-        return _execution(Signal.EXECUTION_DELETED, policy, path, expected, "it has no name", stated, allow)
+    """One executable that runs or ran, or a loader: the gravest of what is found of it.
+
+    Not the first: else what a policy calls drift, as that a program has no name any more, would hide a tamper.
+    """
+    found = [
+        _nameless(path, digest, policy, references) if deleted else None,
+        _from_data(path, digest, policy, references),
+        _referenced(path, digest, policy, references),
+    ]
+    return gravest(each for each in found if each is not None)
+
+
+def gravest(findings: Iterable[Finding]) -> Finding | None:
+    """The first of those whose class is the graver; None where nothing was found."""
+    return min(findings, key=lambda each: each.finding_class is not ViolationClass.TAMPER, default=None)
+
+
+def _nameless(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
+    if not policy.spec.processes.forbid_deleted:
+        return None
+    stated, allow = rule(policy, "processes.forbidDeleted"), allowing.deleted(path, digest, policy, references)
+    expected = "files without a name may not run"
+    return _execution(Signal.EXECUTION_DELETED, policy, path, expected, "it has no name", stated, allow)
+
+
+def _from_data(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
     file_class = class_of(path, policy.spec.files)
-    if file_class in DATA:
-        stated, allow = rule(policy, f"files.{file_class}"), allowing.code(path, digest, policy, references)
-        expected = f"nothing may be executed from {file_class}"
-        return _execution(Signal.EXECUTION_FROM_DATA, policy, path, expected, "it was executed", stated, allow)
+    if file_class not in DATA:
+        return None
+    stated, allow = rule(policy, f"files.{file_class}"), allowing.code(path, digest, policy, references)
+    expected = f"nothing may be executed from {file_class}"
+    return _execution(Signal.EXECUTION_FROM_DATA, policy, path, expected, "it was executed", stated, allow)
+
+
+def _referenced(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
     allowed = references.spec.executables.get(path)
     if allowed is None:
         stated, allow = rule(references, "executables"), allowing.execution(path, digest, references)

@@ -27,13 +27,14 @@ from policies.model.selection import ROOT_NAMESPACE
 class Terms:
     """root: the root namespace. Seconds: failover, that the authority may be away; skew, between any two clocks.
 
-    now: Unix seconds; 0 for a time before anything expires.
+    now: Unix seconds; 0 for a time before anything expires. trust_domain: the authority's; None for any.
     """
 
     root: str = ROOT_NAMESPACE
     failover: float = 15.0
     skew: float = 5.0
     now: float = 0.0
+    trust_domain: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def check(paths: Iterable[Path], terms: Terms | None = None) -> Report:
     terms = terms or Terms()
     faults: list[InvalidConfiguration] = []
     documents = list(read(paths, faults.append))
-    found = PolicySet(() if faults else documents, terms.root, faults.append)
+    found = PolicySet(() if faults else documents, terms.root, faults.append, terms.trust_domain)
     errors = (each for fault in faults for each in (fault.faults if isinstance(fault, Faults) else (fault,)))
     remarks = {*map(Remark.of, errors), *(each for looked in _LOOKS for each in looked(found, terms))}
     return Report(found, tuple(sorted(remarks, key=lambda each: (each.place, each.level, each.text))))

@@ -6,6 +6,7 @@ Every error names file, line and column, and an unknown key the nearest known on
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin
@@ -24,6 +25,8 @@ from policies.model.scalars import inside
 
 _MOST_BYTES = 16 * 1024 * 1024
 _MOST_DEPTH = 32
+_MOST_DIGITS = 20
+_MOST_FAULTS = 100
 _MISREAD = (ValueError, TypeError, AttributeError, LookupError, OverflowError)
 """What PyYAML raises of its own for `!!int ""`, or a list as a key."""
 
@@ -129,14 +132,41 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """Bounded, and not in base 60: such a one takes the square of its length to read, and to write."""
+    text = loader.construct_scalar(node)
+    if len(text) > _MOST_DIGITS or ":" in text:
+        why = f"no integer of at most {_MOST_DIGITS} digits"
+        raise yaml.constructor.ConstructorError(None, None, why, node.start_mark)
+    return loader.construct_yaml_int(node)
+
+
+def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    if ":" in loader.construct_scalar(node):
+        raise yaml.constructor.ConstructorError(None, None, "no number", node.start_mark)
+    return loader.construct_yaml_float(node)
+
+
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(?:0b[01_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+}
+"""What is read as a number without being tagged as one: as YAML 1.1, without its base 60."""
 _Loader.yaml_constructors = {
     tag: make
     for tag, make in _Loader.yaml_constructors.items()
     if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq")
-} | {"tag:yaml.org,2002:map": _mapping}
+} | {
+    "tag:yaml.org,2002:map": _mapping,
+    "tag:yaml.org,2002:int": _integer,
+    "tag:yaml.org,2002:float": _float,
+}
 _Loader.yaml_implicit_resolvers = {
     letter: [
-        (tag, pattern)
+        (tag, _NUMBERS.get(tag, pattern))
         for tag, pattern in resolvers
         if tag != "tag:yaml.org,2002:timestamp" and not (tag == "tag:yaml.org,2002:bool" and letter in "yYnNoO")
     ]
@@ -236,8 +266,12 @@ def validate(value: Any, node: yaml.Node, model: type[Model], origin: str) -> Mo
 
 
 def _faults(error: ValidationError, node: yaml.Node, model: type[Model], origin: str) -> Iterator[InvalidConfiguration]:
-    """A mistyped key is missing under its right name as well: only the key that stands there is told."""
-    found = error.errors(include_url=False, include_input=False)
+    """A mistyped key is missing under its right name as well: only the key that stands there is told.
+
+    The first _MOST_FAULTS: each is looked for in the whole document.
+    """
+    every = error.errors(include_url=False, include_input=False)
+    found = every[:_MOST_FAULTS]
     unknown = [list(fault["loc"]) for fault in found if fault["type"] == "extra_forbidden"]
     meant: set[tuple[str | int, ...]] = set()
     for path in unknown:
@@ -252,6 +286,12 @@ def _faults(error: ValidationError, node: yaml.Node, model: type[Model], origin:
         said = fault["msg"].removeprefix("Value error, ")
         where = place(origin, mark(node, path, fault.get("ctx", {}).get(AT)))
         yield InvalidConfiguration(f"{dotted}: {said[0].lower() + said[1:]}", where=where)
+    if len(every) > len(found):
+        yield InvalidConfiguration(
+            f"{len(every) - len(found)} more faults of this document are not told",
+            where=place(origin, node.start_mark),
+            mend=f"Mend these {len(found)} first.",
+        )
 
 
 def _unknown_key(key: str, known: list[str], where: str) -> InvalidConfiguration:

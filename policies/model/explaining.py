@@ -10,7 +10,8 @@ from policies.model.fields import written
 from policies.model.governing import Governing
 from policies.model.merge import Applying, Conflict
 from policies.model.policy import AttestationPolicy
-from policies.model.statements import Statement, narrowest, stated
+from policies.model.statements import Statement, stated
+from policies.model.strictness import Exempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ def _alike(one: Statement, other: Statement) -> bool:
     """A list of what is asked for, or allowed, has no sequence; of lists that bound each other the narrowest count."""
     if isinstance(one.value, tuple) and isinstance(other.value, tuple):
         return {*one.value} == {*other.value}
-    if isinstance(one.value, frozenset) and isinstance(other.value, frozenset):
-        return narrowest(one.value) == narrowest(other.value)
+    if isinstance(one.value, Exempt) and isinstance(other.value, Exempt):
+        return one.value.asked == other.value.asked and one.value.narrowest == other.value.narrowest
     return bool(one.value == other.value)
 
 

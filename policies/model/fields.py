@@ -12,8 +12,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from policies.model.policy import PolicySpec
-from policies.model.statements import narrowest
-from policies.model.strictness import Order, PerKey
+from policies.model.strictness import Exempt, Order, PerKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,9 @@ def _below(annotation: Any) -> tuple[type[BaseModel] | None, str]:
 
 def written(place: str, value: Any) -> str:
     """A value of this place of a policy's spec as YAML on one line, as a document would have it."""
-    if isinstance(value, frozenset):
-        return " and within ".join(_line(list(each)) for each in narrowest(value))
+    if isinstance(value, Exempt):
+        lists = value.narrowest if value.asked else [(), *value.narrowest]
+        return " and within ".join(_line(list(each)) for each in lists)
     return _line(_adapter(place).dump_python(value, mode="json", by_alias=True))
 
 

@@ -29,6 +29,8 @@ Key = tuple[str, str]
 """Namespace and name."""
 
 _MOST_GENERATIONS = 16
+_MOST_IN_VERSIONS = 200_000
+"""Versions times the paths that any of them states: each version is looked at for each."""
 _SECTIONS = ("files", "executables", "proxies")
 
 
@@ -116,6 +118,7 @@ class Inheritance:
 
     def _put_together(self, key: Key, parents: tuple[Whole, ...]) -> Whole:
         document, at = self._documents[key]
+        _bounded(document, at)
         line = dict(chain.from_iterable(each.line.items() for each in parents)) | {key: document}
         inherited = self._joined(document, at, parents)
         own = _Own(document.spec, {place: each.value for place, each in inherited.items()})
@@ -153,6 +156,19 @@ class Inheritance:
             f"spec.{place} differs between {states}, and neither inherits the other",
             where=at.at(rule(document, "inherits")),
             mend=f"State it in {document.metadata.name!r} itself, or let one of them inherit the other.",
+        )
+
+
+def _bounded(document: ReferenceValues, at: Origin) -> None:
+    versions = document.spec.versions.values()
+    paths = {path for each in versions for path in each.files} | {
+        path for each in versions for path in each.executables
+    }
+    if len(versions) * len(paths) > _MOST_IN_VERSIONS:
+        raise InvalidConfiguration(
+            f"{len(versions)} versions differ in {len(paths)} paths: more than {_MOST_IN_VERSIONS} in all",
+            where=at.at(rule(document, "versions")),
+            mend="Take out the versions that do not run any more, and what all of them have alike.",
         )
 
 

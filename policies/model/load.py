@@ -18,7 +18,7 @@ from policies.model.origin import Mark, Origin
 from policies.model.places import rule, step
 from policies.model.policy import AttestationPolicy
 from policies.model.references import ReferenceValues
-from policies.model.registration import WorkloadRegistration
+from policies.model.registration import Identities, WorkloadRegistration
 from policies.model.selection import ROOT_NAMESPACE, Selection
 from policies.model.signing import Trust
 
@@ -40,11 +40,16 @@ class PolicySet:
     """Every document of one authority, by kind, namespace and name. Immutable; a change is a new set.
 
     governing: registration -> what rules it. unruled: registrations that no policy is for: they get no identity.
-    refuse: told of each fault; what it does not raise is left out of the set.
+    refuse: told of each fault; what it does not raise is left out of the set. trust_domain: that every registration
+    has to be of; None for any.
     """
 
     def __init__(
-        self, documents: Iterable[tuple[Document, Origin]], root: str = ROOT_NAMESPACE, refuse: Refuse = refused
+        self,
+        documents: Iterable[tuple[Document, Origin]],
+        root: str = ROOT_NAMESPACE,
+        refuse: Refuse = refused,
+        trust_domain: str | None = None,
     ) -> None:
         self._found: dict[tuple[str, str, str], tuple[Document, Origin]] = {}
         for document, where in documents:
@@ -60,10 +65,11 @@ class PolicySet:
         self.unruled: dict[str, WorkloadRegistration] = {}
         self._merged: dict[int, Merged] = {}
         self._wholes = self._inherited(root, refuse)
-        merging = Merging()
+        merging, identities = Merging(), Identities(trust_domain)
         for document, where in self._found.values():
             if isinstance(document, WorkloadRegistration):
                 try:
+                    identities.take(document, where)
                     self._resolve(document, where, merging)
                 except InvalidConfiguration as error:
                     refuse(error)
@@ -136,13 +142,18 @@ def _twice(document: Document, where: Origin, before: Origin) -> InvalidConfigur
     )
 
 
-def load(paths: Iterable[Path], root: str = ROOT_NAMESPACE, trust: Trust | None = None) -> PolicySet:
+def load(
+    paths: Iterable[Path],
+    root: str = ROOT_NAMESPACE,
+    trust: Trust | None = None,
+    trust_domain: str | None = None,
+) -> PolicySet:
     """Every document below the paths (files, or folders of *.yaml). Raises InvalidConfiguration with its place.
 
     root: the namespace whose policies are for every other one too. trust: who has to have signed reference values;
-    None where nobody has to.
+    None where nobody has to. trust_domain: as PolicySet has it.
     """
-    return PolicySet(read(paths, trust=trust), root)
+    return PolicySet(read(paths, trust=trust), root, trust_domain=trust_domain)
 
 
 def read(
@@ -164,15 +175,18 @@ def _files(path: Path) -> list[Path]:
 
 
 def _documents(path: Path, refuse: Refuse, trust: Trust | None) -> Iterable[tuple[Document, Origin]]:
-    text, vouched = dialect.read_text(path), trust is None
+    text, vouched = dialect.read_text(path), False
     for value, node in dialect.parse(text, str(path)):
         if value is None:
             continue
         try:
             document = _document(value, node, path)
-            if trust is not None and not vouched and isinstance(document, ReferenceValues):
-                trust.check(path, text.encode(), dialect.place(str(path), node.start_mark))
+            if trust is not None and isinstance(document, ReferenceValues):
+                where = dialect.place(str(path), node.start_mark)
+                if not vouched:
+                    trust.check(path, text.encode(), where)
                 vouched = True
+                trust.bounded(document.spec.expires, where)
         except InvalidConfiguration as error:
             refuse(error)
         else:

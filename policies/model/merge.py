@@ -186,10 +186,9 @@ class _Settled(NamedTuple):
             value = new.order.join(self.value, new.value)
         except Unordered as error:
             raise InvalidConfiguration(
-                f"spec.{place} differs between {self.said[0].policy} and {new.policy}, "
-                "and neither value is the stricter one",
+                f"spec.{place} differs between {self.said[0].policy} and {new.policy}, and {error.why}",
                 where=new.policy.at(place),
-                mend="Make both alike, give one of them another name, or take one out.",
+                mend=error.mend,
             ) from error
         said = (*self.said, new)
         by = [each.policy.name for each in said if each.value == value] or [each.policy.name for each in said]

@@ -71,6 +71,10 @@ Parent = Annotated[str, Field(pattern=_PARENT)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$")]
 
 
+Owner = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""The number of a user or a group, as Linux has them."""
+
+
 class FileReference(Strict):
     """digests: any of them will do. mode: permission bits, where they matter; None leaves them unjudged.
 
@@ -79,8 +83,8 @@ class FileReference(Strict):
 
     digests: tuple[ReferenceDigest, ...] = Field(min_length=1)
     mode: FileMode | None = None
-    uid: int | None = None
-    gid: int | None = None
+    uid: Owner | None = None
+    gid: Owner | None = None
     optional: bool = Field(default=False, exclude_if=lambda optional: not optional)
 
 

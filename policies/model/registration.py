@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from attestation.errors import InvalidInput
+from attestation.errors import InvalidConfiguration, InvalidInput
 from attestation.spiffe import SpiffeId
 from policies.model.dialect import Strict
 from policies.model.metadata import Document
+from policies.model.origin import Origin
+from policies.model.places import rule
 
 
 def _registrable(text: str) -> str:
@@ -37,3 +39,34 @@ class RegistrationSpec(Strict):
 class WorkloadRegistration(Document):
     kind: Literal["WorkloadRegistration"] = "WorkloadRegistration"
     spec: RegistrationSpec
+
+
+class Identities:
+    """Which namespace each SPIFFE ID is of: the one that registers it first; several of its registrations may share it.
+
+    trust_domain: of the authority that issues them; None where that is not known.
+    """
+
+    def __init__(self, trust_domain: str | None) -> None:
+        self._trust_domain = trust_domain
+        self._first: dict[str, tuple[WorkloadRegistration, Origin]] = {}
+
+    def take(self, registration: WorkloadRegistration, where: Origin) -> None:
+        """Raises InvalidConfiguration for an ID of another trust domain, or of another namespace."""
+        name, text = registration.metadata.qualified, registration.spec.spiffe_id
+        place = where.at(rule(registration, "spiffeId"))
+        domain = SpiffeId.parse(text).trust_domain
+        if self._trust_domain not in (None, domain):
+            raise InvalidConfiguration(
+                f"registration {name!r} is of the trust domain {domain!r}, the authority of {self._trust_domain!r}",
+                where=place,
+                mend=f"Register an ID that begins with spiffe://{self._trust_domain}/.",
+            )
+        first, at = self._first.setdefault(text, (registration, where))
+        if first.metadata.namespace != registration.metadata.namespace:
+            raise InvalidConfiguration(
+                f"registration {name!r} names {text}, which is registered by {first.metadata.qualified!r} ({at}), "
+                "of another namespace",
+                where=place,
+                mend="Give one of them another SPIFFE ID, or put both into one namespace.",
+            )

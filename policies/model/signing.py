@@ -74,6 +74,18 @@ class Trust:
                 mend="See what was changed since; then have it signed anew.",
             )
 
+    def bounded(self, expires: int | None, where: str) -> None:
+        """Raises InvalidConfiguration for reference values that never expire.
+
+        A signature does not say that a file is the latest: an old one is good again with its own, until it expires.
+        """
+        if expires is None:
+            raise InvalidConfiguration(
+                "signed reference values that never expire: an old file could be put back for ever",
+                where=where,
+                mend="State spec.expires, as far ahead as the next release will be; then have it signed anew.",
+            )
+
 
 def trusted(paths: Sequence[Path]) -> Trust:
     """The public keys in these files, PEM. Raises InvalidConfiguration."""

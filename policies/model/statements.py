@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar, cast, get_args
 from pydantic import BaseModel
 
 from policies.model.policy import FileBounds, FileRules, PolicySpec
-from policies.model.strictness import Always, Bounded, Order, PerKey
+from policies.model.strictness import Always, Bounded, Exempt, Order, PerKey
 
 
 class Statement(NamedTuple):
@@ -113,7 +113,10 @@ def _take_apart(model: BaseModel, around: str, found: dict[str, Statement], *, d
         if not (defaults or field.always or field.name in model.model_fields_set):
             continue
         value, place = getattr(model, field.name), f"{around}{alias}"
-        if isinstance(field.order, PerKey):
+        if isinstance(field.order, Bounded):
+            asked = field.name in model.model_fields_set
+            found[place] = Statement(field.order, Exempt(True, frozenset({value})) if asked else Exempt())
+        elif isinstance(field.order, PerKey):
             for key, each in value.items():
                 _state(each, f"{place}.{key}", field.order.values, found, defaults=defaults)
         else:
@@ -125,22 +128,19 @@ def _take_apart(model: BaseModel, around: str, found: dict[str, Statement], *, d
 def _state(value: Any, place: str, order: Order | None, found: dict[str, Statement], *, defaults: bool) -> None:
     if order is None:
         _take_apart(value, f"{place}.", found, defaults=defaults)
-    elif isinstance(order, Bounded):
-        found[place] = Statement(order, frozenset({value}))
     else:
         found[place] = Statement(order, value)
 
 
 def _bounds(rules: FileRules, around: str, found: dict[str, Statement]) -> None:
-    """`within` states each of its lists once more."""
+    """Each list of `within` bounds what is exempt, and exempts nothing itself."""
     for bound in rules.within:
-        inner: dict[str, Statement] = {}
-        _take_apart(bound, around, inner, defaults=False)
-        for place, statement in inner.items():
-            if statement.value != frozenset({None}):
-                known = found.get(place)
-                value = statement.value if known is None else statement.order.join(known.value, statement.value)
-                found[place] = Statement(statement.order, value)
+        for alias, field in _fields(FileBounds).items():
+            patterns, place = getattr(bound, field.name), f"{around}{alias}"
+            if patterns is not None and field.order is not None:
+                known = found[place].value if place in found else Exempt()
+                bounded = field.order.join(known, Exempt(lists=frozenset({patterns})))
+                found[place] = Statement(field.order, bounded)
 
 
 def _put_together(model: type[BaseModel], tree: Mapping[str, Any]) -> BaseModel:
@@ -150,9 +150,10 @@ def _put_together(model: type[BaseModel], tree: Mapping[str, Any]) -> BaseModel:
     for alias, below in tree.items():
         field = _fields(model)[alias]
         if isinstance(field.order, Bounded):
-            first, *others = narrowest(below)
-            given[field.name] = first
-            bounds += [FileBounds.model_construct({field.name}, **{field.name: each}) for each in others]
+            lists = below.narrowest
+            if below.asked:
+                given[field.name] = lists.pop(0)
+            bounds += [FileBounds.model_construct({field.name}, **{field.name: each}) for each in lists]
         else:
             given[field.name] = _value(field, below)
     if bounds:
@@ -182,8 +183,3 @@ def _value(field: _Field, below: Any) -> Any:
 
 def _inner(field: _Field, below: Any) -> Any:
     return below if field.inner is None or not isinstance(below, dict) else _put_together(field.inner, below)
-
-
-def narrowest(lists: frozenset[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Lists that bound each other, in a sequence of their own, without those that another one implies."""
-    return sorted(each for each in lists if not any({*other} < {*each} for other in lists))

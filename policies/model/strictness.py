@@ -84,7 +84,10 @@ class Common:
 
 @dataclass(frozen=True, slots=True)
 class CommonBy:
-    """`Common` for a list of models that are known by one field of theirs; of the rest, the lesser one stays."""
+    """`Common` for a list of models that are known by one field of theirs.
+
+    Raises Unordered where the rest of one differs: whichever stayed, it might loosen what the other side meant.
+    """
 
     field: str
 
@@ -93,7 +96,9 @@ class CommonBy:
             return one
         known = {getattr(each, self.field): each for each in other}
         both = [(each, known[key]) for each in one if (key := getattr(each, self.field)) in known]
-        return tuple(sorted(min(pair) for pair in both))
+        if any(each != same for each, same in both):
+            raise Unordered(f"entries of the same {self.field} are not alike", mend="Make them alike in both.")
+        return tuple(sorted(each for each, _ in both))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +112,30 @@ class CommonBits:
 
 
 @dataclass(frozen=True, slots=True)
+class Exempt:
+    """What is exempt: if anybody exempts something, what matches a pattern of each of these lists.
+
+    asked: whether anybody does. Without that the lists are bounds of what others may exempt, and nothing is.
+    """
+
+    asked: bool = False
+    lists: frozenset[tuple[str, ...]] = frozenset()
+
+    @property
+    def narrowest(self) -> list[tuple[str, ...]]:
+        """The lists in a sequence of their own, without those that another one implies."""
+        return sorted(each for each in self.lists if not any({*other} < {*each} for other in self.lists))
+
+
+@dataclass(frozen=True, slots=True)
 class Bounded:
     """Patterns of what is exempt: what is exempt from both is what matches a pattern of each.
 
-    No list of patterns says that exactly, so that several are kept side by side, as a set of lists.
+    No list of patterns says that exactly, so that several are kept side by side. A bound alone exempts nothing.
     """
 
-    def join(self, one: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]) -> frozenset[tuple[str, ...]]:
-        return one | other
+    def join(self, one: Exempt, other: Exempt) -> Exempt:
+        return Exempt(one.asked or other.asked, one.lists | other.lists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +160,15 @@ class Alike:
 
 
 class Unordered(Exception):
-    """Neither of two values is the stricter."""
+    """Neither of two values is the stricter. why: what about them. mend: what whoever stated them can do."""
+
+    def __init__(
+        self,
+        why: str = "neither value is the stricter one",
+        mend: str = "Make both alike, give one of them another name, or take one out.",
+    ) -> None:
+        super().__init__(why)
+        self.why, self.mend = why, mend
 
 
 def join_all(order: Order, values: Iterable[Any]) -> Any:

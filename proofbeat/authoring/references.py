@@ -209,11 +209,13 @@ async def sign(files: Sequence[Path], key_file: Path) -> bool:
     key = keyfiles.private(key_file)
     for file in files:
         content = dialect.read_text(file).encode()
-        count = sum(isinstance(document, ReferenceValues) for document, _ in read([file]))
-        if not count:
+        found = [document for document, _ in read([file]) if isinstance(document, ReferenceValues)]
+        if not found:
             raise InvalidInput("no reference values are in it", where=str(file))
         write(beside(file), detached(content, key) + "\n")
-        print(f"{beside(file)}: signed, with {count} ReferenceValues in {file.name}")
+        print(f"{beside(file)}: signed, with {len(found)} ReferenceValues in {file.name}")
+        for endless in (each for each in found if each.spec.expires is None):
+            print(f"{endless.metadata.qualified} never expires: no authority with trusted keys reads it so")
     return True
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from attestation.errors import InvalidInput
 from proofbeat.bench import deadman, merge, start, telemetry, violation
 from proofbeat.bench import round as round_bench
+from proofbeat.bench.appraise import run as appraise
 from proofbeat.bench.cut import run as cut
 from proofbeat.bench.faults import run as faults
 from proofbeat.bench.figures import Distribution, Figure, Report
@@ -22,6 +23,7 @@ BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "deadman": (deadman.run, "a sidecar killed or stopped: traffic closed; a starved one: closed for nothing"),
     "start": (start.run, "start to first certificate; memory and idle cost"),
     "xds-push": (push.run, "one secret to 1, 200 and 1,000 streams, beside go-control-plane"),
+    "appraise": (appraise.run, "10,000 files and 20 rules, judged, beside Open Policy Agent"),
     "merge": (merge.run, "what rules 10,000 workloads under 1,000 policies"),
     "telemetry": (telemetry.run, "what exporting costs a round"),
     "faults": (faults.run, "random faults under load: what leaked, what was lost, how long it was out"),

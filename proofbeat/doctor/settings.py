@@ -142,7 +142,7 @@ async def _authority(config: SidecarConfig) -> Check:
 
 
 def _policies(config: AuthorityConfig) -> str:
-    found = load_policies(config.policies, config.root_namespace).governing
+    found = load_policies(config.policies, config.root_namespace, trust_domain=config.trust_domain).governing
     return f"{len(found)} registrations: {', '.join(sorted(found)[:5])}" if found else "no registrations yet"
 
 

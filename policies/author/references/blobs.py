@@ -88,6 +88,7 @@ class ArchiveBlobs:
         self._files: set[str] = set()
         self._links: dict[str, str] = {}
         self._small: dict[str, bytes] = {}
+        self._small_in_all = 0
         for name, entry, content in self._entries():
             self._note(name, entry, content)
 
@@ -131,7 +132,8 @@ class ArchiveBlobs:
         if whole.lstrip()[:1] not in (b"{", b"["):
             return
         self._small[name] = whole
-        if sum(map(len, self._small.values())) > _MOST_SMALL_IN_ALL:
+        self._small_in_all += len(whole)
+        if self._small_in_all > _MOST_SMALL_IN_ALL:
             raise _unreadable(name, str(self._path), f"there are more than {_MOST_SMALL_IN_ALL} bytes of documents")
 
     def _entries(self) -> Iterator[tuple[str, tar.Entry, Stream]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ _MOST_INTERPRETERS = 4
 """Scripts whose interpreter is a script, as the kernel has it (execve(2))."""
 _LINK_MODE = 0o777
 """Of every symbolic link (symlink(7)), whatever an archive says."""
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _ENV_SEARCH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
@@ -106,7 +108,7 @@ def wished(path: str, wishes: Wishes, report: Report) -> bool:
 
 def writable(path: str) -> bool:
     """Can a document state this path?"""
-    return "\0" not in path and not any("\ud800" <= each <= "\udfff" for each in path)
+    return not _UNWRITABLE.search(path)
 
 
 def _reference(node: File | Link, wishes: Wishes) -> FileReference:

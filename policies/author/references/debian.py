@@ -166,6 +166,12 @@ def index(path: Path, budget: Budget) -> Index:
         for fields in _paragraphs(lines(chunks(opened(file, budget, str(path))), str(path))):
             name = " ".join(fields.get(key, "") for key in ("package", "version", "architecture"))
             found.setdefault(name, set()).add(fields.get("sha256", ""))
+    if not any(digests - {""} for digests in found.values()):
+        raise InvalidInput(
+            "no package with a SHA-256 is listed there",
+            where=str(path),
+            mend="Name a repository's `Packages`, plain or packed with gzip, bzip2, xz or zstd.",
+        )
     return {name: frozenset(digests - {""}) for name, digests in found.items()}
 
 

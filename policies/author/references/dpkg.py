@@ -18,7 +18,7 @@ from policies.author.references import folder
 from policies.author.references.bounds import Budget
 from policies.author.references.debian import lines
 from policies.author.references.streams import Told, chunks, opened
-from policies.author.references.tree import File, Node, Parts, Tree, resolved
+from policies.author.references.tree import Node, Parts, resolved
 from policies.model.references import FileReference
 
 
@@ -42,9 +42,12 @@ class Provenance:
 
 def provenance(root: Path, files: Mapping[str, FileReference], budget: Budget) -> Provenance:
     """Holds referenced files against the packages of a root. Raises InvalidInput where none is, or for its lists."""
-    found, seen = Provenance(), set[str]()
+    found, seen, folders = Provenance(), set[str](), dict[str, Parts]()
     for path, md5 in sorted(_stated(root, budget).items()):
-        parts = _real(root, path)
+        around, _, name = path.rpartition("/")
+        if around not in folders:
+            folders[around] = _real(root, around)
+        parts = (*folders[around], name)
         real = "/" + "/".join(parts)
         if real not in files or real in seen:
             continue
@@ -63,14 +66,14 @@ def provenance(root: Path, files: Mapping[str, FileReference], budget: Budget) -
 def _stated(root: Path, budget: Budget) -> dict[str, str]:
     """Path -> MD5, of all packages."""
     parts = _real(root, "/var/lib/dpkg/info")
-    known = folder.read(root.joinpath(*parts), budget) if parts else Tree(str(root))
-    lists = [path for path, node in known.walk() if path.endswith(".md5sums") and isinstance(node, File)]
+    names = folder.read(root.joinpath(*parts), budget).root.children if parts else ()
+    lists = sorted(name for name in names if name.endswith(".md5sums"))
     if not lists:
         raise InvalidInput("no package is installed there", where=str(root), mend="Name the root of a Debian system.")
     found = {}
     for name in lists:
-        with folder.file(root, (*parts, *name.split("/")[1:])) as file:
-            for line in lines(chunks(opened(file, budget, str(root))), f"{root}{name}"):
+        with folder.file(root, (*parts, name)) as file:
+            for line in lines(chunks(opened(file, budget, str(root))), name):
                 md5, _, path = line.partition("  ")
                 if re.fullmatch(r"[0-9a-f]{32}", md5):
                     found[f"/{path}"] = md5

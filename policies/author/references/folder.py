@@ -77,7 +77,7 @@ class _Listing(MutableMapping[str, Node]):
                 except OSError as error:
                     raise _unreadable(self._path.joinpath(*self._parts), error) from error
             for _ in self._known:
-                self._budget.entry(str(self._path))
+                self._budget.entry(len(self._parts) + 1, str(self._path))
         return self._known
 
     def _node(self, name: str) -> Node:

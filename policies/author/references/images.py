@@ -26,6 +26,8 @@ LAYOUT, DOCKER = "oci-layout", "manifest.json"
 
 _MOST_LAYERS = 512
 _MOST_INDEXES = 4
+_MOST_DESCRIPTORS = 100_000
+"""In all indexes together."""
 _MOST_NAMED = 16
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
@@ -143,19 +145,36 @@ def _image(
 
 
 def _chosen(index: Fields, wanted: Wanted, blobs: Blobs, where: str) -> Fields:
-    """By name and then by platform, through indexes within indexes."""
-    found = [each for each in _fields(index, "manifests", dict, where) if _called(each, wanted.name)]
-    for _ in range(_MOST_INDEXES):
-        deeper = [each for each in found if each.get("mediaType") in _INDEXES]
-        found = [each for each in found if each.get("mediaType") not in _INDEXES]
-        for each in deeper:
-            found += _fields(_document(blobs, each, where), "manifests", dict, where)
+    """By name and then by platform."""
+    top = [each for each in _fields(index, "manifests", dict, where) if _called(each, wanted.name)]
+    found = _within(top, blobs, where)
     found = [each for each in found if each.get("mediaType") in _MANIFESTS and not _stated(each).startswith("unknown/")]
     found = [each for each in found if not _stated(each) or wanted.takes(_stated(each))]
     one = {str(each.get("digest")): each for each in found}
     if len(one) != 1:
         raise _several(len(one), {" ".join((*_names(each), _stated(each))).strip() for each in one.values()}, where)
     return next(iter(one.values()))
+
+
+def _within(top: Sequence[Fields], blobs: Blobs, where: str) -> list[Fields]:
+    """With what is in indexes among them, and in indexes within those; each is read once, however often it is named."""
+    known: set[tuple[str, int]] = set()
+    found, count = list(top), len(top)
+    for _ in range(_MOST_INDEXES):
+        deeper = [each for each in found if each.get("mediaType") in _INDEXES]
+        found = [each for each in found if each.get("mediaType") not in _INDEXES]
+        for each in deeper:
+            named = _digest(each, where), _field(each, "size", int, where)
+            if named in known:
+                continue
+            known.add(named)
+            below = _fields(_document(blobs, each, where), "manifests", dict, where)
+            count += len(below)
+            if count > _MOST_DESCRIPTORS:
+                what = f"more than {_MOST_DESCRIPTORS} manifests and indexes"
+                raise InvalidInput(what, where=where, mend="Save the one image alone.")
+            found += below
+    return found
 
 
 def _several(count: int, images: set[str], where: str) -> InvalidInput:

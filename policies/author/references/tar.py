@@ -81,8 +81,9 @@ def placed(name: str, where: str) -> tuple[str, ...]:
     names = tuple(part for part in name.split("/") if part not in ("", "."))
     if ".." in names:
         raise InvalidInput(f"{name!r} leads out of the archive", where=where, mend=_AGAIN)
-    if len(os.fsencode(name)) > MOST_PATH or any(len(os.fsencode(each)) > MOST_NAME for each in names):
-        raise InvalidInput(f"a name of {len(os.fsencode(name))} bytes that no file can have", where=where, mend=_AGAIN)
+    encoded = os.fsencode(name)
+    if len(encoded) > MOST_PATH or max(map(len, encoded.split(b"/"))) > MOST_NAME:
+        raise InvalidInput(f"a name of {len(encoded)} bytes that no file can have", where=where, mend=_AGAIN)
     return names
 
 
@@ -97,10 +98,11 @@ class _Reader:
                 self._refuse("a header whose checksum is wrong")
             flag = block[156:157]
             if flag in (_PAX, _PAX_GLOBAL, _GNU_NAME, _GNU_TARGET):
+                self._budget.extended(1, self._where)
                 self._extend(flag, self._content(_number(block[124:136], self._where)))
                 continue
-            self._budget.entry(self._where)
             entry = self._entry(block, flag)
+            self._budget.entry(len(entry.path) + entry.target.count("/"), self._where)
             content = Slice(self._stream, entry.size, self._where)
             yield entry, content
             for _ in chunks(content):
@@ -178,11 +180,14 @@ class _Reader:
     def _records(self, content: bytes) -> dict[str, str]:
         """Those that we follow: `length keyword=value`, a line each (pax(1))."""
         found: dict[str, str] = {}
-        while content:
-            digits, blank, _ = content[:8].partition(b" ")
-            if not blank or not digits.isdigit() or not len(digits) + 3 <= int(digits) <= len(content):
+        at = 0
+        while at < len(content):
+            self._budget.extended(1, self._where)
+            digits, blank, _ = content[at : at + 8].partition(b" ")
+            if not blank or not digits.isdigit() or not len(digits) + 3 <= int(digits) <= len(content) - at:
                 self._refuse("an extended header that is no list of records")
-            record, content = content[: int(digits)], content[int(digits) :]
+            record = content[at : at + int(digits)]
+            at += len(record)
             keyword, equals, value = record[len(digits) + 1 : -1].partition(b"=")
             if not equals or record[-1:] != b"\n":
                 self._refuse("an extended header that is no list of records")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from attestation.digests import Digest
 from attestation.errors import InvalidInput
-from policies.author.references.bounds import MOST_LINKS
+from policies.author.references.bounds import MOST_ENTRIES, MOST_LINKS
 from policies.author.references.programs import Program
 
 
@@ -59,6 +59,7 @@ class Tree:
     def __init__(self, origin: str) -> None:
         self.origin = origin
         self.root = Folder()
+        self._made = 0
 
     def at(self, path: Sequence[str]) -> Node | None:
         """What is at this very path; links are not followed."""
@@ -102,14 +103,14 @@ class Tree:
 
         include: absolute paths; nothing is looked at but these and what is in them. None for all.
         """
-        waiting = [""]
+        waiting: list[tuple[str, MutableMapping[str, Node], str]] = [("", {"": self.root}, "")]
         while waiting:
-            path = waiting.pop()
+            path, around, last = waiting.pop()
             if include and not any(_around(path, each) or within(path, each) for each in include):
                 continue
-            node = self.at([name for name in path.split("/") if name])
+            node = around.get(last)
             if isinstance(node, Folder):
-                waiting += [f"{path}/{name}" for name in sorted(node.children, reverse=True)]
+                waiting += [(f"{path}/{name}", node.children, name) for name in sorted(node.children, reverse=True)]
             elif node is not None and not (include and not any(within(path, each) for each in include)):
                 yield path, node
 
@@ -122,7 +123,9 @@ class Tree:
     def _folder(self, path: Sequence[str]) -> Folder:
         folder = self.root
         for depth, name in enumerate(path, 1):
-            below = folder.children.setdefault(name, Folder())
+            below = folder.children.get(name)
+            if below is None:
+                below = folder.children[name] = self._on_the_way()
             if not isinstance(below, Folder):
                 kind = "a link" if isinstance(below, Link) else "no folder"
                 raise InvalidInput(
@@ -132,6 +135,14 @@ class Tree:
                 )
             folder = below
         return folder
+
+    def _on_the_way(self) -> Folder:
+        """A folder that no entry states. One long path can have thousands of them."""
+        self._made += 1
+        if self._made > MOST_ENTRIES:
+            what = f"more than {MOST_ENTRIES} folders that it does not state itself"
+            raise InvalidInput(what, where=self.origin, mend="Pack it again.")
+        return Folder()
 
 
 def within(path: str, root: str) -> bool:

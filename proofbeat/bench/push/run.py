@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from attestation.errors import Unavailable
+from proofbeat.bench import peers
 from proofbeat.bench.figures import Budget, Distribution, Figure, Report, Value
-from proofbeat.bench.push import peer
 from proofbeat.ephemeral import folder
 from proofbeat.ephemeral.children import Child, Children
 
@@ -84,7 +84,7 @@ class Tally:
 
 
 async def run(*, quick: bool) -> Report:
-    built = peer.binary()
+    built = peers.binary("xds")
     tallies: dict[str, list[Tally]] = {OURS: [], **({PEER: []} if built else {})}
     for course in QUICK if quick else COURSES:
         # Without the peer there is a load for incremental discovery alone.
@@ -105,7 +105,7 @@ def report(tallies: Mapping[str, Sequence[Tally]]) -> Report:
             ratio = theirs.cpu_us_a_push / ours.cpu_us_a_push
             what = f"pushes a second of CPU to {BUDGETED} streams, as a share of {PEER}'s"
             budgets.append(Budget(what, LEAST_RATIO, round(ratio, 3), at_least=True))
-    return Report("xds-push", figures[OURS], tuple(budgets), peers={PEER: figures.get(PEER) or peer.MISSING})
+    return Report("xds-push", figures[OURS], tuple(budgets), peers={PEER: figures.get(PEER) or peers.MISSING})
 
 
 def _ours(tally: Tally) -> list[Budget]:

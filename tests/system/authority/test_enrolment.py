@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation import keys, results
+from attestation.errors import InvalidConfiguration
 from tests.system.authority.town import API_REGISTRATION, Clock, numbered, policies, refusal, stranger, town
 from wire import messages, proofs, tls
 from wire.messages import Enrol
@@ -209,5 +210,19 @@ def test_nothing_is_asked_before_somebody_has_enrolled(tmp_path: Path) -> None:
             with pytest.raises(Exception, match="nobody has enrolled"):
                 await client.challenge()
             await client.close()
+
+    asyncio.run(story())
+
+
+def test_an_identity_of_another_trust_domain_is_no_policy_that_comes_into_force(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with town(tmp_path) as where:
+            (tmp_path / "policies.yaml").write_text(
+                policies().replace("spiffe://town.example/api", "spiffe://other/api")
+            )
+            with pytest.raises(InvalidConfiguration, match="'other'"):
+                await where.authority.reload_policies()
+            (tmp_path / "policies.yaml").write_text(policies())
+            assert await where.authority.reload_policies() == 1
 
     asyncio.run(story())

@@ -30,6 +30,7 @@ from tests.system.measurer.stage import ROOT, Sidecar
 from tests.unit.policies.references.packing import Layout, Put, packed
 
 ONE, TWO = "a1" * 32, "b2" * 32
+LATER = "2099-12-31T00:00:00Z"
 
 
 RULES = f"""\
@@ -164,13 +165,13 @@ def test_reference_values_that_nobody_signed_do_not_come_into_force_and_the_last
     key = ed25519.Ed25519PrivateKey.generate()
     form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     (tmp_path / "release.pub").write_bytes(key.public_key().public_bytes(*form))
-    file, good = tmp_path / "policies.yaml", f"{RULES}---\n{stated(ONE)}"
+    file, good = tmp_path / "policies.yaml", f"{RULES}---\n{stated(ONE, expires=LATER)}"
     beside(file).write_text(sign(good.encode(), key))
 
     async def story() -> None:
         async with town(tmp_path, rules=good, trusted=tmp_path / "release.pub") as where:
             assert await judged(where, measured(ONE)) == (Tier.AFFIRMING, [])
-            evil = f"{RULES}---\n{stated(ONE, TWO)}"
+            evil = f"{RULES}---\n{stated(ONE, TWO, expires=LATER)}"
             file.write_text(evil)
             with pytest.raises(InvalidConfiguration, match=r"policies\.yaml:\d+:1: .* that no trusted key"):
                 await where.authority.reload_policies()

@@ -193,6 +193,10 @@ def test_in_audit_a_violation_is_told_as_what_would_have_happened(tmp_path: Path
         told = await why(where, "web")
         assert (told.state, told.open, told.cause) == ("fresh", True, None)
         assert told.history[-1].event == "would-have"
+        found = told.history[-1].explanation
+        assert found is not None
+        assert (found.kind, found.violation_class, found.rule) == (DRIFT.kind, "drift", DRIFT.rule)
+        assert found.allow == DRIFT.allow, "what would allow it, before anything is enforced"
 
     played(tmp_path, story, rules=policies(mode="audit"))
 

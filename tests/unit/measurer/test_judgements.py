@@ -30,6 +30,9 @@ USER = Rights((1000,) * 4, (1000,) * 4, "0" * 16, True, 2, 0, HERE, 0)
         ("/srv/log/**", "/srv/log/a", True, True),
         ("/srv/log/**", "/srv/log", False, True),
         ("/srv/log", "/srv/log", True, False),
+        ("/srv/log/*", "/srv/log", False, False),
+        ("/srv/**/x", "/srv/log", False, False),
+        ("/srv/l*/**", "/srv/log", False, True),
         ("/srv/*/log", "/srv/a/b/log", False, False),
         ("*.log", "/srv/app/x.log", True, False),
         ("*.log", "/srv/app/x.log.py", False, False),
@@ -38,6 +41,10 @@ USER = Rights((1000,) * 4, (1000,) * 4, "0" * 16, True, 2, 0, HERE, 0)
 def test_a_pattern_covers_a_path_and_perhaps_all_below(pattern: str, path: str, covered: bool, below: bool) -> None:
     volatile = Volatile([[[pattern]]])
     assert (volatile.covers(path.encode()), volatile.covers_all_below(path.encode())) == (covered, below)
+
+
+def test_patterns_that_cover_some_depths_below_a_folder_do_not_cover_all_of_it() -> None:
+    assert not Volatile([[["/srv/log", "/srv/log/*/*"]]]).covers_all_below(b"/srv/log")
 
 
 def test_no_pattern_covers_nothing() -> None:

@@ -21,6 +21,7 @@ from attestation.signals import Signal
 from attestation.spiffe import SpiffeId
 from attestation.trust import TrustVector
 from attestation.violation import Violation, ViolationClass
+from policies.appraise.appraise import appraise
 from policies.appraise.breakglass import Ground, Held, held, waives, waives_violation
 from policies.appraise.reasons import Finding, Verdict
 from policies.appraise.violation import violates
@@ -29,7 +30,7 @@ from policies.model.merge import Applying, Rank, merge
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, EffectivePolicy, PolicySpec
 from tests.unit.policies.operators import KEYS, STRANGER, SUBJECT, public, rules, signed
-from tests.unit.policies.world import POLICY, REFERENCES
+from tests.unit.policies.world import POLICY, REFERENCES, claimed, governing
 
 ADA, BOB, CAT = KEYS.values()
 
@@ -112,9 +113,19 @@ def test_the_whole_mesh_is_in_scope_only_of_an_order_that_says_so() -> None:
 
 
 def test_only_whom_every_policy_names_by_key_may() -> None:
-    renamed = {**rules(), "operators": [{"name": "a.lovelace", "key": public(ADA)}, *rules("bob")["operators"]]}
-    ruled = merged(rules(), renamed).spec.break_glass
+    replaced = [{"name": "cat", "key": public(STRANGER)}, *rules("ada", "bob")["operators"]]
+    ruled = merged(rules(), rules(operators=replaced)).spec.break_glass
     assert {each.key for each in ruled.operators} == {public(ADA), public(BOB)}
+
+
+def test_nobody_makes_two_operators_of_one_by_giving_a_key_of_theirs_another_name() -> None:
+    two_keys = [{"name": "ada", "key": public(ADA)}, {"name": "ada", "key": public(CAT)}]
+    floor = rules(operators=[*two_keys, *rules("bob")["operators"]])
+    renamed = rules(operators=[{"name": "a.lovelace", "key": public(ADA)}, *floor["operators"][1:]])
+    with pytest.raises(
+        InvalidConfiguration, match=r"breakGlass.operators differs between .*/floor.* and .*/web.* same key"
+    ):
+        merged(floor, renamed)
 
 
 def test_a_floor_forbids_it_with_an_empty_list() -> None:
@@ -220,11 +231,25 @@ def test_a_tamper_is_never_waived_whatever_else_was_found() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [Signal.COLLECTOR_DEAD, Signal.LAYER_ABSENT, Signal.PROXY_ABSENT, Signal.PROXY_UNKNOWN, Signal.RULE_ERROR],
+    [
+        Signal.COLLECTOR_DEAD,
+        Signal.LAYER_ABSENT,
+        Signal.LAYER_OLD,
+        Signal.COVERAGE_WEAK,
+        Signal.PROXY_ABSENT,
+        Signal.PROXY_UNKNOWN,
+        Signal.RULE_ERROR,
+    ],
 )
 def test_what_nobody_can_tell_is_not_waived_for_it_may_hide_a_tamper(kind: Signal) -> None:
     assert not waives(verdict(finding(), finding(kind)), policy(rules()))
     assert not waives(verdict(finding(), executables=1), policy(rules()))
+
+
+def test_that_nobody_has_looked_for_days_is_not_waived() -> None:
+    old = appraise(*claimed(age_ms=10 * 86_400_000), governing())
+    assert {each.kind for each in old.reasons} == {Signal.LAYER_OLD}
+    assert not waives(old, policy(rules()))
 
 
 def test_a_verdict_without_a_reason_is_not_waived() -> None:

@@ -31,6 +31,7 @@ metadata: {name: web}
 spec: {spiffeId: spiffe://example.org/web, references: web}
 """
 WELL = (POLICY, REFERENCES, REGISTRATION)
+LONELY = REGISTRATION.replace("name: web", "name: web, namespace: lonely").replace("org/web", "org/lonely/web")
 
 
 def checked(folder: Path, *documents: str, terms: Terms | None = None) -> Report:
@@ -67,6 +68,14 @@ def test_every_error_of_every_file_is_told_and_what_depends_on_them_is_not_guess
     assert remarks[0].mend == "Did you mean 'mode'?"
 
 
+def test_identities_that_are_not_ones_own_are_told(tmp_path: Path) -> None:
+    stranger = REGISTRATION.replace("name: web", "name: mine, namespace: evil")
+    (shared,) = checked(tmp_path, *WELL, stranger).remarks
+    assert (shared.level, "'evil/mine'" in shared.text) == (Level.ERROR, True)
+    (foreign,) = checked(tmp_path, *WELL, terms=Terms(trust_domain="town.example")).remarks
+    assert (foreign.level, "'town.example'" in foreign.text) == (Level.ERROR, True)
+
+
 def test_a_registration_whose_references_are_missing_hides_no_other_remark(tmp_path: Path) -> None:
     api = REGISTRATION.replace("name: web", "name: api").replace("references: web", "references: api")
     assert told(tmp_path, *WELL, api, policy("idle", "{selector: {registrations: [ap]}}")) == [
@@ -87,7 +96,7 @@ def test_a_registration_whose_references_are_missing_hides_no_other_remark(tmp_p
         ((policy("a", "{deadman: 1s}", "elsewhere"),), [(Check.UNUSED, 17, 1)]),
         ((policy("a", "{deadman: 1s}", "proofbeat-system"),), []),
         ((REFERENCES.replace("name: web", "name: old"),), [(Check.UNUSED, 17, 1)]),
-        ((REGISTRATION.replace("name: web", "name: web, namespace: lonely"),), [(Check.UNRULED, 17, 1)]),
+        ((LONELY,), [(Check.UNRULED, 17, 1)]),
         ((policy("a", "{files: {volatile: [/var/log/*]}}"),), [(Check.UNREACHABLE, 19, 16)]),
         ((policy("a", "{files: {volatile: [/srv/*/log, '/s*']}}"),), []),
         ((policy("a", "{proxy: {requireDrainNow: true}}"),), [(Check.UNREACHABLE, 19, 16)]),

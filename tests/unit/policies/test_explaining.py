@@ -80,6 +80,14 @@ def test_a_value_that_comes_from_several_together_names_each_with_its_share(tmp_
     ]
 
 
+def test_a_bound_that_nobody_exempts_anything_under_is_told_as_exempting_nothing(tmp_path: Path) -> None:
+    bound = FLOOR.replace("volatile: [/srv/cache/**]", "within: [{volatile: [/srv/cache/**]}]")
+    own = OWN.replace("    volatile: ['*.tmp']\n", "")
+    value = told(tmp_path, bound, own)["files.volatile"]
+    assert value.value == "[] and within [/srv/cache/**]"
+    assert [each.policy for each in value.by] == ["proofbeat-system/floor"]
+
+
 def test_of_a_single_policy_what_it_states_is_told_from_what_it_leaves_to_the_defaults(tmp_path: Path) -> None:
     values = told(tmp_path, OWN)
     assert [place for place, each in values.items() if each.by] == ["freshness", "files.volatile", "files.include"]

@@ -218,6 +218,13 @@ def test_the_most_generations_are_the_same_from_either_end(first: str) -> None:
         [over.whole(key) for key in documents(17)]
 
 
+def test_versions_that_differ_in_more_than_can_be_looked_at_are_refused(tmp_path: Path) -> None:
+    versions = {f"v{number}": {"files": {f"/{number}": only(ONE)}} for number in range(450)}
+    said = fault(tmp_path, web=document("web", {"versions": versions}))
+    assert "450 versions differ in 450 paths" in said
+    assert "web.yaml:" in said
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [

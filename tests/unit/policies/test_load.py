@@ -156,6 +156,15 @@ def test_every_rule_knows_its_file_and_line_whatever_the_order_of_documents(tmp_
         (POLICY.replace("mode: enforce", "layers: {files: {maxAgee: 10s}}"), "'maxAge'"),
         (POLICY.replace("60s", "9" * 400 + "d"), "within a century"),
         (POLICY.replace("10s", "1.0004s"), "whole number of milliseconds"),
+        (POLICY.replace("10s", "1" * 21), "web.yaml:6:13: no integer of at most 20 digits"),
+        (POLICY.replace("10s", "0x" + "f" * 19), "no integer of at most 20 digits"),
+        (POLICY.replace("10s", '!!int "1:1:1"'), "no integer"),
+        (POLICY.replace("10s", '!!float "1:1:1"'), "no number"),
+        ("kind: 1:1:1\n", "unknown kind '1:1:1'"),
+        ("kind: 0x" + "f" * 5000 + "\n", "web.yaml:1:7: no integer of at most 20 digits"),
+        (POLICY.replace("/srv/app", '"/\\uD800"'), "invalid Unicode character"),
+        (REFERENCES.replace("digests:", "uid: -1, digests:"), "uid: input should be greater than or equal to 0"),
+        (REFERENCES.replace("digests:", f"gid: {2**32}, digests:"), "gid: input should be less than or equal to 42949"),
     ],
 )
 def test_what_yaml_can_hold_and_a_document_cannot_is_told_with_its_place(tmp_path: Path, text: str, words: str) -> None:
@@ -194,6 +203,12 @@ def test_every_fault_of_every_document_is_told_where_somebody_asks_for_all(tmp_p
     assert "missing" not in told[4], "a mistyped key is not told again as missing under its right name"
 
 
+def test_of_a_document_with_faults_without_end_a_hundred_are_told(tmp_path: Path) -> None:
+    told = faults(written(tmp_path, POLICY + "".join(f"  k{number}: 1\n" for number in range(130))))
+    assert len(told) == 101
+    assert "30 more faults of this document are not told" in told[-1]
+
+
 def test_what_several_documents_have_wrong_together_is_told_of_each(tmp_path: Path) -> None:
     file = written(tmp_path, POLICY, POLICY, REGISTRATION, REGISTRATION.replace("name: web", "name: api"))
     told = faults(file)
@@ -202,6 +217,27 @@ def test_what_several_documents_have_wrong_together_is_told_of_each(tmp_path: Pa
         "web.yaml:22:44",
         "web.yaml:27:44",
     ]
+
+
+def test_an_identity_that_another_namespace_has_registered_is_refused_and_both_are_named(tmp_path: Path) -> None:
+    stranger = REGISTRATION.replace("name: web", "name: mine, namespace: evil")
+    (said,) = faults(written(tmp_path, POLICY, REFERENCES, REGISTRATION, stranger))
+    assert said.startswith(f"{tmp_path}/web.yaml:24:8: ")
+    assert "'evil/mine'" in said and "'web'" in said and "spiffe://example.org/web" in said
+
+
+def test_two_registrations_of_one_namespace_may_share_an_identity(tmp_path: Path) -> None:
+    canary = REGISTRATION.replace("name: web", "name: canary")
+    assert set(load([written(tmp_path, POLICY, REFERENCES, REGISTRATION, canary)]).governing) == {"web", "canary"}
+
+
+def test_an_identity_of_another_trust_domain_is_refused_with_its_place(tmp_path: Path) -> None:
+    file = written(tmp_path, POLICY, REFERENCES, REGISTRATION)
+    assert set(load([file], trust_domain="example.org").governing) == {"web"}
+    with pytest.raises(InvalidConfiguration) as raised:
+        load([file], trust_domain="town.example")
+    assert raised.value.where.startswith(f"{file}:19:8")
+    assert "'example.org'" in raised.value.sentence and "'town.example'" in raised.value.sentence
 
 
 def test_policies_that_cannot_be_merged_are_told_with_the_line_of_a_value(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ KEYS = [
     "MCowBQYDK2VwAyEA/FHNjmIYoaONpH7QAjDwWAgW7RO6MwOsXeuRFUiQgCU=",
 ]
 """Of RFC 8032's first three test vectors."""
-OPERATORS: st.SearchStrategy[dict[str, str]] = st.fixed_dictionaries(
-    {"name": st.sampled_from(["ada", "bob"]), "key": st.sampled_from(KEYS)}
+OPERATORS: st.SearchStrategy[dict[str, str]] = st.sampled_from(
+    [{"name": name, "key": key} for name, key in zip(["ada", "ada", "bob"], KEYS, strict=True)]
 )
+"""A key has the same name in all policies; otherwise they cannot be merged."""
 
 
 def _key(operator: Any) -> Any:
@@ -43,6 +44,16 @@ RULES = {
 def durations(*choices: str) -> st.SearchStrategy[str]:
     return st.sampled_from(choices)
 
+
+FILES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "include": st.lists(st.sampled_from(["/srv", "/etc", "/opt"]), max_size=2, unique=True),
+        "volatile": PATTERNS,
+        "caches": PATTERNS,
+        "within": st.lists(st.fixed_dictionaries({}, optional={"volatile": PATTERNS}), max_size=2),
+    },
+)
 
 SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
@@ -63,15 +74,7 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
                 },
             ),
         ),
-        "files": st.fixed_dictionaries(
-            {},
-            optional={
-                "include": st.lists(st.sampled_from(["/srv", "/etc", "/opt"]), max_size=2, unique=True),
-                "volatile": PATTERNS,
-                "caches": PATTERNS,
-                "within": st.lists(st.fixed_dictionaries({}, optional={"volatile": PATTERNS}), max_size=2),
-            },
-        ),
+        "files": FILES,
         "processes": st.fixed_dictionaries(
             {},
             optional={
@@ -164,22 +167,30 @@ def test_one_policy_more_loosens_nothing_that_is_stated(
     assert values(joined(after, known)) == values(after)
 
 
-@given(st.lists(SPECS, min_size=1, max_size=3), st.sampled_from(PATHS))
+@given(st.lists(st.fixed_dictionaries({"files": FILES}), min_size=1, max_size=3), st.sampled_from(PATHS))
 def test_nothing_is_exempt_that_any_policy_with_exemptions_does_not_exempt(
     written: list[Mapping[str, Any]], path: str
 ) -> None:
     together = assembled(reduce(joined, map(said, written)))
     outcome = volatile(path, AttestationPolicy(metadata=Metadata(name="all"), spec=together))
-    speaking = [each for each in written if "volatile" in each.get("files", {})]
+    speaking = [each for each in written if "volatile" in each["files"]]
     alone = [volatile(path, policy("one", each)) for each in speaking]
     bounds = [
         volatile(path, policy("bound", {"files": {"volatile": bound["volatile"]}}))
         for each in written
-        for bound in each.get("files", {}).get("within", [])
+        for bound in each["files"].get("within", [])
         if "volatile" in bound
     ]
-    if speaking or not bounds:
-        assert outcome == (bool(alone) and all(alone) and all(bounds))
+    assert outcome == (bool(alone) and all(alone) and all(bounds))
+
+
+def test_a_floors_bound_alone_exempts_nothing_and_bounds_whoever_exempts_something() -> None:
+    floor: tuple[str, Rank, dict[str, Any]] = ("floor", Rank.MESH, {"files": {"within": [{"volatile": ["/var/**"]}]}})
+    ruled = merged(floor, ("web", Rank.WORKLOAD, {"files": {"include": ["/srv"]}}))
+    assert not volatile("/var/a", ruled)
+    bounded = merged(floor, ("web", Rank.WORKLOAD, {"files": {"volatile": ["*.log"]}}))
+    assert volatile("/var/a.log", bounded)
+    assert not volatile("/var/a", bounded) and not volatile("/srv/a.log", bounded)
 
 
 @given(SPECS)

@@ -57,6 +57,8 @@ from tests.unit.policies.world import (
 )
 
 SETTINGS = "/srv/app/web.conf"
+PLUGIN = "/srv/app/cache/plugin"
+"""Referenced, where nothing may be executed from."""
 STATABLE = [each for each in Signal if not each.fixed]
 GRAVER = {ViolationClass.DRIFT: ViolationClass.TAMPER, ViolationClass.TAMPER: ViolationClass.DRIFT}
 BUILD = "5" * 64
@@ -69,7 +71,7 @@ LISTED = EffectiveReferences(
             PAGE: FileReference.model_validate({"digests": [GOOD[PAGE]], "optional": True}),
             SETTINGS: FileReference.model_validate({"digests": [GOOD[MAIN], GOOD[PAGE]], "mode": "0644"}),
         },
-        executables={path: (GOOD[path],) for path in (PYTHON, LOADER)},
+        executables={PYTHON: (GOOD[PYTHON],), LOADER: (GOOD[LOADER],), PLUGIN: (GOOD[PYTHON],)},
         proxies={"1.40.0": (BUILD,)},
     ),
 )
@@ -207,7 +209,7 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.EXECUTION_FOREIGN: shown(kinds=(running("/tmp/x", BAD),)),
     Signal.EXECUTION_MODIFIED: shown(kinds=(running(PYTHON, BAD),)),
     Signal.EXECUTION_DELETED: shown(kinds=(running(deleted=True),)),
-    Signal.EXECUTION_FROM_DATA: shown(kinds=(running("/srv/app/cache/x", BAD),)),
+    Signal.EXECUTION_FROM_DATA: shown(kinds=(running(PLUGIN),)),
     Signal.CAPABILITIES_EXCEEDED: shown(kinds=(replace(running(), capabilities="1ff"),)),
     Signal.PRIVILEGES_OPEN: shown(kinds=(replace(running(), no_new_privileges=False),)),
     Signal.PROCESS_CAPABILITIES: seen(fact_of(ProcessAspect.CAPABILITIES)),
@@ -271,7 +273,7 @@ GONE = st.builds(
 RUN = st.builds(
     ExecutionFact,
     at=st.just(1.0),
-    path=st.sampled_from([PYTHON, LOADER, "/tmp/x", "/srv/app/cache/x", "/srv/app/web.conf", MAIN]),
+    path=st.sampled_from([PYTHON, LOADER, PLUGIN, "/tmp/x", "/srv/app/cache/x", "/srv/app/web.conf", MAIN]),
     digest=st.sampled_from([GOOD[PYTHON], GOOD[LOADER], BAD, ""]),
     process=st.just(Actor(9)),
     sighting=st.sampled_from(Sighting),
@@ -331,3 +333,27 @@ def test_a_fact_and_the_claims_that_it_leads_to_give_the_same_signal_class_and_r
         gravest.allow,
     )
     assert found.text.startswith(gravest.text)
+
+
+@pytest.mark.parametrize(
+    ("drift", "program", "found"),
+    [
+        (Signal.EXECUTION_DELETED, running("/tmp/x", BAD, deleted=True), Signal.EXECUTION_FOREIGN),
+        (Signal.EXECUTION_DELETED, running(PYTHON, BAD, deleted=True), Signal.EXECUTION_MODIFIED),
+        (Signal.EXECUTION_DELETED, running(PLUGIN, deleted=True), Signal.EXECUTION_FROM_DATA),
+        (Signal.EXECUTION_FROM_DATA, running("/srv/app/cache/x", BAD), Signal.EXECUTION_FOREIGN),
+    ],
+)
+def test_what_policy_calls_drift_hides_no_tamper_of_the_same_program(
+    drift: Signal, program: ProcessKind, found: Signal
+) -> None:
+    policy = ruled({drift: ViolationClass.DRIFT})
+    fact = ExecutionFact(1.0, program.executable, program.digest, Actor(9), Sighting.EVENT, program.deleted)
+    seen, (told,) = violates(fact, policy, LISTED), reasons(policy, kinds=(program,))
+    assert seen is not None
+    assert (seen.kind, seen.violation_class) == (told.kind, told.finding_class) == (found, ViolationClass.TAMPER)
+
+
+def test_a_program_of_which_nothing_else_is_wrong_is_the_drift_that_policy_calls_it() -> None:
+    (told,) = reasons(ruled({Signal.EXECUTION_DELETED: ViolationClass.DRIFT}), kinds=(running(deleted=True),))
+    assert (told.kind, told.finding_class) == (Signal.EXECUTION_DELETED, ViolationClass.DRIFT)

@@ -16,10 +16,12 @@ from attestation.errors import InvalidConfiguration
 from attestation.keys import SigningKey
 from policies.model.load import load
 from policies.model.signing import KIND, Trust, beside, sign, signed_by, trusted
-from tests.unit.policies.test_load import POLICY, REFERENCES, REGISTRATION
+from tests.unit.policies.test_load import POLICY, REGISTRATION
+from tests.unit.policies.test_load import REFERENCES as ENDLESS
 
 KEY, OTHER = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
 PERSON = ed25519.Ed25519PrivateKey.generate()
+REFERENCES = f"{ENDLESS}  expires: 2099-12-31T00:00:00Z\n"
 TRUST = Trust((KEY.public_key(), PERSON.public_key()))
 
 
@@ -108,6 +110,29 @@ def test_every_document_with_reference_values_in_a_file_is_under_its_signature(f
     assert "web.yaml:1:1" in fault(files)
     beside(files / "web.yaml").write_text(sign(both.encode(), KEY))
     assert load([files], trust=TRUST).governing
+
+
+@pytest.mark.parametrize("beside_it", ["", f"{REFERENCES.replace('name: web', 'name: api')}---\n"])
+def test_signed_reference_values_that_never_expire_are_refused(files: Path, beside_it: str) -> None:
+    """An old file and its signature can be put back, and for ever if nothing ends it."""
+    endless = f"{beside_it}{ENDLESS}"
+    (files / "web.yaml").write_text(endless)
+    beside(files / "web.yaml").write_text(sign(endless.encode(), KEY))
+    said = fault(files)
+    assert f"web.yaml:{1 + beside_it.count(chr(10))}:1: signed reference values that never expire" in said
+    assert "spec.expires" in said
+
+
+def test_where_nobody_has_to_sign_reference_values_need_not_expire(files: Path) -> None:
+    (files / "web.yaml").write_text(ENDLESS)
+    assert load([files]).governing
+
+
+def test_an_heir_that_expires_does_not_vouch_for_a_base_that_does_not(files: Path) -> None:
+    both = f"{ENDLESS.replace('name: web', 'name: base')}---\n{REFERENCES}  inherits: [base]\n"
+    (files / "web.yaml").write_text(both)
+    beside(files / "web.yaml").write_text(sign(both.encode(), KEY))
+    assert "web.yaml:1:1: signed reference values that never expire" in fault(files)
 
 
 def test_keys_are_read_from_pem_and_what_is_no_such_key_is_named(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from proofbeat.bench.push import peer, run
+from proofbeat.bench import peers
+from proofbeat.bench.push import run
 from proofbeat.bench.push.run import DELTA, OURS, PEER, Course, Tally, report
 
 
@@ -28,7 +29,7 @@ def test_pushes_are_counted_by_streams_and_rotation_time() -> None:
 
 def test_a_peer_that_is_not_built_is_named_with_the_target_that_builds_it() -> None:
     found = report({OURS: [_tally(0.06, [20.0])]}).plain()
-    assert peer.MAKE in found["peers"][PEER]["missing"]
+    assert peers.MAKE in found["peers"][PEER]["missing"]
     assert not any(PEER in budget["what"] for budget in found["budgets"])
 
 

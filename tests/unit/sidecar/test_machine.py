@@ -12,9 +12,14 @@ from attestation.instance import InstanceId
 from attestation.layers import Layer
 from attestation.trust import Tier
 from attestation.violation import Violation, ViolationClass
+from policies.model.metadata import Metadata
+from policies.model.policy import EffectivePolicy, Mode, PolicySpec, Recovery
+from policies.model.references import EffectiveReferences, ReferenceSpec
+from policies.model.registration import RegistrationSpec, WorkloadRegistration
 from sidecar import clock
 from sidecar.causes import Causes
-from sidecar.freshness import Appraised, Lease, Phase, Violated, WorkloadEnded
+from sidecar.freshness import Appraised, Flaps, Lease, Phase, Rules, RulesChanged, Violated, WorkloadEnded
+from sidecar.governing import Governed
 from sidecar.latch import Latch
 from sidecar.machine import Machine
 from sidecar.metering import Metering
@@ -23,6 +28,9 @@ from telemetry import metrics
 from telemetry.recorder import Recorder
 
 INSTANCE = InstanceId("i-" + "0" * 32)
+REGISTRATION = WorkloadRegistration(
+    metadata=Metadata(name="web"), spec=RegistrationSpec(spiffe_id="spiffe://example.org/web", references="web")
+)
 
 
 def found(of: ViolationClass) -> Violation:
@@ -111,3 +119,36 @@ def test_what_an_earlier_run_latched_is_where_the_next_one_begins(carried: Carri
     again = Carried(carried.folder)
     assert again.machine.state.phase is Phase.QUARANTINED
     assert [sticky.violation.kind for sticky in again.machine.state.sticky] == ["file-modified"]
+
+
+def test_a_result_that_comes_too_early_is_kept_and_the_next_run_knows_when_it_was_closed(carried: Carried) -> None:
+    rules = Rules(minimum_closed=3600.0, flaps=Flaps(2, 60.0))
+    carried.machine.step(RulesChanged(rules))
+    carried.open()
+    carried.machine.step(Violated(found(ViolationClass.DRIFT)))
+    now, state = clock.now(), carried.machine.state
+    early = Appraised(Tier.AFFIRMING, state.generation, 2, now.boot, Lease(2, now.boot + 60.0, now.wall + 60.0))
+    carried.machine.step(early)
+    assert carried.order == ["serve", "close", "report", "reattest in full"]
+    assert [call.args[0] for call in carried.log.calls][-1] == "result-kept"
+    again = Carried(carried.folder)
+    assert again.machine.state.closings == state.closings
+    assert len(state.closings.drift) == 1
+
+
+def test_what_policy_says_of_recovery_is_what_the_machine_goes_by() -> None:
+    stated = {
+        "mode": "enforce",
+        "recovery": {
+            "drift": "replace",
+            "tamper": "manual",
+            "minimumClosed": "30s",
+            "flaps": {"count": 3, "within": "10m"},
+        },
+        "warnings": "serve",
+    }
+    policy = EffectivePolicy(metadata=Metadata(name="web"), spec=PolicySpec.model_validate(stated))
+    references = EffectiveReferences(metadata=Metadata(name="web"), spec=ReferenceSpec())
+    assert Governed(1, policy, references, REGISTRATION).rules == Rules(
+        Mode.ENFORCE, Recovery.REPLACE, Recovery.MANUAL, 30.0, Flaps(3, 600.0), True
+    )

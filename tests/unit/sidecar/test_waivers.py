@@ -192,6 +192,30 @@ def test_what_an_authority_makes_up_without_end_leaves_nothing_on_disk(heard: He
     assert not (heard.folder / "breakglass-ended").exists()
 
 
+def test_what_has_ended_is_kept_once_however_often_it_is_told_and_taken_back(heard: Heard) -> None:
+    for _ in range(5):
+        heard.told(signed())
+        heard.told()
+    assert (heard.folder / "breakglass-ended").read_text() == f"{order().id}\n"
+
+
+def test_what_has_ended_is_kept_as_soon_as_it_can_be(heard: Heard) -> None:
+    other = signed(salt="cd" * 16)
+    heard.told(signed(), other)
+    (heard.folder / "breakglass-ended").mkdir()
+    heard.told(other)
+    (heard.folder / "breakglass-ended").rmdir()
+    heard.told()
+    kept = (heard.folder / "breakglass-ended").read_text().split()
+    assert sorted(kept) == sorted({order().id, other.order.id})
+
+
+def test_more_that_has_ended_than_is_read_keeps_the_sidecar_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "breakglass-ended").write_text("bg-0\n" * 220_000)
+    with pytest.raises(InvalidConfiguration, match="more than"):
+        Heard(tmp_path)
+
+
 def test_of_several_the_one_that_ends_last_is_in_force(heard: Heard) -> None:
     longer, shorter = signed(not_after=2_900, salt="cd" * 16), signed()
     found = heard.told(shorter, longer)

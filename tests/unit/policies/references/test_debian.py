@@ -102,6 +102,13 @@ def test_a_package_that_the_index_does_not_name_so_is_refused(tmp_path: Path) ->
     assert "is not in the repository's index" in fault(tmp_path, other, index=indexed(tmp_path, digest(other)))
 
 
+@pytest.mark.parametrize("content", [b"", b"\x04\x22\x4d\x18 packed with lz4", b"Package: web\nMD5sum: 0\n"])
+def test_an_index_that_lists_nothing_is_not_taken_for_one(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "Packages").write_bytes(content)
+    with pytest.raises(InvalidInput, match="no package with a SHA-256 is listed there"):
+        debian.index(tmp_path / "Packages", budget())
+
+
 def test_that_nobody_checked_where_packages_come_from_is_told(tmp_path: Path) -> None:
     assert any("was not checked" in note for note in installed(tmp_path, deb(*APP))[1].notes)
 

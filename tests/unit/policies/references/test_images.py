@@ -303,6 +303,45 @@ def test_indexes_within_indexes_are_followed_so_far_and_no_further(tmp_path: Pat
         assert words in (fault(path) if words else str(contents(laid_out(path).tree)))
 
 
+class Counted(FolderBlobs):
+    """Knows how many documents were read."""
+
+    read = 0
+
+    def small(self, name: str) -> bytes:
+        self.read += 1
+        return super().small(name)
+
+
+def test_an_index_that_is_named_again_and_again_is_read_once(tmp_path: Path) -> None:
+    made = Layout()
+    descriptor = made.image(BASE)
+    for _ in range(3):
+        descriptor = made.document({"manifests": [descriptor] * 20}, OCI_INDEX)
+    made.images.append(descriptor)
+    blobs = Counted(made.written(tmp_path), budget())
+    assert contents(images.layout(blobs, Wanted(), budget(), str(tmp_path)).tree) == contents(laid_out(tmp_path).tree)
+    assert blobs.read == len({"oci-layout", "index.json", "manifest", "configuration"}) + 3
+
+
+def test_an_index_whose_size_is_misstated_once_is_refused_though_it_was_read_before(tmp_path: Path) -> None:
+    made = Layout()
+    inside = made.document({"manifests": [made.image(BASE)]}, OCI_INDEX)
+    made.images += [inside, inside | {"size": 1}]
+    assert "bytes" in fault(made.written(tmp_path))
+
+
+def test_descriptors_of_all_indexes_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Layout()
+    inside = made.document({"manifests": [made.image(BASE)] * 4}, OCI_INDEX)
+    made.images += [inside, inside]
+    path = made.written(tmp_path)
+    monkeypatch.setattr(images, "_MOST_DESCRIPTORS", 6)
+    assert laid_out(path).digest
+    monkeypatch.setattr(images, "_MOST_DESCRIPTORS", 5)
+    assert "more than 5 manifests and indexes" in fault(path)
+
+
 def test_an_archive_with_a_blob_twice_is_refused(tmp_path: Path) -> None:
     made = Layout().add(BASE)
     made.archive(tmp_path / "x.tar")

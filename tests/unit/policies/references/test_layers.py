@@ -231,3 +231,9 @@ def test_a_link_leads_from_where_it_is_or_from_the_root() -> None:
 def test_a_very_deep_archive_is_read() -> None:
     path = "/".join(["d"] * 2000)
     assert contents(flattened(packed(Put(path, b"1")))).keys() == {f"/{path}"}
+
+
+def test_folders_that_are_only_on_the_way_to_files_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policies.author.references.tree.MOST_ENTRIES", 4)
+    assert contents(flattened(packed(Put("a/b/x", b""), Put("c/d/x", b"")))).keys() == {"/a/b/x", "/c/d/x"}
+    assert "more than 4 folders" in fault(packed(Put("a/b/x", b""), Put("c/d/x", b""), Put("e/x", b"")))

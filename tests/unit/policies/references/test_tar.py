@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,30 @@ def test_more_paths_than_can_be_measured_are_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("policies.author.references.bounds.MOST_ENTRIES", 3)
     assert len(read(member() * 3 + END)) == 3
     assert "more than 3 paths" in fault(member() * 4 + END)
+
+
+def test_names_on_the_way_to_paths_and_to_what_is_linked_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policies.author.references.bounds.MOST_PARTS", 8)
+    long = member(b"a/b/c/d")
+    assert len(read(long * 2 + END)) == 2
+    assert "more than 8 names" in fault(long * 2 + member() + END)
+    assert "more than 8 names" in fault(long + header(flag=b"1", target=b"a/b/c/d/e") + END)
+
+
+def test_extended_headers_and_their_records_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policies.author.references.bounds.MOST_EXTENDED", 3)
+    two, said = pax({"mtime": "1", "comment": "x"}), "more than 3 extended headers and records"
+    assert len(read(two + member() + END)) == 1
+    assert said in fault(two + pax({}) + member() + END)
+    assert said in fault(pax({"mtime": "1"}) * 2 + member() + END)
+    assert said in fault(b"".join(gnu(b"L", b"a") + member() for _ in range(4)) + END)
+
+
+def test_as_many_records_as_a_header_can_hold_are_read_in_a_moment() -> None:
+    records = b"6 a=b\n" * ((1 << 20) // 6)
+    before = time.process_time()
+    assert read(header(flag=b"x", size=len(records)) + padded(records) + member() + END)
+    assert time.process_time() - before < 2
 
 
 @given(st.binary(max_size=2000))

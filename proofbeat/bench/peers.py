@@ -1,4 +1,4 @@
-"""The Go peer: where `make bench-peers` puts it, and what to say where it is not."""
+"""The Go peers: where `make bench-peers` puts them, and what to say where they are not."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ MAKE = "make bench-peers"
 MISSING = {"missing": f"it is not built here; `{MAKE}` builds it, with Go"}
 
 
-def binary() -> Path | None:
-    """The built program of tools/peers/xds, or None."""
+def binary(name: str) -> Path | None:
+    """The built program of tools/peers/NAME, or None."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    built = cache / "proofbeat" / "peers" / "xds"
+    built = cache / "proofbeat" / "peers" / name
     return built if os.access(built, os.X_OK) else None

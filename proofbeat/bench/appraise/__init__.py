@@ -1,0 +1,1 @@
+"""What judging a workload takes, beside Open Policy Agent."""

@@ -81,10 +81,10 @@ def unpack(body: bytes) -> Iterator[Entry]:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """there: entries that are new, or other than before. gone: paths that are there no more."""
+    """was: entries that are gone, or other now. there: entries that are new, or other than before."""
 
+    was: tuple[Entry, ...]
     there: tuple[Entry, ...]
-    gone: tuple[str, ...]
 
 
 def changes(before: bytes, after: bytes) -> Changes:
@@ -94,25 +94,20 @@ def changes(before: bytes, after: bytes) -> Changes:
     """
     _begins(after)
     old, new, previous = len(MAGIC), len(MAGIC), None
-    there, gone = list[Entry](), list[str]()
+    was, there = list[Entry](), list[Entry]()
     while True:
         alike, last = _whole_entries(before, old, _alike(before, old, after, new))
         old, new, previous = old + alike, new + alike, previous if last is None else last
-        was = _path(before, old) if old < len(before) else None
-        if new < len(after):
-            entry, path = _entry(after, new, previous)
-            if was is None or path <= was:
-                there.append(entry)
-                new, previous = new + _SIZE + len(path), path
-            if was is None or path < was:
-                continue
-            if path > was:
-                gone.append(_text(was))
-        elif was is not None:
-            gone.append(_text(was))
-        else:
-            return Changes(tuple(there), tuple(gone))
-        old += _SIZE + len(was)
+        gone = _entry(before, old, None) if old < len(before) else None
+        come = _entry(after, new, previous) if new < len(after) else None
+        if gone is None and come is None:
+            return Changes(tuple(was), tuple(there))
+        if come is not None and (gone is None or come[1] <= gone[1]):
+            there.append(come[0])
+            new, previous = new + _SIZE + len(come[1]), come[1]
+        if gone is not None and (come is None or gone[1] <= come[1]):
+            was.append(gone[0])
+            old += _SIZE + len(gone[1])
 
 
 def _alike(one: bytes, at: int, other: bytes, there: int) -> int:
@@ -173,14 +168,26 @@ def _begins(body: bytes) -> None:
 _WHERE, _NOT_CANONICAL = "files layer", "the file manifest is not in its canonical form"
 
 
-def tally(body: bytes) -> Mapping[tuple[bytes, int], int]:
-    """Kind and mode -> how many entries have them. body: `unpack` takes it."""
+Tally = Mapping[tuple[bytes, int], int]
+"""Kind and mode -> how many entries have them."""
+
+
+def tally(body: bytes) -> Tally:
+    """body: `unpack` takes it."""
     position, end, found = len(MAGIC), len(body), []
     while position < end:
         length, kind_and_mode = _BEGINNING.unpack_from(body, position)
         found.append(kind_and_mode)
         position += _SIZE + length
     return {(each[:1], each[1] << 8 | each[2]): count for each, count in Counter(found).items()}
+
+
+def tally_after(before: Tally, changes: Changes) -> Tally:
+    """Of a manifest that came about by these changes."""
+    found = Counter(before)
+    found.subtract((each.kind, each.mode) for each in changes.was)
+    found.update((each.kind, each.mode) for each in changes.there)
+    return +found
 
 
 def digest(body: bytes) -> Digest:

@@ -23,7 +23,6 @@ from authority.store.records import Broken, Enrolled
 from authority.store.store import Store
 from policies.appraise.breakglass import Held, held_by_each, subject_of, waives, waives_kind
 from policies.appraise.reasons import Verdict
-from policies.model.policy import Mode
 from telemetry.names import Event
 from wire.messages import MOST_ORDERS, BreakGlass, Report
 from wire.problems import Kind
@@ -276,8 +275,9 @@ class BreakGlasses:
         return max(found, key=lambda order: (order.not_after, order.id), default=None)
 
     def _of(self, instance: InstanceId, ruling: Ruling) -> list[Standing]:
-        if not self._standing or ruling.policy.spec.mode is not Mode.ENFORCE:
+        if not self._standing:
             return []
+        # Whatever the mode: a list that leaves one out says that it has ended, for good.
         subject, now = subject_of(ruling.governing.registration, instance), self._now()
         return [
             each

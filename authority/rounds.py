@@ -27,6 +27,7 @@ from authority.verifier.cache import Appraisals, Bodies, Clean, appraisal_key
 from authority.verifier.verify import Expected, Verified, verify
 from policies.appraise.appraise import appraise
 from policies.appraise.expiry import in_time
+from policies.appraise.files import Files
 from policies.appraise.reasons import Verdict
 from policies.model.policy import Mode
 from telemetry.recorder import AppraisalRecord
@@ -64,7 +65,7 @@ class Rounds:
         self._glasses = glasses
         self.latest = Latest()
         self._bodies = Bodies()
-        self._clean = Clean(self._bodies)
+        self._clean = Clean()
         self._appraisals = Appraisals()
         self._metering = metering
         metering.cached(self._appraisals)
@@ -143,7 +144,7 @@ class Rounds:
                 return Need(tuple(missing))
             verdict = await _appraised(verified, bodies, ruling, issued, self._clean.of(ruling))
             self._appraisals.put(key, verdict)
-            self._clean.learn(verified.claims, ruling, verdict)
+            self._clean.learn(verified.claims, bodies, ruling, verdict)
         return in_time(verdict, ruling.governing, self._clock())
 
     async def _accepted(self, enrolled: Enrolled, judged: Candidate) -> Accepted:
@@ -188,7 +189,7 @@ async def _appraised(
     bodies: Mapping[Digest, bytes],
     ruling: Ruling,
     issued: Collection[int],
-    clean: bytes | None,
+    clean: Files | None,
 ) -> Verdict:
     judge = partial(appraise, verified.claims, bodies, ruling.governing, issued=issued, clean=clean)
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Mapping
 
 from attestation.claims import Claims
 from attestation.digests import Digest
 from attestation.layers import Layer
 from authority.rules import Ruling
+from policies.appraise.files import Files
 from policies.appraise.reasons import Verdict
 from policies.appraise.summary import seen_ages
 
@@ -68,26 +69,31 @@ class Appraisals:
 class Clean:
     """Of each ruling, the latest files layer in which nothing was found: what the next one is compared with.
 
-    It is found by its digest in `bodies`; once it is no longer there, nothing is compared.
+    Bounded by the bytes of all of them; who has been asked for the longest ago is dropped first.
     """
 
-    def __init__(self, bodies: Bodies, most: int = MOST_APPRAISALS) -> None:
-        self._bodies, self._most = bodies, most
-        self._held: OrderedDict[Digest, Digest] = OrderedDict()
+    def __init__(self, most_bytes: int = MOST_BODY_BYTES) -> None:
+        self._most = most_bytes
+        self._held: OrderedDict[Digest, Files] = OrderedDict()
+        self._size = 0
 
-    def of(self, ruling: Ruling) -> bytes | None:
-        digest = self._held.get(ruling.digest)
-        return self._bodies.get(ruling.name, digest) if digest is not None else None
+    def of(self, ruling: Ruling) -> Files | None:
+        files = self._held.get(ruling.digest)
+        if files is not None:
+            self._held.move_to_end(ruling.digest)
+        return files
 
-    def learn(self, claims: Claims, ruling: Ruling, verdict: Verdict) -> None:
+    def learn(self, claims: Claims, bodies: Mapping[Digest, bytes], ruling: Ruling, verdict: Verdict) -> None:
         """A verdict that says anything of files, be it only that they are old, teaches nothing."""
-        claim = next((each for each in claims.layers if each.layer is Layer.FILES), None)
-        if claim is None or any(reason.layer is Layer.FILES for reason in verdict.reasons):
+        body = next((bodies.get(each.digest) for each in claims.layers if each.layer is Layer.FILES), None)
+        if body is None or any(reason.layer is Layer.FILES for reason in verdict.reasons):
             return
-        self._held[ruling.digest] = claim.digest
-        self._held.move_to_end(ruling.digest)
-        while len(self._held) > self._most:
-            self._held.popitem(last=False)
+        before = self._held.pop(ruling.digest, None)
+        self._held[ruling.digest] = Files(body)
+        self._size += len(body) - (len(before.body) if before is not None else 0)
+        while self._size > self._most:
+            _, dropped = self._held.popitem(last=False)
+            self._size -= len(dropped.body)
 
 
 def appraisal_key(claims: Claims, ruling: Ruling, issued: Collection[int] = ()) -> Hashable:

@@ -13,7 +13,7 @@ from attestation.signals import Signal
 from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
 from attestation.violation import ViolationClass
 from policies.appraise import allowing
-from policies.appraise.files import check_files
+from policies.appraise.files import Files, check_files
 from policies.appraise.layers import MOST_FINDINGS, check_process
 from policies.appraise.proxy import check_proxy, check_served, nobody_seated
 from policies.appraise.reasons import Finding, Verdict
@@ -22,7 +22,7 @@ from policies.appraise.summary import counts_files, summarise
 from policies.model.governing import Governing
 from policies.model.places import rule
 from policies.model.policy import AttestationPolicy, Demand
-from policies.model.references import EffectiveReferences, ReferenceValues
+from policies.model.references import ReferenceValues
 
 APPROVED = int(Tier.AFFIRMING)
 STALE = int(Tier.WARNING)
@@ -39,7 +39,7 @@ def appraise(
     evaluating: Evaluate = evaluate,
     *,
     issued: Collection[int] = (),
-    clean: bytes | None = None,
+    clean: Files | None = None,
 ) -> Verdict:
     """Judges claims whose signature, nonce and binding already hold.
 
@@ -52,7 +52,8 @@ def appraise(
     # 1. Is every layer that policy asks for there, watched, and young enough?
     standing = {layer: _standing(layer, claims, policy) for layer in Layer}
     # 2. Does each layer's content agree with the reference values?
-    files = _files(_claim(claims, Layer.FILES), bodies, policy, references, clean)
+    layer = _judged_files(_claim(claims, Layer.FILES), bodies, policy, clean)
+    files = check_files(layer, policy, references) if layer is not None else []
     executables = _processes(_claim(claims, Layer.PROCESSES), bodies, policy, references)
     envoy, seated = _proxy(claims, bodies, policy, references, issued)
     if not seated and not standing[Layer.PROXY] and policy.spec.demand(Layer.PROXY) is not Demand.OFF:
@@ -60,7 +61,7 @@ def appraise(
     # 3. Are the watchers themselves what policy asks for?
     watchers = _coverage(claims.coverage, policy)
     # 4. Do the policy's rules hold of what all of it shows together?
-    ruled = _rules(claims, bodies, governing, evaluating)
+    ruled = _rules(claims, bodies, governing, evaluating, layer)
     # 5. One vector; every reason named.
     vector = TrustVector(
         instance_identity=APPROVED,
@@ -147,16 +148,12 @@ def _unmeasured(
     return Finding(kind, finding_class, layer, f"layer {layer}", expected, found, stated, mend, allow)
 
 
-def _files(
-    claim: LayerClaim | None,
-    bodies: Mapping[Digest, bytes],
-    policy: AttestationPolicy,
-    references: EffectiveReferences,
-    clean: bytes | None,
-) -> list[Finding]:
+def _judged_files(
+    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, clean: Files | None
+) -> Files | None:
     if claim is None or policy.spec.demand(Layer.FILES) is Demand.OFF:
-        return []
-    return check_files(bodies[claim.digest], policy, references, clean)
+        return None
+    return Files(bodies[claim.digest], clean)
 
 
 def _processes(
@@ -224,11 +221,17 @@ def _exposed(guarantee: Guarantee, missing: Sequence[Guarantee], policy: Attesta
     )
 
 
-def _rules(claims: Claims, bodies: Mapping[Digest, bytes], governing: Governing, evaluating: Evaluate) -> list[Finding]:
+def _rules(
+    claims: Claims,
+    bodies: Mapping[Digest, bytes],
+    governing: Governing,
+    evaluating: Evaluate,
+    files: Files | None,
+) -> list[Finding]:
     rules = governing.policy.spec.rules
     if not rules:
         return []
-    summary = summarise(claims, bodies, governing, count_files=counts_files(rules.values()))
+    summary = summarise(claims, bodies, governing, count_files=counts_files(rules.values()), files=files)
     return check_rules(governing.policy, evaluating(rules, summary))
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+from functools import cached_property
+
 from attestation import manifest
-from attestation.manifest import DIRECTORY
+from attestation.manifest import DIRECTORY, Changes, Tally
 from policies.appraise.layers import check_file, missing_file, projected
 from policies.appraise.projected import Volumes
 from policies.appraise.reasons import Finding
@@ -12,18 +15,35 @@ from policies.model.policy import AttestationPolicy
 from policies.model.references import EffectiveReferences
 
 
-def check_files(
-    body: bytes, policy: AttestationPolicy, references: EffectiveReferences, clean: bytes | None = None
-) -> list[Finding]:
-    """What is found in a packed manifest. Raises MalformedEvidence for one that does not parse.
+class Files:
+    """A packed manifest.
 
-    clean: a manifest in which nothing was found under this policy and these references. What is as it was there is
-    found to be right again without being looked at; the outcome is the same.
+    clean: one in which nothing was found under the policy and references that this one is held against. What is as it
+    was there is right without being looked at again: no outcome depends on it, only how long that takes.
     """
+
+    def __init__(self, body: bytes, clean: Files | None = None) -> None:
+        self.body, self._clean = body, clean
+
+    @cached_property
+    def changes(self) -> Changes | None:
+        """Since the clean one; None without one. Raises MalformedEvidence, as `manifest.unpack` does."""
+        return manifest.changes(self._clean.body, self.body) if self._clean is not None else None
+
+    @cached_property
+    def tally(self) -> Tally:
+        """How many entries there are of which kind and mode. For a manifest that parses."""
+        if self._clean is None or self.changes is None:
+            return manifest.tally(self.body)
+        return manifest.tally_after(self._clean.tally, self.changes)
+
+
+def check_files(files: Files, policy: AttestationPolicy, references: EffectiveReferences) -> list[Finding]:
+    """What is found. Raises MalformedEvidence for a manifest that does not parse."""
     judged_together = policy.spec.files.projected or references.rollouts
-    if clean is not None and not judged_together:
-        return _changed(clean, body, policy, references)
-    return _every(body, policy, references) or check_versions(manifest.unpack(body), policy, references)
+    if files.changes is not None and not judged_together:
+        return _changed(files.changes, policy, references)
+    return _every(files.body, policy, references) or check_versions(manifest.unpack(files.body), policy, references)
 
 
 def _every(body: bytes, policy: AttestationPolicy, references: EffectiveReferences) -> list[Finding]:
@@ -44,13 +64,13 @@ def _every(body: bytes, policy: AttestationPolicy, references: EffectiveReferenc
     return findings + _missing(absent, policy, references)
 
 
-def _changed(clean: bytes, body: bytes, policy: AttestationPolicy, references: EffectiveReferences) -> list[Finding]:
+def _changed(changes: Changes, policy: AttestationPolicy, references: EffectiveReferences) -> list[Finding]:
     """A path that is missing here and was missing there already may be missing."""
-    changes = manifest.changes(clean, body)
     findings = [finding for entry in changes.there if (finding := check_file(entry, policy, references))]
-    folders = {entry.path for entry in changes.there if entry.kind == DIRECTORY}
-    return findings + _missing(references.spec.files.keys() & {*changes.gone, *folders}, policy, references)
+    files = {entry.path for entry in changes.there if entry.kind != DIRECTORY}
+    absent = {entry.path for entry in changes.was} - files
+    return findings + _missing(references.spec.files.keys() & absent, policy, references)
 
 
-def _missing(paths: set[str], policy: AttestationPolicy, references: EffectiveReferences) -> list[Finding]:
+def _missing(paths: AbstractSet[str], policy: AttestationPolicy, references: EffectiveReferences) -> list[Finding]:
     return [finding for path in sorted(paths) if (finding := missing_file(path, policy, references))]

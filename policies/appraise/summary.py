@@ -12,6 +12,7 @@ from attestation.coverage import CollectorCoverage
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.processes import ProcessKind
+from policies.appraise.files import Files
 from policies.model import seen
 from policies.model.governing import Governing
 from policies.model.policy import Demand
@@ -23,9 +24,17 @@ _SETUID_OR_SETGID, _WORLD_WRITABLE = 0o6000, 0o002
 
 
 def summarise(
-    claims: Claims, bodies: Mapping[Digest, bytes], governing: Governing, *, count_files: bool = True
+    claims: Claims,
+    bodies: Mapping[Digest, bytes],
+    governing: Governing,
+    *,
+    count_files: bool = True,
+    files: Files | None = None,
 ) -> Summary:
-    """bodies: as `appraise` has them. count_files: whether any rule looks at the numbers of files."""
+    """bodies: as `appraise` has them. count_files: whether any rule looks at how many files there are.
+
+    files: their layer, for whoever has it already.
+    """
     registration = governing.registration
     layers = {each.layer: _Layer.of(each, bodies) for each in claims.layers if _measured(each, bodies, governing)}
     return Summary(
@@ -35,7 +44,7 @@ def summarise(
             labels=dict(registration.metadata.labels),
             spiffe_id=registration.spec.spiffe_id,
         ),
-        files=_files(layers.get(Layer.FILES, _MISSING), count=count_files),
+        files=_files(layers.get(Layer.FILES, _MISSING), files, count=count_files),
         processes=_processes(layers.get(Layer.PROCESSES, _MISSING)),
         proxy=_proxy(layers.get(Layer.PROXY, _MISSING), governing.references),
         coverage=seen.Coverage(
@@ -87,8 +96,8 @@ def _measured(claim: LayerClaim, bodies: Mapping[Digest, bytes], governing: Gove
     return claim.digest in bodies and governing.policy.spec.demand(claim.layer) is not Demand.OFF
 
 
-def _files(layer: _Layer, *, count: bool) -> seen.Files:
-    tally = manifest.tally(layer.body) if layer.measured and count else {}
+def _files(layer: _Layer, files: Files | None, *, count: bool) -> seen.Files:
+    tally = (files or Files(layer.body)).tally if layer.measured and count else {}
     of = dict.fromkeys((manifest.FILE, manifest.LINK, manifest.DIRECTORY, manifest.OTHER), 0)
     setuid = writable = 0
     for (kind, mode), number in tally.items():

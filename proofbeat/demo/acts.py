@@ -261,6 +261,9 @@ async def _deadman(scene: Scene, say: Say, name: str, number: signal.Signals) ->
     else:
         await scene.start_sidecar(scene.web, enrol=False)
     say("the sidecar runs again")
+    if number is signal.SIGSTOP and scene.layout.terms.recovery.drift is not Recovery.AUTO:
+        say("policy asks for more than that after a time in which nobody watched")
+        repair = await _replace(scene, say, scene.layout.terms.recovery.drift)
     opened = await _opened(scene, scene.web, repair, closing)
     say(_recovered(opened))
     return closing.act(name, opened, also=in_time)

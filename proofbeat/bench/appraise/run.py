@@ -20,6 +20,7 @@ from attestation.errors import Unavailable
 from authority.rules import Ruling
 from authority.verifier.cache import Appraisals, appraisal_key
 from policies.appraise.appraise import appraise
+from policies.appraise.files import Files
 from policies.appraise.reasons import Verdict
 from policies.appraise.rules import prepare
 from proofbeat.bench import peers
@@ -68,7 +69,7 @@ class Ours:
 
     def __init__(self) -> None:
         self._there = workload.entries()
-        self._clean = workload.claimed(self._there)
+        self._clean = Files(workload.claimed(self._there).body)
         self.ruling = workload.ruling(self._there)
         prepare(self.ruling.policy)
         self._appraisals, self._made = Appraisals(), 0
@@ -89,7 +90,7 @@ class Ours:
         key = appraisal_key(one.claims, self.ruling)
         verdict = self._appraisals.get(key)
         if verdict is None:
-            clean = self._clean.body if compared else None
+            clean = self._clean if compared else None
             verdict = appraise(one.claims, one.bodies, self.ruling.governing, clean=clean)
             self._appraisals.put(key, verdict)
         return verdict

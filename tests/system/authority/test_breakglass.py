@@ -298,11 +298,12 @@ def test_where_no_policy_names_an_operator_nobody_can(tmp_path: Path) -> None:
     with_glass(tmp_path, story, policies())
 
 
-def test_where_nothing_closes_nothing_is_marked(tmp_path: Path) -> None:
+def test_where_nothing_closes_nothing_is_marked_and_an_order_is_told_as_ever(tmp_path: Path) -> None:
     async def story(where: Town, one: Attester) -> None:
         await where.authority.break_glass(signed())
         answer = await drifted(one).round()
         assert answer.chain and one.result(answer).break_glass == ""
+        assert len(answer.break_glass) == 1
 
     with_glass(tmp_path, story, glass_policies(mode="audit"))
 

@@ -45,8 +45,8 @@ def test_changes_are_all_that_is_other_and_all_that_is_gone(before: list[Entry],
     old, new = by_path(before), by_path(after)
     found = manifest.changes(manifest.pack(before), manifest.pack(after))
     assert by_path(list(found.there)) == {path: each for path, each in new.items() if old.get(path) != each}
-    assert {*found.gone} == old.keys() - new.keys()
-    assert len(found.there) + len(found.gone) == len({each.path for each in found.there} | {*found.gone})
+    assert by_path(list(found.was)) == {path: each for path, each in old.items() if new.get(path) != each}
+    assert len(found.there) == len(by_path(list(found.there)))
 
 
 @given(MANIFESTS, st.integers(0, 200))
@@ -56,14 +56,21 @@ def test_one_change_among_many_is_found_wherever_it_is(entries: list[Entry], at:
     chosen = before[at % len(before)]
     other = replace(chosen, size=chosen.size + 7)
     after = [other if each is chosen else each for each in before]
-    assert manifest.changes(manifest.pack(before), manifest.pack(after)) == Changes((other,), ())
+    assert manifest.changes(manifest.pack(before), manifest.pack(after)) == Changes((chosen,), (other,))
 
 
 @given(MANIFESTS)
-def test_against_nothing_everything_is_new(entries: list[Entry]) -> None:
+def test_against_nothing_everything_is_new_and_everything_is_gone_once_nothing_is_left(entries: list[Entry]) -> None:
     packed = manifest.pack(entries)
-    assert manifest.changes(MAGIC, packed) == Changes(tuple(manifest.unpack(packed)), ())
+    assert manifest.changes(MAGIC, packed) == Changes((), tuple(manifest.unpack(packed)))
+    assert manifest.changes(packed, MAGIC) == Changes(tuple(manifest.unpack(packed)), ())
     assert manifest.changes(packed, packed) == Changes((), ())
+
+
+@given(MANIFESTS, MANIFESTS)
+def test_what_there_is_after_changes_is_counted_by_the_changes(before: list[Entry], after: list[Entry]) -> None:
+    old, new = manifest.pack(before), manifest.pack(after)
+    assert manifest.tally_after(manifest.tally(old), manifest.changes(old, new)) == manifest.tally(new)
 
 
 @given(MANIFESTS, MANIFESTS, st.data())

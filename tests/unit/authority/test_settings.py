@@ -170,29 +170,29 @@ def verdict(*layers: Layer) -> Verdict:
     return Verdict(TrustVector(), tuple(found))
 
 
+def learnt(clean: Clean, under: Ruling) -> bytes | None:
+    files = clean.of(under)
+    return files.body if files is not None else None
+
+
 def test_what_the_next_files_are_compared_with_is_the_latest_in_which_nothing_was_found_under_the_same_rules() -> None:
-    bodies = Bodies()
-    clean = Clean(bodies)
-    for digest, body in (("b" * 64, b"first"), ("c" * 64, b"second")):
-        bodies.put("web", digest, body)
-    clean.learn(claims(digest="b" * 64), ruling(), verdict(Layer.PROCESSES))
-    assert clean.of(ruling()) == b"first"
-    clean.learn(claims(digest="c" * 64), ruling(), verdict(Layer.FILES))
-    assert clean.of(ruling()) == b"first"
-    clean.learn(claims(digest="c" * 64), ruling(), verdict())
-    assert clean.of(ruling()) == b"second"
-    assert clean.of(ruling("d" * 64)) is None
+    clean, bodies = Clean(), {"b" * 64: b"first", "c" * 64: b"second"}
+    clean.learn(claims(digest="b" * 64), bodies, ruling(), verdict(Layer.PROCESSES))
+    assert learnt(clean, ruling()) == b"first"
+    clean.learn(claims(digest="c" * 64), bodies, ruling(), verdict(Layer.FILES))
+    assert learnt(clean, ruling()) == b"first"
+    clean.learn(claims(digest="c" * 64), bodies, ruling(), verdict())
+    assert learnt(clean, ruling()) == b"second"
+    clean.learn(claims(digest="d" * 64), bodies, ruling(), verdict())
+    assert learnt(clean, ruling()) == b"second"
+    assert learnt(clean, ruling("d" * 64)) is None
 
 
-def test_files_are_compared_with_nothing_that_is_not_at_hand_or_was_of_too_long_ago() -> None:
-    bodies = Bodies(most_bytes=12)
-    clean = Clean(bodies, most=1)
-    bodies.put("web", "b" * 64, b"first")
-    clean.learn(claims(), ruling(), verdict())
-    bodies.put("web", "c" * 64, b"second")
-    bodies.put("web", "d" * 64, b"third")
-    assert clean.of(ruling()) is None
-    bodies.put("web", "b" * 64, b"first")
-    assert clean.of(ruling()) == b"first"
-    clean.learn(claims(), ruling("e" * 64), verdict())
-    assert clean.of(ruling()) is None
+def test_what_files_are_compared_with_is_bounded_and_the_least_recently_used_goes_first() -> None:
+    clean, bodies = Clean(most_bytes=20), {"b" * 64: bytes(10)}
+    for digest in ("1" * 64, "2" * 64):
+        clean.learn(claims(), bodies, ruling(digest), verdict())
+    clean.of(ruling("1" * 64))
+    clean.learn(claims(), bodies, ruling("3" * 64), verdict())
+    clean.learn(claims(), bodies, ruling("3" * 64), verdict())
+    assert [learnt(clean, ruling(digest)) is None for digest in ("1" * 64, "2" * 64, "3" * 64)] == [False, True, False]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from attestation import manifest
 from attestation.manifest import DIRECTORY, FILE, LINK, OTHER, Entry
 from policies.appraise.appraise import appraise
-from policies.appraise.files import check_files
+from policies.appraise.files import Files, check_files
 from policies.model.inheritance import effective
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, PolicySpec
@@ -75,8 +75,10 @@ def test_what_is_found_does_not_depend_on_what_was_clean_before(
 ) -> None:
     policy, known = ruled(files), stated(references)
     clean = agreeing(known) if agrees else clean
-    assume(not check_files(clean, policy, known))
-    assert check_files(body, policy, known, clean) == check_files(body, policy, known)
+    assume(not check_files(Files(clean), policy, known))
+    compared, alone = Files(body, Files(clean)), Files(body)
+    assert check_files(compared, policy, known) == check_files(alone, policy, known)
+    assert compared.tally == alone.tally
 
 
 def kinds(
@@ -86,9 +88,10 @@ def kinds(
     references: ReferenceValues = REFERENCES,
 ) -> list[str]:
     known = effective(references)
-    assert check_files(manifest.pack(clean), policy, known) == []
-    found = check_files(manifest.pack(now), policy, known, manifest.pack(clean))
-    assert found == check_files(manifest.pack(now), policy, known)
+    before, after = manifest.pack(clean), manifest.pack(now)
+    assert check_files(Files(before), policy, known) == []
+    found = check_files(Files(after, Files(before)), policy, known)
+    assert found == check_files(Files(after), policy, known)
     return [each.kind for each in found]
 
 
@@ -116,7 +119,7 @@ def test_what_is_judged_together_is_looked_at_as_a_whole() -> None:
 
 
 def test_a_verdict_is_the_same_with_a_clean_layer_and_without() -> None:
-    clean = manifest.pack([entry(MAIN), entry(PAGE)])
+    clean = Files(manifest.pack([entry(MAIN), entry(PAGE)]))
     claims, bodies = claimed((entry(MAIN, BAD), entry("/srv/app/new", GOOD[PAGE])))
     with_one = appraise(claims, bodies, governing(), clean=clean)
     assert with_one == appraise(claims, bodies, governing())

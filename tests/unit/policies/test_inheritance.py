@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attestation.errors import InvalidConfiguration
@@ -293,6 +293,7 @@ def ancestors(family: list[tuple[tuple[int, ...], dict[str, str | None]]], numbe
     return {number}.union(*(ancestors(family, each) for each in family[number][0]))
 
 
+@settings(deadline=None)
 @given(families(), st.randoms(use_true_random=False))
 def test_the_sequence_of_documents_and_of_parents_means_nothing(
     family: list[tuple[tuple[int, ...], dict[str, str | None]]], chance: Any

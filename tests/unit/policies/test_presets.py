@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from attestation.errors import InvalidInput
+from attestation.signals import Signal
+from attestation.violation import ViolationClass
 from policies.author import presets
 from policies.author.check import check
 from policies.model.classes import FileClass, class_of
@@ -58,14 +60,15 @@ def values(found: Stated) -> dict[str, object]:
 
 
 def fields(node: yaml.Node, place: str = "spec") -> Iterator[tuple[str, int]]:
-    """Each field that has a value of its own, with its line, counted from 0. A rule is one value."""
+    """Each field that has a value of its own, with its line, counted from 0. A rule is one value; so is onViolation."""
     if isinstance(node, yaml.SequenceNode) and any(isinstance(each, yaml.MappingNode) for each in node.value):
         for each in node.value:
             yield from fields(each, place)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = f"{place}.{key.value}"
-            below = list(fields(value, inner)) if place != "spec.rules" else []
+            whole = place == "spec.rules" or inner == "spec.onViolation"
+            below = [] if whole else list(fields(value, inner))
             yield from below or [(inner, key.start_mark.line)]
 
 
@@ -137,8 +140,17 @@ def test_a_workload_may_be_under_several_of_them_and_the_strictest_value_of_each
     (tmp_path / "web.yaml").write_text(WEB)
     spec = load([*map(file, NAMES), tmp_path]).governing["web"].policy.spec
     assert (spec.interval, spec.escalate_after, spec.processes.most_capabilities) == (10.0, 0.02, "0")
-    assert (spec.recovery.drift, spec.recovery.tamper, spec.break_glass.longest) == ("replace", "manual", 1800.0)
+    assert (spec.recovery.drift, spec.recovery.tamper, spec.break_glass.longest) == ("auto", "manual", 1800.0)
     assert {*spec.rules} == {"noRoot", "noSetuid", "noWorldWritable"}
+
+
+@pytest.mark.parametrize("name", STRICT)
+def test_what_is_tamper_stays_tamper_whatever_a_policy_below_calls_it(name: str, tmp_path: Path) -> None:
+    tampers = [each for each in Signal if each.default is ViolationClass.TAMPER and not each.fixed]
+    lowered = ", ".join(f"{each}: drift" for each in tampers)
+    (tmp_path / "web.yaml").write_text(WEB.replace("spec:\n", f"spec:\n  onViolation: {{{lowered}}}\n", 1))
+    spec = load([file(name), tmp_path]).governing["web"].policy.spec
+    assert {spec.violation_class(each) for each in tampers} == {ViolationClass.TAMPER}
 
 
 @pytest.mark.parametrize("name", STRICT)

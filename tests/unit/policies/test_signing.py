@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attestation import jws
@@ -151,6 +151,7 @@ CONTENT = REFERENCES.encode()
 TOKEN = sign(CONTENT, KEY)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(TOKEN) - 1), st.characters(min_codepoint=33, max_codepoint=126))
 def test_no_character_of_a_signature_can_be_another_one(at: int, character: str) -> None:
     changed = TOKEN[:at] + character + TOKEN[at + 1 :]
@@ -158,6 +159,7 @@ def test_no_character_of_a_signature_can_be_another_one(at: int, character: str)
     assert (found is not None) is (changed == TOKEN)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_a_signature_is_for_no_other_bytes(content: bytes) -> None:
     assert signed_by(content, TOKEN, TRUST.known) is None

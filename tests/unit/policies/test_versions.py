@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attestation.facts import FileChange, FileFact
@@ -128,6 +128,7 @@ LABELS = ("1", "2", "3")
 CONTENTS = st.dictionaries(st.sampled_from([MAIN, NEW, OLD]), st.sampled_from([ONE, TWO]))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(LABELS), CONTENTS, min_size=1), CONTENTS)
 def test_what_affirms_is_exactly_what_is_a_version(versions: dict[str, dict[str, str]], there: dict[str, str]) -> None:
     stated = {

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attestation.errors import InvalidInput
@@ -85,6 +85,7 @@ def on_disk(folder: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]
             yield f"{path}/{name}", node if isinstance(node, str) else (digest(node[0]), node[1])
 
 
+@settings(deadline=None)
 @given(st.lists(FOLDERS, min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_layers_give_what_was_on_disk_when_the_last_one_was_made(
     states: list[dict[str, Any]], chance: random.Random
@@ -99,6 +100,7 @@ def test_layers_give_what_was_on_disk_when_the_last_one_was_made(
     assert contents(flattened(*archives)) == dict(on_disk(states[-1]))
 
 
+@settings(deadline=None)
 @given(FOLDERS, st.randoms(use_true_random=False))
 def test_an_archive_alone_is_what_was_packed(state: dict[str, Any], chance: random.Random) -> None:
     puts = [each for each in changes({}, state, "", chance) if ".wh." not in each.path]

@@ -169,7 +169,7 @@ def test_an_expression_is_a_pattern_only_where_that_says_the_same(expression: st
 PIECES = st.sampled_from(["/tmp", "/", "a", "\\.", ".*", "log", "\\-", "b-c", "?", "+", ".", "[ab]", "(a|b)"])
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(
     st.lists(PIECES, max_size=5).map("".join),
     st.booleans(),

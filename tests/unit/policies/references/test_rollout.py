@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attestation.errors import InvalidInput
@@ -112,6 +112,7 @@ SPECS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(SPECS, min_size=2, max_size=4))
 def test_whatever_versions_are_merged_each_comes_out_again_as_it_was(specs: list[dict[str, Any]]) -> None:
     documents = [values(f"v{number}", **spec) for number, spec in enumerate(specs)]
@@ -124,6 +125,7 @@ def test_whatever_versions_are_merged_each_comes_out_again_as_it_was(specs: list
 # --- beyond a base ---
 
 
+@settings(deadline=None)
 @given(SPECS, SPECS)
 def test_an_application_beyond_its_base_is_with_its_base_what_it_was(
     base_spec: dict[str, Any], spec: dict[str, Any]
@@ -178,6 +180,7 @@ DOCUMENTS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(
     DOCUMENTS, st.dictionaries(st.sampled_from(["version", "team/a"]), TEXT), st.sampled_from(["default", "payments"])
 )

@@ -7,7 +7,7 @@ import io
 import lzma
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attestation.errors import InvalidInput
@@ -41,6 +41,7 @@ def test_what_is_packed_comes_out_again(packing: str, content: bytes, step: int)
     assert unpack(PACKINGS[packing](few), step=step) == few
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=5), st.sampled_from(["gzip", "xz", "bzip2"]), st.integers(0, 3))
 def test_members_behind_each_other_are_one_content(parts: list[bytes], packing: str, padding: int) -> None:
     packed = b"".join(map(PACKINGS[packing], parts)) + bytes(padding * 4 * bool(parts))

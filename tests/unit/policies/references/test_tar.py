@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attestation.errors import InvalidInput
@@ -58,6 +58,7 @@ PUTS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(PUTS, max_size=8), st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]))
 def test_what_the_standard_library_writes_is_read_as_it_was_meant(puts: list[Put], form: int) -> None:
     kinds = {True: Kind.FILE, False: Kind.FOLDER}
@@ -222,6 +223,7 @@ def test_as_many_records_as_a_header_can_hold_are_read_in_a_moment() -> None:
     assert time.process_time() - before < 2
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=2000))
 def test_no_bytes_are_answered_with_anything_but_a_refusal_or_entries(noise: bytes) -> None:
     with contextlib.suppress(InvalidInput):

@@ -37,8 +37,10 @@ bench: setup
 	.venv/bin/proofbeat bench deadman $(ARGS)
 	.venv/bin/proofbeat bench start $(ARGS)
 	.venv/bin/proofbeat bench xds-push $(ARGS)
+	.venv/bin/proofbeat bench appraise $(ARGS)
+	.venv/bin/proofbeat bench merge $(ARGS)
 
-# What `bench xds-push` is measured beside. Needs Go, or takes it from PyPI.
+# What `bench xds-push` and `bench appraise` are measured beside. Needs Go, or takes it from PyPI.
 bench-peers: setup
 	@tools/peers.sh
 

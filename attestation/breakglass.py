@@ -236,8 +236,15 @@ def _exact(scope: Scope, trust_domain: str) -> bool:
     most = MOST_NAMED if scope.reach is Reach.REGISTRATIONS else 1
     ordered = all(sorted(set(each)) == list(each) for each in (scope.names, scope.identities))
     bounded = 0 < len(scope.names) <= most and 0 < len(scope.identities) <= MOST_IDENTITIES
-    named = all(_NAME.fullmatch(each) for each in scope.names)
+    named = all(map(_instance if scope.reach is Reach.INSTANCE else _NAME.fullmatch, scope.names))
     return ordered and bounded and named and all(_of(each, trust_domain) for each in scope.identities)
+
+
+def _instance(name: str) -> bool:
+    try:
+        return bool(InstanceId(name))
+    except InvalidInput:
+        return False
 
 
 def _of(identity: str, trust_domain: str) -> bool:

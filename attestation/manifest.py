@@ -10,6 +10,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from attestation import digests
 from attestation.digests import Digest
@@ -26,8 +27,7 @@ _MOST_ENTRIES = 1_000_000
 FILE, LINK, DIRECTORY, OTHER = b"f", b"l", b"d", b"o"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One path, as the workload sees it.
 
     kind: FILE, LINK, DIRECTORY or OTHER (device, fifo, socket). mode: permission bits with setuid, setgid, sticky.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from attestation.digests import Digest
 from attestation.manifest import FILE, LINK, OTHER, Entry
@@ -59,7 +58,7 @@ class Volumes:
             name = self._stable_name(path) if path.startswith(roots) else ""
             if name:
                 found = self._now(path, name.rpartition("/")[0])
-                yield path, found and replace(found, path=path, kind=FILE if found.kind == FILE else OTHER)
+                yield path, found and found._replace(path=path, kind=FILE if found.kind == FILE else OTHER)
 
     def shown(self) -> Iterator[Entry]:
         """Every file that a stable name leads to, under that name."""
@@ -68,7 +67,7 @@ class Volumes:
             _, _, below = within.partition("/")
             path = f"{volume}/{below}"
             if entry.kind == FILE and self._stable_name(path) and self._now(path, volume) is entry:
-                yield replace(entry, path=path)
+                yield entry._replace(path=path)
 
     def _stable_name(self, path: str) -> str:
         """The path, or the nearest folder around it, that leads through `..data`; empty for none."""

@@ -110,7 +110,7 @@ class PolicySet:
             return
         merged = merging.of(applying)
         self._merged[id(merged)] = merged
-        written = (each.origin for each in applying if each.origin)
+        written = [each.origin for each in applying if each.origin]
         documents = (*written, *whole.documents, where)
         self.governing[name] = Governing(
             registration, merged.policy, whole.references, documents, merged.applying, merged.conflicts

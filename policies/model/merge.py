@@ -7,10 +7,11 @@ something twice changes the outcome, and another policy only ever makes what is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from attestation.errors import InvalidConfiguration
@@ -47,6 +48,11 @@ class Applying:
     def name(self) -> Metadata:
         """What others call it by, without its labels."""
         return Metadata(name=self.policy.metadata.name, namespace=self.policy.metadata.namespace)
+
+    @cached_property
+    def alone(self) -> tuple[Metadata]:
+        """Its name, where nobody else is named."""
+        return (self.name,)
 
     @cached_property
     def said(self) -> Mapping[str, Mapping[str, Said]]:
@@ -105,52 +111,49 @@ class Merging:
     """
 
     def __init__(self) -> None:
-        self._nothing = _Together((), {})
+        self._shared: dict[tuple[int, ...], _Together] = {(): _Together((), {})}
         self._merged: dict[tuple[int, ...], Merged] = {}
 
     def of(self, applying: Iterable[Applying]) -> Merged:
         """As `merge`. The same policies give the same object."""
-        ordered = sorted(applying, key=lambda each: each.key)
+        ordered = sorted(applying, key=attrgetter("key"))
         key = tuple(map(id, ordered))
         if key not in self._merged:
-            *shared, last = ordered
-            before = self._nothing
-            for each in shared:
-                before = before.further(each)
-            self._merged[key] = before.and_also(last).merged()
+            self._merged[key] = self._together(ordered[:-1], key[:-1]).and_also(ordered[-1]).merged()
         return self._merged[key]
 
+    def _together(self, ordered: Sequence[Applying], key: tuple[int, ...]) -> _Together:
+        """Kept for others that begin with just these."""
+        known = len(key)
+        while key[:known] not in self._shared:
+            known -= 1
+        for number in range(known, len(key)):
+            self._shared[key[: number + 1]] = self._shared[key[:number]].and_also(ordered[number])
+        return self._shared[key]
 
-class _Together:
+
+class _Together(NamedTuple):
     """Policies in sequence, and what came of each section of the spec that any of them states."""
 
-    def __init__(self, applying: tuple[Applying, ...], sections: Mapping[str, _Section]) -> None:
-        self._applying, self._sections = applying, sections
-        self._further: dict[int, _Together] = {}
-
-    def further(self, policy: Applying) -> _Together:
-        """With one policy more; kept for others that have just these."""
-        known = self._further.get(id(policy))
-        if known is None:
-            known = self._further[id(policy)] = self.and_also(policy)
-        return known
+    applying: tuple[Applying, ...]
+    sections: Mapping[str, _Section]
 
     def and_also(self, policy: Applying) -> _Together:
         """With one policy more. What it says nothing of is shared."""
-        new = {name: _Section.of(name, self._sections.get(name), said) for name, said in policy.said.items()}
-        return _Together((*self._applying, policy), {**self._sections, **new})
+        new = {name: _Section.of(name, self.sections.get(name), said) for name, said in policy.said.items()}
+        return _Together((*self.applying, policy), {**self.sections, **new})
 
     def merged(self) -> Merged:
         """Raises InvalidConfiguration where the halves do not fit together."""
-        values = {name: section.value for name, section in self._sections.items()}
+        values = {name: section.value for name, section in self.sections.items()}
         values["layers"] = {**DEFAULT_LAYERS, **values.get("layers", {})}  # a reader need not know our defaults
         merged = spec(values)
-        _whole(merged, self._sections)
-        settled = [each for section in self._sections.values() for each in section.places.items()]
-        origins = {place: each.by for place, each in settled} if len(self._applying) > 1 else {}
+        _whole(merged, self.sections)
+        settled = [each for section in self.sections.values() for each in section.places.items()]
+        origins = {place: each.by for place, each in settled} if len(self.applying) > 1 else {}
         conflicts = tuple([conflict for _, each in settled for conflict in each.conflicts])
-        policy = EffectivePolicy.model_construct(metadata=self._applying[-1].name, spec=merged, origins=origins)
-        return Merged(policy, self._applying, conflicts)
+        policy = EffectivePolicy.model_construct(metadata=self.applying[-1].name, spec=merged, origins=origins)
+        return Merged(policy, self.applying, conflicts)
 
 
 class _Section(NamedTuple):
@@ -165,7 +168,7 @@ class _Section(NamedTuple):
         places = dict(before.places) if before else {}
         for place, each in said.items():
             known = places.get(place)
-            places[place] = known.and_also(place, each) if known else _Settled(each.value, (each,), (each.policy.name,))
+            places[place] = known.and_also(place, each) if known else _Settled(each.value, (each,), each.policy.alone)
         return cls(places, section(name, tuple([(place, each.value) for place, each in places.items()])))
 
 
@@ -191,15 +194,17 @@ class _Settled(NamedTuple):
                 mend=error.mend,
             ) from error
         said = (*self.said, new)
-        by = [each.policy.name for each in said if each.value == value] or [each.policy.name for each in said]
-        return _Settled(value, said, tuple(by), (*self.conflicts, *_conflict(place, self.said[-1], new)))
+        behind = [each.policy for each in said if each.value == value] or [each.policy for each in said]
+        by = behind[0].alone if len(behind) == 1 else tuple([each.name for each in behind])
+        last, conflicts = self.said[-1], self.conflicts
+        if last.policy.rank is new.policy.rank and last.value != new.value and _contradicts(last):
+            conflicts = (*conflicts, Conflict(place, last.policy, new.policy))
+        return _Settled(value, said, by, conflicts)
 
 
-def _conflict(place: str, one: Said, other: Said) -> Iterator[Conflict]:
+def _contradicts(said: Said) -> bool:
     """Lists that are added to, or bounded by each other, do not contradict each other."""
-    ranked = not isinstance(one.order, (Bounded, Alike)) and not isinstance(one.value, tuple)
-    if ranked and one.policy.rank is other.policy.rank and one.value != other.value:
-        yield Conflict(place, one.policy, other.policy)
+    return not isinstance(said.order, (Bounded, Alike)) and not isinstance(said.value, tuple)
 
 
 def _whole(merged: PolicySpec, sections: Mapping[str, _Section]) -> None:

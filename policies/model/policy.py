@@ -313,7 +313,7 @@ class AttestationPolicy(Document):
     spec: PolicySpec = PolicySpec()
 
 
-class EffectivePolicy(AttestationPolicy):
+class EffectivePolicy(AttestationPolicy, title=AttestationPolicy.__name__):
     """Every policy for one workload, merged. Named as the most specific of them.
 
     origins: place in the spec -> those that the value there comes from; a place that is not here is a default.

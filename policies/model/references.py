@@ -154,7 +154,7 @@ class Rollout(Strict):
     versions: dict[str, dict[str, tuple[FileReference, ...]]]
 
 
-class EffectiveReferences(ReferenceValues):
+class EffectiveReferences(ReferenceValues, title=ReferenceValues.__name__):
     """A document with all that it inherits, and of all versions what any of them may be.
 
     In its spec nothing is inherited and no version stands apart: policies/model/inheritance.py puts it together.

@@ -54,12 +54,11 @@ class Identities:
     def take(self, registration: WorkloadRegistration, where: Origin) -> None:
         """Raises InvalidConfiguration for an ID of another trust domain, or of another namespace."""
         name, text = registration.metadata.qualified, registration.spec.spiffe_id
-        place = where.at(rule(registration, "spiffeId"))
-        domain = SpiffeId.parse(text).trust_domain
-        if self._trust_domain not in (None, domain):
+        if self._trust_domain is not None and not text.startswith(f"spiffe://{self._trust_domain}/"):
+            domain = SpiffeId.parse(text).trust_domain
             raise InvalidConfiguration(
                 f"registration {name!r} is of the trust domain {domain!r}, the authority of {self._trust_domain!r}",
-                where=place,
+                where=where.at(rule(registration, "spiffeId")),
                 mend=f"Register an ID that begins with spiffe://{self._trust_domain}/.",
             )
         first, at = self._first.setdefault(text, (registration, where))
@@ -67,6 +66,6 @@ class Identities:
             raise InvalidConfiguration(
                 f"registration {name!r} names {text}, which is registered by {first.metadata.qualified!r} ({at}), "
                 "of another namespace",
-                where=place,
+                where=where.at(rule(registration, "spiffeId")),
                 mend="Give one of them another SPIFFE ID, or put both into one namespace.",
             )

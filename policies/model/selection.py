@@ -25,13 +25,13 @@ class Selection:
         self._root = root
         self._every = sorted((_applying(policy, at, root) for policy, at in policies), key=lambda each: each.key)
         self._everywhere: dict[str, list[int]] = defaultdict(list)
-        self._selecting: dict[tuple[str, _Handle], list[int]] = defaultdict(list)
+        self._selecting: dict[tuple[str, _Handle], list[tuple[int, Selector | None]]] = defaultdict(list)
         for number, each in enumerate(self._every):
             namespace, selector = each.policy.metadata.namespace, each.policy.spec.selector
             if selector.everything:
                 self._everywhere[namespace].append(number)
             for handle in _handles(selector):
-                self._selecting[namespace, handle].append(number)
+                self._selecting[namespace, handle].append((number, None if _said_by_a_handle(selector) else selector))
 
     def of(self, registration: Metadata) -> tuple[Applying, ...]:
         """Each once. Empty where nothing matches: then there is no identity."""
@@ -40,10 +40,10 @@ class Selection:
         for namespace in {self._root, registration.namespace}:
             found.update(self._everywhere.get(namespace, ()))
             for handle in handles:
-                for number in self._selecting.get((namespace, handle), ()):
-                    if self._every[number].policy.spec.selector.selects(registration):
+                for number, selector in self._selecting.get((namespace, handle), ()):
+                    if selector is None or selector.selects(registration):
                         found.add(number)
-        return tuple(self._every[number] for number in sorted(found))
+        return tuple([self._every[number] for number in sorted(found)])
 
 
 def _applying(policy: AttestationPolicy, at: Origin | None, root: str) -> Applying:
@@ -53,3 +53,8 @@ def _applying(policy: AttestationPolicy, at: Origin | None, root: str) -> Applyi
 
 def _handles(selector: Selector) -> Iterable[_Handle]:
     return selector.registrations or [*selector.match_labels.items()][:1]
+
+
+def _said_by_a_handle(selector: Selector) -> bool:
+    """Does the selector ask for nothing else than what it is found by?"""
+    return not selector.match_labels if selector.registrations else len(selector.match_labels) == 1

@@ -23,9 +23,10 @@ from policies.model.selection import ROOT_NAMESPACE
 from proofbeat.bench.figures import Budget, Distribution, Figure, Report, Value
 
 NAMESPACES, WORKLOADS = 50, 10_000
-FLOOR, TIERS, OWN = 5, 45, 18
-"""In the root namespace for all, and by a label; in each namespace by a label, beside one for all of it."""
-POLICIES = FLOOR + TIERS + NAMESPACES * (1 + OWN)
+FLOOR, TIERED, OWN = 5, 45, 18
+"""In the root namespace for all, and by tier; in each namespace by application, beside one for all of it."""
+TIERS = 5
+POLICIES = FLOOR + TIERED + NAMESPACES * (1 + OWN)
 MOST_MS = 1000.0
 
 
@@ -59,8 +60,8 @@ def documents() -> Iterator[tuple[Document, Origin]]:
     chance, at = random.Random(1), Origin(Path("mesh.yaml"), Mark(1, 1))  # noqa: S311 - nothing here is secret
     for number in range(FLOOR):
         yield _policy(f"floor-{number}", ROOT_NAMESPACE, _stated(chance)), at
-    for number in range(TIERS):
-        selector = {"matchLabels": {"tier": f"tier-{number % 15}"}}
+    for number in range(TIERED):
+        selector = {"matchLabels": {"tier": f"tier-{number % TIERS}"}}
         yield _policy(f"tier-{number}", ROOT_NAMESPACE, {"selector": selector, **_stated(chance)}), at
     for namespace in (f"team-{number}" for number in range(NAMESPACES)):
         yield _policy("all", namespace, {"files": {"include": ["/srv/app"]}, **_stated(chance)}), at
@@ -79,7 +80,7 @@ def _policy(name: str, namespace: str, spec: dict[str, Any]) -> AttestationPolic
 def _workload(name: str, namespace: str, chance: random.Random) -> WorkloadRegistration:
     labels = {
         "app": f"app-{chance.randrange(OWN)}",
-        "tier": f"tier-{chance.randrange(15)}",
+        "tier": f"tier-{chance.randrange(TIERS)}",
         "release": f"{chance.randrange(100)}",
     }
     spec = RegistrationSpec(spiffe_id=f"spiffe://example.org/{namespace}/{name}", references="built")

@@ -177,9 +177,32 @@ def wrapped_result(data: bytes) -> None:
 
 
 def file_manifest(data: bytes) -> None:
-    """A body that unpacks is the one body of its entries."""
+    """A body that unpacks is the one body of its entries, and only such a body has changed from another one."""
     with suppress(MalformedEvidence):
         assert manifest.pack(manifest.unpack(data)) == data
+    for before in _manifests():
+        try:
+            changes = manifest.changes(before, data)
+        except MalformedEvidence:
+            changes = None
+        assert _changed(before, changes) == _entries(data)
+
+
+def _entries(body: bytes) -> dict[str, Entry] | None:
+    """None for what does not unpack."""
+    try:
+        return {each.path: each for each in manifest.unpack(body)}
+    except MalformedEvidence:
+        return None
+
+
+def _changed(before: bytes, changes: manifest.Changes | None) -> dict[str, Entry] | None:
+    """The entries after these changes; None after such as there cannot be."""
+    if changes is None:
+        return None
+    was = {each.path for each in changes.was}
+    kept = {each.path: each for each in manifest.unpack(before) if each.path not in was}
+    return kept | {each.path: each for each in changes.there}
 
 
 def process_list(data: bytes) -> None:

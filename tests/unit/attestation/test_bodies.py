@@ -35,7 +35,7 @@ ENTRIES = st.builds(
     digest=st.binary(min_size=32, max_size=32).map(bytes.hex),
 )
 ONE = Entry("/srv/app/main.py", FILE, 0o644, 1, 2, 3, "ab" * 32)
-TWO = replace(ONE, path="/srv/app/page.html")
+TWO = ONE._replace(path="/srv/app/page.html")
 KIND = ProcessKind("/usr/bin/python3", "ab" * 32, "", "", 1, 1, "0", True, 2, ("mnt:1", "pid:2"))
 
 
@@ -56,7 +56,7 @@ def test_a_tally_counts_what_the_entries_are(entries: list[Entry]) -> None:
 
 
 def test_a_path_that_is_no_text_survives() -> None:
-    odd = replace(ONE, path=b"/srv/\xff\xfe".decode("utf-8", "surrogateescape"))
+    odd = ONE._replace(path=b"/srv/\xff\xfe".decode("utf-8", "surrogateescape"))
     assert list(manifest.unpack(manifest.pack([odd]))) == [odd]
 
 
@@ -69,7 +69,7 @@ def test_a_path_that_is_no_text_survives() -> None:
         manifest.pack([ONE]) + b"\0",
         b"pbf1" + manifest.pack([TWO])[4:] + manifest.pack([ONE])[4:],
         b"pbf1" + manifest.pack([ONE])[4:] * 2,
-        manifest.pack([replace(ONE, kind=b"x")]),
+        manifest.pack([ONE._replace(kind=b"x")]),
     ],
 )
 def test_a_manifest_that_nobody_packed_is_refused(body: bytes) -> None:
@@ -80,12 +80,12 @@ def test_a_manifest_that_nobody_packed_is_refused(body: bytes) -> None:
 def test_every_attribute_of_an_entry_changes_the_digest() -> None:
     variants = [
         ONE,
-        replace(ONE, mode=0o4644),
-        replace(ONE, uid=9),
-        replace(ONE, gid=9),
-        replace(ONE, size=9),
-        replace(ONE, digest=NO_DIGEST),
-        replace(ONE, kind=LINK),
+        ONE._replace(mode=0o4644),
+        ONE._replace(uid=9),
+        ONE._replace(gid=9),
+        ONE._replace(size=9),
+        ONE._replace(digest=NO_DIGEST),
+        ONE._replace(kind=LINK),
         TWO,
     ]
     assert len({manifest.digest(manifest.pack([each])) for each in variants}) == len(variants)

@@ -140,6 +140,7 @@ def test_an_order_is_no_release() -> None:
         ({"scope": Scope(Reach.REGISTRATIONS, ("*",), (WEB,))}, "scope that is exact"),
         ({"scope": Scope(Reach.NAMESPACE, ("a", "b"), (WEB,))}, "scope that is exact"),
         ({"scope": Scope(Reach.MESH, ("web",), (WEB,))}, "scope that is exact"),
+        ({"scope": Scope(Reach.INSTANCE, ("web",), (WEB,))}, "scope that is exact"),
         ({"scope": Scope(Reach.REGISTRATIONS, ("web",), ("spiffe://example.com/web",))}, "scope that is exact"),
     ],
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -39,8 +37,8 @@ def taken(body: bytes) -> bool:
 
 
 @given(MANIFESTS, MANIFESTS)
-@example([X], [replace(X, path="/srv/a/y")])
-@example([X], [replace(X, path="/srv/a/xy")])
+@example([X], [X._replace(path="/srv/a/y")])
+@example([X], [X._replace(path="/srv/a/xy")])
 def test_changes_are_all_that_is_other_and_all_that_is_gone(before: list[Entry], after: list[Entry]) -> None:
     old, new = by_path(before), by_path(after)
     found = manifest.changes(manifest.pack(before), manifest.pack(after))
@@ -54,7 +52,7 @@ def test_one_change_among_many_is_found_wherever_it_is(entries: list[Entry], at:
     many = [*entries, *(Entry(f"/usr/lib/{number:04}", FILE, 0o644, 0, 0, 9, "c" * 64) for number in range(200))]
     before = sorted(many, key=lambda each: each.path)
     chosen = before[at % len(before)]
-    other = replace(chosen, size=chosen.size + 7)
+    other = chosen._replace(size=chosen.size + 7)
     after = [other if each is chosen else each for each in before]
     assert manifest.changes(manifest.pack(before), manifest.pack(after)) == Changes((chosen,), (other,))
 

@@ -52,8 +52,8 @@ def appraise(
     # 1. Is every layer that policy asks for there, watched, and young enough?
     standing = {layer: _standing(layer, claims, policy) for layer in Layer}
     # 2. Does each layer's content agree with the reference values?
-    layer = _judged_files(_claim(claims, Layer.FILES), bodies, policy, clean)
-    files = check_files(layer, policy, references) if layer is not None else []
+    measured = _judged_files(_claim(claims, Layer.FILES), bodies, policy, clean)
+    files = check_files(measured, policy, references) if measured is not None else []
     executables = _processes(_claim(claims, Layer.PROCESSES), bodies, policy, references)
     envoy, seated = _proxy(claims, bodies, policy, references, issued)
     if not seated and not standing[Layer.PROXY] and policy.spec.demand(Layer.PROXY) is not Demand.OFF:
@@ -61,7 +61,7 @@ def appraise(
     # 3. Are the watchers themselves what policy asks for?
     watchers = _coverage(claims.coverage, policy)
     # 4. Do the policy's rules hold of what all of it shows together?
-    ruled = _rules(claims, bodies, governing, evaluating, layer)
+    ruled = _rules(claims, bodies, governing, evaluating, measured)
     # 5. One vector; every reason named.
     vector = TrustVector(
         instance_identity=APPROVED,

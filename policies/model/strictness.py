@@ -6,7 +6,6 @@ is what makes merging policies independent of the sequence in which they are fou
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,9 +61,6 @@ ALWAYS = Always()
 ASKING = Ranked((False, True))
 """A requirement: stricter where it is made."""
 
-PERMITTING = Ranked((True, False))
-"""A permission: stricter where it is not given."""
-
 
 @dataclass(frozen=True, slots=True)
 class All:
@@ -75,16 +71,8 @@ class All:
 
 
 @dataclass(frozen=True, slots=True)
-class Common:
-    """A list of what is allowed: stricter with only what both allow."""
-
-    def join(self, one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
-        return one if one == other else tuple(sorted({*one} & {*other}))
-
-
-@dataclass(frozen=True, slots=True)
 class CommonBy:
-    """`Common` for a list of models that are known by one field of theirs.
+    """A list of models that are allowed, each known by one field of its own: stricter with only those of both.
 
     Raises Unordered where the rest of one differs: whichever stayed, it might loosen what the other side meant.
     """
@@ -169,11 +157,3 @@ class Unordered(Exception):
     ) -> None:
         super().__init__(why)
         self.why, self.mend = why, mend
-
-
-def join_all(order: Order, values: Iterable[Any]) -> Any:
-    """The strictest of one or more values. Raises Unordered where there is none."""
-    first, *others = values
-    for each in others:
-        first = order.join(first, each)
-    return first

@@ -58,6 +58,18 @@ class Child:
             lines = log.read().decode(errors="replace").splitlines()
         return _for_people(lines[-1]) if lines else ""
 
+    async def line(self, within: float) -> str:
+        """The next line of its stdout, which is to be a pipe. within: seconds. Raises Unavailable where none comes."""
+        stdout = self.process.stdout
+        try:
+            async with asyncio.timeout(within):
+                said = await stdout.readline() if stdout else b""
+        except TimeoutError:
+            said = b""
+        if not said:
+            raise self.failed("it says nothing any more")
+        return said.decode().strip()
+
     def failed(self, what: str) -> Unavailable:
         """The error that says so, where its log is, and what that says last."""
         said = self.last_words

@@ -31,7 +31,7 @@ async def up(wished: Wishes) -> bool:
     try:
         scope.refuse_within(here, measured)
         return await _up(wished, layout, measured, tried, telling)
-    except Exception:
+    except Exception:  # whatever it is goes on up; only that its traces are kept is decided here
         keep = keep or layout.authority_config.exists()
         raise
     finally:

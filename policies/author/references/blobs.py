@@ -25,8 +25,6 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 class Blobs(Protocol):
     """Files by name. What is not there raises InvalidInput."""
 
-    def has(self, name: str) -> bool: ...
-
     def small(self, name: str) -> bytes:
         """A whole document of at most 4 MiB."""
         ...
@@ -45,9 +43,6 @@ class FolderBlobs:
 
     def __init__(self, path: Path, budget: Budget) -> None:
         self._path, self._budget = path, budget
-
-    def has(self, name: str) -> bool:
-        return (self._path / name).is_file()
 
     def small(self, name: str) -> bytes:
         with ExitStack() as stack:
@@ -91,9 +86,6 @@ class ArchiveBlobs:
         self._small_in_all = 0
         for name, entry, content in self._entries():
             self._note(name, entry, content)
-
-    def has(self, name: str) -> bool:
-        return self.real(name) in self._files
 
     def small(self, name: str) -> bytes:
         known = self._small.get(self.real(name))

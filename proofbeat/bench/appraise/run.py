@@ -127,15 +127,7 @@ class Peer:
 
     async def hear(self) -> str:
         """Its next line."""
-        stdout = self._child.process.stdout
-        try:
-            async with asyncio.timeout(WITHIN_SECONDS):
-                line = await stdout.readline() if stdout else b""
-        except TimeoutError:
-            line = b""
-        if not line:
-            raise self._child.failed("it says nothing any more")
-        return line.decode()
+        return await self._child.line(WITHIN_SECONDS)
 
 
 def _found(verdict: Verdict) -> set[tuple[str, str]]:

@@ -177,15 +177,7 @@ class Served:
 
     async def hear(self) -> str:
         """Its next line. Raises Unavailable where none comes."""
-        stdout = self._child.process.stdout
-        try:
-            async with asyncio.timeout(WITHIN_SECONDS):
-                line = await stdout.readline() if stdout else b""
-        except TimeoutError:
-            line = b""
-        if not line:
-            raise Unavailable("it says nothing any more", where=f"bench xds-push, {self._child.name}")
-        return line.decode().strip()
+        return await self._child.line(WITHIN_SECONDS)
 
 
 async def _served(

@@ -29,6 +29,7 @@ from xds.sotw import SotwStream
 MAX_TYPES: Final = 64
 """Resource types one aggregated stream may ask for."""
 
+_CLUSTERS: Final = TYPE_PREFIX + CLUSTER
 _ENDPOINTS: Final = TYPE_PREFIX + ENDPOINTS
 _SCOPED_ROUTES: Final = "envoy.config.route.v3.ScopedRouteConfiguration"
 _VIRTUAL_HOST: Final = "envoy.config.route.v3.VirtualHost"
@@ -109,7 +110,8 @@ class Discovery:
 
     def respond(self, edition: Edition, nonce: str) -> Response | None:
         """The next response: additions in Envoy's order (clusters, endpoints, listeners, routes; what they refer
-        to before them), then removals in the opposite order. None when the client has everything."""
+        to before them), then removals in the opposite order. None when the client has everything, or when what is
+        left must wait for its next request."""
         if len(self.types) == 1:
             (only,) = self.types.values()
             return only.respond(edition, nonce)
@@ -119,9 +121,24 @@ class Discovery:
                 self._warm(response)
                 return response
         for stream in reversed(ordered):
+            if stream.type_url == _CLUSTERS and self._has_yet_to_ask(edition):
+                continue
             if response := stream.respond(edition, nonce):
                 return response
         return None
+
+    def _has_yet_to_ask(self, edition: Edition) -> bool:
+        """Whether a client that asks for clusters by name, as gRPC does, was told of one it does not ask for yet.
+
+        Until it does it calls by the old one, whose removal would fail its calls, whether it has accepted the new
+        routes or not.
+        """
+        clusters = self._sotw.get(_CLUSTERS)
+        if clusters is None or clusters.wants_all or not clusters.due(edition):
+            return False
+        told = (resource for stream in self._sotw.values() for resource in stream.held(edition))
+        named = (reference for resource in told for reference in resource.references)
+        return any(not self._sotw[to.type_url].wants(to.name) for to in named if to.type_url in self._sotw)
 
     def _warm(self, told: Response) -> None:
         """Envoy builds a changed cluster anew. That one waits for its endpoints, which Envoy does not ask for again:

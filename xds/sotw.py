@@ -49,6 +49,19 @@ class SotwStream:
             self._given_up.clear()
         return self._answer(request)
 
+    @property
+    def wants_all(self) -> bool:
+        """Whether the client asks for every resource of the type, not for names."""
+        return self._subscription.wildcard
+
+    def wants(self, name: str) -> bool:
+        """Whether the client asks for a resource of this name."""
+        return self._subscription.wants(name)
+
+    def held(self, edition: Edition) -> Iterable[Resource]:
+        """The resources of `edition` that the client was told of."""
+        return self._subscription.held(edition.snapshot.table(self.type_url))
+
     def due(self, edition: Edition) -> bool:
         """Whether `respond` has something to say."""
         if edition is self._brought_to:

@@ -95,6 +95,10 @@ class Subscription:
         wanted = table.values() if self.wildcard else [table[name] for name in self.names if name in table]
         return tuple(resource for resource in wanted if known.get(resource.name) != resource.version)
 
+    def held(self, table: Mapping[str, Resource]) -> Iterable[Resource]:
+        """The resources whose version the client was sent."""
+        return (table[name] for name, version in self.known.items() if name in table and table[name].version == version)
+
     def vanished(self, table: Mapping[str, Resource]) -> tuple[str, ...]:
         """The names the client holds that no longer exist."""
         return tuple(name for name in self.known if name not in table)

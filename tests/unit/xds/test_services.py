@@ -46,6 +46,7 @@ class Aggregated:
     def __init__(self, path: str, *types: str, names: tuple[str, ...] = ("*",)) -> None:
         self.discovery = Discovery(method(path))
         self._sequence = 0
+        self._edition = Edition(Snapshot.EMPTY, 0)
         for url in types:
             self.want(url, *names)
 
@@ -58,9 +59,13 @@ class Aggregated:
     def publish(self, snapshot: Snapshot) -> list[Response]:
         """Everything that is said about it, in order."""
         self._sequence += 1
-        edition = Edition(snapshot, self._sequence)
+        self._edition = Edition(snapshot, self._sequence)
+        return self.again()
+
+    def again(self) -> list[Response]:
+        """Everything that is still to be said about what was published last, in order."""
         said: list[Response] = []
-        while response := self.discovery.respond(edition, f"{self._sequence}.{len(said)}"):
+        while response := self.discovery.respond(self._edition, f"{self._sequence}.{len(said)}"):
             said.append(response)
         return said
 
@@ -91,6 +96,28 @@ def test_a_state_of_the_world_client_keeps_an_old_cluster_until_nothing_leads_th
     clusters = [{r.name for r in response.resources} for response in said if response.type_url == CLUSTER]
     assert types_of(said) == [SECRETS, CLUSTER, ENDPOINTS, LISTENER, ROUTES, CLUSTER]
     assert clusters == [{"new", "old"}, {"new"}]
+
+
+def test_a_client_that_asks_by_name_loses_no_cluster_before_it_asked_for_all_of_the_next() -> None:
+    def routed(name: str) -> Snapshot:
+        return Snapshot.of(
+            Resource.of(ROUTES, "one", name.encode(), references=[Reference(CLUSTER, name)]),
+            cluster(name),
+            endpoints(name),
+        )
+
+    stream = Aggregated(STATE_OF_THE_WORLD, ROUTES, names=("one",))
+    for url in (CLUSTER, ENDPOINTS):
+        stream.want(url, "old")
+    stream.publish(routed("old"))
+    assert types_of(stream.publish(routed("new"))) == [ROUTES]
+    stream.want(CLUSTER, "old", "new")
+    (both,) = stream.again()
+    assert {resource.name for resource in both.resources} == {"old", "new"}
+    stream.want(ENDPOINTS, "new")
+    told, removal = stream.again()
+    assert told.type_url == ENDPOINTS
+    assert [resource.name for resource in removal.resources] == ["new"]
 
 
 @both_protocols

@@ -4,6 +4,8 @@
 
 PYTHON ?=
 ARGS ?=
+# Tests side by side. More of them would make those wait for each other that look at real time.
+WORKERS ?= 2
 
 setup:
 	@PYTHON="$(PYTHON)" tools/setup.sh
@@ -20,11 +22,11 @@ lint: setup
 	.venv/bin/lint-imports
 
 unit: setup
-	.venv/bin/pytest tests/unit $(ARGS)
+	.venv/bin/pytest tests/unit -n $(WORKERS) --dist loadfile $(ARGS)
 
 # Real processes, real Envoys, this kernel.
 system: setup
-	.venv/bin/pytest tests/system $(ARGS)
+	.venv/bin/pytest tests/system -n $(WORKERS) --dist loadfile $(ARGS)
 
 # The two commands in a bare Debian 12, as root and as an ordinary user. Needs root and debootstrap.
 test-bare:

@@ -59,7 +59,7 @@ class Shell:
         self._bash.stdin.write(f"{text}\n_left=$?; echo {self._end}; (exit $_left)\n")
         self._bash.stdin.flush()
         said: list[str] = []
-        late = threading.Timer(WITHIN_SECONDS, self.end)
+        late = threading.Timer(WITHIN_SECONDS, self.kill)
         late.start()
         for line in self._bash.stdout:
             if line.rstrip("\n") == self._end:
@@ -69,10 +69,20 @@ class Shell:
         return [*said, f"nothing more came of this within {WITHIN_SECONDS} s"]
 
     def end(self) -> None:
-        """With everything that was begun in it."""
+        """When everything has ended that was begun in it."""
+        assert self._bash.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._bash.stdin.write("kill $(jobs -p); wait\n")
+            self._bash.stdin.close()
+        try:
+            self._bash.wait(timeout=30)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """It, and everything that was begun in it."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._bash.pid, signal.SIGTERM)
-        self._bash.wait(timeout=30)
+            os.killpg(self._bash.pid, signal.SIGKILL)
 
 
 def as_shown(shown: tuple[str, ...], said: list[str]) -> bool:

@@ -198,7 +198,9 @@ def test_the_claims_digest_changes_with_every_claim() -> None:
     assert len(variants) == 4
 
 
-@pytest.mark.parametrize("der", [b"", b"no key", keys.public_der(KEY.public_key()) + b"\0"])
+@pytest.mark.parametrize(
+    "der", [b"", b"no key", keys.public_der(KEY.public_key()) + b"\0"], ids=["empty", "another text", "a byte more"]
+)
 def test_a_key_that_is_no_canonical_p256_key_is_refused(der: bytes) -> None:
     with pytest.raises(InvalidInput):
         keys.from_der(der)

@@ -185,7 +185,11 @@ def test_a_proof_holds_for_its_key_and_its_purpose_only() -> None:
         opened.claimed(Posted)
 
 
-@pytest.mark.parametrize("data", [b"", b"\xd2", cose.sign1(b"no message", KEY), cose.sign1(b"", KEY)])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xd2", cose.sign1(b"no message", KEY), cose.sign1(b"", KEY)],
+    ids=["empty", "cut short", "of no message", "of nothing"],
+)
 def test_a_proof_that_does_not_parse_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidInput):
         Opened(data)

@@ -21,13 +21,15 @@ from policies.model.policy import AttestationPolicy, Demand
 from policies.model.references import ReferenceValues
 from policies.model.registration import WorkloadRegistration
 from policies.model.selection import ROOT_NAMESPACE
+from policies.model.signing import Trust
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
     """root: the root namespace. Seconds: failover, that the authority may be away; skew, between any two clocks.
 
-    now: Unix seconds; 0 for a time before anything expires. trust_domain: the authority's; None for any.
+    now: Unix seconds; 0 for a time before anything expires. trust_domain: the authority's; None for any. trust: who
+    has to have signed reference values; None where nobody has to.
     """
 
     root: str = ROOT_NAMESPACE
@@ -35,6 +37,7 @@ class Terms:
     skew: float = 5.0
     now: float = 0.0
     trust_domain: str | None = None
+    trust: Trust | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def check(paths: Iterable[Path], terms: Terms | None = None) -> Report:
     """What several documents mean together is looked at once each of them can be read."""
     terms = terms or Terms()
     faults: list[InvalidConfiguration] = []
-    documents = list(read(paths, faults.append))
+    documents = list(read(paths, faults.append, terms.trust))
     found = PolicySet(() if faults else documents, terms.root, faults.append, terms.trust_domain)
     errors = (each for fault in faults for each in (fault.faults if isinstance(fault, Faults) else (fault,)))
     remarks = {*map(Remark.of, errors), *(each for looked in _LOOKS for each in looked(found, terms))}

@@ -18,7 +18,7 @@ _SECONDS = 10.0
 T = TypeVar("T")
 
 
-async def ask(socket: Path, method: str, path: str, shape: type[T], body: Mapping[str, str] | None = None) -> T:
+async def ask(socket: Path, method: str, path: str, shape: type[T], body: Mapping[str, object] | None = None) -> T:
     """The answer, which is exactly of this shape: one of authority/api/answers.py, or what it names.
 
     Raises what the problem document says, or Unavailable where nobody listens or the answer is of another shape.
@@ -44,7 +44,7 @@ async def create_token(socket: Path, registration: str, lifetime: str = "1h") ->
     return made.token
 
 
-async def _said(socket: Path, method: str, path: str, body: Mapping[str, str] | None) -> bytes:
+async def _said(socket: Path, method: str, path: str, body: Mapping[str, object] | None) -> bytes:
     connector = aiohttp.UnixConnector(path=str(socket))
     timeout = aiohttp.ClientTimeout(total=_SECONDS)
     try:

@@ -78,9 +78,12 @@ async def break_glass(socket: Path, file: Path, *, as_json: bool) -> bool:
     return not any(each.faults for each in broken.held)
 
 
-async def mend_glass(socket: Path, identity: str, why: str) -> bool:
-    await admin.ask(socket, "POST", "/admin/breakglass/end", GlassMended, {"id": identity, "why": why})
-    print(f"{identity} has ended; what it let through closes")
+async def mend_glass(socket: Path, identity: str, why: str, registrations: Sequence[str]) -> bool:
+    """registrations: for these alone; none of them for all."""
+    asked = {"id": identity, "why": why, "registrations": list(registrations)}
+    await admin.ask(socket, "POST", "/admin/breakglass/end", GlassMended, asked)
+    whose = f" for {', '.join(registrations)}" if registrations else ""
+    print(f"{identity} has ended{whose}; what it let through closes")
     return True
 
 
@@ -102,7 +105,8 @@ def told(order: OrderState) -> str:
     """An order on one line."""
     span = f"{instant_text(order.begins)} to {instant_text(order.ends)}"
     ended = f" ({order.ended})" if order.ended else ""
-    for_whom = f"{order.scope} ({', '.join(order.registrations)})"
+    lost = "".join(f"; no longer for {each.registration}: {each.why}" for each in order.withdrawn)
+    for_whom = f"{order.scope} ({', '.join(order.registrations)}{lost})"
     signed_by = ", ".join(order.signed_by)
     return f"{order.id}  {order.standing}{ended}, {span}, for {for_whom}, signed by {signed_by}: {order.reason}"
 

@@ -110,9 +110,23 @@ def test_an_envoy_that_is_named_and_not_run_is_no_silent_wish(tmp_path: Path, se
     assert "--run-envoy" in said
 
 
+def delivering(folder: Path) -> dict[str, object]:
+    """Everything, with what Envoy needs in that folder."""
+    files = {"bootstrap": "envoy.json", "admin": "admin.sock", "accessLog": "access.log"}
+    service = {name: str(folder / file) for name, file in files.items()}
+    return {"socket": str(folder / "xds.sock"), "mode": "xds", "service": service}
+
+
+def test_the_folder_for_envoy_that_is_not_there(tmp_path: Path, settings: dict[str, object]) -> None:
+    delivery = delivering(tmp_path / "run")
+    code, said = sidecar(tmp_path, {**settings, "delivery": delivery}, "--run-envoy", "/bin/true")
+    assert code == 2
+    assert said.startswith(f"proofbeat: {tmp_path}/run: the folder")
+    assert f"mkdir -p -m 700 {tmp_path}/run" in said
+
+
 def test_an_envoy_that_is_no_program(tmp_path: Path, settings: dict[str, object]) -> None:
-    service = {"bootstrap": "envoy.json", "admin": "admin.sock", "accessLog": "access.log"}
-    delivery = {"socket": str(tmp_path / "xds.sock"), "mode": "xds", "service": service}
+    delivery = delivering(tmp_path)
     code, said = sidecar(tmp_path, {**settings, "delivery": delivery}, "--run-envoy", str(tmp_path / "token"))
     assert code == 2
     assert "no program that we may run" in said

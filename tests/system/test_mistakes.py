@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+ROOT = Path(__file__).parents[2]
 PROOFBEAT = [sys.executable, "-P", "-m", "proofbeat"]
 
 
@@ -45,6 +47,52 @@ def _some_root() -> bytes:
     from sidecar.delivery import poison
 
     return poison.make(0.0).bundle
+
+
+WITHOUT_LIBYAML = """\
+import sys
+sys.modules["yaml._yaml"] = None
+from proofbeat.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "command", [("policy", "check", "."), ("authority", "-c", "a.yaml"), ("sidecar", "-c", "a.yaml")]
+)
+def test_a_pyyaml_without_libyaml_is_told_where_yaml_is_read_and_how_to_get_it(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "a.yaml").write_text("kind: AttestationPolicy\nmetadata: {name: a}\n")
+    code, said = without_libyaml(tmp_path, *command)
+    assert code == 1
+    assert said.startswith("proofbeat: yaml._yaml: this PyYAML was built without libyaml")
+    assert "pip install" in said
+
+
+def test_what_reads_no_yaml_does_without_libyaml_and_the_doctor_finds_it_lacking(tmp_path: Path) -> None:
+    assert without_libyaml(tmp_path, "policy", "schema", "AttestationPolicy") == (0, "")
+    code, said = without_libyaml(tmp_path, "doctor", "--json", out=tmp_path / "told.json")
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert (code, said, told["works"]) == (1, "", False)
+    assert [each["name"] for each in told["checks"] if each["health"] == "broken"] == ["libyaml"]
+
+
+def without_libyaml(folder: Path, *arguments: str, out: Path = Path(os.devnull)) -> tuple[int, str]:
+    command = [sys.executable, "-c", WITHOUT_LIBYAML, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with out.open("w") as stdout:
+        done = subprocess.run(
+            command,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=folder,
+            env=environment,
+        )
+    return done.returncode, done.stderr
 
 
 def test_a_workload_that_is_gone(tmp_path: Path, settings: dict[str, object]) -> None:

@@ -57,7 +57,7 @@ from telemetry import logs, metrics
 from telemetry.exporting import exported
 from telemetry.recorder import Recorder
 from wire import messages, tls
-from wire.messages import AttestNow, Cause, Denials, PolicyChanged, Quarantined, Standing
+from wire.messages import AttestNow, BreakGlass, Cause, Denials, PolicyChanged, Quarantined, Standing
 
 _HOUSEKEEPING = 10.0
 _LEAST_MEMORY_MS = 60_000
@@ -192,9 +192,9 @@ class Authority:
         """As BreakGlasses.apply."""
         return await self._glasses.apply(text)
 
-    async def end_break_glass(self, identity: str, why: str) -> Order:
+    async def end_break_glass(self, identity: str, why: str, registrations: Collection[str] = ()) -> Order:
         """As BreakGlasses.end."""
-        return await self._glasses.end(identity, why)
+        return await self._glasses.end(identity, why, registrations)
 
     async def broken(self) -> GlassOrders:
         """Every break-glass order that was applied, and what one can be about."""
@@ -273,10 +273,14 @@ class Authority:
         rules = self._rules()
         for instance in self._sessions.instances():
             enrolled = await self._instances.get(instance)
-            if enrolled.registration in registrations and enrolled.registration in rules.registrations:
-                ruling = rules.of(enrolled.registration)
-                self._sessions.push(instance, self._glasses.told(enrolled, ruling))
-                self._sessions.push(instance, AttestNow(self._nonces.issue(enrolled, ruling)))
+            if enrolled.registration not in registrations:
+                continue
+            ruling = rules.registrations.get(enrolled.registration)
+            if ruling is None:
+                self._sessions.push(instance, BreakGlass(()))
+                continue
+            self._sessions.push(instance, self._glasses.told(enrolled, ruling))
+            self._sessions.push(instance, AttestNow(self._nonces.issue(enrolled, ruling)))
 
     def _rules(self) -> Rules:
         if self._current is None:

@@ -40,6 +40,7 @@ class Event(StrEnum):
     REFERENCES_EXPIRED = "references-expired"
     BREAK_GLASS = "break-glass"
     BREAK_GLASS_ENDED = "break-glass-ended"
+    BREAK_GLASS_NARROWED = "break-glass-narrowed"
     BREAK_GLASS_LATE = "break-glass-late"
     EXCEPTED = "excepted"
     REPORTED = "reported"

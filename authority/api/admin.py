@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,7 +62,7 @@ class Operations(Protocol):
     async def quarantine(self, instance: InstanceId, cause: str) -> Standing: ...
     async def release(self, instance: InstanceId, causes: tuple[str, ...] | None = None) -> str: ...
     async def break_glass(self, text: str) -> Applied: ...
-    async def end_break_glass(self, identity: str, why: str) -> Order: ...
+    async def end_break_glass(self, identity: str, why: str, registrations: Collection[str] = ...) -> Order: ...
     async def broken(self) -> GlassOrders: ...
     async def instances(self) -> tuple[InstanceState, ...]: ...
     def denials(self) -> Denials: ...
@@ -109,10 +110,7 @@ class AdminApi:
 
     async def _release(self, request: web.Request) -> web.Response:
         body = await _body(request, "instance", optional=("causes",))
-        causes = body.get("causes")
-        if causes is not None and not (isinstance(causes, list) and all(isinstance(each, str) for each in causes)):
-            raise InvalidInput("causes is a list of names", where="release")
-        named = None if causes is None else tuple(causes)
+        named = None if body.get("causes") is None else _texts(body, "causes")
         order = await self._operations.release(InstanceId(_text(body, "instance")), named)
         return _json(Released(order))
 
@@ -121,9 +119,10 @@ class AdminApi:
         return _json(GlassBroken.of(await self._operations.break_glass(_text(body, "order"))))
 
     async def _end_break_glass(self, request: web.Request) -> web.Response:
-        body = await _body(request, "id", optional=("why",))
-        order = await self._operations.end_break_glass(_text(body, "id"), _text(body, "why", "an operator ended it"))
-        return _json(GlassMended(order.id))
+        body = await _body(request, "id", optional=("why", "registrations"))
+        named, why = _texts(body, "registrations"), _text(body, "why", "an operator ended it")
+        order = await self._operations.end_break_glass(_text(body, "id"), why, named)
+        return _json(GlassMended(order.id, named))
 
     async def _broken(self, _: web.Request) -> web.Response:
         return _json(await self._operations.broken())
@@ -221,3 +220,10 @@ def _text(body: dict[str, Any], name: str, default: str = "") -> str:
     if not isinstance(value, str):
         raise InvalidInput(f"{name} is text", where=name)
     return value
+
+
+def _texts(body: dict[str, Any], name: str) -> tuple[str, ...]:
+    values = body.get(name, [])
+    if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
+        raise InvalidInput(f"{name} is a list of names", where=name)
+    return tuple(values)

@@ -12,7 +12,7 @@ from attestation.breakglass import Order
 from attestation.instance import InstanceId
 from authority.breakglass import Applied
 from authority.latest import Told
-from authority.store.records import Broken, InstanceState
+from authority.store.records import Broken, InstanceState, Withdrawn
 from wire.messages import Denials, Denied
 
 
@@ -63,15 +63,16 @@ class GlassBroken:
 
 @dataclass(frozen=True, slots=True)
 class GlassMended:
-    """The order of this id has ended."""
+    """The order of this id has ended, or for these registrations, where any were named."""
 
     id: str
+    registrations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class OrderState:
     """standing: waiting, in force, over, or ended. begins, ends: Unix seconds. registrations, signed_by, applied_ms,
-    ended_ms, ended: as authority.store.records.Broken has them.
+    ended_ms, ended, withdrawn: as authority.store.records.Broken has them.
     """
 
     id: str
@@ -85,6 +86,7 @@ class OrderState:
     applied_ms: int
     ended_ms: int
     ended: str
+    withdrawn: tuple[Withdrawn, ...]
 
     @classmethod
     def of(cls, kept: Broken, order: Order, now: float) -> OrderState:
@@ -101,6 +103,7 @@ class OrderState:
             applied_ms=kept.applied_ms,
             ended_ms=kept.ended_ms,
             ended=kept.ended,
+            withdrawn=kept.withdrawn,
         )
 
 

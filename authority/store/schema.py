@@ -122,6 +122,16 @@ breakglass = Table(
     Column("ended", Text, nullable=False),
 )
 
+# For whom an order that stands does so no longer; `registrations` has lost them.
+withdrawn = Table(
+    "breakglass_withdrawn",
+    metadata,
+    Column("id", String(35), primary_key=True),
+    Column("registration", String(512), primary_key=True),
+    Column("why", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
 # One row: the list of denials that peers were told last. digest: of whom it names.
 denials = Table(
     "denials",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Connection, insert, select
@@ -176,6 +177,15 @@ class Store:
         await self._writer.run(lambda db: breakglass.end(db, identity, why, now_ms))
         while await self._writer.run(lambda db: breakglass.close(db, identity, why, now_ms)) == breakglass.MOST_CLOSED:
             pass
+
+    async def narrow_break_glass(self, identity: str, lost: Mapping[str, str]) -> None:
+        """As `end_break_glass`, for these registrations alone. lost: registration -> why."""
+        now_ms = self._now_ms()
+        await self._writer.run(lambda db: breakglass.narrow(db, identity, lost, now_ms))
+        for name, why in lost.items():
+            close = partial(breakglass.close, identity=identity, why=why, now_ms=now_ms, registration=name)
+            while await self._writer.run(close) == breakglass.MOST_CLOSED:
+                pass
 
     async def saw_break_glass(self, now_ms: int) -> None:
         """The orders that stand did so at this time."""

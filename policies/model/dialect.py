@@ -6,6 +6,7 @@ Every error names file, line and column, and an unknown key the nearest known on
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_origin
@@ -117,7 +118,9 @@ def parse(text: str, origin: str) -> Iterator[tuple[Any, yaml.Node]]:
         mark = error.problem_mark or error.context_mark
         # What is missing at the end libyaml misses in a line of its own.
         where = _counted(text, len(text), origin) if mark and mark.index >= len(text) else place(origin, mark)
-        raise InvalidConfiguration(error.problem or "this is not YAML", where=where) from error
+        tab = mark is not None and text[mark.index : mark.index + 1] == "\t"
+        said = "a tab, where YAML takes spaces only" if tab else error.problem or "this is not YAML"
+        raise InvalidConfiguration(said, where=where) from error
     except yaml.reader.ReaderError as error:
         where = _counted(text, error.position, origin)
         raise InvalidConfiguration(f"this is not YAML: {error.reason}", where=where) from error
@@ -184,15 +187,39 @@ def _faults(error: ValidationError, node: yaml.Node, model: type[Model], origin:
         if fault["type"] == "extra_forbidden" or (fault["type"] == "missing" and tuple(path) in meant):
             continue
         dotted = ".".join(str(step) for step in path) or "the document"
-        said = fault["msg"].removeprefix("Value error, ")
         where = place(origin, mark(node, path, fault.get("ctx", {}).get(AT)))
-        yield InvalidConfiguration(f"{dotted}: {said[0].lower() + said[1:]}", where=where)
+        yield InvalidConfiguration(f"{dotted}: {_in_words(fault['type'], fault['msg'])}", where=where)
     if len(every) > len(found):
         yield InvalidConfiguration(
             f"{len(every) - len(found)} more faults of this document are not told",
             where=place(origin, node.start_mark),
             mend=f"Mend these {len(found)} first.",
         )
+
+
+_A_MAP, _A_LIST = "a map belongs here, `{key: value}`", "a list belongs here, `[one, another]`"
+_WORDS = {
+    "missing": "it is missing",
+    "dict_type": _A_MAP,
+    "mapping_type": _A_MAP,
+    "model_type": _A_MAP,
+    "tuple_type": _A_LIST,
+    "string_type": 'text belongs here, `"..."`',
+    "bool_type": "true or false belongs here",
+    "bool_parsing": "true or false belongs here",
+    "int_type": "a whole number belongs here",
+    "int_parsing": "a whole number belongs here",
+    "int_from_float": "a whole number belongs here",
+}
+"""Type of a pydantic fault -> what a writer of YAML is to be told, who has never seen a tuple."""
+_SHOULD = re.compile(r"^[A-Z][a-z]+ should ")
+
+
+def _in_words(kind: str, said: str) -> str:
+    if kind in _WORDS:
+        return _WORDS[kind]
+    said = _SHOULD.sub("it must ", said.removeprefix("Value error, ")).replace(" after validation", "")
+    return said[0].lower() + said[1:]
 
 
 def _unknown_key(key: str, known: list[str], where: str) -> InvalidConfiguration:

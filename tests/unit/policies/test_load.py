@@ -163,8 +163,8 @@ def test_every_rule_knows_its_file_and_line_whatever_the_order_of_documents(tmp_
         ("kind: 1:1:1\n", "unknown kind '1:1:1'"),
         ("kind: 0x" + "f" * 5000 + "\n", "web.yaml:1:7: no integer of at most 20 digits"),
         (POLICY.replace("/srv/app", '"/\\uD800"'), "invalid Unicode character"),
-        (REFERENCES.replace("digests:", "uid: -1, digests:"), "uid: input should be greater than or equal to 0"),
-        (REFERENCES.replace("digests:", f"gid: {2**32}, digests:"), "gid: input should be less than or equal to 42949"),
+        (REFERENCES.replace("digests:", "uid: -1, digests:"), "uid: it must be greater than or equal to 0"),
+        (REFERENCES.replace("digests:", f"gid: {2**32}, digests:"), "gid: it must be less than or equal to 42949"),
     ],
 )
 def test_what_yaml_can_hold_and_a_document_cannot_is_told_with_its_place(tmp_path: Path, text: str, words: str) -> None:

@@ -290,7 +290,7 @@ def test_a_rule_says_what_it_is_for_by_a_name_of_one_word_and_nothing_else(tmp_p
     assert f"{tmp_path}/web.yaml:6:5: spec.rules.no-root" in refused(
         written(tmp_path, "    no-root: {that: files.measured, message: m}\n")
     )
-    assert ":6:10: spec.rules.one.message: field required" in refused(
+    assert ":6:10: spec.rules.one.message: it is missing" in refused(
         written(tmp_path, "    one: {that: files.measured}\n")
     )
     assert "Did you mean 'message'?" in refused(written(tmp_path, "    one: {that: files.measured, mesage: m}\n"))

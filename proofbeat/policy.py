@@ -39,11 +39,14 @@ def policy_check(
     import time
 
     from attestation.quantities import seconds
+    from attestation.spiffe import SpiffeId
     from policies.author.check import Terms
     from policies.model.signing import demanded
     from proofbeat.authoring.check import run
 
     async def program() -> bool:
+        if trust_domain is not None:
+            SpiffeId(trust_domain)
         terms = Terms(root, seconds(failover), seconds(skew), time.time(), trust_domain, demanded(trusted or ()))
         return await run(paths, terms, strict=strict, as_json=as_json, sarif_file=sarif)
 
@@ -97,11 +100,17 @@ def policy_diff(
 
 
 @policy.command("reload")
-def policy_reload(admin: AdminSocket) -> None:
-    """Have a running authority read its policies again; what it cannot read changes nothing."""
+def policy_reload(
+    admin: AdminSocket,
+    strict: Annotated[bool, typer.Option("--strict", help="Change nothing where any document is at fault.")] = False,
+) -> None:
+    """Have a running authority read its policies again. Exit code 1 where a document is at fault.
+
+    Whom it concerns gets no identity until it is mended. Where that is everybody, nothing changes.
+    """
     from proofbeat.operate import reload as run
 
-    exit_with(lambda: run(admin))
+    exit_with(lambda: run(admin, strict=strict))
 
 
 @policy.command("schema")

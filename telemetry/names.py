@@ -36,6 +36,7 @@ class Event(StrEnum):
     DENIALS_LATE = "denials-late"
     DENIALS_CUT = "denials-cut"
     ADDRESS_SPARED = "address-spared"
+    POLICY_FAULT = "policy-fault"
     REFERENCES_EXPIRE = "references-expire"
     REFERENCES_EXPIRED = "references-expired"
     BREAK_GLASS = "break-glass"

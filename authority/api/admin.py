@@ -25,6 +25,7 @@ from authority.api.answers import (
     GlassOrders,
     Instances,
     LatestEvidence,
+    PolicyFaults,
     Reloaded,
     SignedEvidence,
     Token,
@@ -47,6 +48,7 @@ Answer = (
     | GlassOrders
     | Instances
     | LatestEvidence
+    | PolicyFaults
     | Released
     | Reloaded
     | Standing
@@ -71,7 +73,8 @@ class Operations(Protocol):
     def evidence(self) -> tuple[Told, ...]: ...
     def body(self, registration: str, digest: Digest) -> bytes | None: ...
     async def attest_now(self, instance: InstanceId) -> bool: ...
-    async def reload_policies(self) -> int: ...
+    async def reload_policies(self, *, strict: bool = ...) -> int: ...
+    def faults(self) -> PolicyFaults: ...
 
 
 class AdminApi:
@@ -88,6 +91,7 @@ class AdminApi:
             web.get("/admin/breakglass", self._broken),
             web.post("/admin/attest", self._attest),
             web.post("/admin/policies", self._policies),
+            web.get("/admin/faults", self._faults),
             web.get("/admin/instances", self._instances),
             web.get("/admin/why", self._why),
             web.get("/admin/denials", self._denials),
@@ -131,8 +135,12 @@ class AdminApi:
         body = await _body(request, "instance")
         return _json(Asked(await self._operations.attest_now(InstanceId(_text(body, "instance")))))
 
-    async def _policies(self, _: web.Request) -> web.Response:
-        return _json(Reloaded(await self._operations.reload_policies()))
+    async def _policies(self, request: web.Request) -> web.Response:
+        epoch = await self._operations.reload_policies(strict="strict" in request.query)
+        return _json(Reloaded(epoch, self._operations.faults()))
+
+    async def _faults(self, _: web.Request) -> web.Response:
+        return _json(self._operations.faults())
 
     async def _instances(self, _: web.Request) -> web.Response:
         return _json(Instances(await self._operations.instances()))

@@ -6,14 +6,20 @@ The front door reads these very classes (proofbeat/admin.py): neither side can n
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from attestation.breakglass import Order
 from attestation.instance import InstanceId
+from attestation.wording import shown
 from authority.breakglass import Applied
 from authority.latest import Told
 from authority.store.records import Broken, InstanceState, Withdrawn
+from policies.model.dialect import faults_of
+from policies.model.faults import Fault
 from wire.messages import Denials, Denied
+
+MOST_FAULTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +37,40 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyFault:
+    """What is wrong with a document. where: file, line and column. without_identity: registrations that get none."""
+
+    document: str
+    where: str
+    what: str
+    mend: str
+    without_identity: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFaults:
+    """Of single namespaces, MOST_FAULTS of them. left_out: how many more there are."""
+
+    faults: tuple[PolicyFault, ...]
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, faults: Mapping[Fault, Sequence[str]]) -> PolicyFaults:
+        """The same, as operators see it."""
+        told = [(fault, tuple(names), each) for fault, names in faults.items() for each in faults_of(fault.error)]
+        listed = tuple(
+            PolicyFault(fault.document, shown(each.where), shown(each.what), shown(each.mend), names)
+            for fault, names, each in told[:MOST_FAULTS]
+        )
+        return cls(listed, len(told) - len(listed))
+
+
+@dataclass(frozen=True, slots=True)
 class Reloaded:
-    """epoch: of the policies that are in force now."""
+    """epoch: of the policies that are in force now. wrong: what of them is not."""
 
     epoch: int
+    wrong: PolicyFaults
 
 
 @dataclass(frozen=True, slots=True)

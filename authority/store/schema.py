@@ -151,3 +151,11 @@ epochs = Table(
     Column("digest", String(64), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
 )
+
+# Which namespace's each SPIFFE ID is, by the policies of the latest epoch.
+holders = Table(
+    "holders",
+    metadata,
+    Column("spiffe_id", String(2048), primary_key=True),
+    Column("namespace", String(253), nullable=False),
+)

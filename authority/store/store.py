@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from attestation.digests import Digest
 from attestation.instance import InstanceId
@@ -24,7 +24,7 @@ from authority.store.records import (
     Moment,
     Suspects,
 )
-from authority.store.schema import epochs
+from authority.store.schema import epochs, holders
 from authority.store.writer import Writer
 from wire.messages import Cause, Standing
 
@@ -133,10 +133,22 @@ class Store:
         while await self._writer.run(lambda db: history.prune(db, before_ms)) == history.MOST_FORGOTTEN:
             pass
 
-    async def policy_epoch(self, digest: Digest, now_ms: int) -> int:
-        """The epoch of this set of policies: a new one whenever the digest is not the latest's. Never goes back."""
+    async def holders(self) -> Mapping[str, str]:
+        """SPIFFE ID -> the namespace whose it is by the policies of the latest epoch."""
+        return await self._writer.run(_holders)
+
+    async def policy_epoch(self, digest: Digest, now_ms: int, held: Mapping[str, str]) -> int:
+        """The epoch of this set of policies: a new one whenever the digest is not the latest's. Never goes back.
+
+        held: as `holders` gives it from now on.
+        """
 
         def work(db: Connection) -> int:
+            if held != _holders(db):
+                db.execute(delete(holders))
+                rows = [{"spiffe_id": each, "namespace": namespace} for each, namespace in held.items()]
+                if rows:
+                    db.execute(insert(holders), rows)
             latest = db.execute(select(epochs).order_by(epochs.c.epoch.desc()).limit(1)).first()
             if latest is not None and latest.digest == digest:
                 return int(latest.epoch)
@@ -197,3 +209,7 @@ class Store:
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
+
+
+def _holders(db: Connection) -> Mapping[str, str]:
+    return {row.spiffe_id: row.namespace for row in db.execute(select(holders))}

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attestation.errors import InvalidConfiguration
 from attestation.layers import Layer
 from attestation.quantities import duration, instant_text
 from policies.appraise.appraise import JUDGED
@@ -15,9 +14,11 @@ from policies.author.exempt import code_exempt, never_executed
 from policies.author.reach import ruling, stated_at, unmeasured_references, unreachable
 from policies.author.remarks import Check, Level, Remark
 from policies.model.classes import UNREAD, class_of
-from policies.model.dialect import Faults
-from policies.model.load import PolicySet, read
+from policies.model.dialect import faults_of
+from policies.model.faults import Fault
+from policies.model.load import PolicySet
 from policies.model.policy import AttestationPolicy, Demand
+from policies.model.reading import read
 from policies.model.references import ReferenceValues
 from policies.model.registration import WorkloadRegistration
 from policies.model.selection import ROOT_NAMESPACE
@@ -54,10 +55,10 @@ class Report:
 def check(paths: Iterable[Path], terms: Terms | None = None) -> Report:
     """What several documents mean together is looked at once each of them can be read."""
     terms = terms or Terms()
-    faults: list[InvalidConfiguration] = []
+    faults: list[Fault] = []
     documents = list(read(paths, faults.append, terms.trust))
     found = PolicySet(() if faults else documents, terms.root, faults.append, terms.trust_domain)
-    errors = (each for fault in faults for each in (fault.faults if isinstance(fault, Faults) else (fault,)))
+    errors = (each for fault in faults for each in faults_of(fault.error))
     remarks = {*map(Remark.of, errors), *(each for looked in _LOOKS for each in looked(found, terms))}
     return Report(found, tuple(sorted(remarks, key=lambda each: (each.place, each.level, each.text))))
 

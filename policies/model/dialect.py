@@ -161,6 +161,11 @@ class Faults(InvalidConfiguration):
         self.faults = tuple(faults)
 
 
+def faults_of(error: InvalidConfiguration) -> Sequence[InvalidConfiguration]:
+    """Each that is told by this one."""
+    return error.faults if isinstance(error, Faults) else (error,)
+
+
 def validate(value: Any, node: yaml.Node, model: type[Model], origin: str) -> Model:
     """The value as a model. Raises Faults, each with its place."""
     try:

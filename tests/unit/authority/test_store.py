@@ -370,7 +370,7 @@ def test_the_epoch_of_policies_never_goes_back(tmp_path: Path) -> None:
     async def story() -> list[int]:
         store = Store(tmp_path / "store.sqlite")
         store.open()
-        found = [await store.policy_epoch(digest, 1) for digest in ("a", "a", "b", "a", "a")]
+        found = [await store.policy_epoch(digest, 1, {}) for digest in ("a", "a", "b", "a", "a")]
         store.close()
         return found
 

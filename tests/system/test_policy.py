@@ -152,7 +152,7 @@ def test_a_running_authority_explains_what_is_in_force_and_reads_its_policies_ag
             assert (again.returncode, again.stdout) == (0, "policy epoch 2 is in force\n")
             assert await asyncio.to_thread(interval, admin) == "5s"
             (tmp_path / "policies.yaml").write_text(policies(interval="5"))
-            refused = await asyncio.to_thread(run, "reload", "--admin", admin)
+            refused = await asyncio.to_thread(run, "reload", "--admin", admin, "--strict")
             assert refused.returncode != 0
             assert "policies.yaml:7:3" in refused.stderr
             assert await asyncio.to_thread(interval, admin) == "5s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -58,8 +59,15 @@ async def _said(socket: Path, method: str, path: str, body: Mapping[str, object]
             return said
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Unavailable(
-            f"the authority does not answer: {error}",
+            f"the authority does not answer: {_why(error)}",
             where=str(socket),
             mend="Start it with `proofbeat authority -c FILE`, and name the `admin` socket of that file. "
             "While it is away, each sidecar's log says why that one is closed (event `violation`).",
         ) from error
+
+
+def _why(error: Exception) -> str:
+    """In the kernel's words where it has some."""
+    if isinstance(error, TimeoutError):
+        return f"nothing came within {_SECONDS:g} s"
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)

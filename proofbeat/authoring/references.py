@@ -178,10 +178,8 @@ def _beyond(values: ReferenceValues, parent: str, policies: Sequence[Path]) -> R
     namespace, _, name = parent.rpartition("/")
     key = (namespace or values.metadata.namespace, name)
     if key not in known:
-        names = ", ".join(sorted(document.metadata.qualified for document, _ in known.values()))
-        raise InvalidInput(
-            f"no ReferenceValues {parent!r} is there", where="--policies", mend=f"There are: {names or 'none'}."
-        )
+        names = ", ".join(sorted(document.metadata.qualified for document, _ in known.values())) or "none"
+        raise InvalidInput(f"no ReferenceValues {parent!r} is there", where="--policies", mend=f"There are: {names}.")
     base = Inheritance(known, ROOT_NAMESPACE).whole(key).references
     return rollout.beyond(values, base, parent)
 

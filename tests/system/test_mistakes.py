@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 ROOT = Path(__file__).parents[2]
 PROOFBEAT = [sys.executable, "-P", "-m", "proofbeat"]
@@ -131,6 +133,58 @@ def test_a_settings_file_that_is_not_there(tmp_path: Path) -> None:
     code, said = run("sidecar", "-c", str(tmp_path / "absent.yaml"))
     assert code == 2
     assert "cannot be read" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("policy check empty", "empty: no document is there. Name files, or folders of *.yaml"),
+        ("policy check web.yaml --trust-domain spiffe://a", "'spiffe://a' is not a trust domain"),
+        ("policy explain web --policies empty", "'web' is no registration that is ruled. None is ruled there."),
+        ("policy test web.yaml", "web.yaml:1:1: AttestationPolicy is no PolicyTest. Name the file of cases"),
+        ("references build web empty --expires 30", "--expires: '30' is no time. Write a duration, 30d,"),
+        ("references build web empty --expires 2020-01-01T00:00:00Z", "--expires: 2020-01-01T00:00:00Z is over"),
+        (
+            "references build web empty --inherits a --policies web.yaml",
+            "no ReferenceValues 'a' is there. There are: n",
+        ),
+        ("references build web empty -o absent/a", "absent/a: it cannot be written: No such file or directory. Make"),
+        ("references sign web.yaml --key key.pub", "key.pub: this is the public half of a key. Signing takes the"),
+        ("breakglass verify web.yaml --policies web.yaml", "web.yaml: break-glass order: it does not parse"),
+        ("status --admin absent.sock", "absent.sock: the authority does not answer: No such file or directory. Start"),
+        ("status --admin web.yaml", "web.yaml: the authority does not answer: Connection refused. Start it with"),
+    ],
+)
+def test_what_is_named_and_is_not_that_is_told_with_what_would_be(
+    command: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    Path("empty").mkdir()
+    Path("web.yaml").write_text("kind: AttestationPolicy\nmetadata: {name: web}\n")
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    Path("key.pub").write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    code, said = run(*command.split())
+    assert code in (1, 2)
+    assert told in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("folder", "at", "note"),
+    [
+        ("empty", "/srv", "No file is stated: every file that a policy includes is a finding."),
+        ("app", None, "Its paths begin at /: say by --at in which folder the workload has it."),
+    ],
+)
+def test_reference_values_that_are_hardly_meant_are_built_with_a_note(
+    folder: str, at: str | None, note: str, tmp_path: Path
+) -> None:
+    for each in ("empty", "app"):
+        (tmp_path / each).mkdir()
+    (tmp_path / "app" / "main").touch()
+    code, said = run("references", "build", "web", str(tmp_path / folder), *(("--at", at) if at else ()))
+    assert (code, said.count(note)) == (0, 1)
+    assert said.count("  note ") == 2
 
 
 def test_an_authority_that_does_not_run(tmp_path: Path) -> None:

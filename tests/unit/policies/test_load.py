@@ -162,6 +162,8 @@ def test_every_rule_knows_its_file_and_line_whatever_the_order_of_documents(tmp_
         (POLICY.replace("10s", '!!int "1:1:1"'), "no integer"),
         (POLICY.replace("10s", '!!float "1:1:1"'), "no number"),
         ("kind: 1:1:1\n", "unknown kind '1:1:1'"),
+        ("kind: AttestationPolcy\n", "unknown kind 'AttestationPolcy'. Did you mean 'AttestationPolicy'?"),
+        ("metadata: {name: web}\n", "it does not say which kind of document it is. Known kinds: AttestationPolicy"),
         ("kind: 0x" + "f" * 5000 + "\n", "web.yaml:1:7: no integer of at most 20 digits"),
         (POLICY.replace("/srv/app", '"/\\uD800"'), "invalid Unicode character"),
         (REFERENCES.replace("digests:", "uid: -1, digests:"), "uid: it must be greater than or equal to 0"),

@@ -103,7 +103,7 @@ class Draft:
         self.digest = policies.digest
         self.identities = policies.identities
         self._unruled = frozenset(policies.unruled)
-        self._faulty: dict[str, Sequence[Fault]] = dict(policies.faulty)
+        self._faulty: dict[str, Collection[Fault]] = dict(policies.faulty)
         self.faults: dict[Fault, Sequence[str]] = dict(policies.faults)
         self._drafted: dict[str, _Drafted] = {}
         for name, governing in policies.governing.items():
@@ -132,7 +132,7 @@ class Rules:
         epoch: int,
         rulings: Mapping[str, Ruling],
         unruled: Collection[str],
-        faulty: Mapping[str, Sequence[Fault]],
+        faulty: Mapping[str, Collection[Fault]],
         faults: Mapping[Fault, Sequence[str]],
     ) -> None:
         self.epoch = epoch

@@ -21,6 +21,8 @@ _NAMED = re.compile(NAME)
 _UNSTATED = Metadata.model_fields["namespace"].default
 EVERYBODY = Selector()
 POLICY, REFERENCES, REGISTRATION = KINDS = "AttestationPolicy", "ReferenceValues", "WorkloadRegistration"
+MOST_APART = 16
+"""Faults that are held against each of many registrations by itself: no namespace makes a reload last for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,11 @@ class Gaps:
         for out in fault.left_out:
             self._named[out.kind, out.namespace, out.name].append(fault)
             if out.kind in ("", POLICY):
-                self._policies[out.namespace].append((out.selector if out.kind else EVERYBODY, fault))
+                known = self._policies[out.namespace]
+                if len(known) < MOST_APART:
+                    known.append((out.selector if out.kind else EVERYBODY, fault))
+                elif len(known) == MOST_APART:
+                    known.append((EVERYBODY, fault))
             if out.kind in ("", REGISTRATION):
                 self.silent.add(out.namespace)
 

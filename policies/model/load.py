@@ -58,7 +58,7 @@ class PolicySet:
         self.selection = Selection(policies, root)
         self.governing: dict[str, Governing] = {}
         self.unruled: dict[str, WorkloadRegistration] = {}
-        self.faulty: dict[str, list[Fault]] = defaultdict(list)
+        self.faulty: dict[str, dict[Fault, None]] = defaultdict(dict)
         self.identities: Mapping[str, str] = {}
         self._merged: dict[int, Merged] = {}
         self._wholes, self._torn = self._inherited()
@@ -197,7 +197,7 @@ class PolicySet:
         known = self.faulty[name]
         for fault in faults:
             if fault not in known:
-                known.append(fault)
+                known[fault] = None
                 self.faults[fault].append(name)
 
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 from attestation.errors import InvalidConfiguration, InvalidInput
 from attestation.spiffe import SpiffeId
 from policies.model.dialect import Strict
-from policies.model.faults import Fault
+from policies.model.faults import MOST_APART, Fault
 from policies.model.metadata import Document
 from policies.model.origin import Origin
 from policies.model.places import rule
@@ -82,7 +82,7 @@ class Identities:
             for (registration, _), fault in zip(others, faults, strict=True):
                 strange[registration.metadata.qualified].append(fault)
             for registration, _ in () if owner else first:
-                strange[registration.metadata.qualified].extend(faults)
+                strange[registration.metadata.qualified].extend(faults[:MOST_APART])
         return strange
 
     def _owner(self, text: str, namespaces: Collection[str]) -> str:

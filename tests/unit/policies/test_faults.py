@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from attestation import jws
 from attestation.errors import InvalidConfiguration, Refused
 from authority.rules import Draft
 from policies.appraise.rules import prepare
+from policies.model.faults import Fault
 from policies.model.load import PolicySet, in_force
+from policies.model.reading import read
 
 DOMAIN = "example.org"
 
@@ -208,6 +211,39 @@ def test_nothing_that_one_namespace_writes_changes_what_rules_another(before: li
     found = taken(*before, *MESH, *after, holders=alone.identities)
     assert found.governing["bank/web"].digest == alone.governing["bank/web"].digest
     assert found.identities[ID] == "bank"
+
+
+FLOODS: dict[str, Callable[[int], list[str]]] = {
+    "policies": lambda many: [policy("{freshnes: 1s}", f"p{each}") for each in range(many)],
+    "one name": lambda many: [registration("many0")] * many,
+    "one identity": lambda many: [registration(f"r{each}", identity="bank/web") for each in range(many)],
+    "one identity of two": lambda many: [registration(f"r{each}", f"evil{each % 2}", "same") for each in range(many)],
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_a_flood_of_faults_takes_steps_in_proportion_to_it(tmp_path: Path, flood: str) -> None:
+    few, many = (steps(tmp_path, FLOODS[flood](number), number) for number in (150, 300))
+    assert many < 3 * few
+
+
+def steps(folder: Path, wrong: list[str], others: int) -> int:
+    """Calls that it takes to hold these against each other, and against as many registrations of their namespace."""
+    file, unread = folder / "policies.yaml", list[Fault]()
+    file.write_text("---\n".join([*MESH, *(registration(f"many{each}") for each in range(others)), *wrong]))
+    documents = list(read([file], unread.append))
+    counted = 0
+
+    def count(*_: object) -> None:
+        nonlocal counted
+        counted += 1
+
+    sys.setprofile(count)
+    try:
+        PolicySet(documents, refuse=unread.append, unread=tuple(unread))
+    finally:
+        sys.setprofile(None)
+    return counted
 
 
 def test_what_is_too_large_to_be_told_to_a_sidecar_is_so_for_its_registration_alone() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from authority import keyring
 from authority.api import replies
 from authority.api.admin import AdminApi, bound_socket
 from authority.api.answering import Answering
-from authority.api.answers import GlassOrders, OrderState, Registered
+from authority.api.answers import GlassOrders, OrderState, PolicyFaults, Registered
 from authority.api.attest import Posts
 from authority.api.challenges import Challenges
 from authority.api.session import SessionApi
@@ -33,6 +33,7 @@ from authority.denying import Denying
 from authority.doors import IDLE_SECONDS, Doors, Intake
 from authority.enrolment import Enrolments
 from authority.expiring import Expiring
+from authority.faults import Faults
 from authority.instances import Instances
 from authority.issuer import bundle
 from authority.issuer import ca as authorities
@@ -44,7 +45,7 @@ from authority.nonces import Nonces
 from authority.orders import Orders
 from authority.reaching import Reaching
 from authority.rounds import Rounds
-from authority.rules import Rules, Ruling
+from authority.rules import Draft, Rules, Ruling
 from authority.serving import Serving
 from authority.sessions import Sessions
 from authority.store.records import Enrolled, InstanceState
@@ -57,7 +58,7 @@ from telemetry import logs, metrics
 from telemetry.exporting import exported
 from telemetry.recorder import Recorder
 from wire import messages, tls
-from wire.messages import AttestNow, Cause, Denials, PolicyChanged, Quarantined, Standing
+from wire.messages import AttestNow, BreakGlass, Cause, Denials, PolicyChanged, Quarantined, Standing
 
 _HOUSEKEEPING = 10.0
 _LEAST_MEMORY_MS = 60_000
@@ -102,6 +103,7 @@ class Authority:
             self._store, issuer, lambda: self._rules().registered, self._sessions.announce, clock, logs.logger()
         )
         self._expiring = Expiring(logs.logger())
+        self._faults = Faults(logs.logger())
         self._glasses = BreakGlasses(
             self._store, config.trust_domain, self._rules, self._tell_exceptions, clock, logs.logger()
         )
@@ -116,7 +118,7 @@ class Authority:
         )
         self._recorder = Recorder(metrics.AUTHORITY)
         self._recorder.subject = {"trust_domain": config.trust_domain}
-        metering = Metering(self._recorder, self._sessions, self._glasses)
+        metering = Metering(self._recorder, self._sessions, self._glasses, self._faults)
         self._rounds = Rounds(
             self._store,
             self._instances,
@@ -192,9 +194,9 @@ class Authority:
         """As BreakGlasses.apply."""
         return await self._glasses.apply(text)
 
-    async def end_break_glass(self, identity: str, why: str) -> Order:
+    async def end_break_glass(self, identity: str, why: str, registrations: Collection[str] = ()) -> Order:
         """As BreakGlasses.end."""
-        return await self._glasses.end(identity, why)
+        return await self._glasses.end(identity, why, registrations)
 
     async def broken(self) -> GlassOrders:
         """Every break-glass order that was applied, and what one can be about."""
@@ -205,6 +207,10 @@ class Authority:
             tuple(Registered(name, identity) for name, identity in rules.identities.items()),
             tuple(OrderState.of(kept, order, now) for kept, order in await self._glasses.every()),
         )
+
+    def faults(self) -> PolicyFaults:
+        """What is wrong with documents of single namespaces, and whom it keeps from an identity."""
+        return PolicyFaults.of(self._rules().faults)
 
     async def why(self, asked: str, at: float | None = None) -> Why:
         """As Asking.why."""
@@ -231,19 +237,24 @@ class Authority:
         self._sessions.push(instance, AttestNow(self._nonces.issue(enrolled, ruling)))
         return True
 
-    async def reload_policies(self) -> int:
+    async def reload_policies(self, *, strict: bool = False) -> int:
         """Reads the policies again; returns their epoch, a new one if anything changed, and tells the sessions.
 
-        Raises InvalidConfiguration; then what was in force stays so.
+        What is wrong with one namespace's documents is that one's alone (`faults`). Raises InvalidConfiguration for
+        what concerns everybody, strict: for anything that is wrong; then what was in force stays so.
         """
         async with self._reloading:
-            return await self._reload()
+            return await self._reload(strict=strict)
 
-    async def _reload(self) -> int:
+    async def _reload(self, *, strict: bool) -> int:
         # In a thread: to read what an image has of files takes longer than a heartbeat of the sessions.
-        loaded = await asyncio.to_thread(self._read)
-        epoch = await self._store.policy_epoch(loaded.digest, int(self._clock() * 1000))
-        before, self._current = self._current, Rules(loaded, epoch, self._signer)
+        draft = await asyncio.to_thread(self._read, await self._store.holders())
+        for fault in draft.faults if strict else ():
+            raise fault.error
+        # Nothing that is written can fail from here on: epoch and rules belong together.
+        epoch = await self._store.policy_epoch(draft.digest, int(self._clock() * 1000), draft.identities)
+        before, self._current = self._current, draft.signed(epoch, self._signer)
+        self._faults.tell(self._current.faults)
         self._expiring.look(self._current.registrations.values(), self._clock())
         if before is not None and before.epoch != epoch:
             await self._announce(self._current)
@@ -251,12 +262,9 @@ class Authority:
             await self._glasses.look()
         return epoch
 
-    def _read(self) -> policies.PolicySet:
-        config = self._config
-        loaded = policies.load(config.policies, config.root_namespace, self._trust(), config.trust_domain)
-        for governing in loaded.governing.values():
-            prepare(governing.policy)
-        return loaded
+    def _read(self, holders: Mapping[str, str]) -> Draft:
+        config, root = self._config, self._config.root_namespace
+        return Draft(policies.in_force(config.policies, root, self._trust(), config.trust_domain, holders, prepare))
 
     def _trust(self) -> Trust | None:
         """Whom reference values have to be signed by; None where nobody has to."""
@@ -273,10 +281,14 @@ class Authority:
         rules = self._rules()
         for instance in self._sessions.instances():
             enrolled = await self._instances.get(instance)
-            if enrolled.registration in registrations and enrolled.registration in rules.registrations:
-                ruling = rules.of(enrolled.registration)
-                self._sessions.push(instance, self._glasses.told(enrolled, ruling))
-                self._sessions.push(instance, AttestNow(self._nonces.issue(enrolled, ruling)))
+            if enrolled.registration not in registrations:
+                continue
+            ruling = rules.registrations.get(enrolled.registration)
+            if ruling is None:
+                self._sessions.push(instance, BreakGlass(()))
+                continue
+            self._sessions.push(instance, self._glasses.told(enrolled, ruling))
+            self._sessions.push(instance, AttestNow(self._nonces.issue(enrolled, ruling)))
 
     def _rules(self) -> Rules:
         if self._current is None:

@@ -1,15 +1,16 @@
 """Break-glass orders at the authority: applied once, in force for a while, ended by whatever ends them first.
 
-An order ends when its time is over, when an operator says so, when it no longer holds for a registration for which it
-held when it was applied (somebody left the policy, a quorum was raised), and when the clock went back. It never comes
-back.
+An order ends when its time is over, when an operator says so, when the clock went back, and when it holds for nobody
+any more. Where it no longer holds for one registration of several (somebody left its policy, a quorum was raised,
+nothing rules it any more) it ends for that one alone: whoever writes one namespace's policies says nothing of the
+others'. What has ended, for all or for one, never comes back.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attestation import breakglass
@@ -19,7 +20,7 @@ from attestation.instance import InstanceId
 from attestation.violation import ViolationClass
 from attestation.wording import shown
 from authority.rules import Rules, Ruling
-from authority.store.records import Broken, Enrolled
+from authority.store.records import Broken, Enrolled, Withdrawn
 from authority.store.store import Store
 from policies.appraise.breakglass import Held, held_by_each, subject_of, waives, waives_kind
 from policies.appraise.reasons import Verdict
@@ -80,6 +81,7 @@ class BreakGlasses:
         self._standing: dict[str, Standing] = {}
         self._begun: frozenset[str] = frozenset()
         self._unsaved: dict[str, str] = {}
+        self._unsaved_lost: list[tuple[str, Mapping[str, str]]] = []
         self._holding: tuple[int, dict[str, Mapping[str, Held]]] = (0, {})
         self._ever = False
         self._latest = 0.0
@@ -136,7 +138,7 @@ class BreakGlasses:
                 why = kept.ended or self._unsaved[order.id]
                 raise _void(f"it was applied before, and has ended: {why}", order)
             if order.id in self._standing:
-                return Applied(order, found)
+                return Applied(order, _as_kept(self._standing[order.id].kept, found))
             self._standing[order.id] = Standing(kept, breakglass.from_text(kept.document))
             self._ever = True
         self._log.warning(
@@ -153,14 +155,26 @@ class BreakGlasses:
         await self.look()
         return Applied(order, found)
 
-    async def end(self, identity: str, why: str) -> Order:
-        """Raises Refused (break-glass-void) where none of this id stands."""
+    async def end(self, identity: str, why: str, registrations: Collection[str] = ()) -> Order:
+        """registrations: for these alone; none of them for all.
+
+        Raises Refused (break-glass-void) where none of this id stands, or not for one of these.
+        """
         async with self._one_at_a_time:
             known = self._standing.get(identity)
             if known is None:
                 mend = "`proofbeat breakglass list` names them."
                 raise Refused("no order of this id stands", kind=Kind.BREAK_GLASS_VOID, where=identity, mend=mend)
-            await self._end(known, shown(why))
+            standing = known.kept.registrations
+            strange = sorted({*registrations} - {*standing})
+            if strange:
+                mend = f"It stands for {', '.join(standing)}."
+                what = f"it does not stand for {', '.join(map(shown, strange))}"
+                raise Refused(what, kind=Kind.BREAK_GLASS_VOID, where=identity, mend=mend)
+            if registrations and {*registrations} != {*standing}:
+                await self._narrow(known, dict.fromkeys(registrations, shown(why)))
+            else:
+                await self._end(known, shown(why))
             await self._save()
         return known.order
 
@@ -169,9 +183,7 @@ class BreakGlasses:
         async with self._one_at_a_time:
             now = self._clock()
             for each in tuple(self._standing.values()):
-                why = self._over(each, now)
-                if why:
-                    await self._end(each, why)
+                await self._weigh(each, now)
             self._latest = max(self._latest, now) if self._standing else now
             await self._save()
             await self._note(int(now * 1000))
@@ -189,9 +201,9 @@ class BreakGlasses:
         tamper = report.violation_class is ViolationClass.TAMPER
         return waives_kind(report.kind, tamper=tamper) and self._foremost(enrolled, ruling) is not None
 
-    def in_force(self, identity: str) -> bool:
-        known = self._standing.get(identity)
-        return known is not None and known.order.in_force(self._now())
+    def in_force(self, identity: str, enrolled: Enrolled, ruling: Ruling) -> bool:
+        """Is the order of this id so, for this instance?"""
+        return any(each.kept.id == identity for each in self._of(enrolled.instance, ruling))
 
     def told(self, enrolled: Enrolled, ruling: Ruling) -> BreakGlass:
         """What is in force for this instance."""
@@ -200,8 +212,10 @@ class BreakGlasses:
 
     def greeting(self, enrolled: Enrolled) -> BreakGlass | None:
         """For a session that opens: nothing where glass was never broken."""
+        if not self._ever:
+            return None
         ruling = self._rules().registrations.get(enrolled.registration)
-        return self.told(enrolled, ruling) if ruling is not None and self._ever else None
+        return self.told(enrolled, ruling) if ruling is not None else BreakGlass(())
 
     async def every(self) -> tuple[tuple[Broken, Order], ...]:
         """Every order that was ever applied, those that stand first. Raises Unavailable."""
@@ -237,19 +251,32 @@ class BreakGlasses:
         if order.id not in self._standing and len(self._standing) >= MOST_ORDERS:
             raise _void(f"{MOST_ORDERS} orders stand already", order)
 
+    async def _weigh(self, standing: Standing, now: float) -> None:
+        """Ends it, or narrows it to whom it still holds for, where it has to be."""
+        why, lost = self._over(standing, now), self._lost(standing)
+        if not why and len(lost) == len(standing.kept.registrations):
+            why = next((f"it does not hold for {name} any more: {each}" for name, each in lost.items()), "it is empty")
+        if why:
+            await self._end(standing, why)
+        elif lost:
+            await self._narrow(standing, lost)
+
     def _over(self, standing: Standing, now: float) -> str:
-        """Why it ends now; empty while it does not."""
+        """Why it ends now for all; empty while it does not."""
         if now < self._latest - _SKEW:
             return f"the clock went back by {self._latest - now:.0f} s"
         if now >= standing.order.not_after:
             return "its time is over"
-        known = self._rules().registrations
-        found = self._holds(standing)
-        for name in standing.kept.registrations:
-            if name in known and not found.get(name):
-                faults = "; ".join(found[name].faults) if name in found else "it is not in scope any more"
-                return f"it does not hold for {name} any more: {faults}"
         return ""
+
+    def _lost(self, standing: Standing) -> dict[str, str]:
+        """Those for which it does not hold any more, each with why."""
+        known, found = self._rules().registrations, self._holds(standing)
+        return {
+            name: "; ".join(found[name].faults) if name in found else _OUT if name in known else _UNRULED
+            for name in standing.kept.registrations
+            if not found.get(name)
+        }
 
     async def _end(self, standing: Standing, why: str) -> None:
         """At once in memory and for those who hear of it; the disk may be slow, or full."""
@@ -258,8 +285,22 @@ class BreakGlasses:
         self._log.warning(Event.BREAK_GLASS_ENDED, order=kept.id, why=why)
         await self._tell(kept.registrations)
 
+    async def _narrow(self, standing: Standing, lost: Mapping[str, str]) -> None:
+        """As `_end`, for those that are lost."""
+        kept, now_ms = standing.kept, int(self._now() * 1000)
+        left = tuple(name for name in kept.registrations if name not in lost)
+        gone = (*kept.withdrawn, *(Withdrawn(name, why, now_ms) for name, why in lost.items()))
+        self._standing[kept.id] = replace(standing, kept=replace(kept, registrations=left, withdrawn=gone))
+        self._unsaved_lost.append((kept.id, lost))
+        for name, why in lost.items():
+            self._log.warning(Event.BREAK_GLASS_NARROWED, order=kept.id, registration=name, why=why)
+        await self._tell(lost.keys())
+
     async def _save(self) -> None:
         """What has ended, on disk. Raises Unavailable; then it is tried again with the next look."""
+        while self._unsaved_lost:
+            await self._store.narrow_break_glass(*self._unsaved_lost[0])
+            del self._unsaved_lost[0]
         for identity, why in tuple(self._unsaved.items()):
             await self._store.end_break_glass(identity, why)
             del self._unsaved[identity]
@@ -287,6 +328,21 @@ class BreakGlasses:
             and each.order.scope.covers(subject)
             and each.order.in_force(now)
         ]
+
+
+_OUT, _UNRULED = "it is not in scope any more", "nothing rules it any more"
+
+
+def _as_kept(kept: Broken, found: Mapping[str, Held]) -> Mapping[str, Held]:
+    """What holds again, or only since, stands for nobody for whom it was not applied, or has ended."""
+    ended = {each.registration: f"it has ended for it: {each.why}" for each in kept.withdrawn}
+    return {
+        name: held if name in kept.registrations else Held((ended.get(name, _LATE), *held.faults), held.signed_by)
+        for name, held in found.items()
+    }
+
+
+_LATE = "it did not hold for it when it was applied"
 
 
 def _void(what: str, order: Order) -> Refused:

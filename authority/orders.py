@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from attestation import jws, release
@@ -10,10 +10,11 @@ from attestation.errors import InvalidInput, Refused
 from attestation.instance import InstanceId
 from attestation.release import ReleaseOrder
 from attestation.signals import Signal
+from attestation.violation import ViolationClass
 from attestation.wording import shown, shown_lines
 from authority.breakglass import BreakGlasses
 from authority.instances import Instances
-from authority.rules import Rules, Ruling
+from authority.rules import Rules
 from authority.store.records import Enrolled, Explanation
 from authority.store.store import Store
 from policies.model.places import place
@@ -57,7 +58,13 @@ class Orders:
             enrolled.instance, generation=report.generation, kind=kind, text=text, at_ms=report.at_ms
         )
         cause = Cause(name, kind, text, report.at_ms, report.generation)
-        ruling = rules.of(enrolled.registration)
+        ruling = rules.registrations.get(enrolled.registration)
+        if ruling is None:
+            # Nothing says how it is to be taken: what would bind without a policy's word binds, and is not lost.
+            tamper = report.violation_class is ViolationClass.TAMPER
+            return await self._record(
+                enrolled.instance, cause, binding=tamper, explanation=_explained(cause, report, {})
+            )
         enforced = ruling.policy.spec.mode is Mode.ENFORCE
         waived = self._glasses.waives_report(enrolled, ruling, report)
         lasting = ruling.binds(report.violation_class) or (enforced and report.kind == Signal.FLAPPING)
@@ -66,7 +73,7 @@ class Orders:
             cause,
             binding=lasting and not waived,
             closes=enforced and not waived,
-            explanation=_explained(cause, report, ruling),
+            explanation=_explained(cause, report, ruling.governing.origins),
         )
 
     async def quarantine(self, instance: InstanceId, text: str) -> Standing:
@@ -132,7 +139,7 @@ def _worded(text: str) -> str:
     return shown(text)
 
 
-def _explained(cause: Cause, report: Report, ruling: Ruling) -> Explanation:
+def _explained(cause: Cause, report: Report, origins: Mapping[str, str]) -> Explanation:
     """A sidecar's words, made harmless once more: it is not trusted to have done so."""
     process = report.process
     return Explanation(
@@ -145,7 +152,7 @@ def _explained(cause: Cause, report: Report, ruling: Ruling) -> Explanation:
         subject=shown(report.subject),
         process=process and replace(process, executable=shown(process.executable)),
         rule=shown(report.rule),
-        place=place(report.rule, ruling.governing.origins),
+        place=place(report.rule, origins),
         mend=shown(report.mend),
         allow=shown_lines(report.allow),
     )

@@ -167,7 +167,7 @@ class Rounds:
 
     def _answer(self, enrolled: Enrolled, accepted: Accepted, verified: Verified, ruling: Ruling, epoch: int) -> Answer:
         ear = self._issuer.ear(accepted)
-        given = _earns_leaf(accepted.tier, ruling) or self._glasses.in_force(accepted.break_glass)
+        given = _earns_leaf(accepted.tier, ruling) or self._glasses.in_force(accepted.break_glass, enrolled, ruling)
         issued_ms = verified.facts.issued_ms
         return Answer(
             ear=ear,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +19,7 @@ _SECONDS = 10.0
 T = TypeVar("T")
 
 
-async def ask(socket: Path, method: str, path: str, shape: type[T], body: Mapping[str, str] | None = None) -> T:
+async def ask(socket: Path, method: str, path: str, shape: type[T], body: Mapping[str, object] | None = None) -> T:
     """The answer, which is exactly of this shape: one of authority/api/answers.py, or what it names.
 
     Raises what the problem document says, or Unavailable where nobody listens or the answer is of another shape.
@@ -44,7 +45,7 @@ async def create_token(socket: Path, registration: str, lifetime: str = "1h") ->
     return made.token
 
 
-async def _said(socket: Path, method: str, path: str, body: Mapping[str, str] | None) -> bytes:
+async def _said(socket: Path, method: str, path: str, body: Mapping[str, object] | None) -> bytes:
     connector = aiohttp.UnixConnector(path=str(socket))
     timeout = aiohttp.ClientTimeout(total=_SECONDS)
     try:
@@ -58,8 +59,15 @@ async def _said(socket: Path, method: str, path: str, body: Mapping[str, str] | 
             return said
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise Unavailable(
-            f"the authority does not answer: {error}",
+            f"the authority does not answer: {_why(error)}",
             where=str(socket),
             mend="Start it with `proofbeat authority -c FILE`, and name the `admin` socket of that file. "
             "While it is away, each sidecar's log says why that one is closed (event `violation`).",
         ) from error
+
+
+def _why(error: Exception) -> str:
+    """In the kernel's words where it has some."""
+    if isinstance(error, TimeoutError):
+        return f"nothing came within {_SECONDS:g} s"
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)

@@ -133,11 +133,14 @@ def end(
     admin: AdminSocket,
     identity: Annotated[str, typer.Argument(help="As `list` shows it.", metavar="ID")],
     reason: Annotated[str, typer.Option(help="For the record.")] = "an operator ended it",
+    registration: Annotated[
+        list[str] | None, typer.Option(help="End it for this one alone; repeat it.", metavar="NAME")
+    ] = None,
 ) -> None:
-    """End an order at once, and for good. It takes nobody's signature."""
+    """End an order at once, and for good: for all, or for some. It takes nobody's signature."""
     from proofbeat.operate import mend_glass as run
 
-    exit_with(lambda: run(admin, identity, reason))
+    exit_with(lambda: run(admin, identity, reason, registration or ()))
 
 
 @breakglass.command("list")

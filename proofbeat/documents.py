@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from policies.model.dialect import Strict
-from policies.model.metadata import Metadata, Selector
+from policies.model.metadata import Document, Metadata, Selector
 from policies.model.policy import AttestationPolicy
 from policies.model.references import ReferenceValues
 from policies.model.registration import RegistrationSpec, WorkloadRegistration
@@ -22,6 +21,8 @@ def governing(name: str, spiffe_id: str, policy: AttestationPolicy, references: 
     return "---\n".join(to_yaml(each) for each in (selecting, registration, references))
 
 
-def to_yaml(document: Strict) -> str:
-    """One document."""
-    return yaml.safe_dump(document.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False)
+def to_yaml(document: Document) -> str:
+    """One document, with nothing that it does not state: an empty list of caches would forbid everybody else's."""
+    head = {"apiVersion": document.api_version, "kind": document.kind}
+    stated = document.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+    return yaml.safe_dump(head | stated, sort_keys=False)

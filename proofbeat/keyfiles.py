@@ -17,6 +17,8 @@ from policies.model import dialect
 def private(path: Path) -> SigningKey:
     """Asks for the passphrase where there is one. Raises InvalidInput."""
     key = _key(path)
+    if isinstance(key, VerifyingKey):
+        raise InvalidInput("this is the public half of a key", where=str(path), mend="Signing takes the private one.")
     if not isinstance(key, SigningKey):
         raise _no_key(path)
     keys.verifying_from_der(keys.public_der(key.public_key()))  # which refuses a curve that nobody here can check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -31,13 +32,20 @@ def envoy(service: ServiceSettings | None, named: Path | None) -> Launch:
         raise InvalidConfiguration(
             "this is no program that we may run", where=str(wanted), mend="Name an Envoy in delivery.service.envoy."
         )
+    folder = service.bootstrap.absolute().parent
+    if not folder.is_dir():
+        raise InvalidConfiguration(
+            "the folder for Envoy's bootstrap, and for a copy of it that nobody can read, is not there",
+            where=str(folder),
+            mend=f"Make it: mkdir -p -m 700 {shlex.quote(str(folder))}. Or name another by delivery.service.bootstrap.",
+        )
     try:
         readable = wanted.stat().st_mode & _READABLE
-        program = execute_only(wanted, service.bootstrap.absolute().parent) if readable else wanted
+        program = execute_only(wanted, folder) if readable else wanted
     except OSError as error:
         raise InvalidConfiguration(
             f"Envoy cannot be copied there: {error.strerror}",
-            where=str(service.bootstrap.parent),
+            where=str(folder),
             mend="Make room, or install it execute-only (mode 0111) and name it in delivery.service.envoy.",
         ) from error
     return Launch(program.absolute(), without_capabilities)

@@ -18,6 +18,7 @@ from authority.api.answers import (
     GlassOrders,
     Instances,
     OrderState,
+    PolicyFaults,
     Reloaded,
 )
 from authority.store.records import InstanceState, State
@@ -26,15 +27,20 @@ from wire.messages import Released, Standing
 
 
 async def status(socket: Path, *, everybody: bool, as_json: bool) -> bool:
-    """True when every instance that is not gone is fresh. everybody: list those that are gone as well."""
+    """True when every instance that is not gone is fresh, and no policy document is at fault.
+
+    everybody: list those that are gone as well.
+    """
     known = (await admin.ask(socket, "GET", "/admin/instances", Instances)).instances
     here = [each for each in known if not each.gone]
     listed = known if everybody else here
     denials = await admin.ask(socket, "GET", "/admin/denials", DenialList)
     glass = await admin.ask(socket, "GET", "/admin/breakglass", GlassOrders)
     broken = [each for each in glass.orders if each.standing == "in force"]
+    wrong = await admin.ask(socket, "GET", "/admin/faults", PolicyFaults)
     if as_json:
         found = {"instances": plain(listed), "denials": plain(denials), "breakglass": plain(broken)}
+        found["policies"] = plain(wrong)
         print(json.dumps(found, indent=1))
     else:
         _print_instances(listed, time.time() * 1000)
@@ -44,7 +50,8 @@ async def status(socket: Path, *, everybody: bool, as_json: bool) -> bool:
             print(refused(denials, here))
         for each in broken:
             print(f"GLASS IS BROKEN: {told(each)}")
-    return all(each.state is State.FRESH for each in here)
+        _print_faults(wrong)
+    return not wrong.faults and all(each.state is State.FRESH for each in here)
 
 
 async def token(socket: Path, registration: str, lifetime: str) -> bool:
@@ -78,9 +85,12 @@ async def break_glass(socket: Path, file: Path, *, as_json: bool) -> bool:
     return not any(each.faults for each in broken.held)
 
 
-async def mend_glass(socket: Path, identity: str, why: str) -> bool:
-    await admin.ask(socket, "POST", "/admin/breakglass/end", GlassMended, {"id": identity, "why": why})
-    print(f"{identity} has ended; what it let through closes")
+async def mend_glass(socket: Path, identity: str, why: str, registrations: Sequence[str]) -> bool:
+    """registrations: for these alone; none of them for all."""
+    asked = {"id": identity, "why": why, "registrations": list(registrations)}
+    await admin.ask(socket, "POST", "/admin/breakglass/end", GlassMended, asked)
+    whose = f" for {', '.join(registrations)}" if registrations else ""
+    print(f"{identity} has ended{whose}; what it let through closes")
     return True
 
 
@@ -102,15 +112,29 @@ def told(order: OrderState) -> str:
     """An order on one line."""
     span = f"{instant_text(order.begins)} to {instant_text(order.ends)}"
     ended = f" ({order.ended})" if order.ended else ""
-    for_whom = f"{order.scope} ({', '.join(order.registrations)})"
+    lost = "".join(f"; no longer for {each.registration}: {each.why}" for each in order.withdrawn)
+    for_whom = f"{order.scope} ({', '.join(order.registrations)}{lost})"
     signed_by = ", ".join(order.signed_by)
     return f"{order.id}  {order.standing}{ended}, {span}, for {for_whom}, signed by {signed_by}: {order.reason}"
 
 
-async def reload(socket: Path) -> bool:
-    reloaded = await admin.ask(socket, "POST", "/admin/policies", Reloaded)
+async def reload(socket: Path, *, strict: bool) -> bool:
+    """True when no document is at fault. strict: take nothing else."""
+    path = "/admin/policies?strict" if strict else "/admin/policies"
+    reloaded = await admin.ask(socket, "POST", path, Reloaded)
     print(f"policy epoch {reloaded.epoch} is in force")
-    return True
+    _print_faults(reloaded.wrong)
+    return not reloaded.wrong.faults
+
+
+def _print_faults(wrong: PolicyFaults) -> None:
+    for each in wrong.faults:
+        mend = f". {each.mend}" if each.mend else ""
+        names = ", ".join(each.without_identity)
+        print(f"POLICY FAULT: {each.where}: {each.document}: {each.what}{mend}")
+        print(f"  without identity until it is mended: {names or 'nobody'}")
+    if wrong.left_out:
+        print(f"and {wrong.left_out} faults more (`proofbeat policy check`)")
 
 
 def refused(denials: DenialList, here: Sequence[InstanceState]) -> str:

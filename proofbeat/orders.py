@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from attestation import breakglass, keys
 from attestation.breakglass import Order, Reach, Scope, Signed
-from attestation.errors import InvalidInput
+from attestation.errors import InvalidInput, MalformedResult
 from attestation.plain import plain
 from attestation.quantities import instant_text
 from attestation.spiffe import SpiffeId
@@ -219,7 +219,10 @@ def operator(name: str, key_file: Path) -> bool:
 
 def read(path: Path) -> Signed:
     """Raises InvalidConfiguration, MalformedResult."""
-    return breakglass.from_text(dialect.read_text(path))
+    try:
+        return breakglass.from_text(dialect.read_text(path))
+    except MalformedResult as error:
+        raise MalformedResult(f"{error.where}: {error.what}", where=str(path), mend=error.mend) from error
 
 
 def _scope_in_full(order: Order) -> str:

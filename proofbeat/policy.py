@@ -12,6 +12,14 @@ from proofbeat.options import AdminSocket, Json, exit_with
 policy = typer.Typer(help="Policy documents.", no_args_is_help=True)
 
 Paths = Annotated[list[Path], typer.Argument(help="Files, or folders of *.yaml, as the authority's `policies`.")]
+Trusted = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--trusted-key",
+        help="As the authority's `references.trustedKeys`: a public key, PEM, that may have signed; repeat it.",
+        metavar="FILE",
+    ),
+]
 Root = Annotated[str, typer.Option("--root", help="The authority's `rootNamespace`.")]
 
 
@@ -20,6 +28,7 @@ def policy_check(
     paths: Paths,
     root: Root = "proofbeat-system",
     trust_domain: Annotated[str | None, typer.Option(help="The authority's `trustDomain`; any is taken else.")] = None,
+    trusted: Trusted = None,
     failover: Annotated[str, typer.Option(help="How long the authority may be away, and no lease end.")] = "15s",
     skew: Annotated[str, typer.Option(help="What any two clocks may differ by.")] = "5s",
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings as well.")] = False,
@@ -30,11 +39,15 @@ def policy_check(
     import time
 
     from attestation.quantities import seconds
+    from attestation.spiffe import SpiffeId
     from policies.author.check import Terms
+    from policies.model.signing import demanded
     from proofbeat.authoring.check import run
 
     async def program() -> bool:
-        terms = Terms(root, seconds(failover), seconds(skew), time.time(), trust_domain)
+        if trust_domain is not None:
+            SpiffeId(trust_domain)
+        terms = Terms(root, seconds(failover), seconds(skew), time.time(), trust_domain, demanded(trusted or ()))
         return await run(paths, terms, strict=strict, as_json=as_json, sarif_file=sarif)
 
     exit_with(program)
@@ -61,13 +74,14 @@ def policy_explain(
 @policy.command("test")
 def policy_test(
     path: Annotated[Path, typer.Argument(help="A file of cases, or a folder with such files in and below it.")],
+    trusted: Trusted = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit's XML there.", metavar="FILE")] = None,
     as_json: Json = False,
 ) -> None:
     """Cases: claims or facts, and the verdict and reasons that policies must come to. docs/policies.md has the form."""
     from proofbeat.authoring.cases import run
 
-    exit_with(lambda: run(path, as_json=as_json, junit_file=junit))
+    exit_with(lambda: run(path, trusted or (), as_json=as_json, junit_file=junit))
 
 
 @policy.command("diff")
@@ -76,20 +90,27 @@ def policy_diff(
     after: Annotated[Path, typer.Argument(help="The same, as it is to be.")],
     evidence: Annotated[Path, typer.Option(help="What `proofbeat evidence save` wrote.", metavar="DIR")],
     root: Root = "proofbeat-system",
+    trusted: Trusted = None,
     as_json: Json = False,
 ) -> None:
     """Whose verdict would change by saved evidence, and who would close. Exit code 1 when somebody would."""
     from proofbeat.authoring.diff import run
 
-    exit_with(lambda: run(before, after, evidence, root, as_json=as_json))
+    exit_with(lambda: run(before, after, evidence, root, trusted or (), as_json=as_json))
 
 
 @policy.command("reload")
-def policy_reload(admin: AdminSocket) -> None:
-    """Have a running authority read its policies again; what it cannot read changes nothing."""
+def policy_reload(
+    admin: AdminSocket,
+    strict: Annotated[bool, typer.Option("--strict", help="Change nothing where any document is at fault.")] = False,
+) -> None:
+    """Have a running authority read its policies again. Exit code 1 where a document is at fault.
+
+    Whom it concerns gets no identity until it is mended. Where that is everybody, nothing changes.
+    """
     from proofbeat.operate import reload as run
 
-    exit_with(lambda: run(admin))
+    exit_with(lambda: run(admin, strict=strict))
 
 
 @policy.command("schema")

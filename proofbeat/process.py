@@ -1,7 +1,8 @@
 """The edge of every program: one event loop, one task for the program, signals, and exit codes.
 
-0 done, 1 the answer is no or the program could not go on, 2 usage or bad input. Whatever goes wrong is one line on
-stderr that says what, where and how to mend it; only a fault of our own shows a traceback.
+0 done, 1 the answer is no or the program could not go on, 2 usage or bad input, 141 nobody reads stdout any more.
+Whatever goes wrong is one line on stderr that says what, where and how to mend it; only a fault of our own shows a
+traceback.
 """
 
 from __future__ import annotations
@@ -13,25 +14,35 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any
 
 from attestation.errors import InvalidInput, ProofbeatError, Unavailable
+from proofbeat.output import Output, standard
 from telemetry.redaction import safe
 
 DONE, NO, USAGE = 0, 1, 2
+UNREAD = 128 + signal.SIGPIPE
+"""As a shell has it of a program that a closed pipe has ended."""
 
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
 
 
 def run(program: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    """Runs the program until it returns, fails, or SIGINT or SIGTERM asks it to end. Returns the exit code."""
+    """Runs the program until it returns, fails, or SIGINT, SIGTERM or the end of who reads stdout asks it to end.
+
+    Returns the exit code.
+    """
+    output, code = None, DONE
     try:
-        asyncio.run(_until_signalled(program))
+        with standard() as output:
+            asyncio.run(_until_signalled(program, output))
     except BaseExceptionGroup as group:
-        return _explain(next(_causes(group)))
+        code = _explain(next(_causes(group)))
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the process edge: everything ends here, explained
-        return _explain(error)
-    return DONE
+        code = _explain(error)
+    return code or _unwritten(output.lost if output is not None else None)
 
 
 def harden() -> None:
@@ -49,14 +60,16 @@ def harden() -> None:
         )
 
 
-async def _until_signalled(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _until_signalled(program: Callable[[], Coroutine[Any, Any, None]], output: Output | None) -> None:
     loop, ending = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ending.set)
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(program(), name="program")
-        watching = tasks.create_task(_cancel_when(ending, running), name="signals")
-        running.add_done_callback(lambda _: watching.cancel())
+    end = partial(loop.call_soon_threadsafe, ending.set)
+    with nullcontext() if output is None else output.calling(end):
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(program(), name="program")
+            watching = tasks.create_task(_cancel_when(ending, running), name="signals")
+            running.add_done_callback(lambda _: watching.cancel())
 
 
 async def _cancel_when(ending: asyncio.Event, running: asyncio.Task[None]) -> None:
@@ -78,13 +91,26 @@ def _flatten(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
+def _unwritten(lost: OSError | None) -> int:
+    if lost is None:
+        return DONE
+    if isinstance(lost, BrokenPipeError):
+        return UNREAD
+    return _explain(Unavailable(f"what is printed cannot be written: {lost.strerror}", where="stdout"))
+
+
 def _explain(error: BaseException) -> int:
-    if isinstance(error, ProofbeatError):
-        print(f"proofbeat: {error.sentence}", file=sys.stderr)
-        return USAGE if isinstance(error, InvalidInput) else NO
+    with suppress(BrokenPipeError):  # who read stderr may be gone as well
+        for line in _lines(error):
+            print(line, file=sys.stderr)
     if isinstance(error, KeyboardInterrupt):
         return 130
-    for part in traceback.format_exception(error):
-        for line in part.splitlines():
-            print(safe(line), file=sys.stderr)
-    return NO
+    return USAGE if isinstance(error, InvalidInput) else NO
+
+
+def _lines(error: BaseException) -> Iterator[str]:
+    if isinstance(error, ProofbeatError):
+        yield f"proofbeat: {error.sentence}"
+    elif not isinstance(error, KeyboardInterrupt):
+        for part in traceback.format_exception(error):
+            yield from map(safe, part.splitlines())

@@ -178,6 +178,13 @@ BREAK_GLASS = Metric(
     "Break-glass orders in force: of the sidecar, 1 while what is open rests on one; of the authority, how many.",
     BOTH,
 )
+POLICY_FAULTS = Metric(
+    "proofbeat_policy_faults",
+    Type.GAUGE,
+    "1",
+    "What is wrong with policy documents of single namespaces: whom each concerns gets no identity.",
+    (AUTHORITY,),
+)
 DROPPED = Metric(
     "proofbeat_telemetry_dropped_total",
     Type.COUNTER,
@@ -203,6 +210,7 @@ METRICS = (
     ISSUED,
     SESSIONS,
     BREAK_GLASS,
+    POLICY_FAULTS,
     DROPPED,
 )
 

@@ -37,8 +37,8 @@ MEANINGS: dict[Kind, tuple[str, str]] = {
     ),
     Kind.REGISTRATION_UNKNOWN: ("No WorkloadRegistration has this name.", "Add one, or correct the name."),
     Kind.REGISTRATION_UNRULED: (
-        "No AttestationPolicy is for this registration, so it gets no identity.",
-        "Write one whose selector chooses it, or one for its whole namespace.",
+        "No AttestationPolicy is for this registration, or what is written for it cannot be used: it gets no identity.",
+        "Write one whose selector chooses it; `proofbeat status` at the authority says what is wrong, and where.",
     ),
     Kind.REGISTRATION_CONFLICT: (
         "The instance is enrolled under another registration.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from authority.api.answers import (
     GlassOrders,
     Instances,
     LatestEvidence,
+    PolicyFaults,
     Reloaded,
     SignedEvidence,
     Token,
@@ -46,6 +48,7 @@ Answer = (
     | GlassOrders
     | Instances
     | LatestEvidence
+    | PolicyFaults
     | Released
     | Reloaded
     | Standing
@@ -61,7 +64,7 @@ class Operations(Protocol):
     async def quarantine(self, instance: InstanceId, cause: str) -> Standing: ...
     async def release(self, instance: InstanceId, causes: tuple[str, ...] | None = None) -> str: ...
     async def break_glass(self, text: str) -> Applied: ...
-    async def end_break_glass(self, identity: str, why: str) -> Order: ...
+    async def end_break_glass(self, identity: str, why: str, registrations: Collection[str] = ...) -> Order: ...
     async def broken(self) -> GlassOrders: ...
     async def instances(self) -> tuple[InstanceState, ...]: ...
     def denials(self) -> Denials: ...
@@ -70,7 +73,8 @@ class Operations(Protocol):
     def evidence(self) -> tuple[Told, ...]: ...
     def body(self, registration: str, digest: Digest) -> bytes | None: ...
     async def attest_now(self, instance: InstanceId) -> bool: ...
-    async def reload_policies(self) -> int: ...
+    async def reload_policies(self, *, strict: bool = ...) -> int: ...
+    def faults(self) -> PolicyFaults: ...
 
 
 class AdminApi:
@@ -87,6 +91,7 @@ class AdminApi:
             web.get("/admin/breakglass", self._broken),
             web.post("/admin/attest", self._attest),
             web.post("/admin/policies", self._policies),
+            web.get("/admin/faults", self._faults),
             web.get("/admin/instances", self._instances),
             web.get("/admin/why", self._why),
             web.get("/admin/denials", self._denials),
@@ -109,10 +114,7 @@ class AdminApi:
 
     async def _release(self, request: web.Request) -> web.Response:
         body = await _body(request, "instance", optional=("causes",))
-        causes = body.get("causes")
-        if causes is not None and not (isinstance(causes, list) and all(isinstance(each, str) for each in causes)):
-            raise InvalidInput("causes is a list of names", where="release")
-        named = None if causes is None else tuple(causes)
+        named = None if body.get("causes") is None else _texts(body, "causes")
         order = await self._operations.release(InstanceId(_text(body, "instance")), named)
         return _json(Released(order))
 
@@ -121,9 +123,10 @@ class AdminApi:
         return _json(GlassBroken.of(await self._operations.break_glass(_text(body, "order"))))
 
     async def _end_break_glass(self, request: web.Request) -> web.Response:
-        body = await _body(request, "id", optional=("why",))
-        order = await self._operations.end_break_glass(_text(body, "id"), _text(body, "why", "an operator ended it"))
-        return _json(GlassMended(order.id))
+        body = await _body(request, "id", optional=("why", "registrations"))
+        named, why = _texts(body, "registrations"), _text(body, "why", "an operator ended it")
+        order = await self._operations.end_break_glass(_text(body, "id"), why, named)
+        return _json(GlassMended(order.id, named))
 
     async def _broken(self, _: web.Request) -> web.Response:
         return _json(await self._operations.broken())
@@ -132,8 +135,12 @@ class AdminApi:
         body = await _body(request, "instance")
         return _json(Asked(await self._operations.attest_now(InstanceId(_text(body, "instance")))))
 
-    async def _policies(self, _: web.Request) -> web.Response:
-        return _json(Reloaded(await self._operations.reload_policies()))
+    async def _policies(self, request: web.Request) -> web.Response:
+        epoch = await self._operations.reload_policies(strict="strict" in request.query)
+        return _json(Reloaded(epoch, self._operations.faults()))
+
+    async def _faults(self, _: web.Request) -> web.Response:
+        return _json(self._operations.faults())
 
     async def _instances(self, _: web.Request) -> web.Response:
         return _json(Instances(await self._operations.instances()))
@@ -221,3 +228,10 @@ def _text(body: dict[str, Any], name: str, default: str = "") -> str:
     if not isinstance(value, str):
         raise InvalidInput(f"{name} is text", where=name)
     return value
+
+
+def _texts(body: dict[str, Any], name: str) -> tuple[str, ...]:
+    values = body.get(name, [])
+    if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
+        raise InvalidInput(f"{name} is a list of names", where=name)
+    return tuple(values)

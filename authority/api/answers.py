@@ -6,14 +6,20 @@ The front door reads these very classes (proofbeat/admin.py): neither side can n
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from attestation.breakglass import Order
 from attestation.instance import InstanceId
+from attestation.wording import shown
 from authority.breakglass import Applied
 from authority.latest import Told
-from authority.store.records import Broken, InstanceState
+from authority.store.records import Broken, InstanceState, Withdrawn
+from policies.model.dialect import faults_of
+from policies.model.faults import Fault
 from wire.messages import Denials, Denied
+
+MOST_FAULTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +37,40 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyFault:
+    """What is wrong with a document. where: file, line and column. without_identity: registrations that get none."""
+
+    document: str
+    where: str
+    what: str
+    mend: str
+    without_identity: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFaults:
+    """Of single namespaces, MOST_FAULTS of them. left_out: how many more there are."""
+
+    faults: tuple[PolicyFault, ...]
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, faults: Mapping[Fault, Sequence[str]]) -> PolicyFaults:
+        """The same, as operators see it."""
+        told = [(fault, tuple(names), each) for fault, names in faults.items() for each in faults_of(fault.error)]
+        listed = tuple(
+            PolicyFault(fault.document, shown(each.where), shown(each.what), shown(each.mend), names)
+            for fault, names, each in told[:MOST_FAULTS]
+        )
+        return cls(listed, len(told) - len(listed))
+
+
+@dataclass(frozen=True, slots=True)
 class Reloaded:
-    """epoch: of the policies that are in force now."""
+    """epoch: of the policies that are in force now. wrong: what of them is not."""
 
     epoch: int
+    wrong: PolicyFaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +99,16 @@ class GlassBroken:
 
 @dataclass(frozen=True, slots=True)
 class GlassMended:
-    """The order of this id has ended."""
+    """The order of this id has ended, or for these registrations, where any were named."""
 
     id: str
+    registrations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class OrderState:
     """standing: waiting, in force, over, or ended. begins, ends: Unix seconds. registrations, signed_by, applied_ms,
-    ended_ms, ended: as authority.store.records.Broken has them.
+    ended_ms, ended, withdrawn: as authority.store.records.Broken has them.
     """
 
     id: str
@@ -85,6 +122,7 @@ class OrderState:
     applied_ms: int
     ended_ms: int
     ended: str
+    withdrawn: tuple[Withdrawn, ...]
 
     @classmethod
     def of(cls, kept: Broken, order: Order, now: float) -> OrderState:
@@ -101,6 +139,7 @@ class OrderState:
             applied_ms=kept.applied_ms,
             ended_ms=kept.ended_ms,
             ended=kept.ended,
+            withdrawn=kept.withdrawn,
         )
 
 

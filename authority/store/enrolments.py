@@ -56,10 +56,10 @@ def enrol(
         registration = _redeem_ticket(application, known)
     if registration not in registrations:
         raise Refused(
-            f"the registration {registration!r} does not exist any more, or no policy is for it",
+            f"nothing rules the registration {registration!r} any more",
             kind=Kind.REGISTRATION_UNKNOWN,
             where="enrolment",
-            mend="Add it, or a policy that is for it, to the authority's policies.",
+            mend="Add it, or a policy that is for it; or mend what `proofbeat status` says of its documents.",
         )
     if known is None:
         _let_in(db, registration, registrations[registration])

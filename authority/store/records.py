@@ -180,12 +180,22 @@ Decision = Accepted | Quarantine | Lapsed
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A registration for which a break-glass order does not stand any more, nor ever will again. at_ms: Unix ms."""
+
+    registration: str
+    why: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """A break-glass order that was applied here, once and for all: one that has ended never comes back.
 
-    document: as operators signed it. registrations: those for which it held when it was applied; signed_by: the
-    operators whose signatures did. seen_ms: the latest time at which it stood here, which the clock is not believed to
-    have gone back behind. ended_ms: 0 while it has not. Unix milliseconds.
+    document: as operators signed it. registrations: those for which it held when it was applied, without those from
+    which it was withdrawn since; signed_by: the operators whose signatures did. seen_ms: the latest time at which it
+    stood here, which the clock is not believed to have gone back behind. ended_ms: 0 while it has not. Unix
+    milliseconds.
     """
 
     id: str
@@ -196,6 +206,7 @@ class Broken:
     seen_ms: int
     ended_ms: int = 0
     ended: str = ""
+    withdrawn: tuple[Withdrawn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ _SERIAL_BITS = 127
 
 _STANDING = (
     select(
+        instances.c.registration,
         instances.c.thumbprint,
         instances.c.quarantined,
         instances.c.full_required,
@@ -71,8 +72,8 @@ def accept(db: Connection, candidate: Candidate, now_ms: int) -> Decision:
     # 5. After an unclean end, everything has been read.
     if known.full_required and not candidate.full:
         return Lapsed(full_required=True)
-    # 6. What lets it through, if something has to, has not ended meanwhile.
-    if candidate.break_glass and not breakglass.stands(db, candidate.break_glass):
+    # 6. What lets it through, if something has to, has not ended meanwhile, nor for its registration.
+    if candidate.break_glass and not breakglass.stands(db, candidate.break_glass, known.registration):
         return Lapsed(exception_over=True)
     # 7. It counts.
     _note(db, candidate, State(known.state), known.lease_end_ms, now_ms)

@@ -122,6 +122,16 @@ breakglass = Table(
     Column("ended", Text, nullable=False),
 )
 
+# For whom an order that stands does so no longer; `registrations` has lost them.
+withdrawn = Table(
+    "breakglass_withdrawn",
+    metadata,
+    Column("id", String(35), primary_key=True),
+    Column("registration", String(512), primary_key=True),
+    Column("why", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
 # One row: the list of denials that peers were told last. digest: of whom it names.
 denials = Table(
     "denials",
@@ -140,4 +150,12 @@ epochs = Table(
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
     Column("digest", String(64), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
+)
+
+# Which namespace's each SPIFFE ID is, by the policies of the latest epoch.
+holders = Table(
+    "holders",
+    metadata,
+    Column("spiffe_id", String(2048), primary_key=True),
+    Column("namespace", String(253), nullable=False),
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from attestation.digests import Digest
 from attestation.instance import InstanceId
@@ -23,7 +24,7 @@ from authority.store.records import (
     Moment,
     Suspects,
 )
-from authority.store.schema import epochs
+from authority.store.schema import epochs, holders
 from authority.store.writer import Writer
 from wire.messages import Cause, Standing
 
@@ -132,10 +133,22 @@ class Store:
         while await self._writer.run(lambda db: history.prune(db, before_ms)) == history.MOST_FORGOTTEN:
             pass
 
-    async def policy_epoch(self, digest: Digest, now_ms: int) -> int:
-        """The epoch of this set of policies: a new one whenever the digest is not the latest's. Never goes back."""
+    async def holders(self) -> Mapping[str, str]:
+        """SPIFFE ID -> the namespace whose it is by the policies of the latest epoch."""
+        return await self._writer.run(_holders)
+
+    async def policy_epoch(self, digest: Digest, now_ms: int, held: Mapping[str, str]) -> int:
+        """The epoch of this set of policies: a new one whenever the digest is not the latest's. Never goes back.
+
+        held: as `holders` gives it from now on.
+        """
 
         def work(db: Connection) -> int:
+            if held != _holders(db):
+                db.execute(delete(holders))
+                rows = [{"spiffe_id": each, "namespace": namespace} for each, namespace in held.items()]
+                if rows:
+                    db.execute(insert(holders), rows)
             latest = db.execute(select(epochs).order_by(epochs.c.epoch.desc()).limit(1)).first()
             if latest is not None and latest.digest == digest:
                 return int(latest.epoch)
@@ -177,6 +190,15 @@ class Store:
         while await self._writer.run(lambda db: breakglass.close(db, identity, why, now_ms)) == breakglass.MOST_CLOSED:
             pass
 
+    async def narrow_break_glass(self, identity: str, lost: Mapping[str, str]) -> None:
+        """As `end_break_glass`, for these registrations alone. lost: registration -> why."""
+        now_ms = self._now_ms()
+        await self._writer.run(lambda db: breakglass.narrow(db, identity, lost, now_ms))
+        for name, why in lost.items():
+            close = partial(breakglass.close, identity=identity, why=why, now_ms=now_ms, registration=name)
+            while await self._writer.run(close) == breakglass.MOST_CLOSED:
+                pass
+
     async def saw_break_glass(self, now_ms: int) -> None:
         """The orders that stand did so at this time."""
         await self._writer.run(lambda db: breakglass.seen(db, now_ms))
@@ -187,3 +209,7 @@ class Store:
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
+
+
+def _holders(db: Connection) -> Mapping[str, str]:
+    return {row.spiffe_id: row.namespace for row in db.execute(select(holders))}

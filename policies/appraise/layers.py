@@ -66,16 +66,23 @@ def check_file(entry: Entry, policy: AttestationPolicy, references: ReferenceVal
         measured, allow = rule(policy, "files.include"), allowing.file(entry, references)
         expected = "no reference value allows it"
         return _file(Signal.FILE_UNREFERENCED, policy, entry.path, expected, "a file is there", measured, allow)
-    if entry.kind in (FILE, LINK) and entry.digest in reference.digests:
-        return _attributes(entry, reference, policy, references)
-    stated, allow = rule(references, "files", entry.path), allowing.file(entry, references)
     if entry.kind not in (FILE, LINK) or entry.digest == NO_DIGEST:
+        stated, allow = rule(references, "files", entry.path), allowing.file(entry, references)
         expected = "its content is referenced"
         return _file(Signal.FILE_UNREADABLE, policy, entry.path, expected, "it cannot be read as a file", stated, allow)
-    found = f"content sha256:{entry.digest[:12]}"
-    return _file(
-        Signal.FILE_MODIFIED, policy, entry.path, f"only {_short(reference.digests)} may be", found, stated, allow
-    )
+    # The gravest, not the first: else a changed content, which a policy calls drift, would hide a tamper.
+    found = [_content(entry, reference, policy, references), _attributes(entry, reference, policy, references)]
+    return gravest(each for each in found if each is not None)
+
+
+def _content(
+    entry: Entry, reference: FileReference, policy: AttestationPolicy, references: ReferenceValues
+) -> Finding | None:
+    if entry.digest in reference.digests:
+        return None
+    expected, found = f"only {_short(reference.digests)} may be", f"content sha256:{entry.digest[:12]}"
+    stated, allow = rule(references, "files", entry.path), allowing.file(entry, references)
+    return _file(Signal.FILE_MODIFIED, policy, entry.path, expected, found, stated, allow)
 
 
 def _attributes(

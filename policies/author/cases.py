@@ -303,7 +303,12 @@ def read(path: Path) -> Iterator[Written]:
 def _tests(file: Path, *, alone: bool) -> Iterator[Written]:
     """alone: it was named itself, so that anything else in it is a mistake; else other kinds are somebody else's."""
     for value, node in dialect.parse(dialect.read_text(file), str(file)):
-        if alone or (isinstance(value, dict) and value.get("kind") == "PolicyTest"):
+        kind = value.get("kind") if isinstance(value, dict) else None
+        if alone and kind not in (None, "PolicyTest"):
+            where = dialect.place(str(file), dialect.mark(node, ("kind",)))
+            mend = "Name the file of cases, or a folder; they name the policies that they are for."
+            raise InvalidConfiguration(f"{kind} is no PolicyTest", where=where, mend=mend)
+        if alone or kind == "PolicyTest":
             test = dialect.validate(value, node, PolicyTest, str(file))
             paths = (("spec", "cases", number) for number in range(len(test.spec.cases)))
             places = (Place.read(dialect.place(str(file), dialect.mark(node, path))) for path in paths)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attestation.errors import InvalidConfiguration
 from attestation.layers import Layer
 from attestation.quantities import duration, instant_text
 from policies.appraise.appraise import JUDGED
@@ -15,19 +14,23 @@ from policies.author.exempt import code_exempt, never_executed
 from policies.author.reach import ruling, stated_at, unmeasured_references, unreachable
 from policies.author.remarks import Check, Level, Remark
 from policies.model.classes import UNREAD, class_of
-from policies.model.dialect import Faults
-from policies.model.load import PolicySet, read
+from policies.model.dialect import faults_of
+from policies.model.faults import Fault
+from policies.model.load import PolicySet
 from policies.model.policy import AttestationPolicy, Demand
+from policies.model.reading import read
 from policies.model.references import ReferenceValues
 from policies.model.registration import WorkloadRegistration
 from policies.model.selection import ROOT_NAMESPACE
+from policies.model.signing import Trust
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
     """root: the root namespace. Seconds: failover, that the authority may be away; skew, between any two clocks.
 
-    now: Unix seconds; 0 for a time before anything expires. trust_domain: the authority's; None for any.
+    now: Unix seconds; 0 for a time before anything expires. trust_domain: the authority's; None for any. trust: who
+    has to have signed reference values; None where nobody has to.
     """
 
     root: str = ROOT_NAMESPACE
@@ -35,6 +38,7 @@ class Terms:
     skew: float = 5.0
     now: float = 0.0
     trust_domain: str | None = None
+    trust: Trust | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +55,10 @@ class Report:
 def check(paths: Iterable[Path], terms: Terms | None = None) -> Report:
     """What several documents mean together is looked at once each of them can be read."""
     terms = terms or Terms()
-    faults: list[InvalidConfiguration] = []
-    documents = list(read(paths, faults.append))
+    faults: list[Fault] = []
+    documents = list(read(paths, faults.append, terms.trust))
     found = PolicySet(() if faults else documents, terms.root, faults.append, terms.trust_domain)
-    errors = (each for fault in faults for each in (fault.faults if isinstance(fault, Faults) else (fault,)))
+    errors = (each for fault in faults for each in faults_of(fault.error))
     remarks = {*map(Remark.of, errors), *(each for looked in _LOOKS for each in looked(found, terms))}
     return Report(found, tuple(sorted(remarks, key=lambda each: (each.place, each.level, each.text))))
 

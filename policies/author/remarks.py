@@ -15,7 +15,10 @@ _PLACE = re.compile(r"(.*?)(?::(\d+)(?::(\d+))?)?", re.DOTALL)
 
 
 class Level(StrEnum):
-    """ERROR: an authority would refuse the documents. WARNING: it would take them, and perhaps nobody meant that."""
+    """ERROR: an authority gives whom it concerns no identity, or takes none of the documents.
+
+    WARNING: it takes them, and perhaps nobody meant that.
+    """
 
     ERROR = "error"
     WARNING = "warning"
@@ -39,7 +42,7 @@ class Check(StrEnum):
 
 
 MEANINGS: Mapping[Check, str] = {
-    Check.INVALID: "A document cannot be read, or documents contradict each other: an authority keeps what it had.",
+    Check.INVALID: "A document cannot be used, or not with others: whom it is for gets no identity.",
     Check.CONFLICT: "Two policies of equal rank state different values; the stricter one holds.",
     Check.UNRULED: "No policy is for a registration: it gets no identity.",
     Check.SELECTS_NOTHING: "A selector, or a name in it, chooses no registration.",

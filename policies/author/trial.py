@@ -16,6 +16,7 @@ from policies.author.confined import evaluate_confined
 from policies.author.remarks import Place
 from policies.model.governing import Governing
 from policies.model.load import PolicySet, load
+from policies.model.signing import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,13 @@ class Tried:
     failures: tuple[str, ...]
 
 
-def tried(written: Written) -> Iterator[Tried]:
-    """Each case of one document. Raises InvalidConfiguration where its policies or a registration cannot be found."""
+def tried(written: Written, trust: Trust | None = None) -> Iterator[Tried]:
+    """Each case of one document. trust: who has to have signed its reference values; None where nobody has to.
+
+    Raises InvalidConfiguration where its policies cannot be read, or a registration cannot be found.
+    """
     spec = written.test.spec
-    policies = load([written.folder / path for path in spec.policies], spec.root_namespace)
+    policies = load([written.folder / path for path in spec.policies], spec.root_namespace, trust)
     for case, place in zip(spec.cases, written.places, strict=True):
         governing = _governing(case, policies, place)
         try:

@@ -9,23 +9,20 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
-from yaml._yaml import CParser
-from yaml.composer import Composer
-from yaml.constructor import SafeConstructor
-from yaml.resolver import Resolver
 
-from attestation.errors import InvalidConfiguration, InvalidInput
+from attestation.errors import InvalidConfiguration, InvalidInput, Unavailable
 from attestation.quantities import duration, seconds
 from policies.model.scalars import inside
 
+if TYPE_CHECKING:
+    from policies.model.libyaml import Loader
+
 _MOST_BYTES = 16 * 1024 * 1024
-_MOST_DEPTH = 32
-_MOST_DIGITS = 20
 _MOST_FAULTS = 100
 _MISREAD = (ValueError, TypeError, AttributeError, LookupError, OverflowError)
 """What PyYAML raises of its own for `!!int ""`, or a list as a key."""
@@ -60,118 +57,6 @@ _KEY = "[key]"
 """Stands last in the path of a fault that is a key's of a map."""
 AT = "at"
 """In the context of a fault: the character of the text that is at fault, counted from 0."""
-
-
-class _Loader(Composer, CParser, SafeConstructor, Resolver):
-    """SafeLoader that knows what JSON knows, refuses a key given twice and NUL, and leaves time stamps as text.
-
-    And `off`, `no` and their like, as YAML 1.2 does: `demand: off` means the word. libyaml reads the text, in a tenth
-    of the time; nodes are put together here, and remember their text as those of PyYAML's own reader do.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._text = text + "\0"
-        _refuse_unprintable(text)
-        CParser.__init__(self, text)
-        Composer.__init__(self)
-        SafeConstructor.__init__(self)
-        Resolver.__init__(self)
-        self._depth = 0
-        self.at: yaml.Mark | None = None
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
-        """at: what is constructed now, for whoever tells of what PyYAML raises of its own."""
-        self.at = node.start_mark
-        return super().construct_object(node, deep)
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Raises ComposerError for what is nested deeper than any document is: it costs the square of the depth.
-
-        And for an alias: ten of ten of ten, told in one error message, fill a machine.
-        """
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias: write out what it stands for", self._ahead())
-        self._depth += 1
-        if self._depth > _MOST_DEPTH:
-            raise yaml.composer.ComposerError(None, None, f"nested deeper than {_MOST_DEPTH}", self._ahead())
-        node: Any = super().compose_node(parent, index)
-        self._depth -= 1
-        node.start_mark, node.end_mark = self._in_text(node.start_mark), self._in_text(node.end_mark)
-        return node
-
-    def _ahead(self) -> yaml.Mark:
-        event: Any = self.peek_event()
-        return self._in_text(event.start_mark)
-
-    def _in_text(self, mark: Any) -> yaml.Mark:
-        return yaml.Mark(mark.name, mark.index, mark.line, mark.column, self._text, mark.index)
-
-    def construct_scalar(self, node: Any) -> Any:
-        """Raises ConstructorError for text with a NUL in it: no path and no name here can hold one."""
-        value = super().construct_scalar(node)
-        if "\0" in value:
-            raise yaml.constructor.ConstructorError(None, None, "a NUL in a text", node.start_mark)
-        return value
-
-
-def _refuse_unprintable(text: str) -> None:
-    """Raises ReaderError with the character's number: libyaml counts bytes."""
-    found = yaml.reader.Reader.NON_PRINTABLE.search(text)
-    if found is not None:
-        why = "special characters are not allowed"
-        raise yaml.reader.ReaderError("<unicode string>", found.start(), ord(found[0]), "unicode", why)
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
-    """Bounded, and not in base 60: such a one takes the square of its length to read, and to write."""
-    text = loader.construct_scalar(node)
-    if len(text) > _MOST_DIGITS or ":" in text:
-        why = f"no integer of at most {_MOST_DIGITS} digits"
-        raise yaml.constructor.ConstructorError(None, None, why, node.start_mark)
-    return loader.construct_yaml_int(node)
-
-
-def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    if ":" in loader.construct_scalar(node):
-        raise yaml.constructor.ConstructorError(None, None, "no number", node.start_mark)
-    return loader.construct_yaml_float(node)
-
-
-_NUMBERS = {
-    "tag:yaml.org,2002:int": re.compile(r"[-+]?(?:0b[01_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"),
-    "tag:yaml.org,2002:float": re.compile(
-        r"(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-    ),
-}
-"""What is read as a number without being tagged as one: as YAML 1.1, without its base 60."""
-_Loader.yaml_constructors = {
-    tag: make
-    for tag, make in _Loader.yaml_constructors.items()
-    if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq")
-} | {
-    "tag:yaml.org,2002:map": _mapping,
-    "tag:yaml.org,2002:int": _integer,
-    "tag:yaml.org,2002:float": _float,
-}
-_Loader.yaml_implicit_resolvers = {
-    letter: [
-        (tag, _NUMBERS.get(tag, pattern))
-        for tag, pattern in resolvers
-        if tag != "tag:yaml.org,2002:timestamp" and not (tag == "tag:yaml.org,2002:bool" and letter in "yYnNoO")
-    ]
-    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 def read_text(path: Path) -> str:
@@ -218,10 +103,13 @@ def _overridden(value: dict[str, Any], model: type[BaseModel], prefix: str, env:
 
 
 def parse(text: str, origin: str) -> Iterator[tuple[Any, yaml.Node]]:
-    """Each YAML document as a plain value with its node, which knows lines and columns."""
-    loader = None
+    """Each YAML document as a plain value with its node, which knows lines and columns.
+
+    Raises InvalidConfiguration, and Unavailable as `reader` does.
+    """
+    loader, make = None, reader()
     try:
-        loader = _Loader(text)
+        loader = make(text)
         while loader.check_node():
             node = loader.get_node()
             if node is not None:
@@ -230,7 +118,9 @@ def parse(text: str, origin: str) -> Iterator[tuple[Any, yaml.Node]]:
         mark = error.problem_mark or error.context_mark
         # What is missing at the end libyaml misses in a line of its own.
         where = _counted(text, len(text), origin) if mark and mark.index >= len(text) else place(origin, mark)
-        raise InvalidConfiguration(error.problem or "this is not YAML", where=where) from error
+        tab = mark is not None and text[mark.index : mark.index + 1] == "\t"
+        said = "a tab, where YAML takes spaces only" if tab else error.problem or "this is not YAML"
+        raise InvalidConfiguration(said, where=where) from error
     except yaml.reader.ReaderError as error:
         where = _counted(text, error.position, origin)
         raise InvalidConfiguration(f"this is not YAML: {error.reason}", where=where) from error
@@ -240,6 +130,20 @@ def parse(text: str, origin: str) -> Iterator[tuple[Any, yaml.Node]]:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def reader() -> type[Loader]:
+    """What reads YAML. Raises Unavailable where PyYAML was built without it."""
+    try:
+        from policies.model.libyaml import Loader
+    except ImportError as error:
+        raise Unavailable(
+            "this PyYAML was built without libyaml, by which policies and settings are read",
+            where="yaml._yaml",
+            mend="Install one that has it, as its wheels do: "
+            "pip install --force-reinstall --only-binary pyyaml pyyaml. Or install libyaml-dev and build it anew.",
+        ) from error
+    return Loader
 
 
 def _counted(text: str, at: int, origin: str) -> str:
@@ -255,6 +159,11 @@ class Faults(InvalidConfiguration):
         first = faults[0]
         super().__init__(first.what, where=first.where, mend=first.mend)
         self.faults = tuple(faults)
+
+
+def faults_of(error: InvalidConfiguration) -> Sequence[InvalidConfiguration]:
+    """Each that is told by this one."""
+    return error.faults if isinstance(error, Faults) else (error,)
 
 
 def validate(value: Any, node: yaml.Node, model: type[Model], origin: str) -> Model:
@@ -283,15 +192,39 @@ def _faults(error: ValidationError, node: yaml.Node, model: type[Model], origin:
         if fault["type"] == "extra_forbidden" or (fault["type"] == "missing" and tuple(path) in meant):
             continue
         dotted = ".".join(str(step) for step in path) or "the document"
-        said = fault["msg"].removeprefix("Value error, ")
         where = place(origin, mark(node, path, fault.get("ctx", {}).get(AT)))
-        yield InvalidConfiguration(f"{dotted}: {said[0].lower() + said[1:]}", where=where)
+        yield InvalidConfiguration(f"{dotted}: {_in_words(fault['type'], fault['msg'])}", where=where)
     if len(every) > len(found):
         yield InvalidConfiguration(
             f"{len(every) - len(found)} more faults of this document are not told",
             where=place(origin, node.start_mark),
             mend=f"Mend these {len(found)} first.",
         )
+
+
+_A_MAP, _A_LIST = "a map belongs here, `{key: value}`", "a list belongs here, `[one, another]`"
+_WORDS = {
+    "missing": "it is missing",
+    "dict_type": _A_MAP,
+    "mapping_type": _A_MAP,
+    "model_type": _A_MAP,
+    "tuple_type": _A_LIST,
+    "string_type": 'text belongs here, `"..."`',
+    "bool_type": "true or false belongs here",
+    "bool_parsing": "true or false belongs here",
+    "int_type": "a whole number belongs here",
+    "int_parsing": "a whole number belongs here",
+    "int_from_float": "a whole number belongs here",
+}
+"""Type of a pydantic fault -> what a writer of YAML is to be told, who has never seen a tuple."""
+_SHOULD = re.compile(r"^[A-Z][a-z]+ should ")
+
+
+def _in_words(kind: str, said: str) -> str:
+    if kind in _WORDS:
+        return _WORDS[kind]
+    said = _SHOULD.sub("it must ", said.removeprefix("Value error, ")).replace(" after validation", "")
+    return said[0].lower() + said[1:]
 
 
 def _unknown_key(key: str, known: list[str], where: str) -> InvalidConfiguration:

@@ -7,7 +7,7 @@ Of two that do not inherit each other neither is nearer: that is refused, and th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
@@ -69,10 +69,18 @@ class Whole:
 
 
 class Inheritance:
-    """Every ReferenceValues of one set. root: the namespace that all others may inherit from."""
+    """Every ReferenceValues of one set. root: the namespace that all others may inherit from.
 
-    def __init__(self, documents: Mapping[Key, tuple[ReferenceValues, Origin]], root: str) -> None:
-        self._documents, self._root = documents, root
+    missing: why some are not in the set, where that is known.
+    """
+
+    def __init__(
+        self,
+        documents: Mapping[Key, tuple[ReferenceValues, Origin]],
+        root: str,
+        missing: Callable[[Key], InvalidConfiguration | None] = lambda _: None,
+    ) -> None:
+        self._documents, self._root, self._missing = documents, root, missing
         self._wholes: dict[Key, Whole] = {}
 
     def whole(self, key: Key) -> Whole:
@@ -99,6 +107,8 @@ class Inheritance:
                 where=where,
                 mend=f"Inherit from {own!r} or from the root namespace, {self._root!r}.",
             )
+        if known := self._missing(key):
+            raise known
         if key not in self._documents:
             raise InvalidConfiguration(
                 f"{document.metadata.name!r} inherits the ReferenceValues {name!r}, which does not exist",

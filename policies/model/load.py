@@ -1,47 +1,41 @@
-"""Policy documents from files: every kind, checked one by one and then against each other."""
+"""Policy documents, every kind, held against each other: what rules whom, and what is wrong with whose."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-
-import yaml
+from types import MappingProxyType
 
 from attestation.digests import Digest
 from attestation.errors import InvalidConfiguration
-from policies.model import dialect
+from policies.model.faults import REFERENCES, Fault, Gaps, LeftOut, Refuse, confined, refused
 from policies.model.governing import Governing, canonical
 from policies.model.inheritance import Inheritance, Whole
-from policies.model.merge import Merged, Merging
-from policies.model.origin import Mark, Origin
-from policies.model.places import rule, step
+from policies.model.merge import Applying, Incomplete, Merged, Merging
+from policies.model.origin import Origin
+from policies.model.places import rule
 from policies.model.policy import AttestationPolicy
+from policies.model.reading import Document, read
 from policies.model.references import ReferenceValues
 from policies.model.registration import Identities, WorkloadRegistration
 from policies.model.selection import ROOT_NAMESPACE, Selection
 from policies.model.signing import Trust
 
-_KINDS: dict[str, type[AttestationPolicy] | type[ReferenceValues] | type[WorkloadRegistration]] = {
-    "AttestationPolicy": AttestationPolicy,
-    "ReferenceValues": ReferenceValues,
-    "WorkloadRegistration": WorkloadRegistration,
-}
-Document = AttestationPolicy | ReferenceValues | WorkloadRegistration
-Refuse = Callable[[InvalidConfiguration], None]
-
-
-def refused(error: InvalidConfiguration) -> None:
-    """One fault is enough: nothing of what was read comes into force."""
-    raise error
+_NOBODY: Mapping[str, str] = MappingProxyType({})
 
 
 class PolicySet:
     """Every document of one authority, by kind, namespace and name. Immutable; a change is a new set.
 
-    governing: registration -> what rules it. unruled: registrations that no policy is for: they get no identity.
-    refuse: told of each fault; what it does not raise is left out of the set. trust_domain: that every registration
-    has to be of; None for any.
+    governing: registration -> what rules it. unruled: registrations that no policy is for. faulty: registrations, and
+    what is wrong with documents that concern them. Neither of these two gets an identity. faults: everything that is
+    wrong, each with the registrations that it concerns. identities: SPIFFE ID -> the namespace that has it.
+
+    root: the namespace whose documents are for all others. refuse: told of each fault; what it does not raise is left
+    out of the set. trust_domain: that every registration has to be of; None for any. unread: the faults of documents
+    that could not be read. holders: SPIFFE ID -> the namespace that has had it so far.
     """
 
     def __init__(
@@ -50,29 +44,27 @@ class PolicySet:
         root: str = ROOT_NAMESPACE,
         refuse: Refuse = refused,
         trust_domain: str | None = None,
+        unread: Collection[Fault] = (),
+        holders: Mapping[str, str] = _NOBODY,
     ) -> None:
-        self._found: dict[tuple[str, str, str], tuple[Document, Origin]] = {}
-        for document, where in documents:
-            key = (document.kind, document.metadata.namespace, document.metadata.name)
-            if key in self._found:
-                refuse(_twice(document, where, self._found[key][1]))
-                continue
-            self._found[key] = (document, where)
-        self.selection = Selection(
-            ((each, at) for each, at in self._found.values() if isinstance(each, AttestationPolicy)), root
-        )
+        self._root, self._refuse = root, refuse
+        self.faults: dict[Fault, list[str]] = {each: [] for each in unread}
+        self._said = {each.sentence: each for each in unread}
+        self._gaps = Gaps()
+        for each in unread:
+            self._gaps.add(each)
+        self._found = self._each_once(documents)
+        policies = ((each, at) for each, at in self._found.values() if isinstance(each, AttestationPolicy))
+        self.selection = Selection(policies, root)
         self.governing: dict[str, Governing] = {}
         self.unruled: dict[str, WorkloadRegistration] = {}
+        self.faulty: dict[str, dict[Fault, None]] = defaultdict(dict)
+        self.identities: Mapping[str, str] = {}
         self._merged: dict[int, Merged] = {}
-        self._wholes = self._inherited(root, refuse)
-        merging, identities = Merging(), Identities(trust_domain)
-        for document, where in self._found.values():
-            if isinstance(document, WorkloadRegistration):
-                try:
-                    identities.take(document, where)
-                    self._resolve(document, where, merging)
-                except InvalidConfiguration as error:
-                    refuse(error)
+        self._wholes, self._torn = self._inherited()
+        self._rule(Identities(trust_domain, root, holders, self._gaps.silent))
+        for name, fault in self._gaps.registrations():
+            self._keep_from(name, [fault])
 
     @property
     def documents(self) -> Iterable[tuple[Document, Origin]]:
@@ -84,62 +76,165 @@ class PolicySet:
         """Once for all whom the same policies rule."""
         return self._merged.values()
 
-    def _inherited(self, root: str, refuse: Refuse) -> dict[tuple[str, str], Whole]:
+    @property
+    def digest(self) -> Digest:
+        """Of all documents, and of whom faults keep from an identity; a policy epoch is bumped when it changes."""
+        ordered = [canonical(self._found[key][0]) for key in sorted(self._found)]
+        return hashlib.sha256("\n".join([*ordered, *sorted(self.faulty)]).encode()).hexdigest()
+
+    def _each_once(self, documents: Iterable[tuple[Document, Origin]]) -> dict[tuple[str, str, str], _Found]:
+        """Of two documents of one name nobody knows which is meant: neither is in the set."""
+        found: dict[tuple[str, str, str], list[_Found]] = defaultdict(list)
+        for document, where in documents:
+            found[document.kind, document.metadata.namespace, document.metadata.name].append((document, where))
+        for first, *others in found.values():
+            for other in others:
+                self._tell(_twice(other, first))
+        return {key: each[0] for key, each in found.items() if len(each) == 1}
+
+    def _inherited(self) -> tuple[dict[tuple[str, str], Whole], dict[tuple[str, str], Fault]]:
         """Every ReferenceValues with what it inherits; what cannot be inherited is a fault though nobody uses it."""
         documents = {
             (namespace, name): (document, at)
             for (_, namespace, name), (document, at) in self._found.items()
             if isinstance(document, ReferenceValues)
         }
-        inheritance, wholes = Inheritance(documents, root), {}
-        for key in documents:
+        inheritance = Inheritance(documents, self._root, self._missing_references)
+        wholes, torn = {}, {}
+        for key, (document, _) in documents.items():
             try:
                 wholes[key] = inheritance.whole(key)
             except InvalidConfiguration as error:
-                refuse(error)
-        return wholes
+                torn[key] = self._tell(Fault(error, _named(document), document.metadata.namespace))
+        return wholes, torn
+
+    def _missing_references(self, key: tuple[str, str]) -> InvalidConfiguration | None:
+        """Why these are not there, where that has been told."""
+        return next((fault.error for fault in self._gaps.named(REFERENCES, *key)), None)
+
+    def _rule(self, identities: Identities) -> None:
+        registrations = [(each, at) for each, at in self._found.values() if isinstance(each, WorkloadRegistration)]
+        strange = identities.strange(registrations)
+        self.identities = identities.held
+        merging = Merging()
+        self._floor(merging)
+        for registration, where in registrations:
+            name = registration.metadata.qualified
+            if name in strange:
+                self._keep_from(name, map(self._tell, strange[name]))
+            else:
+                self._resolve(registration, where, merging)
+
+    def _floor(self, merging: Merging) -> None:
+        """What is wrong with the policies that are for everybody is so whatever anybody else says."""
+        floor = self.selection.floor
+        try:
+            if floor:
+                merging.of(floor)
+        except Incomplete:
+            return
+        except InvalidConfiguration as error:
+            self._tell(Fault(error, _named(floor[-1].policy), self._root))
 
     def _resolve(self, registration: WorkloadRegistration, where: Origin, merging: Merging) -> None:
-        applying = self.selection.of(registration.metadata)
-        name = registration.metadata.qualified
-        if not applying:
+        name, applying = registration.metadata.qualified, self.selection.of(registration.metadata)
+        faults = self._gaps.around(registration.metadata)
+        if not applying and not faults:
             self.unruled[name] = registration
             return
         whole = self._references(registration, where)
-        if whole is None:
-            return
-        merged = merging.of(applying)
-        self._merged[id(merged)] = merged
-        written = [each.origin for each in applying if each.origin]
-        documents = (*written, *whole.documents, where)
-        self.governing[name] = Governing(
-            registration, merged.policy, whole.references, documents, merged.applying, merged.conflicts
-        )
-
-    def _references(self, registration: WorkloadRegistration, where: Origin) -> Whole | None:
-        """None for such as could not be put together: that has been told."""
-        name, namespace = registration.spec.references, registration.metadata.namespace
-        if ("ReferenceValues", namespace, name) not in self._found:
-            raise InvalidConfiguration(
-                f"registration {registration.metadata.name!r} names the ReferenceValues {name!r}, which does not exist",
-                where=where.at(rule(registration, "references")),
-                mend=f"Add a ReferenceValues of that name in namespace {namespace!r}.",
+        merged = self._together(applying, merging, registration) if applying and not faults else None
+        faults += [each for each in (whole, merged) if isinstance(each, Fault)]
+        if isinstance(whole, Whole) and isinstance(merged, Merged) and not faults:
+            self._merged[id(merged)] = merged
+            written = [each.origin for each in applying if each.origin]
+            self.governing[name] = Governing(
+                registration,
+                merged.policy,
+                whole.references,
+                (*written, *whole.documents, where),
+                merged.applying,
+                merged.conflicts,
             )
-        return self._wholes.get((namespace, name))
+        else:
+            self._keep_from(name, faults)
 
-    @property
-    def digest(self) -> Digest:
-        """Of all documents; a policy epoch is bumped when it changes."""
-        ordered = (canonical(self._found[key][0]) for key in sorted(self._found))
-        return hashlib.sha256("\n".join(ordered).encode()).hexdigest()
+    def _together(
+        self, applying: tuple[Applying, ...], merging: Merging, registration: WorkloadRegistration
+    ) -> Merged | Fault:
+        try:
+            return merging.of(applying)
+        except InvalidConfiguration as error:
+            # Of the root namespace's as well, where these do not select everybody: else a label would refuse them all.
+            return self._tell(Fault(error, _named(applying[-1].policy), registration.metadata.namespace))
+
+    def _references(self, registration: WorkloadRegistration, where: Origin) -> Whole | Fault:
+        name, namespace = registration.spec.references, registration.metadata.namespace
+        key = (namespace, name)
+        left_out = self._gaps.named(REFERENCES, *key)
+        if left_out or key in self._torn:
+            return left_out[0] if left_out else self._torn[key]
+        if key in self._wholes:
+            return self._wholes[key]
+        error = InvalidConfiguration(
+            f"registration {registration.metadata.name!r} names the ReferenceValues {name!r}, which does not exist",
+            where=where.at(rule(registration, "references")),
+            mend=f"Add a ReferenceValues of that name in namespace {namespace!r}.",
+        )
+        return self._tell(Fault(error, _named(registration), namespace))
+
+    def _tell(self, fault: Fault) -> Fault:
+        """Each once, whomever it concerns; what is told already is that."""
+        if fault.sentence not in self._said:
+            self._refuse(fault)
+            self._said[fault.sentence] = fault
+            self.faults[fault] = []
+            self._gaps.add(fault)
+        return self._said[fault.sentence]
+
+    def _keep_from(self, name: str, faults: Iterable[Fault]) -> None:
+        """An identity is kept from this registration."""
+        known = self.faulty[name]
+        for fault in faults:
+            if fault not in known:
+                known[fault] = None
+                self.faults[fault].append(name)
 
 
-def _twice(document: Document, where: Origin, before: Origin) -> InvalidConfiguration:
-    return InvalidConfiguration(
-        f"{document.kind} {document.metadata.qualified!r} exists already in {before}",
+def _prepared(found: _Found, prepare: Callable[[AttestationPolicy], None], refuse: Refuse) -> bool:
+    document, at = found
+    try:
+        if isinstance(document, AttestationPolicy):
+            prepare(document)
+    except InvalidConfiguration as error:
+        placed = InvalidConfiguration(error.what, where=str(at), mend=error.mend)
+        refuse(Fault(placed, _named(document), document.metadata.namespace, (_without(document),)))
+        return False
+    return True
+
+
+_Found = tuple[Document, Origin]
+
+
+def _named(document: Document) -> str:
+    return f"{document.kind}/{document.metadata.qualified}"
+
+
+def _twice(found: _Found, before: _Found) -> Fault:
+    (document, where), (first, at) = found, before
+    error = InvalidConfiguration(
+        f"{document.kind} {document.metadata.qualified!r} exists already in {at}",
         where=str(where),
         mend="Give one of them another name.",
     )
+    return Fault(error, _named(document), document.metadata.namespace, (_without(document), _without(first)))
+
+
+def _without(document: Document) -> LeftOut:
+    out = LeftOut(document.kind, document.metadata.namespace, document.metadata.name)
+    if isinstance(document, AttestationPolicy):
+        return LeftOut(out.kind, out.namespace, out.name, document.spec.selector)
+    return out
 
 
 def load(
@@ -156,82 +251,21 @@ def load(
     return PolicySet(read(paths, trust=trust), root, trust_domain=trust_domain)
 
 
-def read(
-    paths: Iterable[Path], refuse: Refuse = refused, trust: Trust | None = None
-) -> Iterable[tuple[Document, Origin]]:
-    """The documents one by one, each checked for itself alone. refuse: as PolicySet has it. trust: as `load`."""
-    for path in paths:
-        for file in _files(path):
-            try:
-                yield from _documents(file, refuse, trust)
-            except InvalidConfiguration as error:
-                refuse(error)
+def in_force(
+    paths: Iterable[Path],
+    root: str,
+    trust: Trust | None,
+    trust_domain: str,
+    holders: Mapping[str, str],
+    prepare: Callable[[AttestationPolicy], None],
+) -> PolicySet:
+    """As `load`, for an authority: what is wrong with one namespace's documents is in `faults`, and keeps an identity
+    from whom it concerns. Raises InvalidConfiguration for what concerns everybody: the root namespace's documents, and
+    files of which nobody can tell whose they are.
 
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
-    return [path]
-
-
-def _documents(path: Path, refuse: Refuse, trust: Trust | None) -> Iterable[tuple[Document, Origin]]:
-    text, vouched = dialect.read_text(path), False
-    for value, node in dialect.parse(text, str(path)):
-        if value is None:
-            continue
-        try:
-            document = _document(value, node, path)
-            if trust is not None and isinstance(document, ReferenceValues):
-                where = dialect.place(str(path), node.start_mark)
-                if not vouched:
-                    trust.check(path, text.encode(), where)
-                vouched = True
-                trust.bounded(document.spec.expires, where)
-        except InvalidConfiguration as error:
-            refuse(error)
-        else:
-            yield document, Origin(path, _mark(node), _marks(document, node))
-
-
-def _mark(node: yaml.Node) -> Mark:
-    return Mark(node.start_mark.line + 1, node.start_mark.column + 1)
-
-
-def _marks(document: Document, node: yaml.Node) -> dict[str, Mark]:
-    """Where each section of the document's spec stands, and each entry in it; of a policy all that is below as well.
-
-    What only versions state is found under the name that it has in all of them together, where the first states it.
+    prepare: makes ready what a policy needs to be appraised by. Raises InvalidConfiguration for one that cannot be.
     """
-    found: dict[str, Mark] = {}
-    spec = next((value for key, value in _pairs(node) if key.value == "spec"), node)
-    whole = isinstance(document, AttestationPolicy)
-
-    def take(around: str, below: yaml.Node, depth: int) -> None:
-        for key, value in _pairs(below):
-            place = f"{around}{step(key.value)}" if around else key.value
-            found.setdefault(rule(document, place), _mark(key))
-            if whole or not depth:
-                take(place, value, depth + 1)
-
-    take("", spec, 0)
-    for key, versions in _pairs(spec) if isinstance(document, ReferenceValues) else ():
-        for _, version in _pairs(versions) if key.value == "versions" else ():
-            take("", version, 0)
-    return found
-
-
-def _pairs(node: yaml.Node) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
-    """A map's keys and values; nothing for what is no map."""
-    return node.value if isinstance(node, yaml.MappingNode) else []
-
-
-def _document(value: object, node: yaml.Node, path: Path) -> Document:
-    kind = value.get("kind") if isinstance(value, dict) else None
-    model = _KINDS.get(str(kind))
-    if model is None:
-        raise InvalidConfiguration(
-            f"unknown kind {kind!r}",
-            where=dialect.place(str(path), dialect.mark(node, ("kind",))),
-            mend=f"Known kinds: {', '.join(_KINDS)}.",
-        )
-    return dialect.validate(value, node, model, str(path))
+    unread: list[Fault] = []
+    refuse = confined(root, unread)
+    documents = [each for each in read(paths, refuse, trust) if _prepared(each, prepare, refuse)]
+    return PolicySet(documents, root, confined(root, []), trust_domain, tuple(unread), holders)

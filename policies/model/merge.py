@@ -207,9 +207,13 @@ def _contradicts(said: Said) -> bool:
     return not isinstance(said.order, (Bounded, Alike)) and not isinstance(said.value, tuple)
 
 
+class Incomplete(InvalidConfiguration):
+    """Something that nobody states does not fit, as it is by default: one policy more may state it."""
+
+
 def _whole(merged: PolicySpec, sections: Mapping[str, _Section]) -> None:
     for holds, places, mend in (
-        (merged.whole, ["interval", "freshness"], "State both in one of them."),
+        (merged.whole, [_INTERVAL, "freshness"], "State both in one of them."),
         (merged.bounded, ["rules"], "Take some out."),
         (merged.files.bounded, ["files"], "Say it in fewer, wider patterns."),
         (merged.break_glass.attainable, ["breakGlass.quorum", "breakGlass.operators"], _SAME_KEYS),
@@ -221,9 +225,11 @@ def _whole(merged: PolicySpec, sections: Mapping[str, _Section]) -> None:
             names = sorted({str(each) for each, _ in parts})
             where = next((each.at(place) for each, place in parts), "")
             said = f"{error}: merged from {' and '.join(names)}"
-            raise InvalidConfiguration(said, where=where or "policy", mend=mend) from error
+            kind = Incomplete if _INTERVAL in places and _INTERVAL not in sections else InvalidConfiguration
+            raise kind(said, where=where or "policy", mend=mend) from error
 
 
+_INTERVAL = "interval"
 _SAME_KEYS = "Name the same keys in all of them."
 
 

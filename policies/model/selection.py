@@ -33,6 +33,11 @@ class Selection:
             for handle in _handles(selector):
                 self._selecting[namespace, handle].append((number, None if _said_by_a_handle(selector) else selector))
 
+    @property
+    def floor(self) -> tuple[Applying, ...]:
+        """Those that are for everybody in every namespace."""
+        return tuple([self._every[number] for number in self._everywhere.get(self._root, ())])
+
     def of(self, registration: Metadata) -> tuple[Applying, ...]:
         """Each once. Empty where nothing matches: then there is no identity."""
         found: set[int] = set()

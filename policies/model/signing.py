@@ -92,6 +92,11 @@ def trusted(paths: Sequence[Path]) -> Trust:
     return Trust(tuple(map(_public, paths)))
 
 
+def demanded(paths: Sequence[Path]) -> Trust | None:
+    """As `trusted`; None where no file is named: nobody has to have signed anything."""
+    return trusted(paths) if paths else None
+
+
 def _public(path: Path) -> VerifyingKey:
     try:
         key = serialization.load_pem_public_key(path.read_bytes())
@@ -99,7 +104,9 @@ def _public(path: Path) -> VerifyingKey:
             key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         )
     except OSError as error:
-        raise InvalidConfiguration(f"the key cannot be read: {error.strerror}", where=str(path)) from error
+        raise InvalidConfiguration(
+            f"the key cannot be read: {error.strerror}", where=str(path), mend="Check the path and its permissions."
+        ) from error
     except (ValueError, TypeError, UnsupportedAlgorithm, InvalidInput) as error:
         raise InvalidConfiguration(
             "this is no public key on P-256 or Ed25519",

@@ -11,12 +11,14 @@ from attestation.plain import plain
 from policies.author import cases
 from policies.author.junit import junit
 from policies.author.trial import Tried, tried
+from policies.model import signing
 from proofbeat.authoring.writing import write
 
 
-async def run(path: Path, *, as_json: bool, junit_file: Path | None) -> bool:
+async def run(path: Path, trusted: Sequence[Path], *, as_json: bool, junit_file: Path | None) -> bool:
     """True when all came out as expected. Raises InvalidConfiguration where a case cannot be tried at all."""
-    found = [each for written in cases.read(path) for each in tried(written)]
+    trust = signing.demanded(trusted)
+    found = [each for written in cases.read(path) for each in tried(written, trust)]
     if junit_file is not None:
         write(junit_file, junit(found))
     print(json.dumps(document(found), indent=1) if as_json else "\n".join(_lines(found)))

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from attestation.errors import InvalidConfiguration
+from attestation.errors import InvalidConfiguration, InvalidInput
 from policies.author.check import Report, Terms, check
 from policies.author.remarks import Level, Remark
 from policies.author.sarif import sarif
@@ -16,14 +16,20 @@ from proofbeat.authoring.writing import write
 
 
 async def run(paths: Sequence[Path], terms: Terms, *, strict: bool, as_json: bool, sarif_file: Path | None) -> bool:
-    """True where an authority would take them; strict: and there is no warning. Raises InvalidConfiguration."""
+    """True where an authority would take all of them; strict: and there is no warning. Raises InvalidConfiguration."""
     report = check(paths, terms)
+    if not report.remarks and not any(True for _ in report.policies.documents):
+        raise InvalidInput(
+            "no document is there",
+            where=", ".join(map(str, paths)),
+            mend="Name files, or folders of *.yaml; folders in these are not looked into.",
+        )
     if sarif_file is not None:
         write(sarif_file, json.dumps(sarif(report.remarks, version("proofbeat"), Path.cwd()), indent=1) + "\n")
     print(json.dumps(document(report), indent=1) if as_json else "\n".join(_lines(report)))
     if errors := report.count(Level.ERROR):
         raise InvalidConfiguration(
-            f"{errors} error{'s' if errors > 1 else ''}; no authority would take this",
+            f"{errors} error{'s' if errors > 1 else ''}: whom they concern gets no identity",
             where=", ".join(map(str, paths)),
             mend="Each is told above, with its line.",
         )
@@ -47,7 +53,7 @@ def document(report: Report) -> dict[str, Any]:
             }
             for name, governing in sorted(report.policies.governing.items())
         ],
-        "unruled": sorted(report.policies.unruled),
+        "unruled": sorted({*report.policies.unruled, *report.policies.faulty}),
     }
 
 

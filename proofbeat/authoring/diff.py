@@ -11,12 +11,14 @@ from typing import Any
 from policies.appraise.reasons import Finding
 from policies.author import saved
 from policies.author.compare import Compared, Outcome, compared
+from policies.model import signing
 from policies.model.load import load
 
 
-async def run(before: Path, after: Path, evidence: Path, root: str, *, as_json: bool) -> bool:
+async def run(before: Path, after: Path, evidence: Path, root: str, trusted: Sequence[Path], *, as_json: bool) -> bool:
     """True when nobody would close, and that could be told of everybody."""
-    found = compared(load([before], root), load([after], root), saved.read(evidence), time.time())
+    trust = signing.demanded(trusted)
+    found = compared(load([before], root, trust), load([after], root, trust), saved.read(evidence), time.time())
     print(json.dumps(document(found), indent=1) if as_json else "\n".join(_lines(found)))
     return not any(each.closes or each.untold for each in found)
 

@@ -29,7 +29,7 @@ async def offline(paths: Sequence[Path], root: str, asked: str, *, as_json: bool
         raise InvalidInput(
             f"{asked!r} is {'the identity of several registrations' if named else 'no registration that is ruled'}",
             where=", ".join(map(str, paths)),
-            mend=f"Name one of these: {', '.join(sorted(governing)) or 'there is none'}.",
+            mend=f"Name one of these: {', '.join(sorted(governing))}." if governing else "None is ruled there.",
         )
     _tell(explained(named[0], folders=True), as_json=as_json)
     return True

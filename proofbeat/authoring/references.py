@@ -28,9 +28,9 @@ from policies.author.references.images import Wanted
 from policies.author.references.sources import Built, Source, Terms
 from policies.model import dialect
 from policies.model.inheritance import Inheritance
-from policies.model.load import read
 from policies.model.metadata import Metadata
 from policies.model.origin import Origin
+from policies.model.reading import read
 from policies.model.references import ReferenceSpec, ReferenceValues
 from policies.model.selection import ROOT_NAMESPACE
 from policies.model.signing import beside, signed_by
@@ -148,7 +148,17 @@ def _signer(path: Path) -> ec.EllipticCurvePublicKey:
 def _ends(text: str | None) -> int | None:
     if text is None:
         return None
-    return instant(text) if text.endswith("Z") else int(time.time() + seconds(text))
+    now = time.time()
+    try:
+        ends = instant(text) if text.endswith("Z") else int(now + seconds(text))
+    except InvalidInput as error:
+        raise InvalidInput(f"{text!r} is no time", where="--expires", mend=_EXPIRES) from error
+    if ends <= now:
+        raise InvalidInput(f"{text} is over", where="--expires", mend="Such reference values affirm nothing.")
+    return ends
+
+
+_EXPIRES = "Write a duration, 30d, or a point in time, 2026-12-31T00:00:00Z."
 
 
 async def _provenance(asked: Asked, spec: ReferenceSpec) -> Provenance | None:
@@ -168,7 +178,7 @@ def _beyond(values: ReferenceValues, parent: str, policies: Sequence[Path]) -> R
     namespace, _, name = parent.rpartition("/")
     key = (namespace or values.metadata.namespace, name)
     if key not in known:
-        names = ", ".join(sorted(document.metadata.qualified for document, _ in known.values()))
+        names = ", ".join(sorted(document.metadata.qualified for document, _ in known.values())) or "none"
         raise InvalidInput(f"no ReferenceValues {parent!r} is there", where="--policies", mend=f"There are: {names}.")
     base = Inheritance(known, ROOT_NAMESPACE).whole(key).references
     return rollout.beyond(values, base, parent)

@@ -12,4 +12,6 @@ def write(file: Path, text: str) -> None:
     try:
         file.write_text(text)
     except OSError as error:
-        raise InvalidInput(f"it cannot be written: {error.strerror}", where=str(file)) from error
+        raise InvalidInput(
+            f"it cannot be written: {error.strerror}", where=str(file), mend="Make its folder, or name another file."
+        ) from error

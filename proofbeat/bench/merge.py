@@ -13,10 +13,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from policies.model.load import Document, PolicySet
+from policies.model.load import PolicySet
 from policies.model.metadata import Metadata
 from policies.model.origin import Mark, Origin
 from policies.model.policy import AttestationPolicy, PolicySpec
+from policies.model.reading import Document
 from policies.model.references import ReferenceValues
 from policies.model.registration import RegistrationSpec, WorkloadRegistration
 from policies.model.selection import ROOT_NAMESPACE

@@ -9,11 +9,11 @@ from typing import Literal
 
 from attestation.errors import InvalidInput
 from policies.author import presets
-from policies.model.load import Document, read
 from policies.model.merge import Applying, Rank, merge
 from policies.model.metadata import Metadata
 from policies.model.origin import Origin
 from policies.model.policy import AttestationPolicy, PolicySpec
+from policies.model.reading import Document, read
 from policies.model.selection import Selection
 from proofbeat.demo.layout import SIDES, Floor, Terms, policy
 

@@ -30,6 +30,7 @@ class Check:
 class Facts:
     """What was tried on this machine. Each refusal is the kernel's own word, empty where it went well.
 
+    libyaml: what is amiss with the reader of YAML, likewise.
     release, machine: as uname(2). capabilities: CapEff, hex. max_*, descriptors: limits, None where unreadable.
     yama: ptrace_scope, None without Yama. cgroup: version, 0 for none mounted. cgroup_writable: our own group may be
     divided. initial_pids: we see the whole machine's processes. envoy: its version, empty for none found.
@@ -53,6 +54,7 @@ class Facts:
     memfd: str = ""
     timers: str = ""
     non_dumpable: str = ""
+    libyaml: str = ""
     children: str = ""
     random: str = ""
     max_queued_events: int | None = None
@@ -174,6 +176,14 @@ _NEEDS = (
         "keys cannot be made yet",
         broken=True,
         mend=("Wait a moment after boot, or give the machine a hardware source (rng-tools).",),
+    ),
+    _Need(
+        "libyaml",
+        "libyaml",
+        "policies and settings can be read",
+        "no program of Proofbeat can read its settings",
+        broken=True,
+        mend=("pip install --force-reinstall --only-binary pyyaml pyyaml",),
     ),
     _Need("peer-pidfd", "peer_pidfd", "Envoy is known by pidfd", "Envoy is known by pid and start time", mend=_KERNEL),
     _Need(

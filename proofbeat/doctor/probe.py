@@ -23,6 +23,7 @@ from measurer import kernel, sockdiag
 from measurer.files.fanotify import Fanotify
 from measurer.files.inotify import Inotify
 from measurer.processes.connector import Connector
+from policies.model import dialect
 from proofbeat import envoy, process
 from proofbeat.doctor.findings import Facts
 from sidecar.clock import LeaseTimer
@@ -56,6 +57,7 @@ async def facts(state: Path) -> Facts:
         memfd=tried(lambda: os.close(os.memfd_create("doctor", os.MFD_ALLOW_SEALING))),
         timers=tried(_timers),
         non_dumpable="" if coverage.isolation.non_dumpable else "the kernel does not take PR_SET_DUMPABLE 0",
+        libyaml=_libyaml(),
         children=tried(lambda: Path(f"/proc/self/task/{os.getpid()}/children").read_text()),
         random=tried(lambda: os.getrandom(16, os.GRND_NONBLOCK)),
         max_queued_events=_number("fs/fanotify/max_queued_events"),
@@ -194,6 +196,14 @@ def _cgroup_writable() -> bool:
     own = memberships(Path("/proc/self/cgroup").read_bytes())
     folders = [path for number, path in own.items() if number == 0] or list(own.values())
     return any(os.access(_CGROUPS / path.lstrip("/"), os.W_OK) for path in folders)
+
+
+def _libyaml() -> str:
+    try:
+        dialect.reader()
+    except Unavailable as error:
+        return error.what
+    return ""
 
 
 def _envoy() -> str:

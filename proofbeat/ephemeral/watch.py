@@ -6,12 +6,13 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from proofbeat.ephemeral.clock import now
 from telemetry.names import Event
 
 Line = Mapping[str, Any]
+Told = TypeVar("Told")
 
 
 @dataclass(slots=True)
@@ -45,12 +46,16 @@ class Watch:
         """Waits for such a line; None when it does not come within so many seconds."""
         try:
             async with asyncio.timeout(within):
-                while (found := self.first(event, since, matching)) is None:
-                    news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                    self._news.append(news)
-                    await news
+                return await self.when(lambda: self.first(event, since, matching))
         except TimeoutError:
             return None
+
+    async def when(self, told: Callable[[], Told | None]) -> Told:
+        """Waits until what was heard tells it, however long that takes. told: asked anew whenever a line was heard."""
+        while (found := told()) is None:
+            news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._news.append(news)
+            await news
         return found
 
 

@@ -46,12 +46,13 @@ class Layout(Domain):
 
     def write_policy(self, include: tuple[str, ...], volatile: tuple[str, ...], learned: Learned) -> None:
         """What was learned, enforced."""
+        exempt = (*volatile, *learned.volatile)
         spec = {
             "mode": "enforce",
             "interval": "2s",
             "freshness": "20s",
             "deadman": "3s",
-            "files": {"include": include, "volatile": (*volatile, *learned.volatile)},
+            "files": {"include": include, **({"volatile": exempt} if exempt else {})},
         }
         policy = AttestationPolicy(metadata=Metadata(name="learned"), spec=PolicySpec.model_validate(spec))
         self.policies.mkdir(exist_ok=True)

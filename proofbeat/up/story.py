@@ -127,6 +127,7 @@ class Story:
                     await self._anew.wait()
                 self._anew.clear()
                 await mesh.end_instance()
+                self._open = False  # a sidecar that had to be killed did not say so
                 instance, port = await self._start_program(mesh)
                 await mesh.start_sidecar(instance, port)
                 self._say(f"a new instance: pid {instance.pid}, enrolled with a new token")

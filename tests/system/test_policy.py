@@ -10,7 +10,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from policies.model.signing import beside, sign
 from tests.system.authority.town import policies, town
 
 CASES = """\
@@ -93,6 +96,41 @@ def test_test_tries_the_cases_of_a_folder_and_writes_junit(documents: Path) -> N
     assert run("test", documents).returncode == 2
 
 
+@pytest.mark.parametrize("asked", ["check", "test", "diff"])
+def test_with_trusted_keys_reference_values_are_read_as_an_authority_with_these_reads_them(
+    asked: str, documents: Path
+) -> None:
+    expiring = policies().replace("  executables:", "  expires: 2099-12-31T00:00:00Z\n  executables:")
+    documents.write_text(expiring)
+    cases, evidence = documents.with_name("cases.yaml"), documents.with_name("evidence")
+    cases.write_text(CASES)
+    evidence.mkdir()
+    key, public = ed25519.Ed25519PrivateKey.generate(), documents.with_name("release.pub")
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    commands: dict[str, list[str | Path]] = {
+        "check": ["check", documents],
+        "test": ["test", cases],
+        "diff": ["diff", documents, documents, "--evidence", evidence],
+    }
+    command = commands[asked]
+
+    unsigned = run(*command, "--trusted-key", public)
+    assert unsigned.returncode == 2
+    assert "policies.yaml.jws cannot be read" in unsigned.stdout + unsigned.stderr
+    beside(documents).write_text(sign(expiring.encode(), key))
+    signed, unasked = run(*command, "--trusted-key", public), run(*command)
+    assert (signed.returncode, signed.stdout, signed.stderr) == (unasked.returncode, unasked.stdout, unasked.stderr)
+    assert "policies.yaml.jws" not in signed.stdout + signed.stderr
+
+
+def test_a_trusted_key_that_is_none_is_told_with_its_file(documents: Path) -> None:
+    said = run("check", documents, "--trusted-key", documents)
+    assert said.returncode == 2
+    assert f"{documents}: this is no public key on P-256 or Ed25519" in said.stderr
+    absent = run("check", documents, "--trusted-key", documents.with_name("absent.pub"))
+    assert "absent.pub: the key cannot be read: No such file or directory" in absent.stderr
+
+
 def test_schema_prints_a_kind_and_knows_no_other() -> None:
     assert json.loads(run("schema", "WorkloadRegistration").stdout)["title"] == "WorkloadRegistration"
     said = run("schema", "Workload")
@@ -114,7 +152,7 @@ def test_a_running_authority_explains_what_is_in_force_and_reads_its_policies_ag
             assert (again.returncode, again.stdout) == (0, "policy epoch 2 is in force\n")
             assert await asyncio.to_thread(interval, admin) == "5s"
             (tmp_path / "policies.yaml").write_text(policies(interval="5"))
-            refused = await asyncio.to_thread(run, "reload", "--admin", admin)
+            refused = await asyncio.to_thread(run, "reload", "--admin", admin, "--strict")
             assert refused.returncode != 0
             assert "policies.yaml:7:3" in refused.stderr
             assert await asyncio.to_thread(interval, admin) == "5s"

@@ -77,8 +77,11 @@ def spec_of(tree: Tree, start: Start, wishes: Wishes, report: Report) -> Referen
         executables.add(wished)
     if not executables.found:
         report.notes.append("Nothing may be executed by these: name programs by --executable.")
+    files = dict(files_of(tree, wishes, report))
+    if not files:
+        report.notes.append("No file is stated: every file that a policy includes is a finding.")
     return ReferenceSpec(
-        files=dict(files_of(tree, wishes, report)),
+        files=files,
         executables={path: (digest,) for path, digest in executables.found.items()},
     )
 

@@ -18,7 +18,7 @@ from policies.author.references import folder
 from policies.author.references.bounds import Budget
 from policies.author.references.debian import lines
 from policies.author.references.streams import Told, chunks, opened
-from policies.author.references.tree import Node, Parts, resolved
+from policies.author.references.tree import Folder, Links, Node, Parts, Place
 from policies.model.references import FileReference
 
 
@@ -42,11 +42,11 @@ class Provenance:
 
 def provenance(root: Path, files: Mapping[str, FileReference], budget: Budget) -> Provenance:
     """Holds referenced files against the packages of a root. Raises InvalidInput where none is, or for its lists."""
-    found, seen, folders = Provenance(), set[str](), dict[str, Parts]()
-    for path, md5 in sorted(_stated(root, budget).items()):
+    found, seen, folders, links = Provenance(), set[str](), dict[str, Parts](), _links(root)
+    for path, md5 in sorted(_stated(root, links, budget).items()):
         around, _, name = path.rpartition("/")
         if around not in folders:
-            folders[around] = _real(root, around)
+            folders[around] = _real(links, around)
         parts = (*folders[around], name)
         real = "/" + "/".join(parts)
         if real not in files or real in seen:
@@ -63,9 +63,9 @@ def provenance(root: Path, files: Mapping[str, FileReference], budget: Budget) -
     return found
 
 
-def _stated(root: Path, budget: Budget) -> dict[str, str]:
+def _stated(root: Path, links: Links, budget: Budget) -> dict[str, str]:
     """Path -> MD5, of all packages."""
-    parts = _real(root, "/var/lib/dpkg/info")
+    parts = _real(links, "/var/lib/dpkg/info")
     names = folder.read(root.joinpath(*parts), budget).root.children if parts else ()
     lists = sorted(name for name in names if name.endswith(".md5sums"))
     if not lists:
@@ -80,16 +80,20 @@ def _stated(root: Path, budget: Budget) -> dict[str, str]:
     return found
 
 
-def _real(root: Path, path: str) -> Parts:
+def _real(links: Links, path: str) -> Parts:
     """Where a path leads within the root; the root itself where it leads nowhere."""
-    return resolved(path, lambda names: _look(root, tuple(names))) or ()
+    place = links.follow(path)
+    return () if place is None else place.parts
 
 
-def _look(root: Path, parts: Parts) -> Node | None:
-    try:
-        return folder.look(root, parts)
-    except OSError:
-        return None
+def _links(root: Path) -> Links:
+    def look(place: Place, name: str) -> Node | None:
+        try:
+            return folder.look(root, (*place.parts, name))
+        except OSError:
+            return None
+
+    return Links(Folder(), look)
 
 
 def _digests(root: Path, parts: Parts, budget: Budget) -> tuple[str, str] | None:

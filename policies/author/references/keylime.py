@@ -24,6 +24,8 @@ from policies.author.references.tree import Parts
 _PAYLOAD = "application/vnd.keylime+json"
 _VERSION = 1
 _PLAIN = re.compile(r"[\w/ @%=:,~<>!&#'\"-]+")
+_FOLDERS = re.compile(r"/\*{2,}/")
+"""In a pattern these are any number of folders, none as well; an expression has at least a second slash there."""
 _NOT_FILES = {
     "keyrings": "keys that may be loaded",
     "ima-buf": "buffers that IMA measured",
@@ -92,7 +94,7 @@ def glob(expression: str) -> str | None:
     if parts is None:
         return None
     pattern = "".join(parts if to_the_end or parts[-1:] == ["**"] else [*parts, "**"])
-    return None if "/**/" in pattern else pattern  # which means any number of folders, none as well
+    return None if _FOLDERS.search(pattern) else pattern
 
 
 # --- the envelope ---

@@ -150,6 +150,8 @@ def _tree(paths: Sequence[Path], source: Source, terms: Terms, budget: Budget, r
     if source is Source.DEBIAN:
         return debian.installed(paths, terms.index, budget, report, terms.mounted)
     if source is Source.FOLDER:
+        if not terms.mounted:
+            report.notes.append("Its paths begin at /: say by --at in which folder the workload has it.")
         return folder.read(paths[0], budget, terms.mounted)
     with paths[0].open("rb") as file:
         stream = opened(file, budget, str(paths[0]))

@@ -53,6 +53,82 @@ Parts = tuple[str, ...]
 """A path as its names: `/srv/app` is ("srv", "app"), `/` is ()."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is somewhere, and the folders on the way there. around: None for the root, whose name is empty."""
+
+    around: Place | None
+    name: str
+    node: Node
+
+    @property
+    def parts(self) -> Parts:
+        names, place = list[str](), self
+        while place.around is not None:
+            names.append(place.name)
+            place = place.around
+        return tuple(reversed(names))
+
+
+class Links:
+    """Follows links as the kernel does: `..` at the root is the root, and more than MOST_LINKS lead nowhere.
+
+    Each link is followed once for all paths that lead through it. So many paths cost what they are long, and what the
+    links are long, whatever leads through whatever.
+
+    below: what has this name in the folder of a place; links not followed.
+    """
+
+    def __init__(self, root: Node, below: Callable[[Place, str], Node | None]) -> None:
+        self._root = Place(None, "", root)
+        self._below = below
+        self._known: dict[Parts, tuple[Place, int]] = {}
+        self._lost: set[Parts] = set()
+
+    def follow(self, path: str) -> Place | None:
+        """Where a path leads; None where it leads nowhere."""
+        found = self._walk(path, self._root, 0)
+        return None if found is None else found[0]
+
+    def more_is_there(self) -> None:
+        """What led nowhere may lead there now."""
+        self._lost.clear()
+
+    def _walk(self, path: str, place: Place, around: int) -> tuple[Place, int] | None:
+        """With the number of links on the way. around: links within which this is one."""
+        todo, links = _names(path), 0
+        while todo:
+            name = todo.pop()
+            if name == "..":
+                place = place.around or place
+                continue
+            node = self._below(place, name)
+            if isinstance(node, Link):
+                behind = self._behind(place, name, node, around)
+                if behind is None or links + behind[1] > MOST_LINKS:
+                    return None
+                place, links = behind[0], links + behind[1]
+            elif node is not None:
+                place = Place(place, name, node)
+            if node is None or (todo and not isinstance(place.node, Folder)):
+                return None
+        return place, links
+
+    def _behind(self, place: Place, name: str, link: Link, around: int) -> tuple[Place, int] | None:
+        key = (*place.parts, name)
+        if key in self._known:
+            return self._known[key]
+        if key in self._lost or around == MOST_LINKS:
+            return None
+        found = self._walk(link.target, self._root if link.target.startswith("/") else place, around + 1)
+        if found is not None and found[1] < MOST_LINKS:
+            self._known[key] = (found[0], found[1] + 1)
+            return self._known[key]
+        if not around:  # within others it was perhaps only too late to find out
+            self._lost.add(key)
+        return None
+
+
 class Tree:
     """What is at each path. origin: what it is made from, for whoever reads an error."""
 
@@ -60,6 +136,8 @@ class Tree:
         self.origin = origin
         self.root = Folder()
         self._made = 0
+        self._links: Links | None = None
+        """What is known of links, until one of them may lead elsewhere."""
 
     def at(self, path: Sequence[str]) -> Node | None:
         """What is at this very path; links are not followed."""
@@ -81,8 +159,14 @@ class Tree:
             return
         *around, last = path
         folder = self._folder(around)
-        if not (isinstance(node, Folder) and isinstance(folder.children.get(last), Folder)):
-            folder.children[last] = node
+        known = folder.children.get(last)
+        if isinstance(node, Folder) and isinstance(known, Folder):
+            return
+        folder.children[last] = node
+        if known is not None:
+            self._links = None
+        elif self._links is not None:
+            self._links.more_is_there()
 
     def remove(self, path: Sequence[str]) -> None:
         """With everything in it; nothing where it is not there."""
@@ -91,12 +175,14 @@ class Tree:
             folder = self.at(around)
             if isinstance(folder, Folder):
                 folder.children.pop(last, None)
+                self._links = None
 
     def empty(self, path: Sequence[str]) -> None:
         """Take everything out of this folder; nothing where there is none."""
         folder = self.at(path)
         if isinstance(folder, Folder):
             folder.children.clear()
+            self._links = None
 
     def walk(self, include: Sequence[str] = ()) -> Iterator[tuple[str, File | Link | Special]]:
         """Everything but folders, with its absolute path, sorted by name within each folder.
@@ -116,9 +202,10 @@ class Tree:
 
     def resolve(self, path: str) -> tuple[str, Node] | None:
         """Where a path leads when every link is followed, and what is there; None where it leads nowhere."""
-        real = resolved(path, self.at)
-        found = None if real is None else self.at(real)
-        return None if real is None or found is None else ("/" + "/".join(real), found)
+        if self._links is None:
+            self._links = Links(self.root, _below)
+        place = self._links.follow(path)
+        return None if place is None else ("/" + "/".join(place.parts), place.node)
 
     def _folder(self, path: Sequence[str]) -> Folder:
         folder = self.root
@@ -145,6 +232,10 @@ class Tree:
         return Folder()
 
 
+def _below(place: Place, name: str) -> Node | None:
+    return place.node.children.get(name) if isinstance(place.node, Folder) else None
+
+
 def within(path: str, root: str) -> bool:
     """Is this path the root, or in it?"""
     return path == root or path.startswith(root.rstrip("/") + "/")
@@ -153,32 +244,6 @@ def within(path: str, root: str) -> bool:
 def _around(path: str, root: str) -> bool:
     """Is this path on the way to the root?"""
     return root.startswith(f"{path}/")
-
-
-def resolved(path: str, at: Callable[[Sequence[str]], Node | None]) -> Parts | None:
-    """Where a path leads when every link is followed, as the kernel does it: `..` at the root is the root.
-
-    at: what is at a path, links not followed.
-    """
-    todo, done, links = _names(path), list[str](), 0
-    while todo:
-        name = todo.pop()
-        if name == "..":
-            done = done[:-1]
-            continue
-        node = at([*done, name])
-        if isinstance(node, Link):
-            links += 1
-            if links > MOST_LINKS:
-                return None
-            if node.target.startswith("/"):
-                done = []
-            todo += _names(node.target)
-        elif node is None or (todo and not isinstance(node, Folder)):
-            return None
-        else:
-            done.append(name)
-    return tuple(done)
 
 
 def _names(path: str) -> list[str]:

@@ -55,7 +55,10 @@ def test_an_operator_makes_tokens_looks_quarantines_and_releases(tmp_path: Path)
             status, released = await ask(admin, "POST", "/admin/release", {"instance": who})
             assert status == 200
             assert released["order"].count(".") == 2
-            assert (await ask(admin, "POST", "/admin/policies"))[1] == {"epoch": 1}
+            assert (await ask(admin, "POST", "/admin/policies"))[1] == {
+                "epoch": 1,
+                "wrong": {"faults": [], "left_out": 0},
+            }
             assert (await ask(admin, "POST", "/admin/attest", {"instance": who}))[1] == {"asked": False}
             await one.client.close(clean=False)
 

@@ -24,6 +24,11 @@ from attestation.violation import ViolationClass
 from tests.system.authority.glass import ADA, API, BOB, CAT, WEB, glass_policies, order, signed
 from tests.system.authority.town import (
     BAD,
+    GOOD,
+    MAIN,
+    PYTHON,
+    RUNTIME,
+    TRUST_DOMAIN,
     Attester,
     Clock,
     Town,
@@ -496,3 +501,125 @@ def test_a_clock_that_goes_back_ends_it(tmp_path: Path, restart: bool) -> None:
         assert kept.ended.startswith("the clock went back by")
 
     asyncio.run(whole())
+
+
+# --- what one namespace can do to the others ---
+
+SHOP = f"spiffe://{TRUST_DOMAIN}/shop"
+SHOPS = f"""---
+kind: ReferenceValues
+metadata: {{name: web, namespace: shop}}
+spec:
+  files: {{{MAIN}: {{digests: [{GOOD}]}}}}
+  executables: {{{PYTHON}: [{RUNTIME}]}}
+---
+kind: WorkloadRegistration
+metadata: {{name: web, namespace: shop}}
+spec: {{spiffeId: {SHOP}, references: web}}
+"""
+FORBIDS = """---
+kind: AttestationPolicy
+metadata: {name: no-glass, namespace: shop}
+spec: {breakGlass: {operators: []}}
+"""
+
+
+def mesh_policies(more: str = "") -> str:
+    """A floor that names the operators, and another namespace besides. more: its documents."""
+    floor = glass_policies().replace("{name: hardened}", "{name: hardened, namespace: proofbeat-system}")
+    return floor + SHOPS + more
+
+
+async def ruled_by(where: Town, policies: str) -> None:
+    (where.folder / "policies.yaml").write_text(policies)
+    await where.authority.reload_policies()
+
+
+def test_a_namespace_that_forbids_it_ends_it_for_itself_alone_and_for_good(tmp_path: Path) -> None:
+    text = signed(scope=MESH)
+
+    async def whole() -> None:
+        async with (
+            town(tmp_path, rules=mesh_policies()) as where,
+            attester(where) as web,
+            attester(where, 2, registration="shop/web") as shop,
+        ):
+            applied = await where.authority.break_glass(text)
+            assert (await drifted(web).round()).chain and (await drifted(shop).round()).chain
+            await ruled_by(where, mesh_policies(FORBIDS))
+            await told(shop, 1)
+            await told(shop, 0)
+            assert await state(where, shop) == "stale" and await state(where, web) == "break-glass"
+            await ruled_by(where, mesh_policies())
+            shop.enrolment = replace(shop.known, policy_epoch=3)
+            assert (await fresh_round(shop)).chain == ""
+            web.enrolment = replace(web.known, policy_epoch=3)
+            assert (await fresh_round(web)).chain
+            again = await where.authority.break_glass(text)
+            assert {name: bool(held) for name, held in again.held.items()} == {
+                "web": True,
+                "api": True,
+                "shop/web": False,
+            }
+            (kept,) = (await where.authority.broken()).orders
+            assert (kept.id, kept.standing, kept.registrations) == (applied.order.id, "in force", ("api", "web"))
+        async with town(tmp_path) as where:
+            (kept,) = (await where.authority.broken()).orders
+            assert (kept.standing, kept.registrations) == ("in force", ("api", "web"))
+            ((name, why),) = [(each.registration, each.why) for each in kept.withdrawn]
+            assert (name, why) == ("shop/web", "no policy names an operator who may break the glass")
+
+    asyncio.run(whole())
+
+
+def test_a_namespace_whose_registration_goes_ends_it_for_that_one_alone(tmp_path: Path) -> None:
+    async def story(where: Town, web: Attester) -> None:
+        await where.authority.break_glass(signed(scope=MESH))
+        async with attester(where, 2, registration="shop/web") as shop:
+            await told(shop, 1)
+            await ruled_by(where, mesh_policies().replace(SHOPS, ""))
+            await told(shop, 0)
+            await ruled_by(where, mesh_policies())
+            shop.enrolment = replace(shop.known, policy_epoch=3)
+            assert (await fresh_round(drifted(shop))).chain == ""
+        ((lost,),) = [each.withdrawn for each in (await where.authority.broken()).orders]
+        assert (lost.registration, lost.why) == ("shop/web", "nothing rules it any more")
+        web.enrolment = replace(web.known, policy_epoch=3)
+        assert (await fresh_round(drifted(web))).chain
+
+    with_glass(tmp_path, story, mesh_policies())
+
+
+def test_it_ends_wholly_where_it_holds_for_nobody_any_more(tmp_path: Path) -> None:
+    async def story(where: Town, _: Attester) -> None:
+        await where.authority.break_glass(signed(scope=MESH))
+        await ruled_by(where, mesh_policies(FORBIDS))
+        assert (await where.authority.broken()).orders[0].standing == "in force"
+        await ruled_by(where, policies() + SHOPS)
+        (kept,) = (await where.authority.broken()).orders
+        assert kept.ended == "it does not hold for api any more: no policy names an operator who may break the glass"
+
+    with_glass(tmp_path, story, mesh_policies())
+
+
+def test_an_operator_ends_it_for_some_of_those_for_whom_it_stands(tmp_path: Path) -> None:
+    async def story(where: Town, web: Attester) -> None:
+        identity = (await where.authority.break_glass(signed(scope=MESH))).order.id
+        code, said = await proofbeat(
+            tmp_path, "breakglass", "end", "--admin", "admin.sock", identity, "--registration", "shop/web"
+        )
+        assert code == 0 and f"{identity} has ended for shop/web" in said
+        code, said = await proofbeat(
+            tmp_path, "breakglass", "end", "--admin", "admin.sock", identity, "--registration", "shop/web"
+        )
+        assert code == 1 and "it does not stand for shop/web. It stands for api, web." in said
+        code, said = await proofbeat(tmp_path, "breakglass", "list", "--admin", "admin.sock")
+        assert "for mesh (api, web; no longer for shop/web: an operator ended it)" in said
+        evidence = drifted(web).signed()
+        assert (await web.send(evidence)).chain
+        await where.authority.end_break_glass(identity, "it is mended here", ["web"])
+        assert (await web.send(evidence)).chain == ""
+        await where.authority.end_break_glass(identity, "it is mended", ["api"])
+        assert (await where.authority.broken()).orders[0].ended == "it is mended"
+
+    with_glass(tmp_path, story, mesh_policies())

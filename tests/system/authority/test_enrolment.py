@@ -214,15 +214,19 @@ def test_nothing_is_asked_before_somebody_has_enrolled(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_an_identity_of_another_trust_domain_is_no_policy_that_comes_into_force(tmp_path: Path) -> None:
+def test_an_identity_of_another_trust_domain_is_nobodys(tmp_path: Path) -> None:
     async def story() -> None:
         async with town(tmp_path) as where:
             (tmp_path / "policies.yaml").write_text(
                 policies().replace("spiffe://town.example/api", "spiffe://other/api")
             )
             with pytest.raises(InvalidConfiguration, match="'other'"):
-                await where.authority.reload_policies()
+                await where.authority.reload_policies(strict=True)
+            assert await where.authority.create_token("api")
+            assert await where.authority.reload_policies() == 2
+            assert (await refusal(where.authority.create_token("api"))).kind == "registration-unruled"
             (tmp_path / "policies.yaml").write_text(policies())
-            assert await where.authority.reload_policies() == 1
+            assert await where.authority.reload_policies() == 3
+            assert await where.authority.create_token("api")
 
     asyncio.run(story())

@@ -24,7 +24,7 @@ from attestation.manifest import FILE, Entry
 from attestation.quantities import instant_text
 from attestation.trust import Tier
 from policies.model.signing import beside, sign
-from tests.system.authority.town import MAIN, PYTHON, RUNTIME, TRUST_DOMAIN, Town, attester, measured, town
+from tests.system.authority.town import MAIN, PYTHON, RUNTIME, TRUST_DOMAIN, Town, attester, measured, refusal, town
 from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.stage import ROOT, Sidecar
 from tests.unit.policies.references.packing import Layout, Put, packed
@@ -161,7 +161,7 @@ def stated(*digests: str, **more: str) -> str:
     return f"apiVersion: proofbeat.dev/v1alpha1\nkind: ReferenceValues\nmetadata: {{name: web}}\nspec:\n{lines}"
 
 
-def test_reference_values_that_nobody_signed_do_not_come_into_force_and_the_last_good_ones_stay(tmp_path: Path) -> None:
+def test_reference_values_that_nobody_signed_do_not_come_into_force(tmp_path: Path) -> None:
     key = ed25519.Ed25519PrivateKey.generate()
     form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     (tmp_path / "release.pub").write_bytes(key.public_key().public_bytes(*form))
@@ -174,27 +174,29 @@ def test_reference_values_that_nobody_signed_do_not_come_into_force_and_the_last
             evil = f"{RULES}---\n{stated(ONE, TWO, expires=LATER)}"
             file.write_text(evil)
             with pytest.raises(InvalidConfiguration, match=r"policies\.yaml:\d+:1: .* that no trusted key"):
-                await where.authority.reload_policies()
+                await where.authority.reload_policies(strict=True)
             assert (await judged(where, measured(TWO), 2))[0] is Tier.CONTRAINDICATED
-            beside(file).write_text(sign(evil.encode(), key))
             assert await where.authority.reload_policies() == 2
+            assert (await refusal(where.authority.create_token("web"))).kind == "registration-unruled"
+            beside(file).write_text(sign(evil.encode(), key))
+            assert await where.authority.reload_policies() == 3
             assert await judged(where, measured(TWO), 3) == (Tier.AFFIRMING, [])
 
     asyncio.run(story())
 
 
-def test_an_authority_does_not_start_on_what_nobody_signed(tmp_path: Path) -> None:
+def test_at_its_start_an_authority_gives_nobody_an_identity_by_what_nobody_signed(tmp_path: Path) -> None:
     key = ed25519.Ed25519PrivateKey.generate().public_key()
     form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     (tmp_path / "release.pub").write_bytes(key.public_bytes(*form))
 
     async def story() -> None:
-        async with town(tmp_path, rules=f"{RULES}---\n{stated(ONE)}", trusted=tmp_path / "release.pub"):
-            raise AssertionError("it started")
+        async with town(tmp_path, rules=f"{RULES}---\n{stated(ONE)}", trusted=tmp_path / "release.pub") as where:
+            assert (await refusal(where.authority.create_token("web"))).kind == "registration-unruled"
+            (fault,) = where.authority.faults().faults
+            assert "policies.yaml.jws cannot be read" in fault.what and fault.without_identity == ("web",)
 
-    with pytest.raises(ExceptionGroup) as raised:
-        asyncio.run(story())
-    assert "policies.yaml.jws cannot be read" in str(raised.value.exceptions[0])
+    asyncio.run(story())
 
 
 # --- of several versions ---

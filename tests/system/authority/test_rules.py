@@ -15,7 +15,7 @@ from attestation.errors import InvalidConfiguration, Refused
 from attestation.layers import Layer
 from attestation.processes import ProcessKind
 from attestation.trust import Tier
-from tests.system.authority.town import Attester, Town, attester, measured, policies, town
+from tests.system.authority.town import Attester, Town, attester, measured, policies, refusal, town
 
 
 def under(*rules: str) -> str:
@@ -112,16 +112,17 @@ def test_a_measurement_that_grows_old_is_judged_anew_though_its_digest_stays(tmp
     asyncio.run(story())
 
 
-def test_rules_that_cannot_be_run_are_refused_with_their_place_and_what_was_in_force_stays(tmp_path: Path) -> None:
+def test_rules_that_cannot_be_run_are_refused_with_their_place_and_give_nobody_an_identity(tmp_path: Path) -> None:
     async def story() -> None:
         async with town(tmp_path, rules=under(NO_ROOT)) as where, attester(where) as one:
             (tmp_path / "policies.yaml").write_text(under(NO_ROOT.replace("k.uid", "k.user")))
             with pytest.raises(
                 InvalidConfiguration, match=r"policies\.yaml:\d+:\d+: spec\.rules\.noRoot\.that.*'user'"
             ):
-                await where.authority.reload_policies()
-            one.layers = as_root(one.layers)
-            assert (await again(one))[0] is Tier.CONTRAINDICATED
+                await where.authority.reload_policies(strict=True)
+            assert (await again(one))[0] is Tier.AFFIRMING
+            await where.authority.reload_policies()
+            assert (await refusal(one.client.challenge())).kind == "registration-unruled"
 
     asyncio.run(story())
 

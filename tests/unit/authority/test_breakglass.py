@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from attestation import jws
 from attestation.breakglass import from_text
 from authority.breakglass import BreakGlasses
-from authority.rules import Rules
+from authority.rules import Draft, Rules
 from authority.store.records import Enrolled
 from authority.store.store import Store
 from policies.model.load import load
@@ -27,7 +27,7 @@ ENROLLED = Enrolled(numbered(1), "web", "a" * 64, b"key", 1, 0, False, Standing(
 def ruled(folder: Path, epoch: int, *operators: str) -> Rules:
     file = folder / f"{epoch}.yaml"
     file.write_text(glass_policies(*operators))
-    return Rules(load([file]), epoch, SIGNER)
+    return Draft(load([file])).signed(epoch, SIGNER)
 
 
 async def nobody(_: Collection[str]) -> None:

@@ -27,7 +27,7 @@ from sqlalchemy import Connection, insert, select
 from attestation.instance import InstanceId
 from attestation.trust import Tier
 from authority.store.enrolments import Application
-from authority.store.records import Accepted, Broken, Candidate, Lapsed, Quarantine, State
+from authority.store.records import Accepted, Broken, Candidate, Lapsed, Quarantine, State, Withdrawn
 from authority.store.schema import epochs
 from authority.store.store import Store
 from authority.store.writer import Writer
@@ -265,6 +265,33 @@ def test_what_an_order_let_through_does_not_count_once_the_order_has_ended(tmp_p
     asyncio.run(story())
 
 
+def test_an_order_that_is_withdrawn_from_a_registration_lets_nothing_through_there_and_goes_on_elsewhere(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        store = Store(tmp_path / "store.sqlite", lambda: 0.007)
+        store.open()
+        await store.add_token("t", "web", expires_ms=10, now_ms=1)
+        await store.enrol(application(KEYS[0], "", "ticket"), {"web": ()}, 1)
+        let_through = replace(candidate(1, "1"), tier=Tier.WARNING, break_glass="bg-1")
+        applied = Broken("bg-1", "order", ("api", "db", "web"), ("ada",), applied_ms=4, seen_ms=4)
+        await store.apply_break_glass(applied)
+        assert isinstance(await store.accept_round(let_through, 5), Accepted)
+        await store.narrow_break_glass("bg-1", {"api": "its policy forbids it"})
+        assert (await store.history(INSTANCE))[-1].state is State.EXCEPTED
+        assert isinstance(await store.accept_round(replace(let_through, sequence=2), 6), Accepted)
+        await store.narrow_break_glass("bg-1", {"web": "its policy forbids it", "api": "once more"})
+        last = (await store.history(INSTANCE))[-1]
+        assert (last.state, last.text) == (State.STALE, "bg-1 ended: its policy forbids it")
+        assert await store.accept_round(replace(let_through, sequence=3), 7) == Lapsed(exception_over=True)
+        withdrawn = tuple(Withdrawn(name, "its policy forbids it", 7) for name in ("api", "web"))
+        kept = replace(applied, registrations=("db",), withdrawn=withdrawn)
+        assert await store.broken() == (kept,) == (await store.apply_break_glass(applied),)
+        store.close()
+
+    asyncio.run(story())
+
+
 def test_an_order_that_was_applied_is_kept_as_it_was_and_its_end_is_final(tmp_path: Path) -> None:
     async def story() -> None:
         store = Store(tmp_path / "store.sqlite")
@@ -343,7 +370,7 @@ def test_the_epoch_of_policies_never_goes_back(tmp_path: Path) -> None:
     async def story() -> list[int]:
         store = Store(tmp_path / "store.sqlite")
         store.open()
-        found = [await store.policy_epoch(digest, 1) for digest in ("a", "a", "b", "a", "a")]
+        found = [await store.policy_epoch(digest, 1, {}) for digest in ("a", "a", "b", "a", "a")]
         store.close()
         return found
 

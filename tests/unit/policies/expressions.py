@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import is_dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
@@ -273,19 +274,42 @@ class Fails(Exception):
 
 def meaning(text: str, summary: Summary) -> bool | None:
     """None where it has none."""
-    names = {name: getattr(summary, name) for name in ("registration", "files", "processes", "proxy", "coverage")}
     try:
-        return bool(_valued(syntax.parse(text), names))
+        return bool(_valued(syntax.parse(text), Names.of(summary)))
     except Fails:
         return None
 
 
-def _valued(node: Node, names: Mapping[str, Any]) -> Any:
+def steps(text: str, summary: Summary) -> int:
+    """How many nodes are looked at until it has its value, or none."""
+    names = Names.of(summary)
+    with suppress(Fails):
+        _valued(syntax.parse(text), names)
+    return len(names.steps)
+
+
+class Names(NamedTuple):
+    """What names mean. steps: one for each node that was looked at."""
+
+    known: Mapping[str, Any]
+    steps: list[Node]
+
+    @classmethod
+    def of(cls, summary: Summary) -> Names:
+        parts = ("registration", "files", "processes", "proxy", "coverage")
+        return cls({name: getattr(summary, name) for name in parts}, [])
+
+    def and_also(self, name: str, value: Any) -> Names:
+        return Names({**self.known, name: value}, self.steps)
+
+
+def _valued(node: Node, names: Names) -> Any:
+    names.steps.append(node)
     match node:
         case syntax.Literal(_, value):
             return value
         case syntax.Name(_, name):
-            return names[name]
+            return names.known[name]
         case syntax.Member(_, of, name):
             around = _valued(of, names)
             if is_dataclass(around):
@@ -366,7 +390,7 @@ def _joined_values(operands: Sequence[Callable[[], Any]], decisive: bool) -> boo
     return not decisive
 
 
-def _call(call: syntax.Call, names: Mapping[str, Any]) -> Any:
+def _call(call: syntax.Call, names: Names) -> Any:
     if call.name == "has":
         (asked,) = call.arguments
         assert isinstance(asked, syntax.Member)
@@ -375,7 +399,7 @@ def _call(call: syntax.Call, names: Mapping[str, Any]) -> Any:
         variable, body = call.arguments
         assert isinstance(variable, syntax.Name)
         over = _valued(call.of, names)
-        asked_of = [partial(_valued, body, {**names, variable.name: each}) for each in over]
+        asked_of = [partial(_valued, body, names.and_also(variable.name, each)) for each in over]
         if call.name == "exists_one":
             return sum(map(bool, (each() for each in asked_of))) == 1
         return _joined_values(asked_of, call.name == "exists")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from attestation.breakglass import Reach, Scope
 from attestation.errors import InvalidConfiguration
-from attestation.facts import CollectorFact, CollectorState
+from attestation.facts import Actor, CollectorFact, CollectorState, ExecutionFact, Sighting
 from attestation.layers import Layer
 from attestation.signals import Signal
 from attestation.spiffe import SpiffeId
@@ -30,7 +30,7 @@ from policies.model.merge import Applying, Rank, merge
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, EffectivePolicy, PolicySpec
 from tests.unit.policies.operators import KEYS, STRANGER, SUBJECT, public, rules, signed
-from tests.unit.policies.world import POLICY, REFERENCES, claimed, governing
+from tests.unit.policies.world import BAD, POLICY, REFERENCES, claimed, governing, process
 
 ADA, BOB, CAT = KEYS.values()
 
@@ -227,6 +227,15 @@ def test_drift_and_warnings_are_waived(claim: int) -> None:
 
 def test_a_tamper_is_never_waived_whatever_else_was_found() -> None:
     assert not waives(verdict(finding(), finding(found_class=ViolationClass.TAMPER)), policy(rules()))
+
+
+def test_a_foreign_program_that_deletes_itself_is_not_waived_where_policy_calls_the_deleting_drift() -> None:
+    ruling = policy(rules(), files={"include": ["/srv/app"]}, onViolation={"execution-deleted": "drift"})
+    shown = claimed(kinds=(process(), process("/tmp/payload", BAD, deleted=True)))
+    assert not waives(appraise(*shown, governing(ruling)), ruling)
+    fact = ExecutionFact(1.0, "/tmp/payload", BAD, Actor(9), Sighting.EVENT, True)
+    seen = violates(fact, ruling, REFERENCES)
+    assert seen is not None and not waives_violation(seen)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from attestation.errors import InvalidConfiguration
 from attestation.layers import Layer
-from policies.model.dialect import Faults
-from policies.model.load import PolicySet, load, read
+from policies.model.dialect import faults_of
+from policies.model.faults import Fault
+from policies.model.load import PolicySet, load
 from policies.model.places import place, rule
 from policies.model.policy import Demand, Mode
+from policies.model.reading import read
 
 POLICY = """\
 apiVersion: proofbeat.dev/v1alpha1
@@ -161,10 +162,12 @@ def test_every_rule_knows_its_file_and_line_whatever_the_order_of_documents(tmp_
         (POLICY.replace("10s", '!!int "1:1:1"'), "no integer"),
         (POLICY.replace("10s", '!!float "1:1:1"'), "no number"),
         ("kind: 1:1:1\n", "unknown kind '1:1:1'"),
+        ("kind: AttestationPolcy\n", "unknown kind 'AttestationPolcy'. Did you mean 'AttestationPolicy'?"),
+        ("metadata: {name: web}\n", "it does not say which kind of document it is. Known kinds: AttestationPolicy"),
         ("kind: 0x" + "f" * 5000 + "\n", "web.yaml:1:7: no integer of at most 20 digits"),
         (POLICY.replace("/srv/app", '"/\\uD800"'), "invalid Unicode character"),
-        (REFERENCES.replace("digests:", "uid: -1, digests:"), "uid: input should be greater than or equal to 0"),
-        (REFERENCES.replace("digests:", f"gid: {2**32}, digests:"), "gid: input should be less than or equal to 42949"),
+        (REFERENCES.replace("digests:", "uid: -1, digests:"), "uid: it must be greater than or equal to 0"),
+        (REFERENCES.replace("digests:", f"gid: {2**32}, digests:"), "gid: it must be less than or equal to 42949"),
     ],
 )
 def test_what_yaml_can_hold_and_a_document_cannot_is_told_with_its_place(tmp_path: Path, text: str, words: str) -> None:
@@ -175,16 +178,9 @@ def test_what_yaml_can_hold_and_a_document_cannot_is_told_with_its_place(tmp_pat
 
 def faults(file: Path) -> list[str]:
     """Every fault, where each is told instead of only the first."""
-    found: list[str] = []
-    PolicySet(read([file], told := _collected(found)), refuse=told)
-    return found
-
-
-def _collected(found: list[str]) -> Callable[[InvalidConfiguration], None]:
-    def refuse(error: InvalidConfiguration) -> None:
-        found.extend(each.sentence for each in (error.faults if isinstance(error, Faults) else (error,)))
-
-    return refuse
+    found: list[Fault] = []
+    PolicySet(read([file], found.append), refuse=found.append)
+    return [each.sentence for fault in found for each in faults_of(fault.error)]
 
 
 def test_every_fault_of_every_document_is_told_where_somebody_asks_for_all(tmp_path: Path) -> None:

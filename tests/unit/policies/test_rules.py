@@ -20,7 +20,7 @@ from attestation.layers import Layer, Method
 from attestation.manifest import DIRECTORY, LINK, OTHER
 from attestation.proxy import Delivered, Denial, Known, Proxy, ProxyProcess
 from attestation.trust import Tier
-from authority.rules import Rules
+from authority.rules import Draft
 from authority.verifier.cache import appraisal_key
 from policies.appraise.appraise import appraise
 from policies.appraise.reasons import Finding, Verdict
@@ -229,7 +229,7 @@ def test_what_is_larger_than_a_rule_can_see_is_never_cut_but_fails_the_rules_tha
 def test_an_appraisal_is_made_anew_where_a_rule_might_see_another_age(tmp_path: Path) -> None:
     policies = load([written(tmp_path, "    one: {that: 'files.age <= duration(\"10s\")', message: m}\n")])
     signer = jws.Signer(ec.generate_private_key(ec.SECP256R1()))
-    ruling = Rules(policies, 1, signer).of("web")
+    ruling = Draft(policies).signed(1, signer).of("web")
     young, older, old = (claimed(age_ms=age)[0] for age in (1_500, 2_500, 12_000))
     assert appraisal_key(young, ruling) == appraisal_key(older, ruling)
     assert appraisal_key(young, ruling) != appraisal_key(old, ruling)
@@ -238,7 +238,7 @@ def test_an_appraisal_is_made_anew_where_a_rule_might_see_another_age(tmp_path: 
 def test_sidecars_are_sent_the_policy_without_its_rules(tmp_path: Path) -> None:
     policies = load([written(tmp_path, "    one: {that: files.measured, message: m}\n")])
     key = ec.generate_private_key(ec.SECP256R1())
-    ruling = Rules(policies, 1, jws.Signer(key)).of("web")
+    ruling = Draft(policies).signed(1, jws.Signer(key)).of("web")
     read = read_governing(ruling.document, key.public_key(), ruling.identity, None)
     assert ruling.policy.spec.rules.keys() == {"one"}
     assert read.policy.spec == ruling.policy.spec.model_copy(update={"rules": {}})
@@ -290,7 +290,7 @@ def test_a_rule_says_what_it_is_for_by_a_name_of_one_word_and_nothing_else(tmp_p
     assert f"{tmp_path}/web.yaml:6:5: spec.rules.no-root" in refused(
         written(tmp_path, "    no-root: {that: files.measured, message: m}\n")
     )
-    assert ":6:10: spec.rules.one.message: field required" in refused(
+    assert ":6:10: spec.rules.one.message: it is missing" in refused(
         written(tmp_path, "    one: {that: files.measured}\n")
     )
     assert "Did you mean 'message'?" in refused(written(tmp_path, "    one: {that: files.measured, mesage: m}\n"))

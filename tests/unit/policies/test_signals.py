@@ -357,3 +357,30 @@ def test_what_policy_calls_drift_hides_no_tamper_of_the_same_program(
 def test_a_program_of_which_nothing_else_is_wrong_is_the_drift_that_policy_calls_it() -> None:
     (told,) = reasons(ruled({Signal.EXECUTION_DELETED: ViolationClass.DRIFT}), kinds=(running(deleted=True),))
     assert (told.kind, told.finding_class) == (Signal.EXECUTION_DELETED, ViolationClass.DRIFT)
+
+
+FOREIGN_AND_OPEN = FileFact(1.0, MAIN, FileChange.MODIFIED, BAD, 0o4755, 1000, 0)
+"""Another content, and rights and an owner that are not referenced either."""
+
+
+@pytest.mark.parametrize(
+    ("stated", "found", "found_class"),
+    [
+        ({Signal.FILE_ATTRIBUTES: ViolationClass.TAMPER}, Signal.FILE_ATTRIBUTES, ViolationClass.TAMPER),
+        ({Signal.FILE_MODIFIED: ViolationClass.TAMPER}, Signal.FILE_MODIFIED, ViolationClass.TAMPER),
+        ({}, Signal.FILE_MODIFIED, ViolationClass.DRIFT),
+    ],
+)
+def test_a_changed_content_hides_no_attributes_that_policy_calls_tamper(
+    stated: dict[Signal, ViolationClass], found: Signal, found_class: ViolationClass
+) -> None:
+    policy = ruled(stated)
+    seen, (told,) = violates(FOREIGN_AND_OPEN, policy, LISTED), led_to(FOREIGN_AND_OPEN, policy)
+    assert seen is not None
+    assert (seen.kind, seen.violation_class) == (told.kind, told.finding_class) == (found, found_class)
+
+
+def test_a_file_that_cannot_be_read_is_that_whatever_its_attributes_are() -> None:
+    unread = Entry(MAIN, FILE, 0o4755, 1000, 0, 0, NO_DIGEST)
+    (told,) = reasons(ruled({Signal.FILE_ATTRIBUTES: ViolationClass.TAMPER}), (unread, *FILES[1:]))
+    assert (told.kind, told.finding_class) == (Signal.FILE_UNREADABLE, ViolationClass.DRIFT)

@@ -70,6 +70,7 @@ def test_an_ordinary_user_works_in_a_weaker_way_and_one_line_gives_all_that_is_m
         ({"openat2": "Function not implemented"}, "openat2", Health.BROKEN),
         ({"timers": "Invalid argument"}, "timers", Health.BROKEN),
         ({"non_dumpable": "no"}, "non-dumpable", Health.BROKEN),
+        ({"libyaml": "built without"}, "libyaml", Health.BROKEN),
         ({"random": "Resource temporarily unavailable"}, "random", Health.BROKEN),
         ({"free_bytes": 1 << 20}, "disk", Health.BROKEN),
         ({"inotify": "Too many open files"}, "inotify", Health.LIMITED),

@@ -193,7 +193,7 @@ def test_files_that_were_altered_since_they_were_packaged_are_the_answer_no(run:
         (("build", "Web", "image.tar"), "'Web' is no name"),
         (("build", "web", "image.tar", "--at", "srv"), "--at: 'srv' is no absolute path"),
         (("build", "web", "image.tar", "--at", "/srv/../etc"), "--at: '/srv/../etc' is no absolute path"),
-        (("build", "web", "image.tar", "--expires", "soon"), "'soon' is not a duration"),
+        (("build", "web", "image.tar", "--expires", "soon"), "--expires: 'soon' is no time"),
         (("build", "web", "image.tar", "--platform", "linux/arm64"), "0 images that would do"),
         (("build", "web", "image.tar", "image.tar"), "2 sources"),
         (("build", "web", "image.tar", "--most-bytes", "100"), "more than 100 bytes when it is unpacked"),

@@ -14,9 +14,12 @@ from attestation.errors import InvalidInput, Unavailable
 from authority import config as authority_config
 from policies.model.references import FileReference, ReferenceSpec
 from proofbeat.ephemeral import folder
+from proofbeat.ephemeral.clock import now
+from proofbeat.ephemeral.watch import Watch
 from proofbeat.up.layout import Layout
 from proofbeat.up.learning import learned
 from proofbeat.up.listening import Port, listening, listening_locally
+from proofbeat.up.mesh import MOST_TRIES, attested_since
 from proofbeat.up.program import Program
 from proofbeat.up.scope import folders, named
 from proofbeat.up.story import Story, Telling
@@ -242,6 +245,24 @@ def test_a_story_that_is_over_waits_for_no_call_to_be_served(tmp_path: Path, ope
                     story.over()
 
     asyncio.run(scenario())
+
+
+def test_a_sidecar_is_given_up_after_so_many_tries_and_after_no_time() -> None:
+    said, refused, tried = Watch(), {"event": "enrolment-refused"}, {"event": "round-failed"}
+    began = now()
+    for line in (refused, *[tried] * (MOST_TRIES - 2)):
+        said.hear(line)
+    assert attested_since(began, said) is None
+    said.hear({"event": "round", "tier": "contraindicated"})
+    assert attested_since(began, said) is False
+    assert attested_since(now(), said) is None
+
+
+def test_a_sidecar_that_is_attested_in_its_last_try_is_attested() -> None:
+    said, began = Watch(), now()
+    for line in (*[{"event": "round"}] * MOST_TRIES, {"event": "phase", "phase": "fresh"}):
+        said.hear(line)
+    assert attested_since(began, said) is True
 
 
 def test_a_violation_of_a_file_is_told_once_with_what_mends_it_and_the_option_that_allows_it(tmp_path: Path) -> None:

@@ -147,6 +147,8 @@ def test_excludes_are_proposed_and_never_applied() -> None:
         ("/opt/my\\-app/.*", "/opt/my-app/**"),
         ("/usr/lib/python3.11/.*", None),
         ("/.*/cache", None),
+        ("/.*.*/cache", None),
+        ("/a.*.*/cache$", "/a****/cache"),
         ("/a.*/cache$", "/a**/cache"),
         ("/a+/.*", None),
         ("/ab*/.*", None),

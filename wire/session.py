@@ -21,6 +21,7 @@ from wire.link import Link
 from wire.messages import (
     Answer,
     AskDenials,
+    AskHold,
     AskNonce,
     AskPolicy,
     Attest,
@@ -30,6 +31,7 @@ from wire.messages import (
     Enrol,
     Enrolment,
     Goodbye,
+    Hold,
     Need,
     Nonce,
     PolicyChanged,
@@ -185,6 +187,17 @@ class AuthorityClient:
         """
         if messages.knows(self._transport.version, Reachable):
             _expect(await self._ask(Reachable(addresses)), Done)
+
+    async def hold_back(self, question: AskHold, timeout: float) -> Hold:
+        """Whether to stay open in spite of this drift. timeout: seconds for the answer.
+
+        Raises Unavailable without a session, from an authority of before wire 1.5, and where no answer came in time.
+        """
+        session = self._link
+        if session is None or not messages.knows(self._transport.version, AskHold):
+            what = "no session" if session is None else f"it speaks wire {self._transport.version}"
+            raise Unavailable(f"the authority cannot be asked: {what}", where="authority session")
+        return _expect(await session.ask(question, timeout), Hold)
 
     async def close(self, *, clean: bool = True) -> None:
         """Ends the session. clean: this run ends in order; the next start then is no unclean one.

@@ -131,10 +131,25 @@ def _print_instances(found: Sequence[InstanceState], now_ms: float) -> None:
         table.add_column(column, overflow="fold")
     for each in found:
         left = max(0.0, (each.lease_end_ms - now_ms) / 1000)
-        state = f"{each.state}, gone" if each.gone else each.state
-        table.add_row(str(each.instance), each.spiffe_id, state, f"{left:.0f} s", _why_not(each))
+        state = _called(each)
+        table.add_row(
+            str(each.instance),
+            each.spiffe_id,
+            f"{state}, gone" if each.gone else state,
+            f"{left:.0f} s",
+            _why_not(each),
+        )
     # A pipe has no width of its own; identifiers cut in two are no use to anybody.
     Console(highlight=False, width=None if sys.stdout.isatty() else 180).print(table)
+
+
+def _called(state: InstanceState) -> str:
+    if state.state is not State.HELD:
+        return state.state
+    held = state.held
+    return (
+        f"warning (held: {held.drift}, {held.closed} of {held.live} closed)" if held is not None else "warning (held)"
+    )
 
 
 def _why_not(state: InstanceState) -> str:

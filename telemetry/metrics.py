@@ -178,6 +178,14 @@ BREAK_GLASS = Metric(
     "Break-glass orders in force: of the sidecar, 1 while what is open rests on one; of the authority, how many.",
     BOTH,
 )
+HELD = Metric(
+    "proofbeat_held",
+    Type.GAUGE,
+    "1",
+    "Instances that stay open in spite of drift (`maxUnavailable`): of the sidecar, 1 while it is one; of the authority, "
+    "how many.",
+    BOTH,
+)
 DROPPED = Metric(
     "proofbeat_telemetry_dropped_total",
     Type.COUNTER,
@@ -203,6 +211,7 @@ METRICS = (
     ISSUED,
     SESSIONS,
     BREAK_GLASS,
+    HELD,
     DROPPED,
 )
 

@@ -191,12 +191,12 @@ class AuthorityClient:
     async def hold_back(self, question: AskHold, timeout: float) -> Hold:
         """Whether to stay open in spite of this drift. timeout: seconds for the answer.
 
-        Raises Unavailable without a session, from an authority of before wire 1.5, and where no answer came in time.
+        Raises Unavailable without a session and where no answer came in time, and InvalidInput where the authority is of
+        before wire 1.5.
         """
         session = self._link
-        if session is None or not messages.knows(self._transport.version, AskHold):
-            what = "no session" if session is None else f"it speaks wire {self._transport.version}"
-            raise Unavailable(f"the authority cannot be asked: {what}", where="authority session")
+        if session is None:
+            raise Unavailable("there is no session to ask in", where="authority session")
         return _expect(await session.ask(question, timeout), Hold)
 
     async def close(self, *, clean: bool = True) -> None:

@@ -24,9 +24,7 @@ HELD = int(Tier.WARNING)
 _HOLDABLE = (Layer.FILES, Layer.PROCESSES)
 """What a rollout changes. Of Envoy and of the watchers it is never held: they are who would close."""
 _SIGNALS = frozenset(Signal)
-_NEVER = frozenset(
-    {Signal.REFERENCES_EXPIRED, Signal.FLAPPING, Signal.CONTRAINDICATED, Signal.FILE_UNREADABLE}
-)
+_NEVER = frozenset({Signal.REFERENCES_EXPIRED, Signal.FLAPPING, Signal.CONTRAINDICATED, Signal.FILE_UNREADABLE})
 """What lapses for all at a time, what stands for another drift, and what nobody can tell the content of."""
 _OF_CONTENT = frozenset(
     {

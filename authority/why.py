@@ -151,6 +151,7 @@ def _repair(state: State, cause: Explanation | None, *, lasting: bool, gone: boo
     return (replaced, *(() if gone else ("Or release this one, if you vouch for it.",)))
 
 
+_UNREACHED = "history does not reach so far back"
 _WARNED = "It is open: its policy serves warnings. The next result that affirms ends this one."
 _HELD = "Then it is affirmed; else it closes when those that are closed for the same are repaired, or its lease ends."
 _EXCEPTED = "Then it is open of itself; else it closes when the order ends (`proofbeat breakglass list`)."

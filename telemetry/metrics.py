@@ -182,8 +182,8 @@ HELD = Metric(
     "proofbeat_held",
     Type.GAUGE,
     "1",
-    "Instances that stay open in spite of drift (`maxUnavailable`): of the sidecar, 1 while it is one; of the authority, "
-    "how many.",
+    "What stays open in spite of drift (`maxUnavailable`): of the sidecar, 1 while it does; of the authority, how many "
+    "instances, each once for each drift.",
     BOTH,
 )
 DROPPED = Metric(

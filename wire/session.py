@@ -191,8 +191,8 @@ class AuthorityClient:
     async def hold_back(self, question: AskHold, timeout: float) -> Hold:
         """Whether to stay open in spite of this drift. timeout: seconds for the answer.
 
-        Raises Unavailable without a session and where no answer came in time, and InvalidInput where the authority is of
-        before wire 1.5.
+        Raises Unavailable without a session and where no answer came in time, and InvalidInput where the authority is
+        from before wire 1.5.
         """
         session = self._link
         if session is None:

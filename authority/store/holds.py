@@ -60,9 +60,8 @@ def ask(db: Connection, instance: InstanceId, drifts: Collection[Drift], within:
     """Whether an instance with these drifts, which are all it has, stays open. Asking again changes nothing."""
     who, live = instance.value, _live(db, within)
     counts = {each.id: _closed(db, each.id, who, within) for each in drifts}
-    closes = (
-        not _open(db, who, within.now_ms) or _told(db, who) or not held_back(counts, most_closed(within.share, live))
-    )
+    held = held_back(counts, most_closed(within.share, live))
+    closes = not held or _told(db, who) or not _open(db, who, within.now_ms)
     _keep(db, who, drifts, within, closed=closes)
     first = min(drifts).id
     return Counted(not closes, counts[first] + closes, live)
@@ -85,9 +84,8 @@ def reported(db: Connection, instance: InstanceId, drift: Drift | None, within: 
 
 def stands(db: Connection, instance: str) -> bool:
     """Is it held, and not told to close?"""
-    return bool(db.execute(select(holds.c.drift).where(holds.c.instance == instance)).first()) and not _told(
-        db, instance
-    )
+    closed = db.execute(select(holds.c.closed).where(holds.c.instance == instance)).scalars().all()
+    return bool(closed) and not any(closed)
 
 
 def close(db: Connection, instance: str) -> None:

@@ -86,7 +86,7 @@ class Store:
         held: bool = False,
         explanation: Explanation | None = None,
     ) -> Standing:
-        """Keeps what was reported or ordered. binding: it quarantines. closes: policy enforces. held: as causes.record."""
+        """Keeps what was reported or ordered. binding: it quarantines. closes: policy enforces. held: as of causes."""
 
         def work(db: Connection) -> Standing:
             causes.record(

@@ -230,9 +230,9 @@ class PolicySpec(Strict):
     warnings: whether a result of tier `warning` opens traffic, marked as such: a required layer was measured too long
     ago, or the watchers are less than what is asked for, and nothing speaks against the workload.
 
-    max_unavailable: of the instances of one registration, the share that one and the same drift may close at a time, one
-    at least. The others stay open, marked, until those are repaired or their lease ends. With `100%` every one closes at
-    once, by itself; below it, an instance that drifts asks the authority first. Tamper closes every one, always.
+    max_unavailable: of the instances of one registration, the share that one and the same drift may close at a time;
+    one at least. The others stay open, marked, until those are repaired or their lease ends. With `100%` every one
+    closes at once, by itself; below it, an instance that drifts asks the authority first. Tamper closes every one.
 
     Durations are in seconds. Every field has the order in which it is merged with other policies'
     (policies/model/merge.py).

@@ -20,7 +20,7 @@ from proofbeat.demo.layout import IN_HTTP, OUT_HTTP, Layout, Side, Terms
 from proofbeat.demo.scene import Standing
 from proofbeat.ephemeral.clock import now
 from proofbeat.ephemeral.watch import Watch
-from sidecar.freshness import Phase
+from sidecar.states import Phase
 from telemetry.names import Event
 from tests.system.closing.clients import ENDED, KeptAlive
 from tests.system.closing.mesh import DEADMAN, WITHIN, ServiceScene

@@ -318,6 +318,8 @@ def _rules_changed(state: State, rules: Rules, now: Now) -> Step:
         closing = _leave_for(ruled, ruled.sticky[-1].violation)
     elif state.lease is not None and not state.lease.affirmed:
         closing = _leave(ruled, Phase.STALE, "not-affirmed")
+    elif state.lease is not None and state.lease.over(now):
+        closing = _leave(ruled, Phase.STALE, "lease-ended")
     else:
         return Step(ruled)
     after = () if ruled.sticky else (Reattest(full=True),)

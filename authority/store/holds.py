@@ -168,7 +168,7 @@ def _entries(db: Connection, within: Within) -> tuple[Entry, ...]:
     query = (
         select(holds.c.instance, holds.c.drift, holds.c.name, _shut(within.now_ms), holds.c.since_ms)
         .select_from(holds.join(instances, instances.c.instance == holds.c.instance))
-        .where(holds.c.registration == within.registration)
+        .where(holds.c.registration == within.registration, _lives(within))
     )
     return tuple(Entry(who, drift, name, bool(closed), since) for who, drift, name, closed, since in db.execute(query))
 

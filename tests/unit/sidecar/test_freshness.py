@@ -182,6 +182,14 @@ def test_going_over_to_enforce_closes_what_audit_had_let_pass() -> None:
     assert [type(each) for each in commands] == [Latch, Close, Report], "told once more, now that it binds"
 
 
+def test_going_over_to_enforce_closes_what_outlived_its_lease_in_audit() -> None:
+    ruled, commands = after(
+        State(Rules(Mode.AUDIT)), (1.0, affirmed(1, end=50.0)), (60.0, RulesChanged(Rules(Mode.ENFORCE)))
+    )
+    assert ruled.phase is Phase.STALE
+    assert [type(each) for each in commands] == [WouldHave, Reattest, Close, Reattest]
+
+
 def test_going_over_to_audit_and_back_washes_no_tamper_off() -> None:
     tampered, _ = after(fresh(), (5.0, Violated(violation(5.0, tamper=True))))
     let_pass, _ = after(

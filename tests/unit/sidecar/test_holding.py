@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attestation.drift import MOST_DRIFTS
+from attestation.layers import Layer
 from attestation.trust import Tier
+from attestation.violation import Violation
 from policies.model.policy import Mode, Recovery
 from sidecar.freshness import step
 from sidecar.states import (
@@ -135,13 +137,13 @@ def test_policy_that_holds_nothing_closes_at_once() -> None:
         replace(violation(), kind="collector-overflowed"),
         replace(violation(), kind="file-unreadable"),
         replace(violation(), kind="a word of nobody's"),
-        replace(violation(), kind="proxy-undenied", layer="proxy"),
+        replace(violation(), kind="proxy-undenied", layer=Layer.PROXY),
     ],
     ids=["tamper", "content-untold", "content-unread", "untellable", "events-lost", "unreadable", "unknown", "envoy"],
 )
-def test_what_could_be_a_tamper_or_cannot_be_named_exactly_closes_at_once(never: object) -> None:
+def test_what_could_be_a_tamper_or_cannot_be_named_exactly_closes_at_once(never: Violation) -> None:
     for state in (fresh(), asking(), holding()):
-        closed, commands = after(state, (5.15, Violated(never)))  # type: ignore[arg-type] # they are violations
+        closed, commands = after(state, (5.15, Violated(never)))
         assert not closed.open and not closed.contested
         assert Close in kinds(commands) and Ask not in kinds(commands)
 
@@ -348,7 +350,7 @@ def fitting(what: str, state: State, now: float, subject: str, content: str) -> 
         case "waived" | "unwaived":
             return Waived(Waiver(f"bg-{now}", now + 20.0, now + 20.0 + 1e9) if what == "waived" else None)
         case _:
-            simple = {"over": HoldOver(), "ticked": Ticked(), "stalled": Stalled("stall")}
+            simple: dict[str, Event] = {"over": HoldOver(), "ticked": Ticked(), "stalled": Stalled("stall")}
             return simple.get(what) or Released(frozenset(each.generation for each in state.sticky))
 
 

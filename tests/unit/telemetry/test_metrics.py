@@ -40,6 +40,7 @@ DESIGN = {
     "proofbeat_issued_total": (),
     "proofbeat_sessions": (),
     "proofbeat_breakglass_active": (),
+    "proofbeat_held": (),
     "proofbeat_telemetry_dropped_total": ("what",),
 }
 

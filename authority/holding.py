@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -26,7 +27,8 @@ _LOOK = 1.0
 _BREATH = 0.1
 """And after each, so that questions without end do not make looks without end."""
 MOST_ASKED = 120
-"""Questions of one instance between two looks; whoever asks more often closes."""
+"""Questions of one instance in a minute; whoever asks more often closes."""
+_MINUTE = 60.0
 
 
 class Holding:
@@ -54,7 +56,8 @@ class Holding:
         self._log = log
         self._ledgers: dict[str, tuple[Summed, ...]] = {}
         """Registration -> its drift as it was last looked at."""
-        self._asked: dict[InstanceId, int] = {}
+        self._asked: Counter[InstanceId] = Counter()
+        self._minute = 0.0
         self._changed = asyncio.Event()
 
     @property
@@ -86,8 +89,7 @@ class Holding:
         """The answer to a sidecar that would close: it stays open only where this says so."""
         drifts = frozenset(question.drifts)
         fits = 0 < len(question.drifts) <= MOST_DRIFTS and all(holdable(each, tamper=False) for each in drifts)
-        self._asked[enrolled.instance] = asked = self._asked.get(enrolled.instance, 0) + 1
-        if not ruling.policy.spec.holds or not fits or asked > MOST_ASKED:
+        if not ruling.policy.spec.holds or not fits or self._too_often(enrolled.instance):
             return Hold(question.number, held=False, closed=0, live=0)
         counted = await self._store.ask_hold(enrolled.instance, drifts, self._within(ruling))
         self._look_soon(ruling)
@@ -116,7 +118,6 @@ class Holding:
 
     async def look(self) -> None:
         """Tells those to close for whom there is room by now, and operators what is held. Raises Unavailable."""
-        self._asked.clear()
         known = self._rules().registrations
         for name in tuple(self._ledgers):
             ruling = known.get(name)
@@ -152,6 +153,13 @@ class Holding:
         self._ledgers[name] = after
         if not after:
             del self._ledgers[name]
+
+    def _too_often(self, instance: InstanceId) -> bool:
+        minute = self._clock() // _MINUTE
+        if minute != self._minute:
+            self._minute, self._asked = minute, Counter()
+        self._asked[instance] += 1
+        return self._asked[instance] > MOST_ASKED
 
     def _look_soon(self, ruling: Ruling) -> None:
         self._ledgers.setdefault(ruling.name, ())

@@ -128,7 +128,7 @@ def _print_instances(found: Sequence[InstanceState], now_ms: float) -> None:
 
     table = Table(box=None, pad_edge=False)
     for column in ("instance", "SPIFFE ID", "state", "lease left", "why not"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "state")
     for each in found:
         left = max(0.0, (each.lease_end_ms - now_ms) / 1000)
         state = _called(each)
@@ -140,7 +140,7 @@ def _print_instances(found: Sequence[InstanceState], now_ms: float) -> None:
             _why_not(each),
         )
     # A pipe has no width of its own; identifiers cut in two are no use to anybody.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 180).print(table)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 250).print(table)
 
 
 def _called(state: InstanceState) -> str:

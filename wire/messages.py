@@ -140,7 +140,7 @@ class Attest:
 class Report:
     """The sidecar closed because of this. Answered by Standing, after it is on disk.
 
-    From kind on: as attestation.violation.Violation has them, empty where nobody knows.
+    From kind on: as attestation.violation.Violation has them, empty where nobody knows. What is held is told as well.
     """
 
     generation: int

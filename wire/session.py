@@ -273,6 +273,7 @@ def _harmless(report: Report) -> Report:
         rule=shown(report.rule),
         mend=shown(report.mend),
         allow=shown_lines(report.allow),
+        found=shown(report.found),
     )
 
 

@@ -208,7 +208,7 @@ def _payload(at: Replicas) -> Path:
 
 
 def _warning(line: Line) -> bool:
-    return line["tier"] == Tier.WARNING.label
+    return bool(line["tier"] == Tier.WARNING.label)
 
 
 async def _told_apart(instances: tuple[Standing, ...], since: float) -> tuple[Standing, ...]:

@@ -20,7 +20,7 @@ class Why:
     at_ms: the time asked about. open: might its traffic flow then? cause: what began this closing. others: what came
     after it, the latest last. repair: what opens it again, step by step. now: the state at the moment of asking.
     history: the latest changes up to the time asked about, in order; it begins at history_begins_ms. lasting: no
-    measurement heals the cause.
+    measurement heals the cause. held: for what it is held now; None where it is not, or was held in the past.
     """
 
     instance: str
@@ -41,6 +41,7 @@ class Why:
     history_begins_ms: int
     history: tuple[Moment, ...]
     lasting: bool = False
+    held: Held | None = None
 
 
 def told(instance: InstanceState, moments: Sequence[Moment], at_ms: int, now_ms: int) -> Why:
@@ -72,6 +73,7 @@ def told(instance: InstanceState, moments: Sequence[Moment], at_ms: int, now_ms:
         history_begins_ms=moments[0].at_ms if moments else 0,
         history=tuple(past[-MOST_SHOWN:]),
         lasting=lasting,
+        held=instance.held if present else None,
     )
 
 
@@ -118,7 +120,7 @@ def _answer(state: State, cause: Explanation | None, past: Sequence[Moment], hel
     let_through = (each.text for each in reversed(past) if each.event is Happened.EXCEPTED)
     excepted = next(let_through, "") if state is State.EXCEPTED else ""
     if state is State.HELD:
-        excepted = "held" if held is None else f"held: {held.closed} of {held.live} are closed for {held.drift}"
+        excepted = "held" if held is None else str(held)
     if cause is not None:
         return f"{excepted}: {cause.kind}: {cause.text}" if excepted else f"{cause.kind}: {cause.text}"
     last = past[-1].text if past else ""

@@ -20,7 +20,7 @@ from authority.api.answers import (
     OrderState,
     Reloaded,
 )
-from authority.store.records import InstanceState, State
+from authority.store.records import Held, InstanceState, State
 from proofbeat import admin, orders
 from wire.messages import Released, Standing
 
@@ -131,7 +131,7 @@ def _print_instances(found: Sequence[InstanceState], now_ms: float) -> None:
         table.add_column(column, overflow="fold", no_wrap=column == "state")
     for each in found:
         left = max(0.0, (each.lease_end_ms - now_ms) / 1000)
-        state = _called(each)
+        state = called(each.state, each.held)
         table.add_row(
             str(each.instance),
             each.spiffe_id,
@@ -143,13 +143,9 @@ def _print_instances(found: Sequence[InstanceState], now_ms: float) -> None:
     Console(highlight=False, width=None if sys.stdout.isatty() else 250).print(table)
 
 
-def _called(state: InstanceState) -> str:
-    if state.state is not State.HELD:
-        return state.state
-    held = state.held
-    return (
-        f"warning (held: {held.drift}, {held.closed} of {held.live} closed)" if held is not None else "warning (held)"
-    )
+def called(state: str, held: Held | None) -> str:
+    """An instance's state. What is held is as open as what has warnings, and says for what, and who is closed."""
+    return f"warning ({held or 'held'})" if state == State.HELD else state
 
 
 def _why_not(state: InstanceState) -> str:

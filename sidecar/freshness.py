@@ -9,7 +9,7 @@ The invariant it holds: traffic flows under an instance's mesh identity at time 
 
 Whatever is late, lost, malformed, unknown or crashed closes traffic and never opens it.
 
-The one written exception is break-glass: while a `Waiver` is in force (an order that enough operators signed, verified
+One of two written exceptions is break-glass: while a `Waiver` is in force (an order that enough operators signed, verified
 here, until the earlier of its two ends), drift that is seen does not close, and a result that shows nothing but drift
 opens, if the authority let it through. Its lease is marked and ends with the waiver; then, whatever was found meanwhile
 closes. (b) holds all the same, and no tamper, no lost watcher and no stall is ever waived.

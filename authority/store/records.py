@@ -289,3 +289,6 @@ class Held:
     drift: str
     closed: int
     live: int
+
+    def __str__(self) -> str:
+        return f"held: {self.drift}, {self.closed} of {self.live} closed"

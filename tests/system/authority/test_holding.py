@@ -20,6 +20,7 @@ from attestation.violation import ViolationClass
 from authority.holding import MOST_ASKED
 from authority.store.records import Happened, Held
 from proofbeat.operate import status
+from proofbeat.why import lines
 from tests.system.authority.town import (
     BAD,
     GOOD,
@@ -115,7 +116,9 @@ def test_one_drift_closes_the_share_and_the_rest_is_held_marked_in_result_certif
             known = await where.authority.instance(one.instance)
             assert known.held == Held(f"file-modified: {MAIN}", closed=1, live=4)
             why = await where.authority.why(one.instance.value)
-            assert why.open and why.answer.startswith(f"held: 1 of 4 are closed for file-modified: {MAIN}: ")
+            assert why.open and why.answer.startswith(f"held: file-modified: {MAIN}, 1 of 4 closed: file-modified: ")
+            told = lines(why, where.folder / "admin.sock")
+            assert told[1].startswith(f"warning (held: file-modified: {MAIN}, 1 of 4 closed) since 2")
             assert why.repair[0] == "Put the referenced content back."
         assert not await status(where.folder / "admin.sock", everybody=False, as_json=False)
         assert capsys.readouterr().out.count(f"warning (held: file-modified: {MAIN}, 1 of 4 closed)") == 3

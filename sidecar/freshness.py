@@ -9,10 +9,10 @@ The invariant it holds: traffic flows under an instance's mesh identity at time 
 
 Whatever is late, lost, malformed, unknown or crashed closes traffic and never opens it.
 
-One of two written exceptions is break-glass: while a `Waiver` is in force (an order that enough operators signed, verified
-here, until the earlier of its two ends), drift that is seen does not close, and a result that shows nothing but drift
-opens, if the authority let it through. Its lease is marked and ends with the waiver; then, whatever was found meanwhile
-closes. (b) holds all the same, and no tamper, no lost watcher and no stall is ever waived.
+One of two written exceptions is break-glass: while a `Waiver` is in force (an order that enough operators signed,
+verified here, until the earlier of its two ends), drift that is seen does not close, and a result that shows nothing
+but drift opens, if the authority let it through. Its lease is marked and ends with the waiver; then, whatever was found
+meanwhile closes. (b) holds all the same, and no tamper, no lost watcher and no stall is ever waived.
 
 The other exception is drift that is held back, where policy lets one drift close only a share of the instances
 (`Rules.holds`). Drift then asks the authority before it closes, and stays open if an answer says so in time; any other

@@ -56,6 +56,8 @@ class Holding:
         self._log = log
         self._ledgers: dict[str, tuple[Summed, ...]] = {}
         """Registration -> its drift as it was last looked at."""
+        self._stirred: set[str] = set()
+        """Of these something was recorded since."""
         self._asked: Counter[InstanceId] = Counter()
         self._minute = 0.0
         self._changed = asyncio.Event()
@@ -74,7 +76,7 @@ class Holding:
         """Until cancelled. A store that does not answer is asked again; meanwhile nobody is told to close by us."""
         while True:
             try:
-                async with asyncio.timeout(_LOOK if self._ledgers else None):
+                async with asyncio.timeout(_LOOK if self._ledgers or self._stirred else None):
                     await self._changed.wait()
             except TimeoutError:
                 pass
@@ -118,18 +120,24 @@ class Holding:
 
     async def look(self) -> None:
         """Tells those to close for whom there is room by now, and operators what is held. Raises Unavailable."""
-        known = self._rules().registrations
-        for name in tuple(self._ledgers):
-            ruling = known.get(name)
-            if ruling is None or not ruling.policy.spec.holds:
-                told, why = await self._store.end_holds(name, self._now_ms()), "policy holds nothing back any more"
-                self._note(name, ())
-            else:
-                ledger = await self._store.look_at_holds(self._within(ruling))
-                told, why = ledger.told, "there is room for it to close"
-                self._note(name, summed(ledger.entries, ledger.live))
-            for instance in told:
-                self._push(instance, HoldOver(why))
+        for name in self._ledgers.keys() | self._stirred:
+            self._stirred.discard(name)
+            try:
+                await self._look_at(name, self._rules().registrations.get(name))
+            except Unavailable:
+                self._stirred.add(name)
+                raise
+
+    async def _look_at(self, name: str, ruling: Ruling | None) -> None:
+        if ruling is None or not ruling.policy.spec.holds:
+            told, why = await self._store.end_holds(name, self._now_ms()), "policy holds nothing back any more"
+            self._note(name, ())
+        else:
+            ledger = await self._store.look_at_holds(self._within(ruling))
+            told, why = ledger.told, "there is room for it to close"
+            self._note(name, summed(ledger.entries, ledger.live))
+        for instance in told:
+            self._push(instance, HoldOver(why))
 
     async def of(self, states: Collection[InstanceState]) -> tuple[InstanceState, ...]:
         """The same; of each that is held also for what, and how many are closed for that. Raises Unavailable."""
@@ -150,9 +158,9 @@ class Holding:
             self._log.warning(Event.HELD, registration=name, drift=each.name, id=drift, **counts)
         for drift in before.keys() - now.keys():
             self._log.warning(Event.HOLD_OVER, registration=name, drift=before[drift].name, id=drift)
-        self._ledgers[name] = after
-        if not after:
-            del self._ledgers[name]
+        self._ledgers.pop(name, None)
+        if after:
+            self._ledgers[name] = after
 
     def _too_often(self, instance: InstanceId) -> bool:
         minute = self._clock() // _MINUTE
@@ -162,7 +170,7 @@ class Holding:
         return self._asked[instance] > MOST_ASKED
 
     def _look_soon(self, ruling: Ruling) -> None:
-        self._ledgers.setdefault(ruling.name, ())
+        self._stirred.add(ruling.name)
         self._changed.set()
 
     def _within(self, ruling: Ruling) -> Within:

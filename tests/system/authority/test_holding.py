@@ -91,6 +91,18 @@ async def let_go(one: Attester) -> None:
         pass
 
 
+async def warned(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The next warnings in the authority's log."""
+    async with asyncio.timeout(10):
+        while not (said := _warnings(capsys)):  # noqa: ASYNC110 - a log sets no event
+            await asyncio.sleep(0.05)
+    return said
+
+
+def _warnings(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [line for line in capsys.readouterr().out.splitlines() if "[warning" in line]
+
+
 async def state(where: Town, one: Attester) -> str:
     return (await where.authority.instance(one.instance)).state.value
 
@@ -168,14 +180,19 @@ def test_whoever_leaves_makes_room(tmp_path: Path) -> None:
     played(tmp_path, story)
 
 
-def test_a_policy_that_holds_nothing_any_more_closes_all_that_is_held(tmp_path: Path) -> None:
+def test_a_policy_that_holds_nothing_any_more_closes_all_and_operators_are_told_when_it_begins_and_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async def story(where: Town, found: list[Attester]) -> None:
         assert not (await ask(found[0])).held
         assert all([(await ask(one)).held for one in found[1:]])
+        said = await warned(capsys)
         (where.folder / "policies.yaml").write_text(share(100))
         await where.authority.reload_policies()
         for one in found[1:]:
             await let_go(one)
+        said += await warned(capsys)
+        assert [line.split("]")[1].split()[0] for line in said] == ["held", "hold-over"], "once for all three"
 
     played(tmp_path, story)
 

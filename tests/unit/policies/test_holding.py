@@ -84,7 +84,7 @@ def test_sidecar_and_authority_name_the_same_drift_alike_whoever_did_it(fact: Fa
     drift = drift_of(violation) if violation is not None else None
     assert drift is not None
     others = [entry(MAIN)] if there is not None and there.path != MAIN else []
-    assert judged(entry(PAGE), *others, *([there] if there is not None else [])) == {drift}
+    assert judged(entry(PAGE), *others, *([there] if there is not None else [])) == frozenset({drift})
 
 
 def test_another_content_is_another_drift_down_to_the_last_digit() -> None:

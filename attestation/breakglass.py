@@ -1,6 +1,6 @@
 """The break-glass order: operators let traffic flow for a while that an appraisal would close.
 
-It is the one written exception to the invariant (sidecar/freshness.py), so everything about it is exact: whom it is
+It is one of two written exceptions to the invariant (sidecar/freshness.py), so everything about it is exact: whom it is
 for, by name *and* identity; from when to when; why. It waives findings of class drift, and never a tamper.
 
 Its form is JWS JSON Serialization (RFC 7515 section 7.2.1): one payload, a signature for each operator, so that each

@@ -34,6 +34,7 @@ _BEYOND = 1 << 63
 _SEPARATORS = {VERAISON_PROFILE: (".", "-"), IETF_PROFILE: ("_", "_")}
 _EXTENSION = "proofbeat"
 _BREAK_GLASS = "break-glass"
+_HELD = "held"
 _TIERS = {tier.label: tier for tier in Tier}
 
 
@@ -44,7 +45,8 @@ class Result:
     issued_at, expires_at: Unix seconds; the end counts from the nonce's issue. verifier: who says so. mode: of the
     policy, one of MODES; only `enforce` speaks of identities that are closed when they should be. reasons: one
     sentence a finding, empty where everything affirms. break_glass: the id of the order by which there is an identity
-    although this does not affirm; empty for all that is earned.
+    although this does not affirm; empty for all that is earned. held: the id of the drift (attestation/drift.py) that
+    closes nothing here, for enough others are closed for it; empty for all else.
     """
 
     status: Tier
@@ -61,6 +63,7 @@ class Result:
     policy_digest: Digest
     reasons: tuple[str, ...] = ()
     break_glass: str = ""
+    held: str = ""
 
 
 def build(result: Result, signer: jws.Signer, *, profile: str = VERAISON_PROFILE) -> str:
@@ -90,6 +93,7 @@ def payload(result: Result, *, profile: str = VERAISON_PROFILE) -> bytes:
             "policy_epoch": result.policy_epoch,
             "reasons": [reason[:MOST_REASON_TEXT] for reason in result.reasons[:MOST_REASONS]],
             **({_BREAK_GLASS: result.break_glass} if result.break_glass else {}),
+            **({_HELD: result.held} if result.held else {}),
         },
     }
     token = {
@@ -157,6 +161,7 @@ def _read(token: dict[str, Any], name: Any) -> Result:
         policy_digest=appraisal[name("ear appraisal policy id")],
         reasons=tuple(_text(reason) for reason in ours["reasons"]),
         break_glass=_text(ours.get(_BREAK_GLASS, "")),
+        held=_text(ours.get(_HELD, "")),
     )
 
 

@@ -23,6 +23,7 @@ class Violation:
     kind: a stable word such as `file-modified`, the label of metrics and of Envoy's refusals. subject: the path or
     executable. at: CLOCK_BOOTTIME of the fact, seconds. rule: what forbids it, as policies/model/places.py writes
     it. mend: what repairs it. process: whose act it was. allow: the YAML that would allow it, empty where none would.
+    found: as attestation.drift.Drift has it, empty where nobody can say.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Violation:
     mend: str = ""
     process: Actor | None = None
     allow: str = ""
+    found: str = ""
 
     @property
     def tamper(self) -> bool:

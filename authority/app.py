@@ -34,6 +34,7 @@ from authority.doors import IDLE_SECONDS, Doors, Intake
 from authority.enrolment import Enrolments
 from authority.expiring import Expiring
 from authority.faults import Faults
+from authority.holding import Holding
 from authority.instances import Instances
 from authority.issuer import bundle
 from authority.issuer import ca as authorities
@@ -107,6 +108,8 @@ class Authority:
         self._glasses = BreakGlasses(
             self._store, config.trust_domain, self._rules, self._tell_exceptions, clock, logs.logger()
         )
+        retire_after = config.history.retire_after
+        self._holding = Holding(self._store, self._rules, self._sessions.push, clock, retire_after, logs.logger())
         self._orders = Orders(
             self._store,
             self._instances,
@@ -115,10 +118,11 @@ class Authority:
             self._sessions.push,
             self._denying.changed,
             self._glasses,
+            self._holding,
         )
         self._recorder = Recorder(metrics.AUTHORITY)
         self._recorder.subject = {"trust_domain": config.trust_domain}
-        metering = Metering(self._recorder, self._sessions, self._glasses, self._faults)
+        metering = Metering(self._recorder, self._sessions, self._glasses, self._holding, self._faults)
         self._rounds = Rounds(
             self._store,
             self._instances,
@@ -129,16 +133,24 @@ class Authority:
             self._on_quarantine,
             self._denying,
             self._glasses,
+            self._holding,
             metering,
         )
         reaching = Reaching(self._store, self._instances, self._denying)
         self._enrolments = Enrolments(self._store, self._instances, self._nonces, self._ca, keys, self._rules, clock)
         self._answering = Answering(
-            self._store, self._instances, self._nonces, self._rounds, self._orders, self._denying, reaching, self._rules
+            self._store,
+            self._instances,
+            self._nonces,
+            self._rounds,
+            self._orders,
+            self._holding,
+            self._denying,
+            reaching,
+            self._rules,
         )
         self._challenges = Challenges(keys, clock)
-        retire_after = config.history.retire_after
-        self._asking = Asking(self._store, self._sessions, self._rules, clock, retire_after)
+        self._asking = Asking(self._store, self._sessions, self._rules, self._holding, clock, retire_after)
 
     async def run(self, ready: Callable[[Listening], None]) -> None:
         """Serves until cancelled. Raises InvalidConfiguration and Unavailable when it cannot start."""
@@ -149,6 +161,7 @@ class Authority:
             await self.reload_policies()
             await self._denying.start()
             await self._glasses.start()
+            await self._holding.start()
             again = self._serving.renew(self._clock())
             admin = await stack.enter_async_context(_set_up(AdminApi(self).routes(), replies.as_problems))
             await web.SockSite(admin, bound_socket(self._config.admin)).start()
@@ -164,6 +177,7 @@ class Authority:
                 tasks.create_task(self._keep_house())
                 tasks.create_task(self._denying.run())
                 tasks.create_task(self._glasses.run())
+                tasks.create_task(self._holding.run())
                 tasks.create_task(doors.serve(public.server))
 
     async def create_token(self, registration: str, *, lifetime: float = 3600.0) -> str:

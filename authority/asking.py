@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from attestation.errors import InvalidInput, Refused
 from attestation.instance import InstanceId
+from authority.holding import Holding
 from authority.roll import called, chosen
 from authority.rules import Rules, Ruling
 from authority.sessions import Sessions
@@ -23,18 +24,20 @@ class Asking:
         store: Store,
         sessions: Sessions,
         rules: Callable[[], Rules],
+        holding: Holding,
         clock: Callable[[], float],
         retire_after: float,
     ) -> None:
         self._store = store
         self._sessions = sessions
         self._rules = rules
+        self._holding = holding
         self._clock = clock
         self._retire_after_ms = int(retire_after * 1000)
 
     async def instances(self) -> tuple[InstanceState, ...]:
         """Every instance that ever enrolled, the latest first."""
-        return self._called(await self._store.instances(self._rules().identities))
+        return await self._holding.of(self._called(await self._store.instances(self._rules().identities)))
 
     async def instance(self, instance: InstanceId) -> InstanceState:
         """One instance. Raises Refused (instance-unknown)."""
@@ -85,7 +88,7 @@ class Asking:
         """Whether one is gone is seen beside all of its registration."""
         wanted = {each.instance for each in found}
         peers = await self._store.registered({each.registration for each in found}, self._rules().identities)
-        return tuple(each for each in self._called(peers) if each.instance in wanted)
+        return await self._holding.of([each for each in self._called(peers) if each.instance in wanted])
 
     def _called(self, states: tuple[InstanceState, ...]) -> tuple[InstanceState, ...]:
         return called(states, self._sessions.instances(), int(self._clock() * 1000), self._retire_after_ms)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from attestation import release, results
 from attestation.breakglass import Order
+from attestation.drift import Drift
 from attestation.results import Result
 from attestation.trust import Tier
 from attestation.violation import ViolationClass
@@ -14,6 +15,7 @@ from authority.issuer.ca import BACKDATE
 from authority.rules import Ruling
 from authority.store.records import Candidate, Enrolled, Explanation
 from authority.verifier.verify import Verified
+from policies.appraise.holding import as_held
 from policies.appraise.reasons import Finding, Verdict
 from policies.model.places import place
 from policies.model.policy import Mode, PolicySpec
@@ -33,14 +35,18 @@ def candidate(
     latest_ms: int,
     now_ms: int,
     by: Order | None = None,
+    held: Drift | None = None,
 ) -> Candidate:
     """The lease ends `freshness` after the nonce was issued, whenever it is judged, and not after latest_ms.
 
     Nor after the end of the reference values that it rests on, where policy enforces.
 
     issued: as for the appraisal. epoch: of the policies. latest_ms: the end of the CA. now_ms: Unix milliseconds.
-    by: the break-glass order that lets it through, which it does not outlive.
+    by: the break-glass order that lets it through, which it does not outlive. held: the drift for which it is held
+    back; the verdict is then softened.
     """
+    if held is not None:
+        verdict = as_held(verdict)
     if by is not None:
         latest_ms = min(latest_ms, by.not_after * 1000)
     lease_end_ms = ruling.founded(min(verified.facts.issued_ms + ruling.freshness_ms, latest_ms), now_ms)
@@ -59,6 +65,7 @@ def candidate(
         policy_digest=ruling.digest,
         reasons=tuple(shown(f"{reason.kind}: {reason.text}") for reason in verdict.reasons[: results.MOST_REASONS]),
         break_glass=by.id if by is not None else "",
+        held=held.id if held is not None else "",
     )
     found = _binding(verdict, ruling) if by is None or verdict.tamper else None
     cause = _cause(verified, found, now_ms) if found is not None else None
@@ -76,11 +83,12 @@ def candidate(
         lease_end_ms=lease_end_ms,
         cause=cause,
         closes=ruling.policy.spec.mode is Mode.ENFORCE,
-        tolerated=_tolerated(verdict.tier, ruling.policy.spec),
+        tolerated=held is None and _tolerated(verdict.tier, ruling.policy.spec),
         explanation=_explained(_gravest(verdict), ruling, cause, now_ms) if verdict.reasons else None,
         revocation=verified.claims.revocation,
         served=verified.claims.served if verified.claims.served in issued else None,
         break_glass=result.break_glass,
+        held=result.held,
     )
 
 

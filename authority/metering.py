@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from attestation.errors import Refused, Unavailable
 from authority.breakglass import BreakGlasses
 from authority.faults import Faults
+from authority.holding import Holding
 from authority.sessions import Sessions
 from authority.store.records import Accepted
 from authority.verifier.cache import Appraisals
@@ -21,9 +22,12 @@ from telemetry.recorder import AppraisalRecord, Recorder
 class Metering:
     """Counting waits for the event loop's next turn, when the answer's bytes are written."""
 
-    def __init__(self, made: Recorder, sessions: Sessions, glasses: BreakGlasses, faults: Faults) -> None:
+    def __init__(
+        self, made: Recorder, sessions: Sessions, glasses: BreakGlasses, holding: Holding, faults: Faults
+    ) -> None:
         self._recorder = made
         made.watch(metrics.BREAK_GLASS, lambda: (((), float(glasses.active)),))
+        made.watch(metrics.HELD, lambda: (((), float(holding.active)),))
         made.watch(metrics.POLICY_FAULTS, lambda: (((), float(faults.count)),))
         made.watch(metrics.SESSIONS, lambda: (((), float(len(sessions))),))
 

@@ -13,6 +13,7 @@ from attestation.signals import Signal
 from attestation.violation import ViolationClass
 from attestation.wording import shown, shown_lines
 from authority.breakglass import BreakGlasses
+from authority.holding import Holding
 from authority.instances import Instances
 from authority.rules import Rules
 from authority.store.records import Enrolled, Explanation
@@ -40,6 +41,7 @@ class Orders:
         push: Callable[[InstanceId, Push], None],
         changed: Callable[[], None],
         glasses: BreakGlasses,
+        holding: Holding,
     ) -> None:
         self._store = store
         self._instances = instances
@@ -48,6 +50,7 @@ class Orders:
         self._push = push
         self._changed = changed
         self._glasses = glasses
+        self._holding = holding
 
     async def report(self, enrolled: Enrolled, report: Report, rules: Rules) -> Standing:
         """What a sidecar closed for. What no measurement heals quarantines; when this returns it is on disk."""
@@ -67,12 +70,14 @@ class Orders:
             )
         enforced = ruling.policy.spec.mode is Mode.ENFORCE
         waived = self._glasses.waives_report(enrolled, ruling, report)
+        held = not waived and await self._holding.reported(enrolled, ruling, report)
         lasting = ruling.binds(report.violation_class) or (enforced and report.kind == Signal.FLAPPING)
         return await self._record(
             enrolled.instance,
             cause,
-            binding=lasting and not waived,
-            closes=enforced and not waived,
+            binding=lasting and not waived and not held,
+            closes=enforced and not waived and not held,
+            held=held,
             explanation=_explained(cause, report, ruling.governing.origins),
         )
 
@@ -117,10 +122,11 @@ class Orders:
         *,
         binding: bool,
         closes: bool = True,
+        held: bool = False,
         explanation: Explanation | None = None,
     ) -> Standing:
         standing = await self._store.record_cause(
-            instance, cause, binding=binding, now_ms=self._now_ms(), closes=closes, explanation=explanation
+            instance, cause, binding=binding, now_ms=self._now_ms(), closes=closes, held=held, explanation=explanation
         )
         known = await self._instances.get(instance)
         generation = max(known.generation, cause.generation)

@@ -30,6 +30,8 @@ def lapsed(instance: InstanceId, why: Lapsed) -> Refused:
         what, kind = "a violation was reported after this generation", Kind.GENERATION_PAST
     elif why.exception_over:
         what, kind = "the break-glass order that would have let it through has ended", Kind.BREAK_GLASS_VOID
+    elif why.hold_over:
+        what, kind = "what was held back closes meanwhile", Kind.HOLD_OVER
     else:
         what, kind = "a later nonce has been answered already", Kind.NONCE_PASSED
     return Refused(what, kind=kind, where=str(instance), mend=_MEND_NONCE)

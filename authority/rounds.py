@@ -13,6 +13,7 @@ from authority import refusals
 from authority.breakglass import BreakGlasses
 from authority.candidates import candidate
 from authority.denying import Denying
+from authority.holding import Holding
 from authority.instances import Instances
 from authority.issuer.issuer import Issuer
 from authority.keyring import Keyring
@@ -52,6 +53,7 @@ class Rounds:
         on_quarantine: Callable[[Enrolled, Cause], None],
         denying: Denying,
         glasses: BreakGlasses,
+        holding: Holding,
         metering: Metering,
     ) -> None:
         self._store = store
@@ -63,6 +65,7 @@ class Rounds:
         self._on_quarantine = on_quarantine
         self._denying = denying
         self._glasses = glasses
+        self._holding = holding
         self.latest = Latest()
         self._bodies = Bodies()
         self._clean = Clean()
@@ -89,7 +92,10 @@ class Rounds:
             return verdict
         record.appraised = now()
         self.latest.put(Told(enrolled.instance, enrolled.registration, request.evidence, self._now_ms()))
-        # 3. Does it count? On disk before anybody hears of it.
+        # 3. If it speaks against the workload: does something let it through, or hold it back?
+        by = self._glasses.lets_through(enrolled, ruling, verdict)
+        held = await self._holding.held(enrolled, ruling, verdict) if by is None else None
+        # 4. Does it count? On disk before anybody hears of it.
         judged = candidate(
             enrolled,
             verified,
@@ -99,11 +105,12 @@ class Rounds:
             epoch=rules.epoch,
             latest_ms=self._issuer.latest_ms,
             now_ms=self._now_ms(),
-            by=self._glasses.lets_through(enrolled, ruling, verdict),
+            by=by,
+            held=held,
         )
         accepted = await self._accepted(enrolled, judged)
         record.accepted = now()
-        # 4. Only now is anything signed.
+        # 5. Only now is anything signed.
         counted = self._instances.counted(enrolled, judged, accepted)
         answer = self._answer(counted, accepted, verified, ruling, rules.epoch)
         self._metering.answered(record, verified, accepted, issued=bool(answer.chain))
@@ -167,7 +174,8 @@ class Rounds:
 
     def _answer(self, enrolled: Enrolled, accepted: Accepted, verified: Verified, ruling: Ruling, epoch: int) -> Answer:
         ear = self._issuer.ear(accepted)
-        given = _earns_leaf(accepted.tier, ruling) or self._glasses.in_force(accepted.break_glass, enrolled, ruling)
+        excepted = self._glasses.in_force(accepted.break_glass, enrolled, ruling) or bool(accepted.held)
+        given = _earns_leaf(accepted.tier, ruling) or excepted
         issued_ms = verified.facts.issued_ms
         return Answer(
             ear=ear,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attestation.violation import ViolationClass
-from authority.store.records import Explanation, Happened, InstanceState, Moment, State
+from authority.store.records import Explanation, Happened, Held, InstanceState, Moment, State
 from wire.messages import Cause
 
 MOST_OTHERS = 20
@@ -20,7 +20,7 @@ class Why:
     at_ms: the time asked about. open: might its traffic flow then? cause: what began this closing. others: what came
     after it, the latest last. repair: what opens it again, step by step. now: the state at the moment of asking.
     history: the latest changes up to the time asked about, in order; it begins at history_begins_ms. lasting: no
-    measurement heals the cause.
+    measurement heals the cause. held: for what it is held now; None where it is not, or was held in the past.
     """
 
     instance: str
@@ -41,6 +41,7 @@ class Why:
     history_begins_ms: int
     history: tuple[Moment, ...]
     lasting: bool = False
+    held: Held | None = None
 
 
 def told(instance: InstanceState, moments: Sequence[Moment], at_ms: int, now_ms: int) -> Why:
@@ -60,7 +61,9 @@ def told(instance: InstanceState, moments: Sequence[Moment], at_ms: int, now_ms:
         state=state.value if known else "unknown",
         since_ms=since_ms,
         open=known and state.open,
-        answer=_answer(state, cause, past) if known else "history does not reach so far back",
+        answer=_answer(state, cause, past, instance.held if present else None)
+        if known
+        else "history does not reach so far back",
         cause=cause,
         others=tuple(explained[1:][-MOST_OTHERS:]),
         repair=_repair(state, cause, lasting=lasting, gone=instance.gone) if known else (),
@@ -70,6 +73,7 @@ def told(instance: InstanceState, moments: Sequence[Moment], at_ms: int, now_ms:
         history_begins_ms=moments[0].at_ms if moments else 0,
         history=tuple(past[-MOST_SHOWN:]),
         lasting=lasting,
+        held=instance.held if present else None,
     )
 
 
@@ -112,9 +116,11 @@ def _kept(cause: Cause) -> Explanation:
     return Explanation(cause.id, cause.kind, cause.kind, cause.text, cause.at_ms)
 
 
-def _answer(state: State, cause: Explanation | None, past: Sequence[Moment]) -> str:
+def _answer(state: State, cause: Explanation | None, past: Sequence[Moment], held: Held | None) -> str:
     let_through = (each.text for each in reversed(past) if each.event is Happened.EXCEPTED)
     excepted = next(let_through, "") if state is State.EXCEPTED else ""
+    if state is State.HELD:
+        excepted = "held" if held is None else str(held)
     if cause is not None:
         return f"{excepted}: {cause.kind}: {cause.text}" if excepted else f"{cause.kind}: {cause.text}"
     last = past[-1].text if past else ""
@@ -135,6 +141,8 @@ def _repair(state: State, cause: Explanation | None, *, lasting: bool, gone: boo
         return ()
     if state is State.WARNED:
         return (*((cause.mend,) if cause is not None and cause.mend else ()), _WARNED)
+    if state is State.HELD:
+        return (cause.mend if cause is not None and cause.mend else "Put back what the cause names.", _HELD)
     if state is State.EXCEPTED:
         return (cause.mend if cause is not None and cause.mend else "Put back what the order waives.", _EXCEPTED)
     if cause is None:
@@ -145,7 +153,9 @@ def _repair(state: State, cause: Explanation | None, *, lasting: bool, gone: boo
     return (replaced, *(() if gone else ("Or release this one, if you vouch for it.",)))
 
 
+_UNREACHED = "history does not reach so far back"
 _WARNED = "It is open: its policy serves warnings. The next result that affirms ends this one."
+_HELD = "Then it is affirmed; else it closes when those that are closed for the same are repaired, or its lease ends."
 _EXCEPTED = "Then it is open of itself; else it closes when the order ends (`proofbeat breakglass list`)."
 _FIRST = ("Wait for its first round; its sidecar's log says what it waits for.",)
 _LATE = (

@@ -21,7 +21,7 @@ from authority.api.answers import (
     PolicyFaults,
     Reloaded,
 )
-from authority.store.records import InstanceState, State
+from authority.store.records import Held, InstanceState, State
 from proofbeat import admin, orders
 from wire.messages import Released, Standing
 
@@ -152,13 +152,24 @@ def _print_instances(found: Sequence[InstanceState], now_ms: float) -> None:
 
     table = Table(box=None, pad_edge=False)
     for column in ("instance", "SPIFFE ID", "state", "lease left", "why not"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "state")
     for each in found:
         left = max(0.0, (each.lease_end_ms - now_ms) / 1000)
-        state = f"{each.state}, gone" if each.gone else each.state
-        table.add_row(str(each.instance), each.spiffe_id, state, f"{left:.0f} s", _why_not(each))
+        state = called(each.state, each.held)
+        table.add_row(
+            str(each.instance),
+            each.spiffe_id,
+            f"{state}, gone" if each.gone else state,
+            f"{left:.0f} s",
+            _why_not(each),
+        )
     # A pipe has no width of its own; identifiers cut in two are no use to anybody.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 180).print(table)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 250).print(table)
+
+
+def called(state: str, held: Held | None) -> str:
+    """An instance's state. What is held is as open as what has warnings, and says for what, and who is closed."""
+    return f"warning ({held or 'held'})" if state == State.HELD else state
 
 
 def _why_not(state: InstanceState) -> str:

@@ -16,6 +16,7 @@ from attestation.quantities import seconds
 from authority.store.records import Explanation
 from authority.why import Why
 from proofbeat import admin
+from proofbeat.operate import called
 
 _WHERE = "--at"
 _MEND = "Write 2026-01-31T12:00:00Z, or how long ago: -5m."
@@ -59,6 +60,7 @@ def document(why: Why) -> dict[str, Any]:
         "state": why.state,
         "since": _iso(why.since_ms),
         "open": why.open,
+        "held": plain(why.held),
         "answer": why.answer,
         "cause": None if why.cause is None else _cause(why.cause),
         "others": [_cause(each) for each in why.others],
@@ -74,11 +76,11 @@ def document(why: Why) -> dict[str, Any]:
 
 def lines(why: Why, socket: Path) -> list[str]:
     """For a person. socket: for the commands that it names."""
-    since, gone = _iso(why.since_ms), ", and gone" if why.gone else ""
+    state, since, gone = called(why.state, why.held), _iso(why.since_ms), ", and gone" if why.gone else ""
     release = (f"proofbeat release --admin {socket} {why.instance}",) if _helps_to_release(why) else ()
     return [
         f"{why.instance}  {why.spiffe_id}",
-        f"{why.state} since {since}" if since else why.state,
+        f"{state} since {since}" if since else state,
         *_block("why", why.answer),
         *(_about(why.cause) if why.cause is not None else ()),
         *_block("repair", *why.repair, *release),

@@ -23,7 +23,7 @@ from attestation.results import Result
 from attestation.spiffe import SpiffeId
 from attestation.trust import Tier
 from policies.model.policy import Mode
-from sidecar.freshness import Lease, Now
+from sidecar.states import Lease, Now
 from wire.messages import MOST_DENIED, MOST_DENIED_ADDRESSES, MOST_DENIED_LEAVES, Answer, Denials, Denied, Enrolment
 
 _ANSWER = "attestation answer"

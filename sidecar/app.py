@@ -40,14 +40,14 @@ from policies.model import dialect
 from policies.model.breakglass import BreakGlassRules
 from policies.model.classes import unread
 from policies.model.policy import Mode, PolicySpec
-from sidecar import answers, clock, freshness
+from sidecar import answers, clock, states
+from sidecar.asking import Asking
 from sidecar.attester import Attester, HeldNonce, Outcome, Standpoint
 from sidecar.causes import Causes
 from sidecar.clock import LeaseTimer
 from sidecar.config import SidecarConfig
 from sidecar.delivery.resources import Identity
 from sidecar.envoy import Envoy
-from sidecar.freshness import Now, Phase, State
 from sidecar.governing import Governed, read_governing
 from sidecar.heartbeat import Heartbeat
 from sidecar.judging import Judging
@@ -66,6 +66,7 @@ from sidecar.reports import Reports, report_of
 from sidecar.restored import PacedClient, Restores
 from sidecar.rounds import RoundLoop
 from sidecar.standing import StateFolder
+from sidecar.states import Now, Phase, State
 from sidecar.telling import Telling
 from sidecar.waivers import Waivers
 from telemetry import metrics
@@ -104,6 +105,7 @@ class Sidecar:
             self._telling,
             close=self._close,
             serve=self._serve,
+            ask=lambda question: self._asking.ask(question),
             report=lambda report: self._reports.add(report),
             reattest=lambda full: self._rounds.want(full=full),
             ended=self._workload_ended,
@@ -115,7 +117,7 @@ class Sidecar:
             too_many=self._overrun,
         )
         self._timer = LeaseTimer(
-            on_end=lambda: self._machine.step(freshness.Ticked()),
+            on_end=lambda: self._machine.step(states.Ticked()),
             on_set=lambda: self._stalled("the-wall-clock-was-set"),
         )
         self._pushes = Pushes(
@@ -138,6 +140,7 @@ class Sidecar:
             refused=self._telling.push_failed,
         )
         self._client = PacedClient(_authority(config), self._pushes.pushed, left_behind=self._stalled)
+        self._asking = Asking(self._client, self._machine.step)
         self._restores = Restores(self._stalled)
         self._reports = Reports(self._client, self._telling.reported)
         self._heartbeat = Heartbeat(lambda: self.spec.deadman, self._beat, self._stalled, self._measurer_lost)
@@ -223,6 +226,7 @@ class Sidecar:
         self._rounds.want(full=True)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._client.hold(), name="session")
+            tasks.create_task(self._asking.run(), name="asking")
             tasks.create_task(self._reports.run(), name="reports")
             tasks.create_task(self._heartbeat.run(), name="heartbeat")
             self._envoy.look_after(tasks)
@@ -258,7 +262,7 @@ class Sidecar:
             case Beat():
                 self._heartbeat.answered()
             case InstanceFact():
-                self._machine.step(freshness.WorkloadEnded("workload-ended"))
+                self._machine.step(states.WorkloadEnded("workload-ended"))
             case Covered(coverage):
                 self._coverage = coverage
                 self._telling.covered(coverage)
@@ -276,12 +280,14 @@ class Sidecar:
             self._rounds.want(full=not self.state.open)
 
     def _violated(self, violation: Violation) -> None:
-        self._machine.step(freshness.Violated(violation))
+        self._machine.step(states.Violated(violation))
 
     def _maybe_mended(self) -> None:
-        """While closed, any harmless change may be the repair."""
+        """While closed, or held, any harmless change may be the repair."""
         if not self.state.open:
             self._rounds.want(full=True)
+        elif self.state.held:
+            self._rounds.soon()
 
     def _undecided(self) -> None:
         if self.state.open:
@@ -290,7 +296,7 @@ class Sidecar:
     def _close(self, reason: str, cause: Violation | None) -> None:
         self._envoy.close(reason, cause, self._ruled)
 
-    def _serve(self, lease: freshness.Lease) -> None:
+    def _serve(self, lease: states.Lease) -> None:
         if self._identity is not None:
             self._timer.arm(lease)
             self._hand_over()
@@ -320,7 +326,9 @@ class Sidecar:
     def appraised(self, outcome: Outcome) -> None:
         self._identity = outcome.identity
         body = outcome.measured.body(Layer.PROXY)
-        if body is not None and (self.spec.opens(outcome.event.tier) or outcome.event.waived):
+        # What is held is never about Envoy.
+        excepted = outcome.event.waived or outcome.event.held
+        if body is not None and (self.spec.opens(outcome.event.tier) or excepted):
             self._proxy.affirmed(body)
         self._machine.step(outcome.event)
 
@@ -374,7 +382,7 @@ class Sidecar:
         self._measurer.send(Scope(local.pid, include, unread(spec.files), local.cgroup, spec.deadman))
         self._envoy.rule(spec)
         self._rounds.every(spec.interval)
-        self._machine.step(freshness.RulesChanged(governed.rules))
+        self._machine.step(states.RulesChanged(governed.rules))
         self._waivers.weigh()
         self._judging.catch_up()
 
@@ -385,13 +393,13 @@ class Sidecar:
         self._restores.look()
         self._proxy.look()
         self._waivers.weigh()
-        self._machine.step(freshness.Ticked())
+        self._machine.step(states.Ticked())
         self._measurer.send(Beat(number))
         self._envoy.heartbeat()
 
     def _stalled(self, reason: str) -> None:
         self._envoy.stalled(reason)
-        self._machine.step(freshness.Stalled(reason))
+        self._machine.step(states.Stalled(reason))
 
     # Ends.
 
@@ -405,7 +413,7 @@ class Sidecar:
         now = clock.now()
         self._telling.measurer_lost(reason)
         if self.state.phase is not Phase.ENDED:
-            self._machine.step(freshness.MeasurerLost(_lost(reason, self._ruled, now)))
+            self._machine.step(states.MeasurerLost(_lost(reason, self._ruled, now)))
             self._envoy.abandoned(reason)
         self._end(Unavailable(f"the measurer is lost: {reason}", where="measurer", mend="Start the sidecar again."))
 

@@ -25,8 +25,8 @@ from policies.model.policy import Mode
 from sidecar import answers, clock
 from sidecar.answers import Asked, Believed, Membership
 from sidecar.delivery.resources import Identity
-from sidecar.freshness import Appraised
 from sidecar.observations import Measured, Observations
+from sidecar.states import Appraised
 from telemetry.recorder import RoundRecord
 from wire.messages import Nonce
 from wire.session import AuthorityClient
@@ -232,8 +232,9 @@ class Attester:
                 default=measured.full_began,
             ),
             lease=believed.lease,
-            cause=_contraindication(result, record.began) if result.status is Tier.CONTRAINDICATED else None,
+            cause=_contraindication(result, record.began) if _speaks_against(result) else None,
             waived=bool(result.break_glass) and self._lets_through(result.break_glass),
+            held=bool(result.held),
         )
         return Outcome(event, self._identity(believed, leaf), measured, result, result.policy_epoch, record)
 
@@ -253,6 +254,10 @@ def _body(measured: Measured, digest: Digest) -> bytes:
             mend="It mixes up its attesters: look at its log.",
         )
     return body
+
+
+def _speaks_against(result: Result) -> bool:
+    return result.status is Tier.CONTRAINDICATED or bool(result.held)
 
 
 def _contraindication(result: Result, at: float) -> Violation:

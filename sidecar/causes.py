@@ -12,8 +12,8 @@ from attestation.errors import InvalidConfiguration
 from attestation.instance import InstanceId
 from attestation.layers import Layer
 from attestation.violation import Violation, ViolationClass
-from sidecar.freshness import Closings, Now, Phase, State, Sticky
 from sidecar.latch import Latch, Latched
+from sidecar.states import Closings, Now, Phase, State, Sticky
 from wire.messages import Cause
 
 _ORDERED = "quarantined-"

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable
 
-from sidecar.freshness import Lease, Now
+from sidecar.states import Lease, Now
 
 _TFD_NONBLOCK = os.O_NONBLOCK
 _TFD_CLOEXEC = os.O_CLOEXEC

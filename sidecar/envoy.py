@@ -19,12 +19,12 @@ from sidecar.delivery.resources import Catalogue, Identity
 from sidecar.delivery.severing import Severing
 from sidecar.delivery.told import Happening, Told
 from sidecar.denials import Refusals, addresses_of, nobody
-from sidecar.freshness import Lease
 from sidecar.keysocket import KeySocket
 from sidecar.ownenvoy import Launch, OwnEnvoy
 from sidecar.peers import Peers
 from sidecar.proxy import ProxyLayer
 from sidecar.serving import Serving
+from sidecar.states import Lease
 from sidecar.telling import Telling
 from xds.acks import Verdict
 from xds.bootstrap import delivered_bootstrap, write_bootstrap

@@ -9,10 +9,15 @@ The invariant it holds: traffic flows under an instance's mesh identity at time 
 
 Whatever is late, lost, malformed, unknown or crashed closes traffic and never opens it.
 
-The one written exception is break-glass: while a `Waiver` is in force (an order that enough operators signed, verified
-here, until the earlier of its two ends), drift that is seen does not close, and a result that shows nothing but drift
-opens, if the authority let it through. Its lease is marked and ends with the waiver; then, whatever was found meanwhile
-closes. (b) holds all the same, and no tamper, no lost watcher and no stall is ever waived.
+One of two written exceptions is break-glass: while a `Waiver` is in force (an order that enough operators signed,
+verified here, until the earlier of its two ends), drift that is seen does not close, and a result that shows nothing
+but drift opens, if the authority let it through. Its lease is marked and ends with the waiver; then, whatever was found
+meanwhile closes. (b) holds all the same, and no tamper, no lost watcher and no stall is ever waived.
+
+The other exception is drift that is held back, where policy lets one drift close only a share of the instances
+(`Rules.holds`). Drift then asks the authority before it closes, and stays open if an answer says so in time; any other
+answer, or none, closes. It is held until a result affirms or the authority says that it is over, and never beyond its
+lease, which goes on only by results that are marked. A hold keeps open what is open, and opens nothing.
 
 Phases            traffic  entered by
   UNATTESTED      closed   start
@@ -37,317 +42,58 @@ out in order; their order is part of the decision (a latch before the closing, t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Callable
+from dataclasses import replace
 from math import inf
 
+from attestation.drift import MOST_DRIFTS, Drift
 from attestation.layers import Layer
 from attestation.quantities import duration
 from attestation.signals import Signal
 from attestation.trust import Tier
 from attestation.violation import Violation
 from policies.appraise.breakglass import waives_violation
+from policies.appraise.holding import drift_of
 from policies.model.policy import Mode, Recovery
-
-MOST_CAUSES = 32
-"""Causes kept for the reader; the newest one's time is kept apart, so that forgetting the oldest opens nothing."""
-
-MOST_STICKY = 64
-"""Sticky causes kept. Beyond it the newest takes the last place, so that no earlier release covers it."""
-
-
-class Phase(StrEnum):
-    UNATTESTED = "unattested"
-    FRESH = "fresh"
-    STALE = "stale"
-    QUARANTINED = "quarantined"
-    ENDED = "ended"
-
-
-@dataclass(frozen=True, slots=True)
-class Now:
-    """boot: CLOCK_BOOTTIME seconds, which counts through a suspend. wall: CLOCK_REALTIME seconds, which can be set."""
-
-    boot: float
-    wall: float
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The period of one result. It ends at the earlier of its two ends; skew was subtracted, never added.
-
-    affirmed: False for what was handed out although the appraisal did not affirm: in audit, or with warnings. waived:
-    the id of the break-glass order that it rests on; empty for one that was earned.
-    """
-
-    number: int
-    boot_end: float
-    wall_end: float
-    affirmed: bool = True
-    waived: str = ""
-
-    def over(self, now: Now) -> bool:
-        return now.boot >= self.boot_end or now.wall >= self.wall_end
-
-
-@dataclass(frozen=True, slots=True)
-class Waiver:
-    """A break-glass order that holds for this instance. It ends at the earlier of its two ends."""
-
-    id: str
-    boot_end: float
-    wall_end: float
-
-    def over(self, now: Now) -> bool:
-        return now.boot >= self.boot_end or now.wall >= self.wall_end
-
-    def bounds(self, lease: Lease) -> Lease:
-        """The lease as it rests on this order."""
-        ends = min(lease.boot_end, self.boot_end), min(lease.wall_end, self.wall_end)
-        return Lease(lease.number, *ends, affirmed=False, waived=self.id)
-
-
-@dataclass(frozen=True, slots=True)
-class Flaps:
-    """More drift closings than `count` within so many seconds, and drift is no longer healed by a measurement."""
-
-    count: int
-    within: float
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What policy says about closing and recovering. minimum_closed: seconds."""
-
-    mode: Mode = Mode.ENFORCE
-    drift: Recovery = Recovery.AUTO
-    tamper: Recovery = Recovery.REPLACE
-    minimum_closed: float = 0.0
-    flaps: Flaps | None = None
-    serves_warnings: bool = False
-
-    @property
-    def looks_back(self) -> bool:
-        """Does it matter when traffic was closed before?"""
-        return self.minimum_closed > 0 or self.flaps is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Sticky:
-    """A cause that no measurement heals, with the generation it began: the pair names it to the authority."""
-
-    generation: int
-    violation: Violation
-
-
-@dataclass(frozen=True, slots=True)
-class Closings:
-    """latest: when the latest quarantine began. drift: when drift closed what was open, the latest last. In seconds of
-    CLOCK_BOOTTIME.
-    """
-
-    latest: float = -inf
-    drift: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """causes: the latest violations since the last opening. contradicted_at: when the newest of them all happened
-    (CLOCK_BOOTTIME). sticky: those that only a release heals. waiver: the order in force, if there is one.
-
-    closings: those that policy still looks back at. kept: a result that opens when `minimum_closed` is over.
-    """
-
-    rules: Rules
-    phase: Phase = Phase.UNATTESTED
-    generation: int = 0
-    sequence: int = -1
-    lease: Lease | None = None
-    causes: tuple[Violation, ...] = ()
-    contradicted_at: float = -inf
-    sticky: tuple[Sticky, ...] = ()
-    waiver: Waiver | None = None
-    closings: Closings = Closings()
-    kept: Appraised | None = None
-
-    @property
-    def open(self) -> bool:
-        """May traffic flow under this identity?"""
-        return self.phase is Phase.FRESH
-
-    @property
-    def warned(self) -> bool:
-        """Is it open by a result that had warnings?"""
-        enforcing = self.rules.mode is Mode.ENFORCE
-        return enforcing and self.open and self.lease is not None and not (self.lease.affirmed or self.lease.waived)
-
-    @property
-    def excepted(self) -> bool:
-        """Is it open by a break-glass order alone?"""
-        return self.open and self.lease is not None and bool(self.lease.waived)
-
-
-# Events.
-
-
-@dataclass(frozen=True, slots=True)
-class Violated:
-    """A fact contradicts policy."""
-
-    violation: Violation
-
-
-@dataclass(frozen=True, slots=True)
-class Appraised:
-    """The authority's answer to one round.
-
-    generation, sequence: as the evidence signed them. measured_from: CLOCK_BOOTTIME when the *oldest* full
-    measurement of a required layer began. lease: None where the result gave no identity. waived: it is marked with an
-    order that is known to hold here.
-    """
-
-    tier: Tier
-    generation: int
-    sequence: int
-    measured_from: float
-    lease: Lease | None
-    cause: Violation | None = None
-    waived: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Revoked:
-    """The authority quarantined this instance."""
-
-    cause: Violation
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """A verified release order. generations: those of the sticky causes that it names; others stay."""
-
-    generations: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Stalled:
-    """Time passed that nobody vouches for: a clock step, a restored machine, a loop that stood still, a fired guard."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class MeasurerLost:
-    """The measurer's process or channel ended: nobody watches the workload."""
-
-    cause: Violation
-
-
-@dataclass(frozen=True, slots=True)
-class Ticked:
-    """Nothing but time passed."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkloadEnded:
-    """The instance's first process is gone."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class RulesChanged:
-    """A newer policy."""
-
-    rules: Rules
-
-
-@dataclass(frozen=True, slots=True)
-class Waived:
-    """Another break-glass order is in force here now, or none."""
-
-    waiver: Waiver | None
-
-
-Event = (
-    Violated | Appraised | Revoked | Released | Stalled | MeasurerLost | Ticked | WorkloadEnded | RulesChanged | Waived
+from sidecar.states import (
+    MOST_CAUSES,
+    MOST_STICKY,
+    Answered,
+    Appraised,
+    Ask,
+    Close,
+    Closings,
+    Command,
+    Count,
+    Drop,
+    Event,
+    Flaps,
+    HoldOver,
+    Keep,
+    Latch,
+    Lease,
+    MeasurerLost,
+    Now,
+    Phase,
+    Question,
+    Reattest,
+    Released,
+    Report,
+    Revoked,
+    Rules,
+    RulesChanged,
+    Serve,
+    Stalled,
+    State,
+    Step,
+    Sticky,
+    Ticked,
+    Violated,
+    Waived,
+    Waiver,
+    WorkloadEnded,
+    WouldHave,
 )
-
-# Commands.
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """Keep these closings for the next run of this program."""
-
-    closings: Closings
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """A result came that opens later."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Latch:
-    """Write this cause where kill -9 does not wash it off."""
-
-    cause: Sticky
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Refuse new connections, deny requests, cut open ones. cause: the violation that it is for, if any."""
-
-    reason: str
-    cause: Violation | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Serve:
-    """Hand this lease's identity to Envoy."""
-
-    lease: Lease
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Tell the authority. generation: the one this violation began."""
-
-    generation: int
-    violation: Violation
-
-
-@dataclass(frozen=True, slots=True)
-class Reattest:
-    """A round now. full: with everything read anew."""
-
-    full: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WouldHave:
-    """What enforce would have closed for; kept for the operators of observe and audit."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """An answer that came too late or out of order was not used."""
-
-    reason: str
-
-
-Command = Latch | Close | Serve | Report | Reattest | WouldHave | Drop | Count | Keep
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    state: State
-    commands: tuple[Command, ...] = ()
 
 
 def step(state: State, event: Event, now: Now) -> Step:
@@ -356,8 +102,10 @@ def step(state: State, event: Event, now: Now) -> Step:
         return Step(state)
     over = _end_of_waiver(state, now)
     late = _end_of_lease(over.state, now)
-    decided = _decide(late.state, event, now)
-    return _remembered(Step(decided.state, over.commands + late.commands + decided.commands), now)
+    unanswered = _end_of_question(late.state, now)
+    decided = _decide(unanswered.state, event, now)
+    commands = over.commands + late.commands + unanswered.commands + decided.commands
+    return _remembered(_told(state, Step(decided.state, commands)), now)
 
 
 def _end_of_lease(state: State, now: Now) -> Step:
@@ -370,6 +118,8 @@ def _decide(state: State, event: Event, now: Now) -> Step:
     match event:
         case Violated(violation) if _waives(state, violation):
             return _noted(state, violation)
+        case Violated(violation) if (drift := _holdable(state, violation)) is not None:
+            return _drifted(state, violation, drift, now)
         case Violated(violation):
             return _violated(state, violation, now, report=True)
         case Revoked(cause):
@@ -378,6 +128,10 @@ def _decide(state: State, event: Event, now: Now) -> Step:
             return _violated(state, cause, now, report=True)
         case Appraised():
             return _appraised(state, event, now)
+        case Answered(number, held):
+            return _answered(state, number, now, held=held)
+        case HoldOver():
+            return _given_up(state, now) if state.contested else Step(state, (Drop("nothing is held here"),))
         case Released(generations):
             return _released(state, generations)
         case Stalled(reason):
@@ -385,7 +139,7 @@ def _decide(state: State, event: Event, now: Now) -> Step:
         case WorkloadEnded(reason):
             return _ended(state, reason)
         case RulesChanged(rules):
-            return _rules_changed(state, rules)
+            return _rules_changed(state, rules, now)
         case Waived(waiver):
             return _waiver_changed(state, waiver, now)
         case Ticked():
@@ -393,11 +147,16 @@ def _decide(state: State, event: Event, now: Now) -> Step:
 
 
 def _violated(state: State, violation: Violation, now: Now, *, report: bool) -> Step:
+    return _counted(state, violation, now, lambda counted: _contradicted(counted, violation, report=report))
+
+
+def _counted(state: State, violation: Violation, now: Now, close: Callable[[State], Step]) -> Step:
+    """Closes; and for good, where drift has done so too often."""
     flaps = state.rules.flaps
     if flaps is None or violation.tamper or not state.open or state.rules.mode is not Mode.ENFORCE:
-        return _contradicted(state, violation, report=report)
+        return close(state)
     recent = (*(at for at in state.closings.drift if at > now.boot - flaps.within), now.boot)[-flaps.count - 1 :]
-    closed = _contradicted(replace(state, closings=Closings(now.boot, recent)), violation, report=report)
+    closed = close(replace(state, closings=Closings(now.boot, recent)))
     if len(recent) <= flaps.count or closed.state.sticky:
         return closed
     flapping = _contradicted(closed.state, _flapping(flaps, violation, now), report=True)
@@ -426,13 +185,8 @@ def _contradicted(state: State, violation: Violation, *, report: bool) -> Step:
     closing, and no more than MOST_CAUSES reports.
     """
     generation, sticky = state.generation + 1, _is_sticky(state.rules, violation)
-    marked = replace(
-        state,
-        generation=generation,
-        causes=(*state.causes, violation)[-MOST_CAUSES:],
-        contradicted_at=max(state.contradicted_at, violation.at),
-        sticky=(*state.sticky[: MOST_STICKY - 1], Sticky(generation, violation)) if sticky else state.sticky,
-    )
+    kept = (*state.sticky[: MOST_STICKY - 1], Sticky(generation, violation)) if sticky else state.sticky
+    marked = replace(_marked(state, violation), sticky=kept)
     latch = (Latch(marked.sticky[-1]),) if sticky else ()
     known = state.phase is Phase.QUARANTINED and (not sticky or bool(state.sticky))
     closing = Step(marked) if known else _leave_for(marked, violation)
@@ -440,6 +194,16 @@ def _contradicted(state: State, violation: Violation, *, report: bool) -> Step:
     after: tuple[Command, ...] = (Report(generation, violation),) if told else ()
     again: tuple[Command, ...] = () if marked.sticky else (Reattest(full=True),)
     return Step(closing.state, latch + closing.commands + after + again)
+
+
+def _marked(state: State, violation: Violation) -> State:
+    """What was measured before knows nothing of this."""
+    return replace(
+        state,
+        generation=state.generation + 1,
+        causes=(*state.causes, violation)[-MOST_CAUSES:],
+        contradicted_at=max(state.contradicted_at, violation.at),
+    )
 
 
 def _is_sticky(rules: Rules, violation: Violation) -> bool:
@@ -459,7 +223,7 @@ def _leave(state: State, phase: Phase, reason: str, *after: Command, cause: Viol
         return Step(state, (WouldHave(reason), *after))
     # A quarantine is not softened by a lease that ends meanwhile.
     settled = state.phase if state.phase is Phase.QUARANTINED and phase is Phase.STALE else phase
-    return Step(replace(state, phase=settled, lease=None), (Close(reason, cause), *after))
+    return Step(replace(_uncontested(state), phase=settled, lease=None), (Close(reason, cause), *after))
 
 
 def _appraised(state: State, result: Appraised, now: Now) -> Step:
@@ -470,6 +234,8 @@ def _appraised(state: State, result: Appraised, now: Now) -> Step:
         return Step(seen, (Drop(f"result for generation {result.generation}, now {state.generation}"),))
     if result.waived and _lets_through(seen, result.tier):
         return _excepted(seen, result, now)
+    if result.held and state.rules.mode is Mode.ENFORCE:
+        return _held(seen, result, now)
     if result.tier is Tier.CONTRAINDICATED and state.rules.mode is not Mode.AUDIT:
         return _contraindicated(seen, result.cause, now)
     if result.lease is None or not _identity_given(state.rules, result.tier):
@@ -486,7 +252,8 @@ def _contraindicated(state: State, cause: Violation | None, now: Now) -> Step:
     """The authority has recorded it itself. A cause it has told us before closes nothing twice."""
     if cause is None:
         return _leave(replace(state, generation=state.generation + 1), Phase.QUARANTINED, "contraindicated")
-    if any((known.kind, known.subject) == (cause.kind, cause.subject) for known in state.causes):
+    known = any((known.kind, known.subject) == (cause.kind, cause.subject) for known in state.causes)
+    if known and not state.contested:
         return Step(state, (Drop(f"still contraindicated: {cause.kind}: {cause.subject}"),))
     return _violated(state, cause, now, report=False)
 
@@ -502,7 +269,7 @@ def _affirmed(state: State, result: Appraised, lease: Lease, now: Now) -> Step:
     left = _closed_for(state, now)
     if enforcing and left > 0:
         return Step(replace(state, kept=result), (Keep(left),))
-    opened = replace(state, phase=Phase.FRESH, lease=lease, causes=(), contradicted_at=-inf)
+    opened = replace(_uncontested(state), phase=Phase.FRESH, lease=lease, causes=(), contradicted_at=-inf)
     if lease.affirmed or enforcing:
         return Step(opened, (Serve(lease),))
     kept = replace(opened, causes=state.causes, contradicted_at=state.contradicted_at)
@@ -535,9 +302,11 @@ def _remembered(decided: Step, now: Now) -> Step:
     return Step(marked, decided.commands + told)
 
 
-def _rules_changed(state: State, rules: Rules) -> Step:
+def _rules_changed(state: State, rules: Rules, now: Now) -> Step:
     """Going over to enforce closes what enforce would not have opened, and latches what it would have latched."""
     ruled = replace(state, rules=rules, kept=None)
+    if state.contested and rules.mode is Mode.ENFORCE:
+        return Step(ruled) if rules.holds else _given_up(ruled, now)
     if state.warned and rules.mode is Mode.ENFORCE and not rules.serves_warnings:
         return _leave(ruled, Phase.STALE, "not-affirmed", Reattest(full=True))
     if rules.mode is not Mode.ENFORCE or state.rules.mode is Mode.ENFORCE:
@@ -549,6 +318,8 @@ def _rules_changed(state: State, rules: Rules) -> Step:
         closing = _leave_for(ruled, ruled.sticky[-1].violation)
     elif state.lease is not None and not state.lease.affirmed:
         closing = _leave(ruled, Phase.STALE, "not-affirmed")
+    elif state.lease is not None and state.lease.over(now):
+        closing = _leave(ruled, Phase.STALE, "lease-ended")
     else:
         return Step(ruled)
     after = () if ruled.sticky else (Reattest(full=True),)
@@ -600,7 +371,7 @@ def _ended(state: State, reason: str) -> Step:
     return Step(over, (Close(reason),))
 
 
-# The exception.
+# The exceptions: an order.
 
 
 def _waives(state: State, violation: Violation) -> bool:
@@ -611,16 +382,10 @@ def _waives(state: State, violation: Violation) -> bool:
 def _noted(state: State, violation: Violation) -> Step:
     """Reported and attested like any other; what is open rests on the order from now on."""
     assert state.lease is not None and state.waiver is not None  # noqa: S101 - `_waives` has seen both
-    generation, lease = state.generation + 1, state.waiver.bounds(state.lease)
-    marked = replace(
-        state,
-        generation=generation,
-        causes=(*state.causes, violation)[-MOST_CAUSES:],
-        contradicted_at=max(state.contradicted_at, violation.at),
-        lease=lease,
-    )
+    lease = state.waiver.bounds(state.lease)
+    marked = replace(_marked(state, violation), lease=lease)
     served: tuple[Command, ...] = (Serve(lease),) if lease != state.lease else ()
-    told: tuple[Command, ...] = (Report(generation, violation),) if len(state.causes) < MOST_CAUSES else ()
+    told: tuple[Command, ...] = (Report(marked.generation, violation),) if len(state.causes) < MOST_CAUSES else ()
     would_have = WouldHave(f"{violation.kind}: {violation.subject}")
     return Step(marked, (*served, would_have, *told, Reattest(full=True)))
 
@@ -641,7 +406,7 @@ def _excepted(state: State, result: Appraised, now: Now) -> Step:
         return Step(state, (Drop("measured before the cause"), Reattest(full=True)))
     lease = state.waiver.bounds(result.lease)
     causes = state.causes or ((result.cause,) if result.cause is not None else ())
-    opened = replace(state, phase=Phase.FRESH, lease=lease, causes=causes)
+    opened = replace(_uncontested(state), phase=Phase.FRESH, lease=lease, causes=causes)
     return Step(opened, (Serve(lease), WouldHave(f"appraised {result.tier.label}")))
 
 
@@ -664,8 +429,97 @@ def _end_of_waiver(state: State, now: Now) -> Step:
 
 def _unwaived(state: State) -> Step:
     """What was let pass closes, and is latched where policy says so."""
+    if state.contested:
+        return Step(state)
     marked, latches = _latching(state)
     if not state.excepted:
         return Step(marked, latches)
     closing = _leave_for(marked, state.causes[-1]) if state.causes else _leave(marked, Phase.STALE, "break-glass-over")
     return Step(closing.state, (*latches, *closing.commands, *_binding(latches), Reattest(full=True)))
+
+
+# And what is held back.
+
+
+def _holdable(state: State, violation: Violation) -> Drift | None:
+    """What there is to ask about, before it closes; None where it closes at once, or is closed."""
+    asks = state.rules.holds and state.rules.mode is Mode.ENFORCE and state.open
+    return drift_of(violation) if asks else None
+
+
+def _drifted(state: State, violation: Violation, drift: Drift, now: Now) -> Step:
+    """Another drift is another question, about all there is. Time for an answer counts from the first of them."""
+    question = state.question
+    known = state.drifts if question is None else question.drifts
+    marked = _marked(state, violation)
+    if drift in known:
+        return Step(marked, (Reattest(full=True),) if question is None else ())
+    drifts = frozenset(each for each in known if (each.layer, each.subject) != (drift.layer, drift.subject)) | {drift}
+    if len(drifts) > MOST_DRIFTS:
+        return _violated(state, violation, now, report=True)
+    untold = () if question is None else tuple(each for each in question.untold if drift_of(each.violation) in drifts)
+    asked = Question(
+        marked.generation,
+        now.boot + state.rules.patience if question is None else question.until,
+        drifts,
+        (*untold, Report(marked.generation, violation)),
+    )
+    return Step(replace(marked, question=asked), (Ask(asked),))
+
+
+def _answered(state: State, number: int, now: Now, *, held: bool) -> Step:
+    """Only the latest question has an answer: what was said of less is no word about all of it."""
+    question = state.question
+    if question is None or question.number != number:
+        return Step(state, (Drop(f"an answer to question {number}, which nobody asks any more"),))
+    if not held or state.lease is None:
+        return _given_up(state, now)
+    lease = replace(state.lease, affirmed=False, held=True)
+    return Step(replace(state, question=None, drifts=question.drifts, lease=lease), (Reattest(full=True),))
+
+
+def _end_of_question(state: State, now: Now) -> Step:
+    if state.question is None or now.boot < state.question.until:
+        return Step(state)
+    return _given_up(state, now)
+
+
+def _held(state: State, result: Appraised, now: Now) -> Step:
+    """Goes on with what is open. What is marked without reason closes, as what it would be without the mark."""
+    if not state.open:
+        return Step(state, (Drop("what is held stays open, and opens nothing"),))
+    if state.causes and result.measured_from <= state.contradicted_at:
+        return Step(state, (Drop("measured before the cause"), Reattest(full=True)))
+    if not state.rules.holds or result.tier is not Tier.WARNING or result.lease is None or result.lease.over(now):
+        return _given_up(state, now) if state.contested else _contraindicated(state, result.cause, now)
+    lease = replace(result.lease, affirmed=False, held=True)
+    causes = state.causes or ((result.cause,) if result.cause is not None else ())
+    return Step(replace(state, question=None, lease=lease, causes=causes), (Serve(lease),))
+
+
+def _given_up(state: State, now: Now) -> Step:
+    """What was held, or asked about, closes as if it happened now."""
+    if not state.causes:
+        return _leave(state, Phase.QUARANTINED, "hold-over", Reattest(full=True))
+    return _counted(state, state.causes[-1], now, _let_go)
+
+
+def _let_go(state: State) -> Step:
+    marked, latches = _latching(state)
+    closing = _leave_for(marked, state.causes[-1])
+    again = () if marked.sticky else (Reattest(full=True),)
+    return Step(closing.state, (*latches, *closing.commands, *_binding(latches), *again))
+
+
+def _uncontested(state: State) -> State:
+    return replace(state, question=None, drifts=frozenset())
+
+
+def _told(before: State, decided: Step) -> Step:
+    """What was asked about is reported once, whatever came of it; and nothing is held where nothing is enforced."""
+    state = decided.state if decided.state.contested else _uncontested(decided.state)
+    if before.question is None or state.question is not None:
+        return Step(state, decided.commands)
+    known = {each.violation for each in decided.commands if isinstance(each, Report)}
+    untold = tuple(each for each in before.question.untold if each.violation not in known)
+    return Step(state, decided.commands + untold)

@@ -15,7 +15,7 @@ from attestation.spiffe import SpiffeId
 from policies.model.policy import AttestationPolicy, Demand, EffectivePolicy, Mode
 from policies.model.references import EffectiveReferences
 from policies.model.registration import WorkloadRegistration
-from sidecar.freshness import Flaps, Rules
+from sidecar.states import Flaps, Rules
 
 MEASURED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY)
 """The layers that this sidecar can measure. Others are named absent in the evidence."""
@@ -44,6 +44,8 @@ class Governed:
             recovery.minimum_closed,
             Flaps(limit.count, limit.within) if limit.count is not None else None,
             spec.warnings == "serve",
+            spec.holds,
+            spec.escalate_after,
         )
 
     @property

@@ -15,7 +15,7 @@ from attestation import strictjson
 from attestation.errors import InvalidConfiguration, InvalidInput
 from attestation.instance import InstanceId
 from attestation.plain import build, plain
-from sidecar.freshness import Closings, Sticky
+from sidecar.states import Closings, Sticky
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 from attestation.instance import InstanceId
 from attestation.violation import Violation
-from sidecar import clock, freshness
+from sidecar import clock, freshness, states
 from sidecar.causes import Causes
-from sidecar.freshness import Lease, Now, Phase, Rules, State
 from sidecar.reports import report_of
+from sidecar.states import Lease, Now, Phase, Question, Rules, State
 from sidecar.telling import Telling
 from wire.messages import Report
 
 
 class Machine:
-    """close, serve: carry out the command of that name, at once. report, reattest: see to it that it is done.
+    """close, serve: carry out the command of that name, at once. ask, report, reattest: see to it that it is done.
 
     ended: called after a step that found the workload ended.
     """
@@ -27,6 +27,7 @@ class Machine:
         *,
         close: Callable[[str, Violation | None], None],
         serve: Callable[[Lease], None],
+        ask: Callable[[Question], None],
         report: Callable[[Report], None],
         reattest: Callable[[bool], None],
         ended: Callable[[], None],
@@ -35,6 +36,7 @@ class Machine:
         self._telling = telling
         self._close = close
         self._serve = serve
+        self._ask = ask
         self._report = report
         self._reattest = reattest
         self._ended = ended
@@ -48,7 +50,7 @@ class Machine:
         """What an earlier run latched for this instance stays latched. Raises InvalidConfiguration."""
         self._state = self._causes.recalled(instance, self._state)
 
-    def step(self, event: freshness.Event) -> None:
+    def step(self, event: states.Event) -> None:
         before, now = self._state, clock.now()
         decided = freshness.step(before, event, now)
         self._state = decided.state
@@ -63,32 +65,34 @@ class Machine:
         if self._state.phase is Phase.ENDED:
             self._ended()
 
-    def _move(self, command: freshness.Command, generation: int, now: Now) -> None:
+    def _move(self, command: states.Command, generation: int, now: Now) -> None:
         match command:
-            case freshness.Latch(cause):
+            case states.Latch(cause):
                 self._causes.latch(cause, now)
-            case freshness.Close(reason, cause):
+            case states.Close(reason, cause):
                 self._close(self._causes.refusal(generation, cause, now) or reason, cause)
-            case freshness.Serve(lease):
+            case states.Serve(lease):
                 self._serve(lease)
             case _:
                 pass
 
-    def _follow_up(self, command: freshness.Command, now: Now) -> None:
+    def _follow_up(self, command: states.Command, now: Now) -> None:
         match command:
-            case freshness.Report(generation, violation):
+            case states.Ask(question):
+                self._ask(question)
+            case states.Report(generation, violation):
                 named = self._causes.named(generation, violation, now)
                 self._report(report_of(generation, violation, named.at_ms))
                 self._telling.violated(violation, named.id)
-            case freshness.Reattest(full):
+            case states.Reattest(full):
                 self._reattest(full)
-            case freshness.Count(closings):
+            case states.Count(closings):
                 self._causes.count(closings)
-            case freshness.Keep(seconds):
+            case states.Keep(seconds):
                 self._telling.kept(seconds)
-            case freshness.WouldHave(reason):
+            case states.WouldHave(reason):
                 self._telling.would_have(reason)
-            case freshness.Drop(reason):
+            case states.Drop(reason):
                 self._telling.dropped(reason)
             case _:
                 pass

@@ -13,8 +13,8 @@ from attestation.violation import Violation
 from sidecar import clock
 from sidecar.attester import Outcome
 from sidecar.delivery.told import Happening, Told
-from sidecar.freshness import Now, Phase, State
 from sidecar.observations import Observations
+from sidecar.states import Now, Phase, State
 from telemetry import metrics, recorder
 from telemetry.recorder import Attribute, Labels, Recorder
 from xds.acks import Verdict
@@ -36,6 +36,7 @@ class Metering:
         self._recorder.watch(metrics.LEASE_REMAINING, lambda: (((), remaining(state(), clock.now())),))
         self._recorder.watch(metrics.IDENTITY_STATE, lambda: _phases(state()))
         self._recorder.watch(metrics.BREAK_GLASS, lambda: (((), float(state().excepted)),))
+        self._recorder.watch(metrics.HELD, lambda: (((), float(state().held)),))
         self._recorder.watch(metrics.MEASUREMENT_AGE, lambda: _ages(observations))
         self._recorder.watch(metrics.XDS_PUSHES, lambda: (((), float(server.round.edition.sequence)),))
 
@@ -117,7 +118,7 @@ def coarse(age: float) -> float:
 
 
 def _phases(state: State) -> Iterator[tuple[Labels, float]]:
-    """What rests on a break-glass order, or on a warning, is not counted as fresh."""
+    """What rests on a break-glass order or a warning, or is held, is not counted as fresh."""
     present = metrics.EXCEPTED if state.excepted else metrics.WARNED if state.warned else state.phase.value
     for named in (*Phase, metrics.WARNED, metrics.EXCEPTED):
         yield (str(named), state.rules.mode.value), float(named == present)

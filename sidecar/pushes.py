@@ -7,12 +7,12 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.errors import MalformedResult
-from sidecar import clock, freshness
+from sidecar import clock, states
 from sidecar.causes import Causes
-from sidecar.freshness import State
 from sidecar.rounds import RoundLoop
+from sidecar.states import State
 from sidecar.telling import Telling
-from wire.messages import AttestNow, BreakGlass, Denials, PolicyChanged, Push, Quarantined, Released
+from wire.messages import AttestNow, BreakGlass, Denials, HoldOver, PolicyChanged, Push, Quarantined, Released
 
 
 class Pushes:
@@ -29,7 +29,7 @@ class Pushes:
         telling: Telling,
         *,
         state: Callable[[], State],
-        step: Callable[[freshness.Event], None],
+        step: Callable[[states.Event], None],
         adopt: Callable[[str], None],
         denied: Callable[[Denials], None],
         break_glass: Callable[[tuple[str, ...]], None],
@@ -52,7 +52,7 @@ class Pushes:
                 self._rounds.want(full=push.nonce.full)
             case Quarantined(cause):
                 if not self._causes.known(cause.id):
-                    self._step(freshness.Revoked(self._causes.ordered(cause, clock.now())))
+                    self._step(states.Revoked(self._causes.ordered(cause, clock.now())))
             case Released(order):
                 self._released(order)
             case PolicyChanged(document=document):
@@ -61,6 +61,8 @@ class Pushes:
                 self._denials_changed(push)
             case BreakGlass(orders):
                 self._break_glass(orders)
+            case HoldOver():
+                self._step(states.HoldOver())
 
     def _released(self, order: str) -> None:
         try:
@@ -68,7 +70,7 @@ class Pushes:
         except MalformedResult as error:
             self._telling.push_failed(error.sentence)
         else:
-            self._step(freshness.Released(generations))
+            self._step(states.Released(generations))
 
     def _denials_changed(self, told: Denials) -> None:
         try:

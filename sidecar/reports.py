@@ -58,4 +58,5 @@ def report_of(generation: int, violation: Violation, at_ms: int) -> Report:
         rule=violation.rule,
         mend=violation.mend,
         allow=violation.allow,
+        found=violation.found,
     )

@@ -11,9 +11,9 @@ from attestation.layers import Layer
 from policies.model.policy import Demand, PolicySpec
 from sidecar import clock
 from sidecar.attester import Attester, Outcome
-from sidecar.freshness import State
 from sidecar.retries import Retries
 from sidecar.scheduler import Rounds
+from sidecar.states import State
 from sidecar.telling import Telling
 from wire.problems import Kind
 

@@ -15,8 +15,8 @@ from sidecar import clock
 from sidecar.attester import Outcome
 from sidecar.delivery.severing import Cut
 from sidecar.delivery.told import Happening, Told
-from sidecar.freshness import Now, State, Waiver
 from sidecar.metering import Metering
+from sidecar.states import Now, State, Waiver
 from telemetry.names import Event
 from wire.messages import Denials, Enrolment, Report
 from xds.acks import Verdict
@@ -89,6 +89,11 @@ class Telling:
             self._log.info(Event.PHASE, phase=after.phase, generation=after.generation, at=now.boot)
         if before.waiver != after.waiver:
             self._exception_changed(before.waiver, after.waiver)
+        if before.held != after.held:
+            drifts = sorted(map(str, after.drifts or before.drifts))
+            self._log.warning(
+                Event.HELD if after.held else Event.HOLD_OVER, drifts=drifts, open=after.open, at=now.boot
+            )
         if before.excepted != after.excepted:
             self._log.warning(Event.EXCEPTED, open_by_break_glass=after.excepted, at=now.boot)
 

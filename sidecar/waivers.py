@@ -17,7 +17,7 @@ from attestation.breakglass import Order, Signed
 from attestation.errors import InvalidConfiguration, MalformedResult
 from policies.appraise.breakglass import Ground, held, permitted
 from policies.model.breakglass import BreakGlassRules
-from sidecar.freshness import Now, Waived, Waiver
+from sidecar.states import Now, Waived, Waiver
 from wire.messages import MOST_ORDERS
 
 _MOST_BYTES = 1 << 20

@@ -185,6 +185,14 @@ POLICY_FAULTS = Metric(
     "What is wrong with policy documents of single namespaces: whom each concerns gets no identity.",
     (AUTHORITY,),
 )
+HELD = Metric(
+    "proofbeat_held",
+    Type.GAUGE,
+    "1",
+    "What stays open in spite of drift (`maxUnavailable`): of the sidecar, 1 while it does; of the authority, how many "
+    "instances, each once for each drift.",
+    BOTH,
+)
 DROPPED = Metric(
     "proofbeat_telemetry_dropped_total",
     Type.COUNTER,
@@ -211,6 +219,7 @@ METRICS = (
     SESSIONS,
     BREAK_GLASS,
     POLICY_FAULTS,
+    HELD,
     DROPPED,
 )
 

@@ -73,6 +73,10 @@ MEANINGS: dict[Kind, tuple[str, str]] = {
         "The break-glass order does not hold here, is over, or was applied and ended before.",
         "`proofbeat breakglass verify`; an order that has ended is made and signed anew.",
     ),
+    Kind.HOLD_OVER: (
+        "Drift that was held back (`maxUnavailable`) closes by now.",
+        "Attest again; `proofbeat why INSTANCE` names the drift.",
+    ),
     Kind.CONFIGURATION: ("A setting or policy cannot be used.", "The detail names file and line."),
     Kind.UNAVAILABLE: ("Not now: the store, or the authority, is not ready.", "Try again; the sidecar does."),
     Kind.INTERNAL: ("A fault of the authority's own.", "Its log has the traceback."),

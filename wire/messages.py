@@ -11,6 +11,7 @@ from typing import Any
 
 from attestation import cbor
 from attestation.digests import Digest
+from attestation.drift import Drift
 from attestation.errors import InvalidInput, MalformedEvidence
 from attestation.facts import Actor
 from attestation.instance import InstanceId
@@ -139,7 +140,7 @@ class Attest:
 class Report:
     """The sidecar closed because of this. Answered by Standing, after it is on disk.
 
-    From kind on: as attestation.violation.Violation has them, empty where nobody knows.
+    From kind on: as attestation.violation.Violation has them, empty where nobody knows. What is held is told as well.
     """
 
     generation: int
@@ -153,6 +154,19 @@ class Report:
     rule: str = since(1, "")
     mend: str = since(1, "")
     allow: str = since(1, "")
+    found: str = since(5, "")
+
+
+@dataclass(frozen=True, slots=True)
+class AskHold:
+    """This drift would close, under a policy that lets only a share of the instances close for one. Answered by Hold.
+
+    number: of this question; each has a higher one than the one before. drifts: all that the sidecar knows of, and
+    MOST_DRIFTS of attestation.drift at most. Only said in a session: who has none closes.
+    """
+
+    number: int
+    drifts: tuple[Drift, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +217,18 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """number: of the question. held: stay open until the lease ends, or until a result or HoldOver says otherwise; else
+    close. closed, live: how many of the registration's instances are closed for it, of how many.
+    """
+
+    number: int
+    held: bool
+    closed: int
+    live: int
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Nothing more to say."""
 
@@ -244,6 +270,13 @@ class BreakGlass:
     """
 
     orders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HoldOver:
+    """What was held closes now. why: for the log."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,13 +322,21 @@ class Denials:
     crl: bytes
 
 
-Request = AskNonce | AskPolicy | AskDenials | Reachable | Attest | Report | Goodbye
-Push = AttestNow | Quarantined | Released | PolicyChanged | Denials | BreakGlass
-Reply = Nonce | Need | Answer | Standing | PolicyChanged | Denials | Done | Enrolment | Problem
+Request = AskNonce | AskPolicy | AskDenials | Reachable | Attest | Report | AskHold | Goodbye
+Push = AttestNow | Quarantined | Released | PolicyChanged | Denials | BreakGlass | HoldOver
+Reply = Nonce | Need | Answer | Standing | PolicyChanged | Denials | Hold | Done | Enrolment | Problem
 Message = Request | Push | Reply | Enrol | Hello | Posted
 
 _SHAPES: dict[str, type[Any]] = {shape.__name__: shape for shape in Message.__args__}
-_ADDED: dict[type[Any], int] = {AskDenials: 2, Reachable: 2, Denials: 2, BreakGlass: 4}
+_ADDED: dict[type[Any], int] = {
+    AskDenials: 2,
+    Reachable: 2,
+    Denials: 2,
+    BreakGlass: 4,
+    AskHold: 5,
+    Hold: 5,
+    HoldOver: 5,
+}
 """The minor that brought a kind; the others are of 1.0."""
 
 

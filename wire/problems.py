@@ -53,6 +53,7 @@ class Kind(StrEnum):
     BODY_MISMATCH = "body-mismatch"
     RELEASE_VOID = "release-void"
     BREAK_GLASS_VOID = "break-glass-void"
+    HOLD_OVER = "hold-over"
     CONFIGURATION = "configuration"
     UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
@@ -86,6 +87,7 @@ _STATUS: dict[Kind, int] = {
     Kind.FULL_ROUND_REQUIRED: 409,
     Kind.RELEASE_VOID: 409,
     Kind.BREAK_GLASS_VOID: 409,
+    Kind.HOLD_OVER: 409,
     Kind.UNAVAILABLE: 503,
     Kind.INTERNAL: 500,
 }

@@ -21,6 +21,7 @@ from wire.link import Link
 from wire.messages import (
     Answer,
     AskDenials,
+    AskHold,
     AskNonce,
     AskPolicy,
     Attest,
@@ -30,6 +31,7 @@ from wire.messages import (
     Enrol,
     Enrolment,
     Goodbye,
+    Hold,
     Need,
     Nonce,
     PolicyChanged,
@@ -186,6 +188,17 @@ class AuthorityClient:
         if messages.knows(self._transport.version, Reachable):
             _expect(await self._ask(Reachable(addresses)), Done)
 
+    async def hold_back(self, question: AskHold, timeout: float) -> Hold:
+        """Whether to stay open in spite of this drift. timeout: seconds for the answer.
+
+        Raises Unavailable without a session and where no answer came in time, and InvalidInput where the authority is
+        from before wire 1.5.
+        """
+        session = self._link
+        if session is None:
+            raise Unavailable("there is no session to ask in", where="authority session")
+        return _expect(await session.ask(question, timeout), Hold)
+
     async def close(self, *, clean: bool = True) -> None:
         """Ends the session. clean: this run ends in order; the next start then is no unclean one.
 
@@ -260,6 +273,7 @@ def _harmless(report: Report) -> Report:
         rule=shown(report.rule),
         mend=shown(report.mend),
         allow=shown_lines(report.allow),
+        found=shown(report.found),
     )
 
 

@@ -42,7 +42,7 @@ class Spoken:
 
 
 FIRST = Version(1, 0)
-OURS = Spoken(FIRST, Version(1, 4))
+OURS = Spoken(FIRST, Version(1, 5))
 
 
 def read(header: str | None) -> Spoken:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from attestation.instance import InstanceId
 from authority.denying import Denying
+from authority.holding import Holding
 from authority.instances import Instances
 from authority.nonces import Nonces
 from authority.orders import Orders
@@ -15,6 +16,7 @@ from authority.rules import Rules
 from authority.store.store import Store
 from wire.messages import (
     AskDenials,
+    AskHold,
     AskNonce,
     AskPolicy,
     Attest,
@@ -36,6 +38,7 @@ class Answering:
         nonces: Nonces,
         rounds: Rounds,
         orders: Orders,
+        holding: Holding,
         denying: Denying,
         reaching: Reaching,
         rules: Callable[[], Rules],
@@ -45,6 +48,7 @@ class Answering:
         self._nonces = nonces
         self._rounds = rounds
         self._orders = orders
+        self._holding = holding
         self._denying = denying
         self._reaching = reaching
         self._rules = rules
@@ -59,6 +63,8 @@ class Answering:
                 return self._nonces.issue(enrolled, rules.of(enrolled.registration))
             case Report():
                 return await self._orders.report(enrolled, request, rules)
+            case AskHold():
+                return await self._holding.asked(enrolled, rules.of(enrolled.registration), request)
             case AskPolicy():
                 return PolicyChanged(rules.epoch, rules.of(enrolled.registration).document)
             case AskDenials():

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from sqlalchemy import Connection, insert, select, update
 
 from attestation.instance import InstanceId
-from authority.store import history
+from authority.store import history, holds
 from authority.store.records import Explanation, Happened, State
 from authority.store.schema import causes, instances
 from wire.messages import Cause, Standing
@@ -26,13 +26,14 @@ def record(
     binding: bool,
     now_ms: int,
     closes: bool = True,
+    held: bool = False,
     explanation: Explanation | None = None,
 ) -> bool:
     """Keeps a cause, once; a binding one quarantines. False when it was known: a report is safe to repeat.
 
     A cause that was released stays released: a late copy of its report is no later cause. One that is known and did not
-    bind, binds from now on: what let it pass is over. closes: policy enforces,
-    so that the sidecar has closed; else history tells what would have happened.
+    bind, binds from now on: what let it pass is over. closes: policy enforces, so that the sidecar has closed; else
+    history tells what would have happened. held: it would have closed, and is held back.
     """
     known = db.execute(select(causes.c.binding).where(causes.c.id == cause.id)).first()
     if known is not None and (known.binding or not binding):
@@ -61,14 +62,16 @@ def record(
     if binding:
         mark = update(instances).where(instances.c.instance == instance.value)
         db.execute(mark.values(quarantined=True, lease_end_ms=0))
+        holds.close(db, instance.value)
     event = _EVENTS.get(cause.kind, Happened.VIOLATION) if closes else Happened.WOULD_HAVE
+    closed = State.QUARANTINED if binding or closes else None
     history.add(
         db,
         instance.value,
         now_ms,
-        event,
+        Happened.HELD if held else event,
         cause.text,
-        state=State.QUARANTINED if binding or closes else None,
+        state=State.HELD if held else closed,
         explanation=explanation or Explanation(cause.id, cause.kind, cause.kind, cause.text, cause.at_ms),
     )
     return True

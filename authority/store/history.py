@@ -55,6 +55,13 @@ def of(db: Connection, instance: InstanceId) -> tuple[Moment, ...]:
     return tuple(_moment(row) for row in reversed(db.execute(query).mappings().all()))
 
 
+def latest_explanation(db: Connection, instance: str) -> Explanation | None:
+    """The last that was recorded."""
+    query = select(history.c.explanation).where(history.c.instance == instance, history.c.explanation != "")
+    text = db.execute(query.order_by(history.c.number.desc()).limit(1)).scalar()
+    return build(Explanation, json.loads(text), "history") if text else None
+
+
 def end_leases(db: Connection, now_ms: int) -> int:
     """Notes the leases that have ended since the last look, each at its end. Returns how many, a bounded number."""
     query = (

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Inspector, insert, inspect, select, t
 from attestation.errors import Unavailable
 from authority.store.schema import metadata, versions
 
-CURRENT = 5
+CURRENT = 6
 
 
 def migrate(engine: Engine) -> None:
@@ -70,4 +70,10 @@ def _break_glass(db: Connection) -> None:
     db.execute(text("ALTER TABLE rounds ADD COLUMN break_glass VARCHAR(35) NOT NULL DEFAULT ''"))
 
 
-_STEPS: dict[int, Callable[[Connection], None]] = {1: _history, 2: _denials, 3: _served, 4: _break_glass}
+def _held(db: Connection) -> None:
+    """5 to 6: nobody was held back, because policy could not say so."""
+    db.execute(text("ALTER TABLE rounds ADD COLUMN held VARCHAR(34) NOT NULL DEFAULT ''"))
+    db.execute(text("CREATE INDEX instances_of ON instances (registration)"))
+
+
+_STEPS: dict[int, Callable[[Connection], None]] = {1: _history, 2: _denials, 3: _served, 4: _break_glass, 5: _held}

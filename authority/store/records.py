@@ -15,13 +15,14 @@ from wire.messages import Cause, Standing
 class State(StrEnum):
     """What is known here of an instance's traffic; the sidecar may have closed it already.
 
-    WARNED: open by a result of tier warning, as its policy lets it. EXCEPTED: not affirmed, and open by a break-glass
-    order.
+    WARNED: open by a result of tier warning, as its policy lets it. HELD: open in spite of drift, for which enough
+    others are closed. EXCEPTED: not affirmed, and open by a break-glass order.
     """
 
     UNATTESTED = "unattested"
     FRESH = "fresh"
     WARNED = "warning"
+    HELD = "held"
     EXCEPTED = "break-glass"
     STALE = "stale"
     QUARANTINED = "quarantined"
@@ -29,7 +30,7 @@ class State(StrEnum):
 
     @property
     def open(self) -> bool:
-        return self in (State.FRESH, State.WARNED, State.EXCEPTED)
+        return self in (State.FRESH, State.WARNED, State.HELD, State.EXCEPTED)
 
 
 class Happened(StrEnum):
@@ -38,6 +39,8 @@ class Happened(StrEnum):
     ENROLLED = "enrolled"
     AFFIRMED = "affirmed"
     WARNED = "warned"
+    HELD = "held"
+    HOLD_OVER = "hold-over"
     NOT_AFFIRMED = "not-affirmed"
     VIOLATION = "violation"
     WOULD_HAVE = "would-have"
@@ -112,7 +115,8 @@ class Candidate:
     appraisal found and no measurement heals, which quarantines. closes: policy enforces. tolerated: it has
     warnings that policy serves. explanation: of what does not affirm. revocation: the list of denials that its Envoy
     has acknowledged. served: the serial number of the certificate that its Envoy serves, where that is one of its own.
-    break_glass: the order by which it gets a lease all the same.
+    break_glass: the order by which it gets a lease all the same. held: the id of the drift that closes nothing here,
+    for enough others are closed for it.
     """
 
     instance: InstanceId
@@ -133,6 +137,7 @@ class Candidate:
     revocation: int = 0
     served: int | None = None
     break_glass: str = ""
+    held: str = ""
 
     @property
     def earned(self) -> bool:
@@ -144,7 +149,7 @@ class Candidate:
 class Accepted:
     """The round counts: this one, or the one that the same evidence brought before.
 
-    not_before: Unix seconds. repeated: it is an earlier answer, told again. break_glass: as of the Candidate.
+    not_before: Unix seconds. repeated: it is an earlier answer, told again. break_glass, held: as of the Candidate.
     """
 
     tier: Tier
@@ -155,6 +160,7 @@ class Accepted:
     lease_end_ms: int
     repeated: bool
     break_glass: str = ""
+    held: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +180,7 @@ class Lapsed:
     sequence_passed: bool = False
     generation_past: bool = False
     exception_over: bool = False
+    hold_over: bool = False
 
 
 Decision = Accepted | Quarantine | Lapsed
@@ -257,7 +264,8 @@ class InstanceState:
 
     gone: nobody speaks for it any more, and nobody needs to look at it (authority/roll.py). revocation: the list of
     denials that its Envoy had acknowledged in its last round. served: the serial number, in hexadecimal, of the
-    certificate of its own that its Envoy served then; empty where it served none.
+    certificate of its own that its Envoy served then; empty where it served none. held: for what it is held, and how
+    many are closed for that; None where it is not.
     """
 
     instance: InstanceId
@@ -282,3 +290,16 @@ class InstanceState:
     revocation: int
     served: str = ""
     gone: bool = False
+    held: Held | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """drift: in words. closed: how many of its registration's instances are closed for it, of how many live ones."""
+
+    drift: str
+    closed: int
+    live: int
+
+    def __str__(self) -> str:
+        return f"held: {self.drift}, {self.closed} of {self.live} closed"

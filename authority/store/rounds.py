@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, insert,
 from attestation import release
 from attestation.instance import InstanceId
 from attestation.trust import Tier
-from authority.store import breakglass, causes, history
+from authority.store import breakglass, causes, history, holds
 from authority.store.records import Accepted, Candidate, Decision, Happened, Lapsed, Quarantine, State
 from authority.store.schema import instances, rounds
 from wire.messages import Cause
@@ -62,8 +62,11 @@ def accept(db: Connection, candidate: Candidate, now_ms: int) -> Decision:
     if known.quarantined:
         return Quarantine(None, cloned=False)
     # 3. One evidence a sequence: the same again is a retry, another is a second attester with the same key.
+    if known.evidence is not None and known.evidence != candidate.evidence:
+        return _cloned(db, candidate, now_ms)
     if known.evidence is not None:
-        return _again(db, candidate) if known.evidence == candidate.evidence else _cloned(db, candidate, now_ms)
+        again = _again(db, candidate)
+        return again if not again.held or holds.stands(db, who) else Lapsed(hold_over=True)
     if candidate.sequence <= known.sequence:
         return Lapsed(sequence_passed=True)
     # 4. No violation has been reported since.
@@ -72,9 +75,11 @@ def accept(db: Connection, candidate: Candidate, now_ms: int) -> Decision:
     # 5. After an unclean end, everything has been read.
     if known.full_required and not candidate.full:
         return Lapsed(full_required=True)
-    # 6. What lets it through, if something has to, has not ended meanwhile, nor for its registration.
+    # 6. What lets it through or holds it back, if something has to, has not ended meanwhile, nor for its registration.
     if candidate.break_glass and not breakglass.stands(db, candidate.break_glass, known.registration):
         return Lapsed(exception_over=True)
+    if candidate.held and not holds.stands(db, who):
+        return Lapsed(hold_over=True)
     # 7. It counts.
     _note(db, candidate, State(known.state), known.lease_end_ms, now_ms)
     return _keep(db, candidate, bool(known.full_required), now_ms)
@@ -94,6 +99,11 @@ def _note(db: Connection, candidate: Candidate, before: State, lease_end_ms: int
         if before is not State.WARNED:
             text = f"appraised {candidate.tier.label}, which its policy serves"
             history.add(db, who, now_ms, Happened.WARNED, text, state=State.WARNED, explanation=candidate.explanation)
+        return
+    if candidate.held:
+        if before is not State.HELD:
+            text = f"appraised {candidate.tier.label}: held, for enough others are closed for the same drift"
+            history.add(db, who, now_ms, Happened.HELD, text, state=State.HELD, explanation=candidate.explanation)
         return
     if candidate.break_glass:
         if before is not State.EXCEPTED:
@@ -155,6 +165,7 @@ def accepted(row: Row[Any]) -> Accepted:
         row.lease_end_ms,
         repeated=True,
         break_glass=row.break_glass,
+        held=row.held,
     )
 
 
@@ -180,7 +191,9 @@ def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int
         "lease_end_ms": candidate.lease_end_ms,
         "at_ms": now_ms,
         "break_glass": candidate.break_glass,
+        "held": candidate.held,
     }
+    lets_through = bool(candidate.earned or candidate.break_glass)
     db.execute(_ADD, row)
     db.execute(
         _ADVANCE,
@@ -189,13 +202,15 @@ def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int
             "at": candidate.sequence,
             "to_generation": candidate.generation,
             "to_tier": int(candidate.tier),
-            "to_end": candidate.lease_end_ms if candidate.earned or candidate.break_glass else 0,
+            "to_end": candidate.lease_end_ms if lets_through or candidate.held else 0,
             "now": now_ms,
             "to_full": full_required and not candidate.earned,
             "to_revocation": candidate.revocation,
             "to_served": "" if candidate.served is None else str(candidate.served),
         },
     )
+    if lets_through:
+        holds.free(db, candidate.instance.value)
     if candidate.cause is not None:
         causes.record(
             db, candidate.instance, candidate.cause, binding=True, now_ms=now_ms, explanation=candidate.explanation
@@ -209,4 +224,5 @@ def _keep(db: Connection, candidate: Candidate, full_required: bool, now_ms: int
         candidate.lease_end_ms,
         repeated=False,
         break_glass=candidate.break_glass,
+        held=candidate.held,
     )

@@ -46,6 +46,7 @@ instances = Table(
     Column("revocation", BigInteger, nullable=False),
     # The serial of the certificate that its Envoy served, likewise; empty for none.
     Column("served", String(40), nullable=False),
+    Index("instances_of", "registration"),
 )
 
 rounds = Table(
@@ -64,6 +65,8 @@ rounds = Table(
     Column("at_ms", BigInteger, nullable=False),
     # The order that let it through although it does not affirm, or empty.
     Column("break_glass", String(35), nullable=False),
+    # The drift that is held back, or empty.
+    Column("held", String(34), nullable=False),
     Index("rounds_by_age", "at_ms"),
 )
 
@@ -130,6 +133,20 @@ withdrawn = Table(
     Column("registration", String(512), primary_key=True),
     Column("why", Text, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
+)
+
+# Which instance has which drift (attestation/drift.py), where policy lets one close only a share of them; whether it is
+# closed for it, or was told to close. What is affirmed again has no rows.
+holds = Table(
+    "holds",
+    metadata,
+    Column("instance", String(34), primary_key=True),
+    Column("drift", String(34), primary_key=True),
+    Column("registration", String(512), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("closed", Boolean, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+    Index("holds_of", "registration", "drift"),
 )
 
 # One row: the list of denials that peers were told last. digest: of whom it names.

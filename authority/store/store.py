@@ -10,9 +10,11 @@ from pathlib import Path
 from sqlalchemy import Connection, delete, insert, select
 
 from attestation.digests import Digest
+from attestation.drift import Drift
 from attestation.instance import InstanceId
-from authority.store import breakglass, causes, denied, enrolments, history, rounds, states
+from authority.store import breakglass, causes, denied, enrolments, history, holds, rounds, states
 from authority.store.enrolments import Application
+from authority.store.holds import Counted, Ledger, Within
 from authority.store.records import (
     Broken,
     Candidate,
@@ -82,12 +84,22 @@ class Store:
         binding: bool,
         now_ms: int,
         closes: bool = True,
+        held: bool = False,
         explanation: Explanation | None = None,
     ) -> Standing:
-        """Keeps what was reported or ordered. binding: it quarantines. closes: policy enforces."""
+        """Keeps what was reported or ordered. binding: it quarantines. closes: policy enforces. held: as of causes."""
 
         def work(db: Connection) -> Standing:
-            causes.record(db, instance, cause, binding=binding, now_ms=now_ms, closes=closes, explanation=explanation)
+            causes.record(
+                db,
+                instance,
+                cause,
+                binding=binding,
+                now_ms=now_ms,
+                closes=closes,
+                held=held,
+                explanation=explanation,
+            )
             causes.prune(db, instance, keep=_MOST_CAUSES, binding=binding)
             return causes.standing(db, instance)
 
@@ -206,6 +218,30 @@ class Store:
     async def broken(self) -> tuple[Broken, ...]:
         """Every break-glass order that was applied, those that stand first."""
         return await self._writer.run(breakglass.every)
+
+    async def ask_hold(self, instance: InstanceId, drifts: Collection[Drift], within: Within) -> Counted:
+        """Whether an instance with these drifts stays open (authority/store/holds.py)."""
+        return await self._writer.run(lambda db: holds.ask(db, instance, drifts, within))
+
+    async def reported_hold(self, instance: InstanceId, drift: Drift | None, within: Within) -> bool:
+        """Whether a drift that an instance reports is held; else it counts as closed for it."""
+        return await self._writer.run(lambda db: holds.reported(db, instance, drift, within))
+
+    async def look_at_holds(self, within: Within) -> Ledger:
+        """What stands for a registration, and who is told to close by now."""
+        return await self._writer.run(lambda db: holds.look(db, within))
+
+    async def holds(self, within: Within) -> Ledger:
+        """What stands for a registration, as it is."""
+        return await self._writer.run(lambda db: holds.standing(db, within))
+
+    async def end_holds(self, registration: str, now_ms: int) -> tuple[InstanceId, ...]:
+        """Its policy holds nothing back any more. Returns whom it held."""
+        return await self._writer.run(lambda db: holds.end(db, registration, now_ms))
+
+    async def held_registrations(self) -> tuple[str, ...]:
+        """Those with drift that is counted."""
+        return await self._writer.run(holds.registrations)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

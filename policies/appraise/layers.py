@@ -65,14 +65,15 @@ def check_file(entry: Entry, policy: AttestationPolicy, references: ReferenceVal
     if reference is None:
         measured, allow = rule(policy, "files.include"), allowing.file(entry, references)
         expected = "no reference value allows it"
-        return _file(Signal.FILE_UNREFERENCED, policy, entry.path, expected, "a file is there", measured, allow)
+        found = "a file is there"
+        return _file(Signal.FILE_UNREFERENCED, policy, entry.path, expected, found, measured, allow, entry.digest)
     if entry.kind not in (FILE, LINK) or entry.digest == NO_DIGEST:
         stated, allow = rule(references, "files", entry.path), allowing.file(entry, references)
         expected = "its content is referenced"
         return _file(Signal.FILE_UNREADABLE, policy, entry.path, expected, "it cannot be read as a file", stated, allow)
     # The gravest, not the first: else a changed content, which a policy calls drift, would hide a tamper.
-    found = [_content(entry, reference, policy, references), _attributes(entry, reference, policy, references)]
-    return gravest(each for each in found if each is not None)
+    wrong = [_content(entry, reference, policy, references), _attributes(entry, reference, policy, references)]
+    return gravest(each for each in wrong if each is not None)
 
 
 def _content(
@@ -82,7 +83,7 @@ def _content(
         return None
     expected, found = f"only {_short(reference.digests)} may be", f"content sha256:{entry.digest[:12]}"
     stated, allow = rule(references, "files", entry.path), allowing.file(entry, references)
-    return _file(Signal.FILE_MODIFIED, policy, entry.path, expected, found, stated, allow)
+    return _file(Signal.FILE_MODIFIED, policy, entry.path, expected, found, stated, allow, entry.digest)
 
 
 def _attributes(
@@ -121,11 +122,18 @@ _RESTORE = {
 
 
 def _file(
-    kind: Signal, policy: AttestationPolicy, path: str, expected: str, found: str, stated: str, allow: str
+    kind: Signal,
+    policy: AttestationPolicy,
+    path: str,
+    expected: str,
+    found: str,
+    stated: str,
+    allow: str,
+    digest: Digest = "",
 ) -> Finding:
     configuration = class_of(path, policy.spec.files) is FileClass.CONFIGURATION
     finding_class = ViolationClass.DRIFT if configuration else policy.spec.violation_class(kind)
-    return Finding(kind, finding_class, Layer.FILES, path, expected, found, stated, _RESTORE[kind], allow)
+    return Finding(kind, finding_class, Layer.FILES, path, expected, found, stated, _RESTORE[kind], allow, digest)
 
 
 def check_executable(
@@ -153,7 +161,7 @@ def _nameless(path: str, digest: Digest, policy: AttestationPolicy, references: 
         return None
     stated, allow = rule(policy, "processes.forbidDeleted"), allowing.deleted(path, digest, policy, references)
     expected = "files without a name may not run"
-    return _execution(Signal.EXECUTION_DELETED, policy, path, expected, "it has no name", stated, allow)
+    return _execution(Signal.EXECUTION_DELETED, policy, path, expected, "it has no name", stated, allow, digest)
 
 
 def _from_data(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
@@ -162,22 +170,20 @@ def _from_data(path: str, digest: Digest, policy: AttestationPolicy, references:
         return None
     stated, allow = rule(policy, f"files.{file_class}"), allowing.code(path, digest, policy, references)
     expected = f"nothing may be executed from {file_class}"
-    return _execution(Signal.EXECUTION_FROM_DATA, policy, path, expected, "it was executed", stated, allow)
+    return _execution(Signal.EXECUTION_FROM_DATA, policy, path, expected, "it was executed", stated, allow, digest)
 
 
 def _referenced(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
     allowed = references.spec.executables.get(path)
     if allowed is None:
         stated, allow = rule(references, "executables"), allowing.execution(path, digest, references)
-        return _execution(
-            Signal.EXECUTION_FOREIGN, policy, path, "no reference value allows it", "it was executed", stated, allow
-        )
+        expected = "no reference value allows it"
+        return _execution(Signal.EXECUTION_FOREIGN, policy, path, expected, "it was executed", stated, allow, digest)
     if digest not in allowed:
         found = f"executed with content sha256:{digest[:12]}" if digest else "executed, its content unknown"
         stated, allow = rule(references, "executables", path), allowing.execution(path, digest, references)
-        return _execution(
-            Signal.EXECUTION_MODIFIED, policy, path, f"only {_short(allowed)} may be", found, stated, allow
-        )
+        expected = f"only {_short(allowed)} may be"
+        return _execution(Signal.EXECUTION_MODIFIED, policy, path, expected, found, stated, allow, digest)
     return None
 
 
@@ -220,11 +226,18 @@ def exceeds(capabilities: str, most: str) -> bool:
 
 
 def _execution(
-    kind: Signal, policy: AttestationPolicy, path: str, expected: str, found: str, stated: str, allow: str
+    kind: Signal,
+    policy: AttestationPolicy,
+    path: str,
+    expected: str,
+    found: str,
+    stated: str,
+    allow: str,
+    digest: Digest = "",
 ) -> Finding:
     finding_class = policy.spec.violation_class(kind)
     mend = "Start a new instance; if this is meant to run, allow it first."
-    return Finding(kind, finding_class, Layer.PROCESSES, path, expected, found, stated, mend, allow)
+    return Finding(kind, finding_class, Layer.PROCESSES, path, expected, found, stated, mend, allow, digest)
 
 
 def _short(digests: tuple[Digest, ...]) -> str:

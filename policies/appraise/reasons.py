@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.signals import Signal
 from attestation.trust import Tier, TrustVector
@@ -16,6 +17,7 @@ class Finding:
 
     finding_class: as PolicySpec.violation_class has it, unless the finding says why not. expected, found: what the
     reference says and what is there. rule: by policies/model/places.py. allow: by policies/appraise/allowing.py.
+    digest: of the content that is there, where there is one.
     """
 
     kind: Signal
@@ -27,6 +29,12 @@ class Finding:
     rule: str
     mend: str = ""
     allow: str = ""
+    digest: Digest = ""
+
+    @property
+    def exact(self) -> str:
+        """What is there, the same words for everybody who finds the same, and for nobody else."""
+        return self.digest or self.found
 
     @property
     def text(self) -> str:

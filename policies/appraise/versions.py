@@ -59,6 +59,7 @@ def _mixed(
         rule(references, "versions"),
         f"Bring all files to {nearest}, or to another version, as a whole.",
         allowing.file(entry, references) if entry is not None else "",
+        entry.digest if entry is not None else "",
     )
 
 

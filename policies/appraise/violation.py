@@ -91,6 +91,7 @@ def _violation(finding: Finding, at: float, by: str, process: Actor | None) -> V
         finding.mend,
         process,
         finding.allow,
+        finding.exact,
     )
 
 
@@ -108,6 +109,7 @@ def _process(fact: ProcessFact, policy: AttestationPolicy) -> Violation | None:
         rule(policy, "processes"),
         "Start a new instance.",
         fact.process,
+        found=f"{fact.aspect} went from {fact.before} to {fact.after}",
     )
 
 

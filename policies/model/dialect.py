@@ -51,6 +51,28 @@ Duration = Annotated[
 ]
 """Seconds; written as `10s`."""
 
+_SHARE = re.compile(r"([1-9][0-9]?|100)%", re.ASCII)
+
+
+def _share(value: object) -> object:
+    match = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("a share is a whole number of percent, from 1% to 100%")
+    return int(match[1])
+
+
+def _percent(value: int) -> str:
+    return f"{value}%"
+
+
+Share = Annotated[
+    int,
+    BeforeValidator(_share),
+    PlainSerializer(_percent),
+    WithJsonSchema({"type": "string", "title": "share", "pattern": f"^{_SHARE.pattern}$"}),
+]
+"""Percent, from 1 to 100; written as `25%`."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 _KEY = "[key]"

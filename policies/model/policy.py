@@ -15,7 +15,7 @@ from attestation.signals import Signal
 from attestation.trust import Tier
 from attestation.violation import ViolationClass
 from policies.model.breakglass import BreakGlassRules
-from policies.model.dialect import Duration, Strict
+from policies.model.dialect import Duration, Share, Strict
 from policies.model.metadata import Document, Metadata, Selector
 from policies.model.rules import MOST_RULES, MOST_TOTAL_COST, Rule, RuleName
 from policies.model.signals import SignalName
@@ -230,6 +230,10 @@ class PolicySpec(Strict):
     warnings: whether a result of tier `warning` opens traffic, marked as such: a required layer was measured too long
     ago, or the watchers are less than what is asked for, and nothing speaks against the workload.
 
+    max_unavailable: of the instances of one registration, the share that one and the same drift may close at a time;
+    one at least. The others stay open, marked, until those are repaired or their lease ends. With `100%` every one
+    closes at once, by itself; below it, an instance that drifts asks the authority first. Tamper closes every one.
+
     Durations are in seconds. Every field has the order in which it is merged with other policies'
     (policies/model/merge.py).
     """
@@ -244,6 +248,7 @@ class PolicySpec(Strict):
     warnings: Annotated[Literal["close", "serve"], Ranked(("serve", "close"))] = Field(
         default="close", exclude_if=lambda warnings: warnings == "close"
     )
+    max_unavailable: Annotated[Share, Most()] = Field(default=100, exclude_if=lambda share: share == 100)
     layers: Annotated[dict[Layer, LayerDemand], PerKey()] = Field(default_factory=dict)
     files: FileRules = FileRules()
     processes: ProcessRules = ProcessRules()
@@ -288,6 +293,11 @@ class PolicySpec(Strict):
     def opens(self, tier: Tier) -> bool:
         """May a result of this tier open traffic, where policy enforces?"""
         return tier is Tier.AFFIRMING or (tier is Tier.WARNING and self.warnings == "serve")
+
+    @property
+    def holds(self) -> bool:
+        """Whether an instance that drifts may be held open, where enough others are closed for the same."""
+        return self.mode is Mode.ENFORCE and self.max_unavailable < 100
 
     def violation_class(self, signal: Signal) -> ViolationClass:
         """What a finding or a violation of this kind is: by this policy, else by default."""

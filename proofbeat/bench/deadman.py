@@ -24,7 +24,7 @@ from proofbeat.demo.load import Flow, Record
 from proofbeat.demo.scene import Scene, Standing
 from proofbeat.ephemeral.clock import now
 from proofbeat.ephemeral.watch import in_phase
-from sidecar.freshness import Phase
+from sidecar.states import Phase
 from telemetry.names import Event
 
 Mode = Literal["sds", "xds"]

@@ -26,7 +26,7 @@ from proofbeat.demo.layout import Terms
 from proofbeat.demo.scene import Scene, Standing
 from proofbeat.ephemeral.clock import now
 from proofbeat.ephemeral.watch import in_phase
-from sidecar.freshness import Phase
+from sidecar.states import Phase
 from telemetry import exposition, metrics, otlp
 from telemetry.names import Event
 from telemetry.recorder import MOST_TRACES, Recorder, RoundRecord, Spans, of_round

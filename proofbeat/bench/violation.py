@@ -15,7 +15,7 @@ from proofbeat.demo.load import Flow
 from proofbeat.demo.scene import Scene
 from proofbeat.ephemeral.clock import now
 from proofbeat.ephemeral.watch import in_phase
-from sidecar.freshness import Phase
+from sidecar.states import Phase
 from telemetry.names import Event
 
 OPEN_CONNECTIONS = 100

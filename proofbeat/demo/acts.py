@@ -22,7 +22,7 @@ from proofbeat.demo.load import Record
 from proofbeat.demo.scene import Scene, Standing
 from proofbeat.ephemeral.clock import now
 from proofbeat.ephemeral.watch import Line, in_phase
-from sidecar.freshness import Phase
+from sidecar.states import Phase
 from telemetry.names import Event
 
 WITHIN_SECONDS = 15.0

@@ -17,7 +17,7 @@ from proofbeat.up import listening, program
 from proofbeat.up.layout import CA_SECONDS, NAME, Layout
 from proofbeat.up.listening import Port
 from proofbeat.up.program import Ended, Instance, Program
-from sidecar.freshness import Phase
+from sidecar.states import Phase
 from telemetry.names import Event
 from telemetry.settings import TelemetrySettings
 

@@ -21,7 +21,7 @@ from proofbeat.up.mesh import Mesh
 from proofbeat.up.program import Ended, Instance
 from proofbeat.up.trying import PAUSE, Tried, call, close_and_open, refuse_other_protocols, until_calls
 from proofbeat.up.wishes import Wishes
-from sidecar.freshness import Phase
+from sidecar.states import Phase
 from telemetry.names import Event
 
 MOST_TOLD = 10

@@ -13,7 +13,7 @@ from sidecar.delivery import ladder
 from sidecar.delivery.ending import Ending
 from sidecar.delivery.ladder import Bounded, Closed, Closing, Kill, Quit, Sweep, Wait
 from sidecar.delivery.told import Happening, Told
-from sidecar.freshness import Now
+from sidecar.states import Now
 from xds.acks import Publication, Settlement
 from xds.server import Server
 

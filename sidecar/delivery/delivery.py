@@ -14,7 +14,7 @@ from sidecar.delivery.lifetime import lifetime
 from sidecar.delivery.poison import Poison
 from sidecar.delivery.resources import Catalogue, Identity
 from sidecar.delivery.told import Happening, Told
-from sidecar.freshness import Lease, Now
+from sidecar.states import Lease, Now
 from xds.acks import Publication, Settlement
 from xds.acks import Verdict as Answer
 from xds.server import Server

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attestation.layers import Layer
 from attestation.violation import Violation
 from policies.model.policy import PolicySpec
-from sidecar.freshness import Lease, Now
+from sidecar.states import Lease, Now
 
 _LEAST = 0.001
 """Seconds; what is left below it is over by the time that it arrives."""

@@ -6,6 +6,7 @@ import json
 from contextlib import suppress
 
 from attestation import addresses, cose, keys, results
+from attestation.drift import Drift
 from attestation.errors import InvalidInput, MalformedResult, Refused
 from attestation.spiffe import SpiffeId
 from attestation.violation import ViolationClass
@@ -21,6 +22,7 @@ from wire import messages, problems, proofs, versions
 from wire.messages import (
     Answer,
     AskDenials,
+    AskHold,
     AskNonce,
     Attest,
     AttestNow,
@@ -33,6 +35,8 @@ from wire.messages import (
     Enrolment,
     Goodbye,
     Hello,
+    Hold,
+    HoldOver,
     Message,
     Need,
     Nonce,
@@ -79,6 +83,9 @@ _EVERY: tuple[Message, ...] = (
     PolicyChanged(4, "document"),
     AskDenials(),
     Reachable(("127.0.0.1:9443", "[::1]:9443")),
+    AskHold(4, (Drift("file-modified", "files", "/srv/app/main.py", "a" * 64),)),
+    Hold(4, held=True, closed=1, live=4),
+    HoldOver("there is room for it to close"),
     Denials(
         3, (Denied(INSTANCE, str(_IDENTITY), _CAUSE.id, (DeniedLeaf(b"\x81", "a" * 64, NOW * 1000),), ()),), b"crl"
     ),

@@ -16,8 +16,8 @@ from authority import config as authority_config
 from authority import keyring
 from policies.model import load
 from sidecar import config as sidecar_config
-from sidecar.freshness import Sticky
 from sidecar.latch import Latch, Latched
+from sidecar.states import Sticky
 from tests.fuzz.target import Target, scratch
 from tests.fuzz.world import INSTANCE, NOW
 

@@ -17,7 +17,7 @@ from proofbeat.demo.layout import ALL_FLOWS, Layout, Terms, flows
 from proofbeat.demo.scene import Scene, Standing
 from proofbeat.ephemeral import folder
 from proofbeat.ephemeral.clock import now
-from sidecar.freshness import Phase
+from sidecar.states import Phase
 from telemetry.names import Event
 
 PAUSE = 0.02

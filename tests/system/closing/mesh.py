@@ -21,7 +21,7 @@ from proofbeat.demo.ledger import Closure
 from proofbeat.demo.scene import Scene, Standing
 from proofbeat.ephemeral.clock import now
 from proofbeat.ephemeral.watch import in_phase
-from sidecar.freshness import Phase
+from sidecar.states import Phase
 from telemetry.names import Event
 from tests.system.closing import service
 from tests.system.closing.clients import uploaded

@@ -19,7 +19,7 @@ import pytest
 
 from proofbeat.demo.layout import IN_TCP, OUT_TCP
 from proofbeat.ephemeral.clock import now
-from sidecar.freshness import Phase
+from sidecar.states import Phase
 from telemetry.names import Event
 from tests.system.alive import Alive
 from tests.system.closing.clients import ENDED, KeptAlive, Silent, Tcp

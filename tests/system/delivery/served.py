@@ -17,9 +17,9 @@ from sidecar.delivery.delivery import Delivery
 from sidecar.delivery.poison import Poison
 from sidecar.delivery.resources import Catalogue, Identity
 from sidecar.delivery.told import Happening, Told
-from sidecar.freshness import Lease
 from sidecar.measurement import Measurer, spawn
 from sidecar.service import InboundSettings, ServiceSettings, UpstreamSettings
+from sidecar.states import Lease
 from tests.system.closing.clients import ENDED, Client, Http2, KeptAlive, Tcp
 from tests.system.closing.service import Service
 from tests.system.xds.pki import Authority

@@ -39,6 +39,7 @@ from wire import messages, problems, versions
 from wire.messages import (
     Answer,
     AskDenials,
+    AskHold,
     AskNonce,
     AskPolicy,
     Attest,
@@ -48,6 +49,7 @@ from wire.messages import (
     Enrol,
     Enrolment,
     Goodbye,
+    Hold,
     Message,
     Nonce,
     PolicyChanged,
@@ -240,6 +242,8 @@ class HostileAuthority:
                 return Standing(quarantined=False, causes=())
             case AskDenials():
                 return self.denials()
+            case AskHold():
+                return Hold(request.number, held=False, closed=0, live=1)
             case Goodbye():
                 return Done()
             case _:

@@ -41,6 +41,12 @@ def test_a_result_reads_back_in_either_spelling(profile: str) -> None:
     assert results.parse(results.build(RESULT, SIGNER, profile=profile), PINNED, now=1_001) == RESULT
 
 
+def test_what_is_held_says_so_and_what_is_not_says_nothing() -> None:
+    held = replace(RESULT, status=Tier.WARNING, held="d-" + "0" * 32)
+    assert results.parse(results.build(held, SIGNER), PINNED, now=1_001) == held
+    assert "held" not in _appraisal(json.loads(results.payload(RESULT)))["proofbeat"]
+
+
 def test_the_spelling_of_veraison_is_the_default() -> None:
     token = json.loads(results.payload(RESULT))
     assert token["eat_profile"] == "tag:github.com,2023:veraison/ear"

@@ -91,6 +91,7 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         ),
         "rules": st.sets(st.sampled_from(["one", "two"])).map(lambda names: {name: RULES[name] for name in names}),
         "warnings": st.sampled_from(["serve", "close"]),
+        "maxUnavailable": st.sampled_from(["1%", "25%", "100%"]),
         "onViolation": st.dictionaries(
             st.sampled_from(["file-modified", "execution-foreign"]), st.sampled_from(["drift", "tamper"])
         ),

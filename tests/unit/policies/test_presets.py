@@ -134,6 +134,7 @@ def test_they_enforce_attest_envoy_and_let_nobody_break_the_glass_alone(name: st
     )
     assert spec.break_glass.quorum >= 2
     assert spec.break_glass.operators == ()
+    assert not spec.holds and "max_unavailable" in spec.model_fields_set, "and let nobody below hold anything open"
 
 
 def test_a_workload_may_be_under_several_of_them_and_the_strictest_value_of_each_field_holds(tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ def test_a_program_reads_every_key_with_times_in_iso_8601() -> None:
         "state": "quarantined",
         "since": AT,
         "open": False,
+        "held": None,
         "answer": "execution-foreign: /tmp/x: it was executed",
         "cause": executed,
         "others": [ordered],

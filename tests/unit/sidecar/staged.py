@@ -25,7 +25,7 @@ from sidecar.delivery.poison import Poison
 from sidecar.delivery.resources import Catalogue, Identity
 from sidecar.delivery.told import Happening, Told
 from sidecar.denials import nobody
-from sidecar.freshness import Lease, Now
+from sidecar.states import Lease, Now
 from tests.unit.xds.grpc_client import DELTA_AGGREGATED, SECRETS, SocketClient
 from tests.unit.xds.grpc_client import Told as Response
 from xds.admission import Admission

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar import clock
 from sidecar.clock import LeaseTimer
-from sidecar.freshness import Lease
+from sidecar.states import Lease
 
 
 @pytest.mark.parametrize("ends", ["boot", "wall"])

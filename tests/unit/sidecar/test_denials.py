@@ -19,8 +19,8 @@ from authority.issuer.ca import Ca
 from sidecar import denials
 from sidecar.answers import Membership, believe_denials
 from sidecar.denials import Refusals
-from sidecar.freshness import Now
 from sidecar.peers import Peers
+from sidecar.states import Now
 from tests.unit.sidecar.listed import (
     ADDRESS,
     CAUSE,

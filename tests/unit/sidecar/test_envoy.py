@@ -20,9 +20,9 @@ from sidecar import clock
 from sidecar.config import DeliverySettings, WorkloadSettings
 from sidecar.denials import Refusals
 from sidecar.envoy import Envoy
-from sidecar.freshness import Lease
 from sidecar.metering import Metering
 from sidecar.proxy import ProxyLayer
+from sidecar.states import Lease
 from sidecar.telling import Telling
 from telemetry import metrics
 from telemetry.recorder import Recorder

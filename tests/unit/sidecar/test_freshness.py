@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attestation.layers import Layer
 from attestation.trust import Tier
-from attestation.violation import Violation, ViolationClass
 from policies.model.policy import Mode, Recovery
-from sidecar.freshness import (
+from sidecar.freshness import step
+from sidecar.states import (
     Appraised,
     Close,
     Closings,
@@ -43,34 +42,10 @@ from sidecar.freshness import (
     Waiver,
     WorkloadEnded,
     WouldHave,
-    step,
 )
+from tests.unit.sidecar.steps import affirmed, after, at, violation
 
 ENFORCE = State(Rules(Mode.ENFORCE))
-
-
-def at(boot: float, wall: float | None = None) -> Now:
-    return Now(boot, boot + 1e9 if wall is None else wall)
-
-
-def violation(when: float = 5.0, *, tamper: bool = False, subject: str = "/srv/app/main.py") -> Violation:
-    kind = ViolationClass.TAMPER if tamper else ViolationClass.DRIFT
-    return Violation("file-modified", kind, Layer.FILES, subject, "modified", when)
-
-
-def affirmed(
-    sequence: int, *, generation: int = 0, measured: float = 0.0, end: float = 100.0, tier: Tier = Tier.AFFIRMING
-) -> Appraised:
-    lease = Lease(sequence, end, end + 1e9, affirmed=tier is Tier.AFFIRMING)
-    return Appraised(tier, generation, sequence, measured, lease)
-
-
-def after(state: State, *events: tuple[float, Event]) -> tuple[State, list[Command]]:
-    commands: list[Command] = []
-    for when, event in events:
-        decided = step(state, event, at(when))
-        state, commands = decided.state, list(decided.commands)
-    return state, commands
 
 
 def fresh() -> State:
@@ -205,6 +180,14 @@ def test_going_over_to_enforce_closes_what_audit_had_let_pass() -> None:
     ruled, commands = after(let_pass, (6.0, RulesChanged(Rules(Mode.ENFORCE))))
     assert not ruled.open
     assert [type(each) for each in commands] == [Latch, Close, Report], "told once more, now that it binds"
+
+
+def test_going_over_to_enforce_closes_what_outlived_its_lease_in_audit() -> None:
+    ruled, commands = after(
+        State(Rules(Mode.AUDIT)), (1.0, affirmed(1, end=50.0)), (60.0, RulesChanged(Rules(Mode.ENFORCE)))
+    )
+    assert ruled.phase is Phase.STALE
+    assert [type(each) for each in commands] == [WouldHave, Reattest, Close, Reattest]
 
 
 def test_going_over_to_audit_and_back_washes_no_tamper_off() -> None:

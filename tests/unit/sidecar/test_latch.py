@@ -12,9 +12,9 @@ from attestation.layers import Layer
 from attestation.violation import Violation, ViolationClass
 from policies.model.policy import Mode
 from sidecar.causes import Causes
-from sidecar.freshness import Closings, Now, Phase, Rules, State, Sticky
 from sidecar.latch import Latch, Latched
 from sidecar.standing import StateFolder
+from sidecar.states import Closings, Now, Phase, Rules, State, Sticky
 
 INSTANCE, OTHER = InstanceId("i-" + "1" * 32), InstanceId("i-" + "2" * 32)
 CAUSE = Sticky(3, Violation("execution-foreign", ViolationClass.TAMPER, Layer.PROCESSES, "/tmp/x", "ran", 5.0))

@@ -8,7 +8,7 @@ from attestation.layers import Layer
 from attestation.violation import Violation, ViolationClass
 from policies.model.policy import PolicySpec
 from sidecar.delivery.lifetime import drains_for, lifetime
-from sidecar.freshness import Lease, Now
+from sidecar.states import Lease, Now
 
 NOW = Now(100.0, 5_000.0)
 DRAIN = PolicySpec.model_validate({"connections": "drain", "deadman": "3s"})

@@ -18,11 +18,11 @@ from policies.model.references import EffectiveReferences, ReferenceSpec
 from policies.model.registration import RegistrationSpec, WorkloadRegistration
 from sidecar import clock
 from sidecar.causes import Causes
-from sidecar.freshness import Appraised, Flaps, Lease, Phase, Rules, RulesChanged, Violated, WorkloadEnded
 from sidecar.governing import Governed
 from sidecar.latch import Latch
 from sidecar.machine import Machine
 from sidecar.metering import Metering
+from sidecar.states import Answered, Appraised, Flaps, Lease, Phase, Rules, RulesChanged, Violated, WorkloadEnded
 from sidecar.telling import Telling
 from telemetry import metrics
 from telemetry.recorder import Recorder
@@ -34,7 +34,8 @@ REGISTRATION = WorkloadRegistration(
 
 
 def found(of: ViolationClass) -> Violation:
-    return Violation("file-modified", of, Layer.FILES, "/srv/app/main", "it differs", clock.now().boot)
+    now = clock.now().boot
+    return Violation("file-modified", of, Layer.FILES, "/srv/app/main", "it differs", now, found="a" * 64)
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Carried:
             telling,
             close=self._close,
             serve=lambda lease: self._act("serve"),
+            ask=lambda question: self._act("ask"),
             report=lambda report: self._act("report"),
             reattest=lambda full: self._act("reattest in full" if full else "reattest"),
             ended=lambda: self._act("end"),
@@ -105,6 +107,18 @@ def test_whoever_is_refused_is_told_the_cause_by_the_name_that_it_is_reported_un
     causes = [call.kwargs["cause"] for call in carried.log.calls if "cause" in call.kwargs]
     assert [carried.reason] == [f"file-modified:{cause}" for cause in causes]
     assert carried.latched == ""
+
+
+def test_drift_that_may_be_held_is_asked_about_and_told_when_the_answer_is_there(carried: Carried) -> None:
+    carried.machine.step(RulesChanged(Rules(holds=True, patience=10.0)))
+    carried.open()
+    carried.machine.step(Violated(found(ViolationClass.DRIFT)))
+    assert carried.order == ["serve", "ask"]
+    question = carried.machine.state.question
+    assert question is not None
+    carried.machine.step(Answered(question.number, held=True))
+    assert carried.order == ["serve", "ask", "reattest in full", "report"]
+    assert [call.args[0] for call in carried.log.calls][-1] == "held"
 
 
 def test_the_end_of_the_workload_is_told_after_it_is_closed(carried: Carried) -> None:

@@ -11,8 +11,8 @@ from attestation.instance import InstanceId
 from attestation.layers import Layer
 from attestation.violation import Violation, ViolationClass
 from sidecar.causes import Causes
-from sidecar.freshness import Now, Rules, State, Sticky
 from sidecar.latch import Latch
+from sidecar.states import Now, Rules, State, Sticky
 from wire.messages import Cause
 from xds.resources.rbac import policy_name
 

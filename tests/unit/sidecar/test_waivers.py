@@ -15,7 +15,7 @@ from policies.appraise.breakglass import Ground
 from policies.model.breakglass import BreakGlassRules
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, PolicySpec
-from sidecar.freshness import Now, Waived, Waiver
+from sidecar.states import Now, Waived, Waiver
 from sidecar.waivers import Waivers
 from tests.unit.policies.operators import KEYS, STRANGER, SUBJECT, order, rules, signed
 

@@ -18,7 +18,7 @@ from policies.appraise.violation import violates
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, Mode
 from policies.model.references import ReferenceValues
-from sidecar.freshness import Phase
+from sidecar.states import Phase
 from telemetry import exposition, metrics, otlp, recorder
 from telemetry.document import document
 from telemetry.metrics import METRICS, OTHER, Trace, Type
@@ -41,6 +41,7 @@ DESIGN = {
     "proofbeat_sessions": (),
     "proofbeat_breakglass_active": (),
     "proofbeat_policy_faults": (),
+    "proofbeat_held": (),
     "proofbeat_telemetry_dropped_total": ("what",),
 }
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from attestation import evidence, release, results
 from attestation.digests import of_content
+from attestation.drift import Drift
 from attestation.errors import InvalidInput, Refused
 from attestation.plain import build, plain, since
 from tests.unit.wire.recorded import EVIDENCE_KEY, FRAMES, RECORDED, RESULT_KEY, Recorded, recorded
@@ -18,11 +19,14 @@ from wire import messages, problems, versions
 from wire.messages import (
     Answer,
     AskDenials,
+    AskHold,
     Attest,
     BreakGlass,
     Denials,
     Enrol,
     Hello,
+    Hold,
+    HoldOver,
     Message,
     PolicyChanged,
     Posted,
@@ -33,7 +37,15 @@ from wire.proofs import Opened, Purpose
 from wire.versions import FIRST, OURS, Spoken, Version
 
 FROZEN = "c2c5c20d772585344a544034362f442856ad5dbddb82e0f0844d37083ce98ba6"
-LATER = {AskDenials(): 2, Reachable(("127.0.0.1:9443",)): 2, Denials(1, (), b"crl"): 2, BreakGlass(("{}",)): 4}
+LATER = {
+    AskDenials(): 2,
+    Reachable(("127.0.0.1:9443",)): 2,
+    Denials(1, (), b"crl"): 2,
+    BreakGlass(("{}",)): 4,
+    AskHold(1, (Drift("file-modified", "files", "/srv/app/main.py", "a" * 64),)): 5,
+    Hold(1, held=True, closed=1, live=4): 5,
+    HoldOver("there is room"): 5,
+}
 """Messages of the kinds that came after 1.0, each with the minor that brought it."""
 LATER_KINDS = {type(each).__name__ for each in LATER}
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation import cbor, cose
+from attestation.drift import Drift
 from attestation.errors import InvalidConfiguration, InvalidInput, ProofbeatError, Refused, Unavailable
 from attestation.instance import InstanceId
 from attestation.violation import ViolationClass
@@ -21,6 +22,7 @@ from wire.messages import (
     MOST_DENIED_LEAVES,
     Answer,
     AskDenials,
+    AskHold,
     AskNonce,
     AskPolicy,
     Attest,
@@ -35,6 +37,8 @@ from wire.messages import (
     Enrolment,
     Goodbye,
     Hello,
+    Hold,
+    HoldOver,
     Message,
     Need,
     Nonce,
@@ -79,6 +83,9 @@ EVERY: Iterable[Message] = (
     PolicyChanged(2, "document"),
     AskDenials(),
     Reachable(("127.0.0.1:9443", "[::1]:9443")),
+    AskHold(4, (Drift("file-modified", "files", "/srv/app/main.py", "ab" * 32),)),
+    Hold(4, held=True, closed=1, live=4),
+    HoldOver("there is room for it to close"),
     Denials(
         3, (Denied(INSTANCE, "spiffe://a/b", "c-1", (DeniedLeaf(b"\x81", "ab" * 32, 5),), ("[::1]:9443",)),), b"crl"
     ),

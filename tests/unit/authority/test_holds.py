@@ -310,8 +310,8 @@ def test_in_any_order_nobody_is_held_for_what_has_room_and_no_more_close_than_ma
                 permitted |= {int(each.value[2:], 16) for each in holds.look(db, within(share, now)).told}
             elif what == "later":
                 now += LEASE // 4
-            else:
-                holds.reported(db, who, MAIN if what == "report" else None, within(share, now))
+            elif not holds.reported(db, who, MAIN if what == "report" else None, within(share, now)):
+                change(db, number, state=State.QUARANTINED.value)  # as its cause is recorded with the report
             if alike and len(permitted) > already:
                 assert len(permitted) <= most
 

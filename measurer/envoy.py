@@ -23,10 +23,11 @@ _MEND = "Send Guard with a pidfd of the running Envoy."
 class Envoy:
     """One process. Its methods may be called from both threads; sweeps run one after the other.
 
-    Raises InvalidInput when pidfd and pid are not the same living process.
+    called: its pid as the sidecar knows it, which may live in another pid namespace. Raises InvalidInput when pidfd and
+    pid are not the same living process.
     """
 
-    def __init__(self, pid: int, pidfd: int) -> None:
+    def __init__(self, pid: int, pidfd: int, called: int) -> None:
         try:
             self._proc = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -34,7 +35,7 @@ class Envoy:
         if pid_of(pidfd) != pid or has_ended(pidfd):
             os.close(self._proc)
             raise InvalidInput("the pidfd is not that process", where=f"process {pid}", mend=_MEND)
-        self.pid, self.pidfd = pid, pidfd
+        self.pid, self.pidfd, self.called = pid, pidfd, called
         self._lock = threading.Lock()
         self._cutter = Cutter(self._proc, pidfd)
         self._closed = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from attestation.channel import (
@@ -33,7 +33,7 @@ from measurer.channel import Channel, Hangup
 from measurer.clock import boottime
 from measurer.cutting import Cut
 from measurer.deadman import Deadman
-from measurer.envoy import Envoy
+from measurer.envoy import Envoy, Permits
 from measurer.files.collector import Files
 from measurer.guardian import Duty, Guardian
 from measurer.loop import Loop, Reactor
@@ -44,24 +44,43 @@ from measurer.proxy import ProxyLayer
 from measurer.sockdiag import can_destroy
 
 GUARDIAN = "guardian"
+MOST_FILES = 1_000_000
+"""Entries of one workload's manifest, as many as a verifier takes."""
+MOST_FILES_BESIDE_OTHERS = 200_000
+"""The same for a measurer of several: some 60 MB, which one of them may cost the others."""
 
 
 class Measurer:
     """Built once the scope is known: by `run`, or for a connection to a node's measurer (node.py)."""
 
     def __init__(
-        self, loop: Loop, channel: Channel, sources: Sources, deadman: Deadman, wanted: Scope, pinned: scope.Pinned
+        self,
+        loop: Loop,
+        channel: Channel,
+        sources: Sources,
+        deadman: Deadman,
+        wanted: Scope,
+        pinned: scope.Pinned,
+        permits: Permits | None = None,
     ) -> None:
+        """permits: whom the sidecar may have guarded. None: the measurer is the sidecar's own."""
         self._loop, self._channel, self._deadman = loop, channel, deadman
-        self._own = (os.getpid(), os.pidfd_open(os.getpid()))
-        self._pinned = pinned
+        self._pinned, self._permits = pinned, permits
         self._envoy: Envoy | None = None
         self._told: Coverage | None = None
         self._can_destroy = can_destroy() == 0
-        self._mountinfo = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._pinned.proc)
-        self._processes = Processes(loop, channel, sources, self._pinned, self.cover)
+        self._processes = Processes(loop, channel, sources, pinned, self.cover, shared=permits is not None)
         self._proxy = ProxyLayer(loop, channel, self.cover)
         self._scope, self._files = wanted, self._collect_files(wanted)
+        with ExitStack() as held:
+            held.callback(lambda: self._files.close())
+            self._mountinfo = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=pinned.proc)
+            held.callback(os.close, self._mountinfo)
+            self._own = (os.getpid(), os.pidfd_open(os.getpid()))
+            held.callback(os.close, self._own[1])
+            held.callback(self._proxy.close)
+            held.callback(self._processes.close)
+            self._held = held.pop_all()
 
     def start(self) -> None:
         """Answer the scope, begin to watch, and take the first measurement of both layers unasked."""
@@ -78,17 +97,22 @@ class Measurer:
 
     def close(self) -> None:
         """Let go of all that was held for this sidecar. Its Envoy is the guardian's to close."""
-        self._processes.close()
-        self._files.close()
-        self._proxy.close()
-        for descriptor in (self._mountinfo, self._own[1]):
-            os.close(descriptor)
+        self._held.close()
 
     def _collect_files(self, wanted: Scope) -> Files:
         for path in wanted.include:
             scope.check_include(self._pinned.root, path)
         who = self._processes.executions.who
-        return Files(self._loop, self._channel, self._pinned.root, wanted.include, wanted.volatile, who, self.cover)
+        return Files(
+            self._loop,
+            self._channel,
+            self._pinned.root,
+            wanted.include,
+            wanted.volatile,
+            who,
+            self.cover,
+            most=MOST_FILES if self._permits is None else MOST_FILES_BESIDE_OTHERS,
+        )
 
     def _rescope(self, wanted: Scope) -> None:
         """Policy came, or changed: other files of the same workload, another dead-man time."""
@@ -124,6 +148,9 @@ class Measurer:
 
     def handle(self, message: Message, descriptors: list[int]) -> None:
         """One message of the sidecar. Raises InvalidInput for one that does not belong here."""
+        if not isinstance(message, Guard):
+            for each in descriptors:
+                os.close(each)
         match message:
             case Beat():
                 self._deadman.beat()
@@ -155,6 +182,8 @@ class Measurer:
 
     def _guard(self, pid: int, descriptors: list[int]) -> None:
         if len(descriptors) != 1:
+            for each in descriptors:
+                os.close(each)
             raise InvalidInput("Guard came without a pidfd", where="measurer channel", mend="Send one beside it.")
         known = scope.pid_of(descriptors[0])
         if self._processes.owns(known):
@@ -163,7 +192,7 @@ class Measurer:
             return
         was = self._deadman.duty
         try:
-            envoy = Envoy(known, descriptors[0], pid)
+            envoy = Envoy(known, descriptors[0], pid, self._permits)
         except InvalidInput as error:  # it has died since: the sidecar learns that nothing new is guarded
             os.close(descriptors[0])
             self._channel.send(CollectorFact(boottime(), GUARDIAN, CollectorState.DEAD, error.sentence))

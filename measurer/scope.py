@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,27 +80,39 @@ def pin(scope: Scope, pidfd: int | None = None) -> Pinned:
 
     Raises WorkloadGone, InvalidConfiguration.
     """
+    with ExitStack() as held:
+        pinned = _pin(scope, pidfd, held)
+        held.pop_all()
+    return pinned
+
+
+def _pin(scope: Scope, pidfd: int | None, held: ExitStack) -> Pinned:
+    """held: closes what was opened, unless all goes well."""
     where = f"process {scope.pid}"
+    gone = WorkloadGone(
+        "the workload ended before it could be pinned", where=where, mend="Start it again, then measure that run."
+    )
     try:
         if pidfd is None:
             pidfd = os.pidfd_open(scope.pid)
+        held.callback(os.close, pidfd)
         pid = pid_of(pidfd)
         proc = open_process(pid)
+        held.callback(os.close, proc)
         stat = parse_stat(read_at(proc, "stat"))
         membership = read_at(proc, "cgroup")
     except (OSError, InvalidInput) as error:
-        raise WorkloadGone(
-            "the workload ended before it could be pinned", where=where, mend="Start it again, then measure that run."
-        ) from error
+        raise gone from error
     try:
         root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
     except OSError as error:
         raise _no_access(error, where) from error
+    held.callback(os.close, root)
     if not alive(pidfd):  # the descriptors above belong to the pidfd's process only if that still lives now
-        raise WorkloadGone(
-            "the workload ended before it could be pinned", where=where, mend="Start it again, then measure that run."
-        )
+        raise gone
     cgroup = find_cgroup(scope.cgroup, membership) if scope.cgroup else None
+    if cgroup is not None:
+        held.callback(os.close, cgroup.folder)
     boot_id = _BOOT_ID.read_text().strip()
     instance = InstanceId.of_run(
         boot_id=boot_id, cgroup=cgroup.inode if cgroup else 0, pid=pid, start_ticks=stat.start_ticks

@@ -161,6 +161,25 @@ def sidecar(
 
 
 @app.command()
+def measurer(
+    listen: Annotated[Path, typer.Option("--listen", help="Unix socket for the node's sidecars, mode 0600.")],
+    group: Annotated[str | None, typer.Option(help="Whose members may connect as well (mode 0660).")] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="UID[:pod|any|/cgroup]: whose sidecars, for which workloads; repeat it. Else our own user's."
+        ),
+    ] = None,
+) -> None:
+    """One measurer for all workloads of a node, for sidecars with `measurer: {placement: node}`."""
+    import os
+
+    given = [f"--allow={each}" for each in allow or ()] + ([f"--group={group}"] if group is not None else [])
+    # In a process that has imported nothing else: it is privileged, and small.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "measurer", "--listen", str(listen.absolute()), *given])
+
+
+@app.command()
 def doctor(
     config: Annotated[Path | None, typer.Option("-c", "--config", help="Settings to try as well, YAML.")] = None,
     as_json: Json = False,

@@ -32,10 +32,20 @@ _SHARE = 500
 
 
 class Processes:
-    """Owns the workload's processes, the executions and the drift. covered: our coverage changed."""
+    """Owns the workload's processes, the executions and the drift. covered: our coverage changed.
+
+    shared: by a measurer that measures for others too.
+    """
 
     def __init__(
-        self, loop: Loop, channel: Channel, sources: Sources, pinned: Pinned, covered: Callable[[], None]
+        self,
+        loop: Loop,
+        channel: Channel,
+        sources: Sources,
+        pinned: Pinned,
+        covered: Callable[[], None],
+        *,
+        shared: bool = False,
     ) -> None:
         self._loop, self._channel, self._sources, self._pinned = loop, channel, sources, pinned
         cgroup = pinned.cgroup
@@ -51,6 +61,7 @@ class Processes:
         self._requests: list[tuple[float, bool]] = []
         self._measuring = False
         self._interval = _INTERVAL
+        self._shared = shared
 
     def start(self, mountinfo: int) -> None:
         """Begin to watch, and keep looking for drift. Raises InvalidConfiguration where it is measured already."""
@@ -71,13 +82,15 @@ class Processes:
 
     @property
     def coverage(self) -> tuple[CollectorCoverage, ...]:
+        details = ["users and tracers by event, the rest by looking"] if self.executions.by_events else []
+        details += ["by the measurer of the node"] if self._shared else []
         own = CollectorCoverage(
             NAME,
             Layer.PROCESSES,
             Mechanism.PROC_CONNECTOR if self.executions.by_events else Mechanism.POLL,
             self._interval * 1000,
             running=True,
-            detail="users and tracers by event, the rest by looking" if self.executions.by_events else "",
+            detail="; ".join(details),
         )
         return self.executions.coverage, own
 

@@ -110,9 +110,12 @@ class Executions:
             self._files = ExecFiles(self._sources.files, root, mountinfo) if self._sources.files is not None else None
         except OSError as error:
             self._refusals.append(f"fanotify: {error.strerror}")
-        if self._sources.membership.begin(self.workload, first) is None:
+        membership = self._sources.membership
+        if membership.begin(self.workload, first) is None:
             return False
         self._sources.look_at_all()
+        if membership.overlaps(self.workload):
+            return False
         if not self.by_events:
             self._polling = Polling(self._sources.membership, self.workload, self._binaries)
             self._polling.first_look()

@@ -103,6 +103,12 @@ class Membership(Generic[P]):
             workload.sessions.add(first.pid)
         return self._enter(first, workload)
 
+    def overlaps(self, workload: Workload[P]) -> bool:
+        """Does a process of another workload descend from this one?"""
+        others = [each for each in self._members.values() if each.workload is not workload]
+        parents = (stat.parent for each in others if (stat := each.process.stat()) is not None)
+        return any(parent in workload.members for parent in parents)
+
     def end(self, workload: Workload[P]) -> None:
         """Let go of all of it."""
         for pid in list(workload.members):

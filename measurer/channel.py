@@ -100,11 +100,11 @@ class Channel:
             return None
         except ConnectionResetError as error:
             raise Hangup from error
-        if not datagram:
-            raise Hangup
         try:
+            if not datagram:
+                raise Hangup
             return words.decode(datagram), list(descriptors)
-        except InvalidInput:
+        except (Hangup, InvalidInput):
             for each in descriptors:
                 os.close(each)
             raise

@@ -102,6 +102,7 @@ class Session:
         if pidfd is None:
             raise InvalidInput("Scope came without a pidfd", where=_WHERE, mend="Send one of the workload beside it.")
         self._pinned = scope.pin(wanted, pidfd)
+        self._node.admit(self.peer)
         cgroup = self._pinned.cgroup
         self._node.check(self.peer, self._pinned.cgroups, (cgroup.hierarchy, cgroup.path) if cgroup else None)
         self._loop.cancel("scope")
@@ -159,6 +160,11 @@ class Node:
         self._listener, self._granted = listener, tuple(granted)
         self.own.watch(listener.fileno(), self._accept)
 
+    def admit(self, peer: Peer) -> None:
+        """Raises InvalidConfiguration for a user that nothing is granted to."""
+        if not grants.admits(self._granted, peer.uid):
+            raise InvalidConfiguration(f"user {peer.uid} is not allowed here", where=_WHERE, mend=grants.MEND)
+
     def check(self, peer: Peer, membership: bytes, cgroup: tuple[int, str] | None) -> None:
         """Raises InvalidConfiguration where this sidecar has nothing to do with a process of such a membership."""
         why = grants.refusal(self._granted, peer.uid, peer.cgroups, membership, cgroup)
@@ -183,21 +189,16 @@ class Node:
         except (OSError, Hangup):
             connection.close()
             return
-        refused = self._refused(peer)
-        if refused is not None:
-            _say(connection, refused)
+        if self._is_one_too_many(peer):
             os.close(peer.pidfd)
+            connection.close()
             return
         self.sessions.add(Session(self, connection, peer))
 
-    def _refused(self, peer: Peer) -> ProofbeatError | None:
-        if not grants.admits(self._granted, peer.uid):
-            return InvalidConfiguration(f"user {peer.uid} is not allowed here", where=_WHERE, mend=grants.MEND)
+    def _is_one_too_many(self, peer: Peer) -> bool:
         alike = Counter(each.peer.place for each in self.sessions)[peer.place]
         trusted = Grant(peer.uid, grants.ANY) in self._granted
-        if len(self.sessions) >= MOST_SESSIONS or (alike >= MOST_A_POD and not trusted):
-            return Unavailable("too many connections", where=_WHERE, mend="One a workload is needed.")
-        return None
+        return len(self.sessions) >= MOST_SESSIONS or (alike >= MOST_A_POD and not trusted)
 
 
 class _Ended(BaseException):
@@ -273,12 +274,6 @@ def _cgroups_of(pidfd: int) -> bytes:
     if kernel.has_ended(pidfd):  # and the pid may be somebody else's by now
         raise Hangup
     return text
-
-
-def _say(connection: socket.socket, error: ProofbeatError) -> None:
-    channel = Channel(connection.detach(), lambda: None)
-    tell_fault(channel, error)
-    channel.close()
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -166,9 +166,7 @@ def measurer(
     group: Annotated[str | None, typer.Option(help="Whose members may connect as well (mode 0660).")] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option(
-            help="UID[:pod|any|/cgroup]: whose sidecars, for which workloads; repeat it. Else our own user's."
-        ),
+        typer.Option(help="UID[:pod|any|/cgroup]: whose sidecars, for what. Repeat it; else our own user's, for pods."),
     ] = None,
 ) -> None:
     """One measurer for all workloads of a node, for sidecars with `measurer: {placement: node}`."""
@@ -176,7 +174,8 @@ def measurer(
 
     given = [f"--allow={each}" for each in allow or ()] + ([f"--group={group}"] if group is not None else [])
     # In a process that has imported nothing else: it is privileged, and small.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "measurer", "--listen", str(listen.absolute()), *given])
+    command = [sys.executable, "-P", "-m", "measurer", "--listen", str(listen.absolute()), *given]
+    os.execv(sys.executable, command)  # noqa: S606 - an argument list, and no shell is wanted
 
 
 @app.command()

@@ -6,8 +6,9 @@ and its cgroup. A process is known by what holds it (held.py); a pid only leads 
 tells the end of a process before it tells the fork of another one with its pid.
 
 CLONE_PARENT is what leads out of a tree: the kernel names its maker's parent as the new process's, and where that is
-none of ours (the maker is a first process, or an orphan), the new process counts as ours when it is in a session that
-a member began, or runs the file that a member under that parent runs and the parent does not.
+none of ours (the maker is a first process, or an orphan), the new process counts as ours when it is in the workload's
+cgroup; and where there is none, or the maker had left it, when it is in a session that a member began, or runs the
+file that a member under that parent runs and the parent does not.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ class Membership(Generic[P]):
         self._places: dict[Place, Workload[P]] = {}
         self._workloads: list[Workload[P]] = []
         self._adopted: dict[int, set[Member[P]]] = {}
+        self._suspects: dict[int, int] = {}
+        """Who was gone before anybody could tell whose they were, and under which adopter."""
 
     def of(self, pid: int) -> Member[P] | None:
         return self._members.get(pid)
@@ -123,18 +126,24 @@ class Membership(Generic[P]):
     def forked(self, parent: int, child: int, at: float = inf) -> Member[P] | None:
         """A process was made. None where it is none of ours."""
         self._drop(child)  # whoever had that pid has ended
+        self._suspects.pop(child, None)
+        for each in self._workloads:
+            each.sessions.discard(child)  # a number is given out again once no session has it any more
         maker = self._members.get(parent)
         if maker is not None:
             maker.children.add(child)
             return self._admit(self._hold(child, at), maker.workload, maker.outside)
-        if parent not in self._adopted:
+        adopter = parent if parent in self._adopted else self._suspects.get(parent, 0)
+        if adopter not in self._adopted:
             return None
         process = self._hold(child, at)
-        workload = self._made_sideways(process, parent)
+        if process.stat() is None:
+            self._suspects[child] = adopter  # what it made before it ended is looked at in its place
+        workload = self._made_sideways(process, adopter)
         if workload is None:
             process.close()
             return None
-        return self._orphan(self._admit(process, workload), parent)
+        return self._enter(process, workload)
 
     def executed(self, pid: int, at: float = inf) -> Member[P] | None:
         """A process executed something. It may have entered a cgroup before."""
@@ -150,13 +159,12 @@ class Membership(Generic[P]):
 
     def began_session(self, pid: int) -> None:
         member = self._members.get(pid)
-        for each in self._workloads:
-            each.sessions.discard(pid)  # the number of a session that is over
         if member is not None:
             member.workload.sessions.add(pid)
 
     def ended(self, pid: int) -> Member[P] | None:
         """The first thread of a process ended. None where that is none of ours, or lives on in other threads."""
+        self._suspects.pop(pid, None)
         for orphan in self._adopted.pop(pid, set()):
             self._look_for_parent(orphan)
         member = self._members.get(pid)
@@ -320,15 +328,22 @@ class Membership(Generic[P]):
         member.adopter = 0
 
     def _made_sideways(self, process: P, adopter: int) -> Workload[P] | None:
-        stat, image = process.stat(), process.image()
-        adopted = self._adopted[adopter]
+        stat, adopted = process.stat(), self._adopted[adopter]
         if stat is None:
             return None
-        for each in adopted:
-            if stat.session in each.workload.sessions:
-                return each.workload
-        alike = next((each for each in adopted if image is not None and each.process.image() == image), None)
-        return alike.workload if alike is not None and image != self._image_of(adopter) else None
+        inside = self._living_in(process.cgroups())
+        if inside in {each.workload for each in adopted}:
+            return inside
+        makers = [each for each in adopted if each.outside or each.workload.place is None]
+        by_session = next((each for each in makers if stat.session in each.workload.sessions), None)
+        found = by_session or self._alike(process, makers, adopter)
+        return found.workload if found is not None else None
+
+    def _alike(self, process: P, makers: list[Member[P]], adopter: int) -> Member[P] | None:
+        """Who runs the same, and their parent does not."""
+        image = process.image()
+        alike = next((each for each in makers if image is not None and each.process.image() == image), None)
+        return alike if alike is not None and image != self._image_of(adopter) else None
 
     def _image_of(self, pid: int) -> tuple[int, int] | None:
         process = self._hold(pid, inf)

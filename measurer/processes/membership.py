@@ -21,7 +21,7 @@ from typing import Generic, Protocol, TypeVar
 from attestation import cgroups
 from measurer.processes.proc import Stat
 
-_MOST_ABOVE = 64
+_MOST_ABOVE, _INIT = 64, 1
 
 Place = tuple[int, str]
 """A cgroup: the number of its hierarchy, and its path there."""
@@ -162,11 +162,23 @@ class Membership(Generic[P]):
         if member is not None:
             member.workload.sessions.add(pid)
 
-    def ended(self, pid: int) -> Member[P] | None:
-        """The first thread of a process ended. None where that is none of ours, or lives on in other threads."""
-        self._suspects.pop(pid, None)
+    def exits(self, pid: int) -> None:
+        """A process is about to end: its children have another parent by now, and may make children of that."""
         for orphan in self._adopted.pop(pid, set()):
             self._look_for_parent(orphan)
+        member = self._members.get(pid)
+        for child in member.children if member is not None else ():
+            orphan = self._members.get(child)
+            if orphan is not None and not self._look_for_parent(orphan):
+                self._leave_adopter(orphan)
+                self._orphan(orphan, _INIT)  # it is gone as well: to whom it was given is a guess
+
+    def ended(self, pid: int) -> Member[P] | None:
+        """The first thread of a process ended. None where that is none of ours, or lives on in other threads.
+
+        Told after all that its last acts led to: of these it is still a member.
+        """
+        self._suspects.pop(pid, None)
         member = self._members.get(pid)
         if member is None or not member.process.over():
             return None
@@ -296,23 +308,23 @@ class Membership(Generic[P]):
             return
         del member.workload.members[pid]
         self._leave_adopter(member)
-        for child in member.children:
-            orphan = self._members.get(child)
-            if orphan is not None:
-                self._look_for_parent(orphan)
         member.process.close()
 
-    def _look_for_parent(self, member: Member[P]) -> None:
-        """Whose child is it by now? An adopter may be told to be the parent of what it makes (CLONE_PARENT)."""
+    def _look_for_parent(self, member: Member[P]) -> bool:
+        """Whose child is it by now? An adopter may be told to be the parent of what it makes (CLONE_PARENT).
+
+        False where it is gone.
+        """
         stat = member.process.stat()
         if stat is None:
-            return
+            return False
         parent = self._members.get(stat.parent)
         self._leave_adopter(member)
         if parent is not None:
             parent.children.add(member.process.pid)
         else:
             self._orphan(member, stat.parent)
+        return True
 
     def _orphan(self, member: Member[P], adopter: int) -> Member[P]:
         member.adopter = adopter

@@ -179,6 +179,7 @@ class Sources:
                 self._forked(event.pid, event.other, at)
         elif event.what == k.PROC_EVENT_EXIT:
             if event.pid == event.thread:
+                self.membership.exits(event.pid)
                 self._ended.append(event.pid)
         elif event.what == k.PROC_EVENT_EXEC:
             member = self.membership.executed(event.pid, at)

@@ -117,7 +117,7 @@ class Kernel:
         for child in self.table.values():
             if child.parent == who.pid:
                 child.parent = INIT
-        self.events.append(lambda membership: membership.ended(who.pid))
+        self.events.append(lambda membership: (membership.exits(who.pid), membership.ended(who.pid)))
 
     def tell(self, membership: Membership[Seen], count: int | None = None) -> None:
         now, self.events = self.events[:count], self.events[len(self.events[:count]) :]
@@ -278,6 +278,20 @@ def test_what_a_process_made_sideways_makes_before_it_ends_is_ours_though_nobody
     world.kernel.tell(world.membership)
     assert left is not None
     assert left.start in world.members
+
+
+def test_an_orphan_that_makes_a_process_under_its_new_parent_and_ends_at_once_has_not_hidden_it() -> None:
+    world = World()
+    middle = world.kernel.fork(world.who(0))
+    assert middle is not None
+    orphan = world.kernel.fork(middle)
+    world.kernel.exit(middle)
+    assert orphan is not None
+    escaped = world.kernel.fork(orphan, sideways=True)
+    assert escaped is not None
+    world.kernel.exit(orphan)
+    world.kernel.tell(world.membership)
+    assert escaped.start in world.members
 
 
 def test_a_child_of_init_that_is_like_init_is_nobody_of_ours() -> None:

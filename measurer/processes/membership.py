@@ -164,8 +164,8 @@ class Membership(Generic[P]):
 
     def exits(self, pid: int) -> None:
         """A process is about to end: its children have another parent by now, and may make children of that."""
-        for orphan in self._adopted.pop(pid, set()):
-            self._look_for_parent(orphan)
+        for adopted in self._adopted.pop(pid, set()):
+            self._look_for_parent(adopted)
         member = self._members.get(pid)
         for child in member.children if member is not None else ():
             orphan = self._members.get(child)

@@ -117,7 +117,8 @@ class Kernel:
         for child in self.table.values():
             if child.parent == who.pid:
                 child.parent = INIT
-        self.events.append(lambda membership: (membership.exits(who.pid), membership.ended(who.pid)))
+        self.events.append(lambda membership: membership.exits(who.pid))
+        self.events.append(lambda membership: membership.ended(who.pid))
 
     def tell(self, membership: Membership[Seen], count: int | None = None) -> None:
         now, self.events = self.events[:count], self.events[len(self.events[:count]) :]

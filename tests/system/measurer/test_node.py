@@ -229,3 +229,53 @@ def test_what_one_workload_burns_does_not_hold_up_another(
         mine.expect(ExecutionFact, lambda each: each.path == str(large), seconds=30)
         assert sorted(waits)[len(waits) // 2] < 0.5, "half of all beats at least are answered as if nothing were"
         assert max(waits) < 2.0, "no answer waits for the gigabyte"
+
+
+@pytest.fixture
+def pods() -> Iterator[tuple[Path, Path]]:
+    """Two cgroups as a kubelet makes them for two pods, a container in each."""
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup2 " in line]
+    if not mounts:
+        pytest.skip("needs a cgroup2 mount")
+    root = Path(mounts[0][4], f"kubepods-test-{os.getpid()}")
+    made = [root / f"pod{letter * 8}-0000-4000-8000-{letter * 12}" / "container" for letter in "ab"]
+    for each in made:
+        each.mkdir(parents=True)
+    yield made[0], made[1]
+    for each in made:
+        each.rmdir()
+        each.parent.rmdir()
+    root.rmdir()
+
+
+def test_a_sidecar_of_one_pod_learns_nothing_of_another(
+    pods: tuple[Path, Path], workload: Workload, other: tuple[Workload, Path], proxy: Proxy, tree: Path, elsewhere: Path
+) -> None:
+    mine, theirs = pods
+    second, folder = other
+    home = Path("/proc/self/cgroup").read_text().rpartition("0::")[2].strip()
+    mount = mine.parents[2]
+    for pid in (os.getpid(), workload.pid):
+        (mine / "cgroup.procs").write_text(str(pid))
+    for pid in (second.pid, proxy.pid):
+        (theirs / "cgroup.procs").write_text(str(pid))
+    try:
+        with Node(elsewhere, ["0:pod"]) as node:
+            for scope in (
+                Scope(second.pid, (str(folder),)),
+                Scope(workload.pid, (str(tree),), cgroup=f"/{mine.parents[1].name}"),
+            ):
+                with node.sidecar(scope) as curious:
+                    assert "may not have" in curious.expect(Fault).what
+                    assert len(curious.inbox) == 1, "and nothing else is told"
+            with node.sidecar(Scope(workload.pid, (str(tree),))) as sidecar:
+                sidecar.settle()
+                sidecar.guard(proxy.pid)
+                refused = sidecar.expect(CollectorFact, lambda each: each.collector == "guardian")
+                assert "may not have" in refused.detail
+            until_idle(node)
+            assert proxy.process.poll() is None
+    finally:
+        for running in (workload, second, proxy):
+            running.end()
+        (mount / home.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))

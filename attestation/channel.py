@@ -14,7 +14,7 @@ from typing import Any
 from attestation import strictjson
 from attestation.coverage import Coverage
 from attestation.errors import InvalidInput
-from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, ProcessFact
+from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, MountFact, ProcessFact
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
 from attestation.observation import Observation
@@ -195,6 +195,7 @@ Message = (
     | Inspected
     | Fault
     | FileFact
+    | MountFact
     | ExecutionFact
     | ProcessFact
     | CollectorFact

@@ -124,4 +124,17 @@ class ProxyFact:
     tracer: str = ""
 
 
-Fact = FileFact | ExecutionFact | ProcessFact | CollectorFact | InstanceFact | ProxyFact
+@dataclass(frozen=True, slots=True)
+class MountFact:
+    """Something was mounted for the workload, or taken away: what lay at and below `path` may be another now.
+
+    path: empty for a mount that came and went before it could be named. kind: of its file system.
+    """
+
+    at: float
+    path: str
+    mounted: bool
+    kind: str = ""
+
+
+Fact = FileFact | MountFact | ExecutionFact | ProcessFact | CollectorFact | InstanceFact | ProxyFact

@@ -26,9 +26,9 @@ from attestation.channel import (
 )
 from attestation.coverage import Coverage, Cutting, Isolation
 from attestation.errors import InvalidInput, ProofbeatError
-from attestation.facts import CollectorFact, CollectorState, InstanceFact
+from attestation.facts import CollectorFact, CollectorState, InstanceFact, MountFact
 from attestation.layers import Layer
-from measurer import coverage, isolation, kernel, scope
+from measurer import coverage, isolation, kernel, mounts, scope
 from measurer.channel import Channel, Hangup
 from measurer.clock import boottime
 from measurer.cutting import Cut
@@ -37,6 +37,7 @@ from measurer.envoy import Envoy
 from measurer.files.collector import Files
 from measurer.guardian import Duty, Guardian
 from measurer.loop import Loop
+from measurer.mounts import Mounts
 from measurer.processes.collector import Processes
 from measurer.proxy import ProxyLayer
 from measurer.sockdiag import can_destroy
@@ -54,7 +55,9 @@ class Measurer:
         self._envoy: Envoy | None = None
         self._told: Coverage | None = None
         self._can_destroy = can_destroy() == 0
+        self._root = self._pinned.root
         self._mountinfo = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._pinned.proc)
+        self._mounts = Mounts(self._mountinfo, mounts.namespace_of(self._pinned.proc))
         self._processes = Processes(loop, channel, self._pinned, self.cover)
         self._proxy = ProxyLayer(loop, channel, self.cover)
         self._scope, self._files = wanted, self._collect_files(wanted)
@@ -62,21 +65,23 @@ class Measurer:
     def start(self) -> None:
         """Answer the scope, begin to watch, and take the first measurement of both layers unasked."""
         pinned = self._pinned
-        self._processes.start(pinned.root, self._mountinfo)
+        self._processes.start(pinned.root, self._mounts)
         self._protect()
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
         self.cover()
         self._loop.watch(pinned.pidfd, self._workload_ended)
         self._loop.watch(self._mountinfo, self._mounts_changed, select.EPOLLPRI)
+        if self._mounts.descriptor >= 0:
+            self._loop.watch(self._mounts.descriptor, self._mounts_changed)
         self._loop.watch(self._deadman.reported, self._guardian_fired)
         self._processes.measure(0.0, full=True)
         self._files.measure(0.0, full=True)
 
     def _collect_files(self, wanted: Scope) -> Files:
         for path in wanted.include:
-            scope.check_include(self._pinned.root, path)
+            scope.check_include(self._root, path)
         who = self._processes.executions.who
-        return Files(self._loop, self._channel, self._pinned.root, wanted.include, wanted.volatile, who, self.cover)
+        return Files(self._loop, self._channel, self._root, wanted.include, wanted.volatile, who, self.cover)
 
     def _rescope(self, wanted: Scope) -> None:
         """Policy came, or changed: other files of the same workload, another dead-man time."""
@@ -85,10 +90,13 @@ class Measurer:
             raise InvalidInput("another workload", where="Scope", mend="Start a measurer for each workload.")
         self._deadman.allow(wanted.deadman)
         if (wanted.include, wanted.volatile) != (before.include, before.volatile):
-            self._files.close()
-            self._files = self._collect_files(wanted)
-            self._files.measure(0.0, full=True)
-            self.cover()
+            self._collect_again()
+
+    def _collect_again(self) -> None:
+        self._files.close()
+        self._files = self._collect_files(self._scope)
+        self._files.measure(0.0, full=True)
+        self.cover()
 
     def cover(self) -> None:
         """Tell the coverage if it is not what was told last."""
@@ -177,8 +185,28 @@ class Measurer:
         self._loop.forget(self._pinned.pidfd)
 
     def _mounts_changed(self) -> None:
+        at, (changes, passed) = boottime(), self._mounts.changes()
+        for each in changes:
+            mount = each.mount
+            self._channel.send(MountFact(at, os.fsdecode(mount.point), each.mounted, mount.kind.decode("ascii", "replace")))
+        for _ in range(passed if self._mounts.apart else 0):
+            self._channel.send(MountFact(at, "", mounted=False))
         self._processes.executions.mounts_changed()
-        self._files.measure(boottime(), full=False)
+        if not self._follow_root():
+            self._files.measure(at, full=False)
+
+    def _follow_root(self) -> bool:
+        """Has the workload's root become another one (pivot_root(2))? Then what it sees now is what is measured."""
+        try:
+            root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._pinned.proc)
+        except OSError:
+            return False  # it ended
+        if os.path.sameopenfile(root, self._root):
+            os.close(root)
+            return False
+        self._root = root
+        self._collect_again()
+        return True
 
     def _guardian_fired(self) -> None:
         os.eventfd_read(self._deadman.reported)

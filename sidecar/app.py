@@ -29,7 +29,7 @@ from attestation.channel import (
 )
 from attestation.coverage import Coverage
 from attestation.errors import InvalidConfiguration, ProofbeatError, Unavailable, WorkloadGone
-from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, ProcessFact
+from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, MountFact, ProcessFact
 from attestation.layers import Layer
 from attestation.observation import Observation
 from attestation.proxy import Delivered
@@ -235,7 +235,7 @@ class Sidecar:
 
     def _heard(self, message: Message, body: bytes | None) -> None:
         match message:
-            case FileFact() | ExecutionFact() | ProcessFact() | CollectorFact():
+            case FileFact() | MountFact() | ExecutionFact() | ProcessFact() | CollectorFact():
                 self._judging.saw(message)
             case Observed(observation):
                 changed = self._observations.observed(observation, body)

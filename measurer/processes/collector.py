@@ -14,6 +14,7 @@ from attestation.observation import Observation
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime, monotonic
 from measurer.loop import Loop
+from measurer.mounts import Mounts
 from measurer.processes.binaries import Binaries
 from measurer.processes.drift import Drift
 from measurer.processes.executions import Executions
@@ -43,9 +44,9 @@ class Processes:
         self._measuring = False
         self._interval = _INTERVAL
 
-    def start(self, root: int, mountinfo: int) -> None:
+    def start(self, root: int, table: Mounts) -> None:
         """Begin to watch, and keep looking for drift."""
-        self.executions.start(root, mountinfo)
+        self.executions.start(root, table)
         self._loop.after(NAME, self._interval, self._look_for_drift)
 
     @property

@@ -18,9 +18,11 @@ from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.facts import Actor, CollectorFact, CollectorState, ExecutionFact, Sighting
 from attestation.layers import Layer
 from measurer import kernel as k
+from measurer import mounts
 from measurer.channel import Channel
 from measurer.clock import boottime
 from measurer.loop import Loop
+from measurer.mounts import Mounts
 from measurer.processes.binaries import UNKNOWN, Binaries, Binary, Stamp
 from measurer.processes.connector import Connector, Lost, ProcessEvent
 from measurer.processes.drift import Drift
@@ -77,7 +79,7 @@ class Executions:
         self.loaders: set[str] = set()
         self.events = 0
 
-    def start(self, root: int, mountinfo: int) -> None:
+    def start(self, root: int, table: Mounts) -> None:
         """Subscribe to what the kernel lets us, then look at the table once; poll it where that is not enough."""
         try:
             self._connector = Connector()
@@ -85,7 +87,7 @@ class Executions:
         except OSError as error:
             self._refusals.append(f"process connector: {error.strerror}")
         try:
-            self._files = ExecFiles(root, mountinfo)
+            self._files = ExecFiles(root, table, tuple(mounts.here()))
             self._loop.watch(self._files.descriptor, self.read_events)
         except OSError as error:
             self._refusals.append(f"fanotify: {error.strerror}")
@@ -109,8 +111,11 @@ class Executions:
             details.append("a process that ends between two looks is not seen, nor what it leaves behind orphaned")
         if self._members.by_cgroup:
             details.append("a process that enters the cgroup from outside and ends within milliseconds may be missed")
-        if self._files is not None and self._files.unmarked:
-            details.append(f"not marked: {', '.join(self._files.unmarked)}")
+        if self._files is not None:
+            whole = ", ".join(self._files.whole)
+            details.append(f"marked by mount, as a file system: {whole}" if whole else "marked by mount")
+            if self._files.unmarked:
+                details.append(f"not marked: {', '.join(self._files.unmarked)}")
         return CollectorCoverage(
             NAME, Layer.PROCESSES, mechanism, latency, self._running, self._lost, "; ".join(details)
         )
@@ -118,9 +123,9 @@ class Executions:
     def mounts_changed(self) -> None:
         """The workload has other mounts now: mark them too."""
         if self._files is not None:
-            before = self._files.unmarked
+            before = self._files.unmarked, self._files.whole
             self._files.mark_mounts()
-            if self._files.unmarked != before:
+            if (self._files.unmarked, self._files.whole) != before:
                 self._covered()
 
     def who(self, pid: int) -> str:
@@ -218,6 +223,8 @@ class Executions:
             return
         self._name(pid, running.path)
         if running.stamp not in chain.seen:
+            if self._files is not None:
+                self._files.follow(pid)
             self._tell(pid, running, Sighting.EVENT)
         self._drift.look(pid)
 

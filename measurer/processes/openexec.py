@@ -1,8 +1,9 @@
 """fanotify(7) in descriptor mode for FAN_OPEN_EXEC: the file of every execution, held open, even if it is gone by now.
 
-Never the permission variant: a measurer that stops must not stop the host. The marks are on whole file systems,
-since a foreign program can lie anywhere; what they deliver is executions only, and a pid outside the workload is
-dropped after one look-up.
+Never the permission variant: a measurer that stops must not stop the host. What is marked are the workload's mounts,
+as its mount namespace has them, and whole file systems only where they are its own: a mark on one that a node shares
+would hand us, open, what other pods execute. A process that takes a mount namespace of its own has other mounts: they
+are marked when its first execution there is confirmed, which is looked up in /proc.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from measurer import fanotify
+from measurer import fanotify, mounts
 from measurer import kernel as k
 from measurer.loop import drain
+from measurer.mounts import Mount, Mounts
 
 _BUFFER = 4096
-_NEVER_EXECUTABLE = frozenset(
-    b"proc sysfs cgroup cgroup2 devpts mqueue securityfs debugfs tracefs bpf pstore configfs autofs nsfs".split()
-)
+_MOST_NAMESPACES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,19 @@ class OpenExec:
 
 
 class ExecFiles:
-    """Marks every file system that the workload has mounted. Raises OSError (EPERM) where the kernel refuses."""
+    """Marks every mount of the workload. Raises OSError (EPERM) where the kernel refuses.
 
-    def __init__(self, root: int, mountinfo: int) -> None:
-        self._root, self._mountinfo = root, mountinfo
+    ours: the mounts of the measurer's own namespace.
+    """
+
+    def __init__(self, root: int, table: Mounts, ours: tuple[Mount, ...]) -> None:
+        self._root, self._table, self._ours = root, table, ours
         self._group = k.fanotify_init(k.FAN_CLOEXEC | k.FAN_NONBLOCK | k.FAN_UNLIMITED_MARKS)
+        self._namespaces: set[str] = set()
         self.unmarked: tuple[str, ...] = ()
+        self.whole: tuple[str, ...] = ()
         try:
-            k.fanotify_mark(self._group, k.FAN_MARK_ADD | k.FAN_MARK_FILESYSTEM, k.FAN_OPEN_EXEC, root, b".")
+            k.fanotify_mark(self._group, k.FAN_MARK_ADD | k.FAN_MARK_MOUNT, k.FAN_OPEN_EXEC, root, b".")
         except OSError:
             os.close(self._group)
             raise
@@ -52,26 +57,49 @@ class ExecFiles:
         return self._group
 
     def mark_mounts(self) -> None:
-        """Mark what is mounted now; what cannot be marked is named in `unmarked`."""
-        refused = []
-        for point in mount_points(_whole(self._mountinfo)):
+        """Mark what is mounted now. `unmarked` names what cannot be, `whole` what is marked as a file system."""
+        self.unmarked, self.whole = self._mark(self._root, self._table.all())
+
+    def follow(self, pid: int) -> None:
+        """Mark the mounts of the namespace that this process of the workload is in, where that is another one."""
+        try:
+            namespace = os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115 - on the way of a fact
+            if namespace in self._namespaces or len(self._namespaces) >= _MOST_NAMESPACES:
+                return
+            root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            table = Mounts(os.open(f"/proc/{pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
+            self._mark(root, table.all())
+            table.close()
+            self._namespaces.add(namespace)
+        except OSError:
+            return  # it is gone: nobody executes there, or somebody does and is asked the same
+        finally:
+            os.close(root)
+
+    def _mark(self, root: int, table: list[Mount]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        refused, whole = set(), set()
+        for mount in table:
+            if not mount.executable:
+                continue
             try:
-                descriptor = k.open_below(self._root, point, os.O_PATH | os.O_NOFOLLOW)
+                descriptor = k.open_below(root, mount.point, os.O_PATH | os.O_NOFOLLOW)
             except OSError:
                 continue  # hidden below another mount, or not below the workload's root: nothing executes there
+            owned = mounts.own(mount, self._ours)
             try:
-                k.fanotify_mark(
-                    self._group,
-                    k.FAN_MARK_ADD | k.FAN_MARK_FILESYSTEM,
-                    k.FAN_OPEN_EXEC,
-                    k.AT_FDCWD,
-                    b"/proc/self/fd/%d" % descriptor,
-                )
+                kind = k.FAN_MARK_FILESYSTEM if owned else k.FAN_MARK_MOUNT
+                path = b"/proc/self/fd/%d" % descriptor
+                k.fanotify_mark(self._group, k.FAN_MARK_ADD | kind, k.FAN_OPEN_EXEC, k.AT_FDCWD, path)
+                if owned:
+                    whole.add(os.fsdecode(mount.point))
             except OSError:
-                refused.append(os.fsdecode(point))
+                refused.add(os.fsdecode(mount.point))
             finally:
                 os.close(descriptor)
-        self.unmarked = tuple(sorted(set(refused)))
+        return tuple(sorted(refused)), tuple(sorted(whole))
 
     def read(self) -> Iterator[OpenExec]:
         """The executions there are, without waiting."""
@@ -81,28 +109,3 @@ class ExecFiles:
 
     def close(self) -> None:
         os.close(self._group)
-
-
-def mount_points(mountinfo: bytes) -> list[bytes]:
-    """Where programs could lie: the mount points in a mountinfo text (proc(5)) but those of kernel interfaces."""
-    points = []
-    for line in mountinfo.split(b"\n"):
-        before, _, after = line.partition(b" - ")
-        fields, kinds = before.split(b" "), after.split(b" ")
-        if len(fields) > 5 and kinds[0] not in _NEVER_EXECUTABLE and b"noexec" not in fields[5].split(b","):
-            points.append(_unescaped(fields[4]))
-    return points
-
-
-def _unescaped(field: bytes) -> bytes:
-    for escape, character in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
-        field = field.replace(escape, character)
-    return field
-
-
-def _whole(descriptor: int) -> bytes:
-    parts, position = [], 0
-    while part := os.pread(descriptor, 1 << 16, position):
-        parts.append(part)
-        position += len(part)
-    return b"".join(parts)

@@ -96,6 +96,17 @@ class Mounts:
         """Readable when there are mount events; -1 where the kernel has none."""
         return self._group
 
+    @property
+    def mountinfo(self) -> int:
+        """Ready with EPOLLPRI when the table is another one."""
+        return self._mountinfo
+
+    def renew(self, mountinfo: int) -> None:
+        """From now on this one, since it shows what is below the root that the process had when it was opened."""
+        os.close(self._mountinfo)
+        self._mountinfo = mountinfo
+        self._known = self._read()
+
     def all(self) -> list[Mount]:
         """As they are now."""
         return self._read()

@@ -6,6 +6,7 @@ import os
 import select
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from attestation.channel import (
@@ -56,8 +57,7 @@ class Measurer:
         self._told: Coverage | None = None
         self._can_destroy = can_destroy() == 0
         self._root = self._pinned.root
-        self._mountinfo = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._pinned.proc)
-        self._mounts = Mounts(self._mountinfo, mounts.namespace_of(self._pinned.proc))
+        self._mounts = Mounts(self._open_mountinfo(), mounts.namespace_of(self._pinned.proc))
         self._processes = Processes(loop, channel, self._pinned, self.cover)
         self._proxy = ProxyLayer(loop, channel, self.cover)
         self._scope, self._files = wanted, self._collect_files(wanted)
@@ -70,7 +70,7 @@ class Measurer:
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
         self.cover()
         self._loop.watch(pinned.pidfd, self._workload_ended)
-        self._loop.watch(self._mountinfo, self._mounts_changed, select.EPOLLPRI)
+        self._loop.watch(self._mounts.mountinfo, self._mounts_changed, select.EPOLLPRI)
         if self._mounts.descriptor >= 0:
             self._loop.watch(self._mounts.descriptor, self._mounts_changed)
         self._loop.watch(self._deadman.reported, self._guardian_fired)
@@ -81,7 +81,19 @@ class Measurer:
         for path in wanted.include:
             scope.check_include(self._root, path)
         who = self._processes.executions.who
-        return Files(self._loop, self._channel, self._root, wanted.include, wanted.volatile, who, self.cover)
+        return Files(
+            self._loop,
+            self._channel,
+            self._root,
+            wanted.include,
+            wanted.volatile,
+            who,
+            lambda: self._processes.pids,
+            self.cover,
+            immutable=wanted.immutable,
+            reread=wanted.reread,
+            capabilities=wanted.capabilities,
+        )
 
     def _rescope(self, wanted: Scope) -> None:
         """Policy came, or changed: other files of the same workload, another dead-man time."""
@@ -89,7 +101,7 @@ class Measurer:
         if (wanted.pid, wanted.cgroup) != (before.pid, before.cgroup):
             raise InvalidInput("another workload", where="Scope", mend="Start a measurer for each workload.")
         self._deadman.allow(wanted.deadman)
-        if (wanted.include, wanted.volatile) != (before.include, before.volatile):
+        if _files(wanted) != _files(before):
             self._collect_again()
 
     def _collect_again(self) -> None:
@@ -188,11 +200,14 @@ class Measurer:
         at, (changes, passed) = boottime(), self._mounts.changes()
         for each in changes:
             mount = each.mount
-            self._channel.send(MountFact(at, os.fsdecode(mount.point), each.mounted, mount.kind.decode("ascii", "replace")))
+            self._channel.send(
+                MountFact(at, os.fsdecode(mount.point), each.mounted, mount.kind.decode("ascii", "replace"))
+            )
         for _ in range(passed if self._mounts.apart else 0):
             self._channel.send(MountFact(at, "", mounted=False))
-        self._processes.executions.mounts_changed()
-        if not self._follow_root():
+        followed = self._follow_root()
+        self._processes.executions.mounts_changed(self._root)
+        if not followed:
             self._files.measure(at, full=False)
 
     def _follow_root(self) -> bool:
@@ -205,8 +220,15 @@ class Measurer:
             os.close(root)
             return False
         self._root = root
+        self._loop.forget(self._mounts.mountinfo)
+        self._mounts.renew(self._open_mountinfo())
+        self._loop.watch(self._mounts.mountinfo, self._mounts_changed, select.EPOLLPRI)
+        self._channel.send(MountFact(boottime(), "/", mounted=True))
         self._collect_again()
         return True
+
+    def _open_mountinfo(self) -> int:
+        return os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._pinned.proc)
 
     def _guardian_fired(self) -> None:
         os.eventfd_read(self._deadman.reported)
@@ -216,6 +238,11 @@ class Measurer:
             state = CollectorState.DEAD
             self._channel.send(CollectorFact(boottime(), GUARDIAN, state, f"{detail}. {fired.error}".rstrip(". ")))
         self.cover()
+
+
+def _files(scope: Scope) -> Scope:
+    """What of it the files' collector goes by."""
+    return replace(scope, deadman=0.0)
 
 
 def run(descriptor: int) -> int:

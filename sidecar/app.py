@@ -73,6 +73,7 @@ from telemetry.exporting import exported
 from telemetry.recorder import Recorder
 from wire.messages import Quarantined
 from wire.session import Endpoint as AuthorityEndpoint
+from wire.versions import FILE_CAPABILITIES
 
 
 class Sidecar:
@@ -371,7 +372,18 @@ class Sidecar:
         include = tuple(dict.fromkeys((*spec.files.include, *local.files.include)))
         if before is not None:
             self._heartbeat.hasten()
-        self._measurer.send(Scope(local.pid, include, unread(spec.files), local.cgroup, spec.deadman))
+        files = spec.files
+        scope = Scope(
+            local.pid,
+            include,
+            unread(files),
+            local.cgroup,
+            spec.deadman,
+            immutable=files.immutable,
+            reread=files.reread,
+            capabilities=self._client.version.minor >= FILE_CAPABILITIES,
+        )
+        self._measurer.send(scope)
         self._envoy.rule(spec)
         self._rounds.every(spec.interval)
         self._machine.step(freshness.RulesChanged(governed.rules))

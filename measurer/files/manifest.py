@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from attestation.manifest import DIRECTORY, FILE, HEAD, LINK, MAGIC, OTHER
+from attestation.manifest import CAPABILITIES, DIRECTORY, FILE, HEAD, LINK, MAGIC, OTHER, SUFFIX
 
 STAMP = struct.Struct("=QQQ")
 """Inode, change time in ns, size."""
@@ -21,17 +21,17 @@ STAMP = struct.Struct("=QQQ")
 _KINDS = {0o100000: FILE, 0o120000: LINK, 0o040000: DIRECTORY}
 
 Record = bytes
-"""One entry's HEAD: everything about a path but the path."""
+"""One entry's HEAD, everything about a path but the path; and behind it the file's capabilities, where it has any."""
 
 
 class Folder:
     """The entries directly in one folder. path: without a '/' at its end, so b'' is the root.
 
     only: the names measured in it; None for all. A folder on the way to an included path measures few or none.
-    identity: device and inode it had when it was read last.
+    identity: device and inode it had when it was read last. capabilities: of those files that have any.
     """
 
-    __slots__ = ("block", "children", "identity", "names", "only", "path", "stamps")
+    __slots__ = ("block", "capabilities", "children", "identity", "names", "only", "path", "stamps")
 
     def __init__(self, path: bytes, only: frozenset[bytes] | None = None) -> None:
         self.path = path
@@ -40,6 +40,7 @@ class Folder:
         self.block = b""
         self.stamps = b""
         self.children: dict[bytes, Folder] = {}
+        self.capabilities: dict[bytes, bytes] = {}
         self.identity = (0, 0)
 
     def listing(self) -> list[bytes]:
@@ -50,9 +51,11 @@ class Folder:
         prefix = self.path + b"/"
         self.names = b"\0".join(names)
         self.stamps = stamps
-        self.block = b"".join(
-            [part for name, record in zip(names, records, strict=True) for part in (record, prefix, name)]
-        )
+        self.capabilities = {
+            name: record[HEAD.size :] for name, record in zip(names, records, strict=True) if len(record) > HEAD.size
+        }
+        heads = [record[: HEAD.size] for record in records] if self.capabilities else records
+        self.block = b"".join([part for name, head in zip(names, heads, strict=True) for part in (head, prefix, name)])
 
     def find(self, name: bytes) -> tuple[int, int] | None:
         """Index of an entry and where it begins in the block."""
@@ -65,7 +68,8 @@ class Folder:
         if found is None:
             return None
         index, start = found
-        return self.block[start : start + HEAD.size], self.stamps[index * STAMP.size : (index + 1) * STAMP.size]
+        record = self.block[start : start + HEAD.size] + self.capabilities.get(name, b"")
+        return record, self.stamps[index * STAMP.size : (index + 1) * STAMP.size]
 
     def record(self, name: bytes) -> Record | None:
         """Record of an entry."""
@@ -77,12 +81,16 @@ class Folder:
         entries, start, between = {}, 0, len(self.path) + 1
         for index, name in enumerate(self.listing()):
             stamp = self.stamps[index * STAMP.size : (index + 1) * STAMP.size]
-            entries[name] = (self.block[start : start + HEAD.size], stamp)
+            entries[name] = (self.block[start : start + HEAD.size] + self.capabilities.get(name, b""), stamp)
             start += HEAD.size + between + len(name)
         return entries
 
     def put(self, name: bytes, record: Record, stamp: bytes) -> None:
         """Add or replace an entry."""
+        record, capabilities = record[: HEAD.size], record[HEAD.size :]
+        self.capabilities.pop(name, None)
+        if capabilities:
+            self.capabilities[name] = capabilities
         found = self.find(name)
         if found is not None:
             index, start = found
@@ -99,6 +107,7 @@ class Folder:
 
     def drop(self, name: bytes) -> None:
         """Remove an entry that is there."""
+        self.capabilities.pop(name, None)
         names = self.listing()
         index = bisect_left(names, name)
         start = self._start(names, index)
@@ -109,18 +118,41 @@ class Folder:
 
     def pieces(self) -> Iterator[bytes]:
         """This folder's and all lower folders' entries in canonical order: by the bytes of the whole path."""
+        names, block = self._entries()
         if not self.children:
-            yield self.block
+            yield block
             return
-        names, start = self.listing(), 0
+        start = 0
         between = HEAD.size + len(self.path) + 1
         starts = list(accumulate([between + len(name) for name in names], initial=0))
         for name in sorted(self.children, key=lambda each: each + b"/"):
             end = starts[bisect_left(names, name + b"/")]
-            yield self.block[start:end]
+            yield block[start:end]
             yield from self.children[name].pieces()
             start = end
-        yield self.block[start:]
+        yield block[start:]
+
+    def _entries(self) -> tuple[list[bytes], bytes]:
+        """Names and bytes of all entries, those for capabilities among them."""
+        if not self.capabilities:
+            return self.listing() if self.children else [], self.block
+        names, parts = [], []
+        for name, (record, _) in self.parsed().items():
+            names.append(name)
+            parts += [record[: HEAD.size], self.path, b"/", name]
+            value = record[HEAD.size :]
+            if value:
+                names.append(name + SUFFIX)
+                length = len(self.path) + 1 + len(names[-1])
+                head = HEAD.pack(length, CAPABILITIES, 0, 0, 0, len(value), value)
+                parts += [head, self.path, b"/", names[-1]]
+        return names, b"".join(parts)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its own entries."""
+        beside = sum(HEAD.size + len(self.path) + 1 + len(each) + len(SUFFIX) for each in self.capabilities)
+        return len(self.block) + beside
 
     def _place(self, at: int) -> tuple[int, int]:
         index = self.names.count(b"\0", 0, at)
@@ -193,11 +225,12 @@ class Tree:
     @property
     def size(self) -> int:
         """How many bytes those are."""
-        return len(MAGIC) + sum(len(folder.block) for folder in self.folders.values())
+        return len(MAGIC) + sum(folder.size for folder in self.folders.values())
 
     @property
     def entries(self) -> int:
-        return sum(len(folder.stamps) for folder in self.folders.values()) // STAMP.size
+        named = sum(len(folder.stamps) for folder in self.folders.values()) // STAMP.size
+        return named + sum(len(folder.capabilities) for folder in self.folders.values())
 
 
 def split(path: bytes) -> tuple[bytes, bytes]:

@@ -11,6 +11,7 @@ and a digest.
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -120,11 +121,11 @@ class Executions:
             NAME, Layer.PROCESSES, mechanism, latency, self._running, self._lost, "; ".join(details)
         )
 
-    def mounts_changed(self) -> None:
-        """The workload has other mounts now: mark them too."""
+    def mounts_changed(self, root: int) -> None:
+        """The workload has other mounts now: mark them too. root: its root folder."""
         if self._files is not None:
             before = self._files.unmarked, self._files.whole
-            self._files.mark_mounts()
+            self._files.mark_mounts(root)
             if (self._files.unmarked, self._files.whole) != before:
                 self._covered()
 
@@ -223,10 +224,20 @@ class Executions:
             return
         self._name(pid, running.path)
         if running.stamp not in chain.seen:
-            if self._files is not None:
-                self._files.follow(pid)
+            self._follow(pid)
             self._tell(pid, running, Sighting.EVENT)
         self._drift.look(pid)
+
+    def _follow(self, pid: int) -> None:
+        """It ran a file that was not marked: perhaps it has other mounts than its first process."""
+        mountinfo = self._files.follow(pid) if self._files is not None else -1
+        if mountinfo >= 0:
+            self._loop.watch(mountinfo, lambda: self._remark(mountinfo), select.EPOLLPRI)
+
+    def _remark(self, mountinfo: int) -> None:
+        if self._files is not None and not self._files.mark_again(mountinfo):
+            self._loop.forget(mountinfo)
+            os.close(mountinfo)
 
     def _poll(self) -> None:
         if self._polling is None:

@@ -40,9 +40,10 @@ class ExecFiles:
     """
 
     def __init__(self, root: int, table: Mounts, ours: tuple[Mount, ...]) -> None:
-        self._root, self._table, self._ours = root, table, ours
+        self._table, self._ours = table, ours
         self._group = k.fanotify_init(k.FAN_CLOEXEC | k.FAN_NONBLOCK | k.FAN_UNLIMITED_MARKS)
         self._namespaces: set[str] = set()
+        self._followed: dict[int, tuple[int, Mounts, str]] = {}
         self.unmarked: tuple[str, ...] = ()
         self.whole: tuple[str, ...] = ()
         try:
@@ -50,34 +51,50 @@ class ExecFiles:
         except OSError:
             os.close(self._group)
             raise
-        self.mark_mounts()
+        self.mark_mounts(root)
 
     @property
     def descriptor(self) -> int:
         return self._group
 
-    def mark_mounts(self) -> None:
+    def mark_mounts(self, root: int) -> None:
         """Mark what is mounted now. `unmarked` names what cannot be, `whole` what is marked as a file system."""
-        self.unmarked, self.whole = self._mark(self._root, self._table.all())
+        self.unmarked, self.whole = self._mark(root, self._table.all())
 
-    def follow(self, pid: int) -> None:
-        """Mark the mounts of the namespace that this process of the workload is in, where that is another one."""
+    def follow(self, pid: int) -> int:
+        """Mark the mounts of the namespace that this process of the workload is in, where that is another one.
+
+        Its mountinfo, open: readable with EPOLLPRI when there are others, and then to be given to `mark_again`. -1
+        where it is followed already, or gone.
+        """
         try:
             namespace = os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115 - on the way of a fact
             if namespace in self._namespaces or len(self._namespaces) >= _MOST_NAMESPACES:
-                return
+                return -1
             root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
-            return
+            return -1
         try:
-            table = Mounts(os.open(f"/proc/{pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
-            self._mark(root, table.all())
-            table.close()
-            self._namespaces.add(namespace)
+            mountinfo = os.open(f"/proc/{pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return  # it is gone: nobody executes there, or somebody does and is asked the same
-        finally:
             os.close(root)
+            return -1
+        self._namespaces.add(namespace)
+        self._followed[mountinfo] = (root, Mounts(mountinfo), namespace)
+        self.mark_again(mountinfo)
+        return mountinfo
+
+    def mark_again(self, mountinfo: int) -> bool:
+        """Mark what is mounted in a followed namespace by now. False, and it is closed, where that is over."""
+        root, table, namespace = self._followed[mountinfo]
+        there = table.all()
+        self._mark(root, there)
+        if there:
+            return True
+        del self._followed[mountinfo]
+        self._namespaces.discard(namespace)
+        os.close(root)
+        return False
 
     def _mark(self, root: int, table: list[Mount]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         refused, whole = set(), set()
@@ -109,3 +126,6 @@ class ExecFiles:
 
     def close(self) -> None:
         os.close(self._group)
+        for root, table, _ in self._followed.values():
+            os.close(root)
+            table.close()

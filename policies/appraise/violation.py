@@ -16,11 +16,19 @@ from attestation.facts import (
     ProxyFact,
 )
 from attestation.layers import Layer
-from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
+from attestation.manifest import FILE, LINK, NO_DIGEST, Entry, capabilities_of
 from attestation.signals import Signal
 from attestation.violation import Violation
 from policies.appraise import allowing
-from policies.appraise.layers import check_executable, check_file, exceeds, judged, missing_file, projected
+from policies.appraise.layers import (
+    check_executable,
+    check_file,
+    check_written,
+    exceeds,
+    judged,
+    missing_file,
+    projected,
+)
 from policies.appraise.proxy import check_proxy
 from policies.appraise.reasons import Finding
 from policies.model.places import rule
@@ -55,13 +63,19 @@ def undecided(fact: Fact, policy: AttestationPolicy) -> bool:
 def _file(fact: FileFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
     if policy.spec.demand(Layer.FILES) is Demand.OFF:
         return None
-    if fact.change is FileChange.REMOVED:
+    if fact.change is FileChange.WRITTEN:
+        finding = check_written(fact.path, policy)
+    elif fact.change is FileChange.REMOVED:
         if fact.path not in references.spec.files:
             return None
         finding = missing_file(fact.path, policy, references)
     else:
         kind, digest = LINK if fact.link else FILE, fact.digest or NO_DIGEST
-        finding = check_file(Entry(fact.path, kind, fact.mode, fact.uid, fact.gid, 0, digest), policy, references)
+        finding = check_file(
+            Entry(fact.path, kind, fact.mode, fact.uid, fact.gid, 0, digest), policy, references, fact.capabilities
+        )
+        if finding is None and fact.capabilities:
+            finding = check_file(capabilities_of(fact.path, fact.capabilities), policy, references)
     by = f", by {fact.actor.executable or 'pid'} ({fact.actor.pid})" if fact.actor else ""
     return _violation(finding, fact.at, by, fact.actor) if finding else None
 

@@ -24,8 +24,9 @@ def fanotify_records(data: bytes) -> None:
     """Never more events than records fit, and no name that the buffer does not hold."""
     found = list(folders.parse(data))
     assert len(found) <= len(data) // _METADATA_BYTES
-    for _, _, key, name in found:
+    for _, _, key, name, file in found:
         assert key in data
+        assert file in data
         assert name in data
         assert b"\0" not in name
 

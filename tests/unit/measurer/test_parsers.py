@@ -93,7 +93,7 @@ def fanotify_event(mask: int, pid: int, fsid: bytes, handle: bytes, name: bytes)
 def test_every_fanotify_event_of_a_buffer_is_read(events: list[tuple[int, int, bytes, bytes, bytes]]) -> None:
     buffer = b"".join(fanotify_event(*event) for event in events)
     wanted = [
-        (mask, pid, fsid + struct.pack("=Ii", len(handle), 1) + handle, name)
+        (mask, pid, fsid + struct.pack("=Ii", len(handle), 1) + handle, name, b"")
         for mask, pid, fsid, handle, name in events
     ]
     assert list(folders.parse(buffer)) == wanted

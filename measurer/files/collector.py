@@ -140,7 +140,7 @@ class Files:
             self.measure(self._lost_at, full=True)
         elif event.name:
             actor = self._actor(event.pid)
-            self._scanner.touch(event.folder, event.name, actor, wrote=event.wrote, closed=event.closed)
+            self._scanner.touch(event.folder, event.name, actor, wrote=event.wrote)
         elif event.folder in self._tree.folders and self._tree.folders[event.folder].only is not None:
             self.measure(boottime(), full=False)  # a folder on the way to an included path went or moved
 

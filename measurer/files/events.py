@@ -15,7 +15,7 @@ class FileEvent:
     """Something happened to `name` in `folder`. name is empty when it was the folder itself that went away or moved.
 
     pid: who did it, 0 where the kernel does not say. lost: the queue ran over, nothing else here counts. wrote: the
-    content was written. closed: a descriptor was closed that could write; it may have stored through a mapping.
+    content was written, but not through a mapping.
     """
 
     folder: bytes
@@ -23,7 +23,6 @@ class FileEvent:
     pid: int = 0
     lost: bool = False
     wrote: bool = False
-    closed: bool = False
 
 
 MOST_FILES = 20_000

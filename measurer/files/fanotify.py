@@ -84,14 +84,14 @@ class Fanotify:
                 if mask & k.FAN_Q_OVERFLOW:
                     yield LOST
                     continue
-                wrote, closed = bool(mask & k.FAN_MODIFY), bool(mask & k.FAN_CLOSE_WRITE)
+                wrote = bool(mask & k.FAN_MODIFY)
                 path = self._paths.get(key)
                 if path is not None:
                     itself = mask & _ITSELF or name in (b"", b".")
-                    yield FileEvent(path, b"" if itself else name, pid, wrote=wrote, closed=closed)
+                    yield FileEvent(path, b"" if itself else name, pid, wrote=wrote)
                 for folder, other in self._files.get(file, ()):
                     if (folder, other) != (path, name):
-                        yield FileEvent(folder, other, pid, wrote=wrote, closed=closed)
+                        yield FileEvent(folder, other, pid, wrote=wrote)
 
     def close(self) -> None:
         os.close(self._group)

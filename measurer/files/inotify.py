@@ -70,13 +70,13 @@ class Inotify:
                 if mask & k.IN_Q_OVERFLOW:
                     yield LOST
                     continue
-                wrote, closed = bool(mask & k.IN_MODIFY), bool(mask & k.IN_CLOSE_WRITE)
+                wrote = bool(mask & k.IN_MODIFY)
                 if mask & k.IN_IGNORED:
                     self._files.pop(watch, None)
                 elif watch in self._paths:
-                    yield FileEvent(self._paths[watch], b"" if mask & _ITSELF else name, wrote=wrote, closed=closed)
+                    yield FileEvent(self._paths[watch], b"" if mask & _ITSELF else name, wrote=wrote)
                 for folder, other in self._files.get(watch, ()):
-                    yield FileEvent(folder, other, wrote=wrote, closed=closed)
+                    yield FileEvent(folder, other, wrote=wrote)
 
     def close(self) -> None:
         os.close(self._group)

@@ -113,10 +113,8 @@ class Scanner:
             if folder is not None and same and read is not None and read[0] != known[0]:
                 self._settle(folder, name, read, actor)
 
-    def touch(
-        self, path: bytes, name: bytes, actor: Actor | None, *, wrote: bool = False, closed: bool = False
-    ) -> None:
-        """Something happened to this name in this folder: see what it is now. wrote, closed: as FileEvent has them."""
+    def touch(self, path: bytes, name: bytes, actor: Actor | None, *, wrote: bool = False) -> None:
+        """Something happened to this name in this folder: see what it is now. wrote: as FileEvent has it."""
         folder = self._tree.folders.get(path)
         if folder is None or not self._measures(folder, name):
             return
@@ -127,7 +125,7 @@ class Scanner:
         except OSError:
             return  # the folder went too: its parent has an event for that
         try:
-            self._examine(folder, descriptor, name, actor, wrote=wrote, closed=closed)
+            self._examine(folder, descriptor, name, actor, wrote=wrote)
         finally:
             os.close(descriptor)
 
@@ -139,7 +137,6 @@ class Scanner:
         actor: Actor | None,
         *,
         wrote: bool = False,
-        closed: bool = False,
     ) -> None:
         try:
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
@@ -150,7 +147,7 @@ class Scanner:
         if self._ignores(folder, name, status):
             return
         is_file = kind_of(status.st_mode) == FILE
-        if is_file and self.has_baseline and (wrote or _replaced(known, stamp, closed=closed)):
+        if is_file and self.has_baseline and (wrote or _replaced(known, stamp)):
             self._written(folder.path + b"/" + name, actor)
         if known is not None and known[1] == stamp:
             return
@@ -403,11 +400,6 @@ class Scanner:
         return kernel.open_below(self._root, path or b"/", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, _RESOLVE)
 
 
-def _replaced(known: tuple[Record, bytes] | None, stamp: bytes, *, closed: bool) -> bool:
-    """Is a file new at its name, or was something stored into it through a mapping that a writer had?
-
-    A stamp that equals none, as of what changed a moment before it was read, tells nothing.
-    """
-    if known is None or known[1][:8] != stamp[:8]:
-        return True
-    return closed and known[1] != stamp and any(known[1][8:])
+def _replaced(known: tuple[Record, bytes] | None, stamp: bytes) -> bool:
+    """Is it another file than the one of this name before?"""
+    return known is None or known[1][:8] != stamp[:8]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Mapping
+from typing import NamedTuple
 
+from attestation import manifest, parts
 from attestation.claims import Claims
 from attestation.digests import Digest
 from attestation.layers import Layer
@@ -17,6 +19,14 @@ MOST_BODY_BYTES = 64 * 1024 * 1024
 MOST_APPRAISALS = 20_000
 
 
+class _Part(NamedTuple):
+    """Where a part lies: in which body, from where to where."""
+
+    body: Digest
+    start: int
+    end: int
+
+
 class Bodies:
     """Packed layers in memory, the least recently used dropped first. A scope never sees another's."""
 
@@ -24,6 +34,17 @@ class Bodies:
         self._most = most_bytes
         self._held: OrderedDict[tuple[str, Digest], bytes] = OrderedDict()
         self._size = 0
+        self._parts: dict[tuple[str, Digest], _Part] = {}
+        self._outlines: dict[tuple[str, Digest], list[Digest]] = {}
+
+    def has_parts(self, scope: str) -> bool:
+        """Is anything held that another body may have parts in common with?"""
+        return any(known == scope for known, _ in self._outlines)
+
+    def part(self, scope: str, digest: Digest) -> bytes | None:
+        """A part (attestation/parts.py) of some body."""
+        place = self._parts.get((scope, digest))
+        return self._held[scope, place.body][place.start : place.end] if place is not None else None
 
     def get(self, scope: str, digest: Digest) -> bytes | None:
         body = self._held.get((scope, digest))
@@ -31,15 +52,37 @@ class Bodies:
             self._held.move_to_end((scope, digest))
         return body
 
-    def put(self, scope: str, digest: Digest, body: bytes) -> None:
-        """One that would fill everything is not kept: its round has it, and that will do."""
+    def put(self, scope: str, digest: Digest, body: bytes, *, in_parts: bool = False) -> None:
+        """One that would fill everything is not kept: its round has it, and that will do.
+
+        in_parts: it is a manifest of files, others of which may be sent by what differs.
+        """
         if len(body) > self._most // 2 or (scope, digest) in self._held:
             return
         self._held[scope, digest] = body
         self._size += len(body)
+        if in_parts and len(body) >= parts.LEAST_ENTRIES * manifest.HEAD.size:
+            self._index(scope, digest, body)
         while self._size > self._most:
-            _, dropped = self._held.popitem(last=False)
+            key, dropped = self._held.popitem(last=False)
             self._size -= len(dropped)
+            self._forget(key)
+
+    def _index(self, scope: str, digest: Digest, body: bytes) -> None:
+        known, start = [], 0
+        for part in parts.cut(body):
+            known.append(parts.digest(part))
+            self._parts[scope, known[-1]] = _Part(digest, start, start + len(part))
+            start += len(part)
+        self._outlines[scope, digest] = known
+
+    def _forget(self, key: tuple[str, Digest]) -> None:
+        """Parts that a later body has as well are of that one by now."""
+        scope, digest = key
+        for each in self._outlines.pop(key, ()):
+            place = self._parts.get((scope, each))
+            if place is not None and place.body == digest:
+                del self._parts[scope, each]
 
 
 class Appraisals:

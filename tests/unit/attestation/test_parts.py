@@ -10,7 +10,7 @@ from attestation import manifest, parts
 from attestation.errors import MalformedEvidence
 from attestation.manifest import FILE, Entry
 
-names = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=12)
+names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=12)
 
 
 def entry(path: str, digest: str = "a" * 64) -> Entry:

@@ -42,7 +42,8 @@ class Exchange:
         digest = manifest.digest(body)
         claim = LayerClaim(Layer.FILES, digest, Method.FULL, 1, 1, len(FILES))
         claims = replace(CLAIMS, layers=(claim,))
-        request, sent, asked = Attest(b"evidence", in_parts=True), 0, []
+        request, sent = Attest(b"evidence", in_parts=True), 0
+        asked: list[Need] = []
         while True:
             frame = messages.encode(request, 1, version=self._version)
             sent += len(frame)

@@ -13,7 +13,7 @@ from attestation import cgroups
 from attestation.errors import InvalidInput
 from measurer import fanotify, kernel, mounts, netlink, sockdiag
 from measurer.files import fanotify as folders
-from measurer.files import inotify
+from measurer.files import inotify, mappings
 from measurer.processes import connector
 from measurer.processes.proc import parse_stat, parse_status
 
@@ -200,3 +200,15 @@ def test_a_mount_point_whose_name_looks_like_a_line_is_still_marked() -> None:
 def test_a_command_whose_name_looks_like_a_line_grants_itself_nothing() -> None:
     named = STATUS.replace(b"Name:\tx", b"Name:\t\rSeccomp:\t2").replace(b"\nSeccomp:\t2\n", b"\n")
     assert parse_status(named).seccomp == 0
+
+
+def test_only_shared_writable_mappings_of_files_can_change_them() -> None:
+    text = (
+        b"7f00-7f10 rw-s 00000000 fe:00 77                         /srv/app/a b\n"
+        b"7f10-7f20 -w-s 00000000 fe:00 78                         /srv/app/line\\012feed (deleted)\n"
+        b"7f20-7f30 rw-p 00000000 fe:00 79                         /srv/app/private\n"
+        b"7f30-7f40 r--s 00000000 fe:00 80                         /srv/app/read\n"
+        b"7f40-7f50 rw-s 00000000 00:00 0 \n"
+        b"7f50-7f60 rw-s 00000000 00:0e 81                         anon_inode:[io_uring]\n"
+    )
+    assert list(mappings.parse(text)) == [(77, b"/srv/app/a b"), (78, b"/srv/app/line\nfeed (deleted)")]

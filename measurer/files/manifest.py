@@ -18,6 +18,7 @@ from attestation.manifest import CAPABILITIES, DIRECTORY, FILE, HEAD, LINK, MAGI
 STAMP = struct.Struct("=QQQ")
 """Inode, change time in ns, size."""
 
+_PIECE = 1 << 17
 _KINDS = {0o100000: FILE, 0o120000: LINK, 0o040000: DIRECTORY}
 
 Record = bytes
@@ -119,16 +120,18 @@ class Folder:
     def pieces(self) -> Iterator[bytes]:
         """This folder's and all lower folders' entries in canonical order: by the bytes of the whole path."""
         names, block = self._entries()
-        if not self.children:
-            yield block
-            return
         start = 0
         between = HEAD.size + len(self.path) + 1
         starts = list(accumulate([between + len(name) for name in names], initial=0))
         for name in sorted(self.children, key=lambda each: each + b"/"):
             end = starts[bisect_left(names, name + b"/")]
-            yield block[start:end]
-            yield from self.children[name].pieces()
+            if end > start:
+                yield block[start:end]
+            child = self.children[name]
+            if child.children or child.capabilities:
+                yield from child.pieces()
+            else:
+                yield child.block
             start = end
         yield block[start:]
 
@@ -218,9 +221,16 @@ class Tree:
         return gone
 
     def pieces(self) -> Iterator[bytes]:
-        """The canonical bytes of the whole manifest, in parts."""
-        yield MAGIC
-        yield from self.folders[b""].pieces()
+        """The canonical bytes of the whole manifest, in parts large enough that hashing and writing them are what costs."""
+        waiting, size = [MAGIC], len(MAGIC)
+        for piece in self.folders[b""].pieces():
+            waiting.append(piece)
+            size += len(piece)
+            if size >= _PIECE:
+                yield b"".join(waiting)
+                waiting.clear()
+                size = 0
+        yield b"".join(waiting)
 
     @property
     def size(self) -> int:

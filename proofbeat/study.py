@@ -116,8 +116,12 @@ def _spec(bodies: Mapping[Layer, bytes], projected: tuple[str, ...]) -> Referenc
     entries = list(manifest.unpack(bodies[Layer.FILES]))
     capabilities = {each.owner: each.capabilities for each in entries if each.kind == manifest.CAPABILITIES}
     files = {
-        entry.path: FileReference(
-            digests=(entry.digest,), mode=entry.mode, capabilities=capabilities.get(entry.path, "")
+        entry.path: FileReference.model_validate(
+            {
+                "digests": [entry.digest],
+                "mode": f"{entry.mode:04o}",
+                "capabilities": capabilities.get(entry.path, ""),
+            }
         )
         for entry in by_stable_names(entries, projected)
         if entry.kind in (manifest.FILE, manifest.LINK)

@@ -42,7 +42,7 @@ class Sizes:
 async def run(*, quick: bool) -> Report:
     """quick: without the 100,000 files."""
     sizes = {name: count for name, count in SIZES.items() if not quick or name == "10k"}
-    found = {name: await asyncio.to_thread(_measured, count, 3 if quick else 5) for name, count in sizes.items()}
+    found = {name: await asyncio.to_thread(_measured, count, 2 if quick else 3) for name, count in sizes.items()}
     early, late = await asyncio.to_thread(_of_a_large_file, 5 if quick else 10)
     figures: dict[str, Figure] = {}
     beside: dict[str, dict[str, Figure | str]] = {"find|xargs sha256sum": {}, "aide --check": {}}

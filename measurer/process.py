@@ -81,7 +81,7 @@ class Measurer:
         for path in wanted.include:
             scope.check_include(self._root, path)
         who = self._processes.executions.who
-        return Files(
+        files = Files(
             self._loop,
             self._channel,
             self._root,
@@ -90,10 +90,10 @@ class Measurer:
             who,
             lambda: self._processes.pids,
             self.cover,
-            immutable=wanted.immutable,
-            reread=wanted.reread,
             capabilities=wanted.capabilities,
         )
+        files.rule(immutable=wanted.immutable, reread=wanted.reread)
+        return files
 
     def _rescope(self, wanted: Scope) -> None:
         """Policy came, or changed: other files of the same workload, another dead-man time."""
@@ -101,7 +101,8 @@ class Measurer:
         if (wanted.pid, wanted.cgroup) != (before.pid, before.cgroup):
             raise InvalidInput("another workload", where="Scope", mend="Start a measurer for each workload.")
         self._deadman.allow(wanted.deadman)
-        if _files(wanted) != _files(before):
+        self._files.rule(immutable=wanted.immutable, reread=wanted.reread)
+        if _to_read(wanted) != _to_read(before):
             self._collect_again()
 
     def _collect_again(self) -> None:
@@ -240,9 +241,9 @@ class Measurer:
         self.cover()
 
 
-def _files(scope: Scope) -> Scope:
-    """What of it the files' collector goes by."""
-    return replace(scope, deadman=0.0)
+def _to_read(scope: Scope) -> Scope:
+    """What of it decides what is read of files."""
+    return replace(scope, deadman=0.0, immutable=False, reread=0.0)
 
 
 def run(descriptor: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from random import SystemRandom
 
@@ -53,7 +52,7 @@ class Files:
     """Watches, scans and reports.
 
     who: names the executable of a pid that may be gone already. members: the workload's processes. covered: our
-    coverage changed. immutable, reread, capabilities: as Scope has them.
+    coverage changed. capabilities: as Scope has it.
     """
 
     def __init__(
@@ -67,14 +66,12 @@ class Files:
         members: Callable[[], list[int]],
         covered: Callable[[], None],
         *,
-        immutable: bool = False,
-        reread: float = 0.0,
-        capabilities: bool = True,
+        capabilities: bool,
     ) -> None:
         self._loop, self._channel = loop, channel
         self._who, self._members, self._covered = who, members, covered
-        self._immutable = immutable
-        self._chance = Chance(reread, SystemRandom()) if reread > 0 else None
+        self._immutable = False
+        self._chance: Chance | None = None
         self._elsewhere: set[tuple[int, bytes]] = set()
         self._patterns = Volatile(volatile)
         self._tree = Tree([os.fsencode(each) for each in include])
@@ -99,6 +96,11 @@ class Files:
         self._digest: Digest = ""
         self._items, self._rest_until = 0, 0.0
         loop.watch(self._watch.descriptor, self.read_events)
+
+    def rule(self, *, immutable: bool, reread: float) -> None:
+        """From now on, as Scope has them."""
+        self._immutable = immutable
+        self._chance = Chance(reread, SystemRandom()) if reread > 0 else None
 
     def close(self) -> None:
         """Watch no more and say no more. Work under way runs out in silence."""
@@ -283,13 +285,12 @@ class Files:
     def _add_file(self, descriptor: int, folder: Folder, name: bytes) -> None:
         if self._closed:
             return
-        with suppress(FileNotFoundError):  # gone again: the next event says so
-            try:
-                self._watch.add_file(descriptor, folder, name)
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                self._fall_back(error)
+        try:
+            self._watch.add_file(descriptor, folder, name)
+        except FileNotFoundError:
+            return  # gone again: the next event says so
+        except OSError as error:
+            self._fall_back(error)
 
     def _drop(self, folder: Folder) -> None:
         if self._closed:

@@ -221,7 +221,7 @@ class Tree:
         return gone
 
     def pieces(self) -> Iterator[bytes]:
-        """The canonical bytes of the whole manifest, in parts large enough that hashing and writing them are what costs."""
+        """The canonical bytes of the whole manifest, in pieces so large that hashing and writing are what costs."""
         waiting, size = [MAGIC], len(MAGIC)
         for piece in self.folders[b""].pieces():
             waiting.append(piece)

@@ -67,6 +67,12 @@ class Probe:
         line = next(each for each in text.splitlines() if each.startswith("Pss:"))
         return int(line.split()[1]) / 1024
 
+    @property
+    def processor(self) -> float:
+        """Seconds of processor time so far (proc_pid_stat(5): utime and stime)."""
+        fields = Path(f"/proc/{self._spawned.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def _next(self, seconds: float) -> Message:
         poll = select.poll()
         poll.register(self._spawned.channel, select.POLLIN)

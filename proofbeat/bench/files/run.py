@@ -14,6 +14,7 @@ from pathlib import Path
 from attestation.channel import Observed, Scope
 from attestation.facts import FileChange, FileFact
 from attestation.layers import Layer, Method
+from policies.model.policy import REREAD
 from proofbeat.bench.figures import Budget, Distribution, Figure, Report, Value
 from proofbeat.bench.files import peers
 from proofbeat.bench.files.peers import Aide
@@ -59,6 +60,7 @@ async def run(*, quick: bool) -> Report:
         }
         for peer, took in each.peers.items():
             beside[peer][f"check_{name}"] = Distribution.of(took)
+    figures["reread_10k_each_10_min"] = Value("% of a core", await asyncio.to_thread(_cost_of_chance))
     figures |= {"event_to_early_fact_1GiB": early, "event_to_fact_1GiB": late}
     largest = list(found)[-1]
     return Report("files", figures, tuple(_budgets(largest, found[largest], found)), peers=beside)
@@ -132,6 +134,22 @@ def _changed(probe: Probe, tree: Path, number: int) -> tuple[float, float]:
     fresh = time.monotonic()
     time.sleep(0.1)
     return (fact - began) * 1000, (fresh - began) * 1000
+
+
+def _cost_of_chance() -> float:
+    """Percent of a core to read each of 10,000 files again every 10 minutes: from every 20 s, which can be weighed."""
+    often, watched = 20.0, 10.0
+    shares = []
+    with _tree(10_000) as (tree, _), _workload() as pid:
+        for mean in (often, 1e9):
+            with Probe(Scope(pid, (str(tree),), reread=mean)) as probe:
+                probe.measured(full=True)
+                time.sleep(0.1)
+                probe.measured(full=False)
+                before = probe.processor
+                time.sleep(watched)
+                shares.append((probe.processor - before) / watched)
+    return round((shares[0] - shares[1]) * often / REREAD * 100, 3)
 
 
 def _of_a_large_file(repeats: int) -> tuple[Distribution, Distribution]:

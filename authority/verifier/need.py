@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 
 from attestation import parts
 from attestation.bodies import DIGEST_OF
@@ -31,7 +31,7 @@ def take(given: Attest, asked: dict[Digest, Layer], scope: str, bodies: Bodies) 
     Raises Refused (body-mismatch, too-large), MalformedEvidence for an outline that is none.
     """
     found: dict[Digest, bytes] = {}
-    for body in (*given.bodies, *_together(given, asked, scope, bodies)):
+    for body, outline in (*((each, ()) for each in given.bodies), *_together(given, asked, scope, bodies)):
         layer = asked.get(body.digest)
         if len(body.content) > MOST_BODY:
             raise Refused(f"a body of {len(body.content)} bytes", kind=Kind.TOO_LARGE, where="bodies")
@@ -42,7 +42,7 @@ def take(given: Attest, asked: dict[Digest, Layer], scope: str, bodies: Bodies) 
                 where="bodies",
                 mend="Send exactly the bytes that were measured for this round.",
             )
-        bodies.put(scope, body.digest, body.content, in_parts=layer is Layer.FILES)
+        bodies.put(scope, body.digest, body.content, in_parts=layer is Layer.FILES, outline=outline)
         found[body.digest] = body.content
     for digest in asked.keys() - found.keys():
         seen = bodies.get(scope, digest)
@@ -76,16 +76,22 @@ def _lacking(outline: Outline, scope: str, bodies: Bodies) -> list[Digest]:
     return [each for each in parts.read_outline(outline.parts) if bodies.part(scope, each) is None]
 
 
-def _together(given: Attest, asked: Container[Digest], scope: str, bodies: Bodies) -> Iterable[Body]:
-    """Those bodies of which every part is at hand. Each is hashed as a whole by whoever takes it."""
+_Lengths = tuple[tuple[Digest, int], ...]
+
+
+def _together(given: Attest, asked: Container[Digest], scope: str, bodies: Bodies) -> Iterator[tuple[Body, _Lengths]]:
+    """Those bodies of which every part is at hand, each with its parts' digests and lengths.
+
+    Each is hashed as a whole by whoever takes it.
+    """
     sent = {parts.digest(each): each for each in given.parts}
     for outline in (each for each in given.outlines if each.digest in asked):
-        pieces: list[bytes] = []
-        for each in parts.read_outline(outline.parts):
+        named, pieces = parts.read_outline(outline.parts), list[bytes]()
+        for each in named:
             piece = sent.get(each) or bodies.part(scope, each)
             if piece is None:
                 break
             pieces.append(piece)
         else:
             if sum(map(len, pieces)) <= MOST_BODY:
-                yield Body(outline.digest, b"".join(pieces))
+                yield Body(outline.digest, b"".join(pieces)), tuple(zip(named, map(len, pieces), strict=True))

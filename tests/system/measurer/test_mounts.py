@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -109,6 +110,25 @@ def test_a_program_on_a_new_mount_and_in_a_new_mount_namespace_is_told_with_its_
     assert sidecar.expect(ExecutionFact, lambda each: each.path == f"{elsewhere}/nested").digest == wanted
 
 
+def test_an_overlay_that_only_the_workload_has_is_marked_as_a_file_system(
+    apart: Workload, tree: Path, elsewhere: Path
+) -> None:
+    apart.do(f"subprocess.run(['mount', '-t', 'tmpfs', 'none', '{elsewhere}'], check=True)")
+    lower, upper, work, merged = (f"{elsewhere}/{name}" for name in ("lower", "upper", "work", "merged"))
+    apart.do(f"[os.mkdir(each) for each in {[lower, upper, work, merged]}]")
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    apart.do(f"subprocess.run({['mount', '-t', 'overlay', 'x', '-o', options, merged]}, check=True)")
+    with Sidecar(Scope(apart.pid, (str(tree),))) as sidecar:
+        sidecar.settle()
+        collectors = {each.name: each for each in sidecar.seen(Covered)[0].coverage.collectors}
+        assert collectors["processes.executions"].detail == f"marked by mount, as a file system: {merged}"
+        script = f"mount --bind {merged} {lower}; cp /bin/true {lower}/below; {lower}/below; exit 0"
+        apart.do(f"subprocess.run({[*APART, 'sh', '-c', script]!r}, check=True)")
+        wanted = hashlib.sha256(Path("/bin/true").read_bytes()).hexdigest()
+        told = sidecar.expect(ExecutionFact, lambda each: each.path.endswith("/below"))
+        assert told.digest == wanted, "by a mount that is in no namespace we know of"
+
+
 @contextmanager
 def counted(limit: float) -> Iterator[None]:
     began = time.monotonic()
@@ -142,7 +162,10 @@ def test_what_is_mounted_over_a_measured_path_is_told_at_once_and_read_through(
     sidecar.expect(FileFact, lambda each: each.path == f"{tree}/below/second" and each.digest == wanted)
 
 
-@pytest.mark.skipif(os.uname().release.split(".") < ["6", "14"], reason="mount events came with Linux 6.14")
+KERNEL = tuple(int(each) for each in re.findall(r"\d+", os.uname().release)[:2])
+
+
+@pytest.mark.skipif(KERNEL < (6, 14), reason="mount events came with Linux 6.14")
 def test_a_mount_that_is_gone_before_it_can_be_named_is_told_all_the_same(
     sidecar: Sidecar, apart: Workload, tree: Path
 ) -> None:

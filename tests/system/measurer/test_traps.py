@@ -156,7 +156,7 @@ def test_what_is_written_into_the_upper_layer_of_an_overlay_from_outside_is_foun
 def test_a_file_that_is_being_written_is_told_before_it_is_read(workload: Workload, tree: Path) -> None:
     large = tree / "large"
     with open(large, "wb") as file:
-        file.truncate(1 << 30)
+        file.truncate(256 << 20)
     with Sidecar(Scope(workload.pid, (str(tree),), immutable=True)) as sidecar:
         sidecar.settle()
         workload.do(f"os.utime('{large}'); os.chmod('{large}', 0o600); os.close(os.open('{large}', os.O_RDWR))")

@@ -154,6 +154,8 @@ class Folder:
     @property
     def size(self) -> int:
         """Bytes of its own entries."""
+        if not self.capabilities:
+            return len(self.block)
         beside = sum(HEAD.size + len(self.path) + 1 + len(each) + len(SUFFIX) for each in self.capabilities)
         return len(self.block) + beside
 

@@ -25,6 +25,8 @@ BYTES = 7168
 A_FOLDER = 50
 """Files in one: 2,000 folders where there are 100,000 files."""
 LARGE = 1 << 30
+_RESTED = 0.5
+"""Seconds after which one change has nothing to do with the one before: measurements by event rest in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def _changed(probe: Probe, tree: Path, number: int) -> tuple[float, float]:
     fact = time.monotonic()
     probe.expect(Observed, lambda each: each.observation.method is Method.EVENT)
     fresh = time.monotonic()
-    time.sleep(0.1)
+    time.sleep(_RESTED)
     return (fact - began) * 1000, (fresh - began) * 1000
 
 

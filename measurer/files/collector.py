@@ -26,6 +26,7 @@ from measurer.files.mappings import mapped
 from measurer.files.patterns import Volatile
 from measurer.files.scan import Change, Scanner
 from measurer.loop import Loop
+from measurer.processes.held import Held
 
 NAME = "files"
 LATENCY_MS = 5.0
@@ -52,7 +53,7 @@ class Files:
     """Watches, scans and reports.
 
     who: names the executable of a pid that may be gone already. members: the workload's processes. covered: our
-    coverage changed. capabilities: as Scope has it.
+    coverage changed. capabilities: as Scope has it. most: entries; with more the measurement fails.
     """
 
     def __init__(
@@ -63,10 +64,11 @@ class Files:
         include: tuple[str, ...],
         volatile: tuple[tuple[tuple[str, ...], ...], ...],
         who: Callable[[int], str],
-        members: Callable[[], list[int]],
+        members: Callable[[], list[Held]],
         covered: Callable[[], None],
         *,
         capabilities: bool,
+        most: int,
     ) -> None:
         self._loop, self._channel = loop, channel
         self._who, self._members, self._covered = who, members, covered
@@ -87,6 +89,7 @@ class Files:
             self._written,
             loop.begin,
             capabilities=capabilities,
+            most=most,
         )
         self._requests: list[Request] = []
         self._measuring = self._closed = False
@@ -198,12 +201,12 @@ class Files:
         """The longer it takes, the longer it rests: a large file mapped for good must not take the processor."""
         begun, spent = monotonic(), 0.0
         found: dict[tuple[bytes, bytes], int] = {}
-        for pid in self._members():
+        for process in self._members():
             looked = monotonic()
-            for inode, path in mapped(pid):
+            for inode, path in mapped(process):
                 if (inode, path) not in self._elsewhere:
                     places = self._scanner.places(inode, path)
-                    found.update(dict.fromkeys(places, pid))
+                    found.update(dict.fromkeys(places, process.pid))
                     if not places:
                         self._elsewhere.add((inode, path))
             spent += monotonic() - looked

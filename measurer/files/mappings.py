@@ -4,20 +4,23 @@ the first store into a page without another change time.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+
+from measurer.processes.held import Held
 
 _WRITABLE = re.compile(rb"^\S+ .w.s \S+ \S+ ([1-9]\d*) +(/.*)$", re.MULTILINE)
 
 
-def mapped(pid: int) -> Iterator[tuple[int, bytes]]:
+def mapped(process: Held) -> Iterator[tuple[int, bytes]]:
     """Inode and path of each file that this process can store into. Nothing where it is gone or hidden from us."""
-    try:
-        with open(f"/proc/{pid}/maps", "rb") as file:
-            text = file.read()
-    except OSError:
-        return
-    yield from parse(text)
+    yield from parse(process.read(_maps) or b"")
+
+
+def _maps(folder: int) -> bytes:
+    with open("maps", "rb", opener=lambda name, flags: os.open(name, flags, dir_fd=folder)) as file:
+        return file.read()
 
 
 def parse(maps: bytes) -> Iterator[tuple[int, bytes]]:

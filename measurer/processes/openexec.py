@@ -16,6 +16,7 @@ from measurer import fanotify, mounts
 from measurer import kernel as k
 from measurer.loop import drain
 from measurer.mounts import Mount, Mounts
+from measurer.processes.held import Held
 
 _BUFFER = 4096
 _MOST_NAMESPACES = 64
@@ -33,50 +34,60 @@ class OpenExec:
         return self.descriptor < 0
 
 
+class ExecEvents:
+    """A notification group, which several workloads may share. Raises OSError (EPERM) where the kernel refuses."""
+
+    def __init__(self) -> None:
+        self.descriptor = k.fanotify_init(k.FAN_CLOEXEC | k.FAN_NONBLOCK | k.FAN_UNLIMITED_MARKS)
+
+    def read(self) -> Iterator[OpenExec]:
+        """The executions there are, without waiting."""
+        for buffer in drain(self.descriptor, _BUFFER):
+            for event in fanotify.events(buffer):
+                yield OpenExec(event.pid, -1 if event.mask & k.FAN_Q_OVERFLOW else event.descriptor)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
 class ExecFiles:
     """Marks every mount of the workload. Raises OSError (EPERM) where the kernel refuses.
 
     ours: the mounts of the measurer's own namespace.
     """
 
-    def __init__(self, root: int, table: Mounts, ours: tuple[Mount, ...]) -> None:
-        self._table, self._ours = table, ours
-        self._group = k.fanotify_init(k.FAN_CLOEXEC | k.FAN_NONBLOCK | k.FAN_UNLIMITED_MARKS)
+    def __init__(self, events: ExecEvents, root: int, table: Mounts, ours: tuple[Mount, ...]) -> None:
+        self._group, self._table, self._ours = events.descriptor, table, ours
         self._namespaces: set[str] = set()
         self._followed: dict[int, tuple[int, Mounts, str]] = {}
         self.unmarked: tuple[str, ...] = ()
         self.whole: tuple[str, ...] = ()
-        try:
-            k.fanotify_mark(self._group, k.FAN_MARK_ADD | k.FAN_MARK_MOUNT, k.FAN_OPEN_EXEC, root, b".")
-        except OSError:
-            os.close(self._group)
-            raise
+        k.fanotify_mark(self._group, k.FAN_MARK_ADD | k.FAN_MARK_MOUNT, k.FAN_OPEN_EXEC, root, b".")
         self.mark_mounts(root)
 
     @property
-    def descriptor(self) -> int:
-        return self._group
+    def followed(self) -> list[int]:
+        """The mountinfo of each other namespace that is followed."""
+        return [*self._followed]
 
     def mark_mounts(self, root: int) -> None:
         """Mark what is mounted now. `unmarked` names what cannot be, `whole` what is marked as a file system."""
         self.unmarked, self.whole = self._mark(root, self._table.all())
 
-    def follow(self, pid: int) -> int:
+    def follow(self, process: Held) -> int:
         """Mark the mounts of the namespace that this process of the workload is in, where that is another one.
 
         Its mountinfo, open: readable with EPOLLPRI when there are others, and then to be given to `mark_again`. -1
         where it is followed already, or gone.
         """
-        try:
-            namespace = os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115 - on the way of a fact
-            if namespace in self._namespaces or len(self._namespaces) >= _MOST_NAMESPACES:
-                return -1
-            root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
+        namespace = process.read(_namespace)
+        if namespace is None or namespace in self._namespaces or len(self._namespaces) >= _MOST_NAMESPACES:
             return -1
-        try:
-            mountinfo = os.open(f"/proc/{pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        root = process.read(_root)
+        if root is None:
+            return -1
+        mountinfo = process.read(_mountinfo)
+        if mountinfo is None:
             os.close(root)
             return -1
         self._namespaces.add(namespace)
@@ -118,14 +129,20 @@ class ExecFiles:
                 os.close(descriptor)
         return tuple(sorted(refused)), tuple(sorted(whole))
 
-    def read(self) -> Iterator[OpenExec]:
-        """The executions there are, without waiting."""
-        for buffer in drain(self._group, _BUFFER):
-            for event in fanotify.events(buffer):
-                yield OpenExec(event.pid, -1 if event.mask & k.FAN_Q_OVERFLOW else event.descriptor)
-
     def close(self) -> None:
-        os.close(self._group)
+        """Let go of the namespaces. The marks are the group's, and go with the mounts."""
         for root, table, _ in self._followed.values():
             os.close(root)
             table.close()
+
+
+def _namespace(folder: int) -> str:
+    return os.readlink("ns/mnt", dir_fd=folder)
+
+
+def _root(folder: int) -> int:
+    return os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+
+
+def _mountinfo(folder: int) -> int:
+    return os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)

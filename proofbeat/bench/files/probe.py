@@ -26,22 +26,25 @@ class Probe:
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
-        self._spawned = spawn()
+        spawned = spawn()
+        if spawned.process is None:
+            raise Unavailable("it is not ours to weigh", where="measurer")
+        self._channel, self._process = spawned.channel, spawned.process
         self.files_bytes = 0
 
     def __enter__(self) -> Self:
-        self._spawned.channel.setblocking(True)
+        self._channel.setblocking(True)
         self.send(self._scope)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._spawned.channel.close()
-        self._spawned.process.wait(10)
+        self._channel.close()
+        self._process.wait(10)
 
     def send(self, message: Message) -> None:
-        self._spawned.channel.send(encode(message))
+        self._channel.send(encode(message))
 
     def expect(self, kind: type[M], matching: Callable[[M], bool]) -> M:
         """Raises Unavailable where it does not come in time, or cannot any more."""
@@ -63,22 +66,22 @@ class Probe:
     @property
     def pss(self) -> float:
         """MiB in memory, shared pages by share (proc_pid_smaps(5))."""
-        text = Path(f"/proc/{self._spawned.process.pid}/smaps_rollup").read_text()
+        text = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text()
         line = next(each for each in text.splitlines() if each.startswith("Pss:"))
         return int(line.split()[1]) / 1024
 
     @property
     def processor(self) -> float:
         """Seconds of processor time so far (proc_pid_stat(5): utime and stime)."""
-        fields = Path(f"/proc/{self._spawned.process.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _next(self, seconds: float) -> Message:
         poll = select.poll()
-        poll.register(self._spawned.channel, select.POLLIN)
+        poll.register(self._channel, select.POLLIN)
         if not poll.poll(max(0.0, seconds) * 1000):
             raise Unavailable(f"nothing within {WITHIN_SECONDS:g} s", where="measurer")
-        datagram, ancillary, _, _ = self._spawned.channel.recvmsg(MOST_BYTES, socket.CMSG_SPACE(16))
+        datagram, ancillary, _, _ = self._channel.recvmsg(MOST_BYTES, socket.CMSG_SPACE(16))
         if not datagram:
             raise Unavailable("its process ended", where="measurer")
         for _, _, data in ancillary:

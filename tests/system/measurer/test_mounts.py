@@ -20,7 +20,7 @@ from measurer import mounts
 from measurer.files.fanotify import Fanotify
 from measurer.files.manifest import Folder
 from measurer.mounts import Mounts
-from measurer.processes.openexec import ExecFiles
+from measurer.processes.openexec import ExecEvents, ExecFiles
 from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.stage import Sidecar, Workload
 
@@ -68,8 +68,10 @@ def test_what_another_workload_of_the_same_file_system_executes_and_writes_is_no
         undo.callback(os.close, root)
         table = table_of(apart.pid)
         undo.callback(table.close)
-        executions = ExecFiles(root, table, tuple(mounts.here()))
+        executions = ExecEvents()
         undo.callback(executions.close)
+        marked = ExecFiles(executions, root, table, tuple(mounts.here()))
+        undo.callback(marked.close)
         files = Fanotify()
         undo.callback(files.close)
         folder = os.open(tree, os.O_RDONLY)

@@ -31,13 +31,14 @@ _RESTED = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Milliseconds each. peers: name -> what it took."""
+    """Milliseconds each. peers: name -> what it took. processor: of that, what checking again took of a processor."""
 
     full: list[float]
     again: list[float]
     fact: list[float]
     fresh: list[float]
     peers: Mapping[str, list[float]]
+    processor: float
     pss: float
     manifest: int
 
@@ -55,6 +56,7 @@ async def run(*, quick: bool) -> Report:
         figures |= {
             f"full_{name}": Distribution.of(each.full),
             f"again_{name}": Distribution.of(each.again),
+            f"again_processor_{name}": Value("ms", round(each.processor, 1)),
             f"event_to_fact_{name}": Distribution.of(each.fact),
             f"event_to_fresh_{name}": Distribution.of(each.fresh),
             f"measurer_pss_{name}": Value("MiB", round(each.pss, 1)),
@@ -113,15 +115,19 @@ def _measured(count: int, repeats: int) -> Sizes:
         probe.measured(full=False)
         aide = Aide(tree, beside) if peers.has_aide() else None
         full, again, took = [], [], {"find|xargs sha256sum": list[float]()}
+        processor = 0.0
         for _ in range(repeats):  # in turn, so that what the machine does meanwhile is everybody's
             full.append(probe.measured(full=True) * 1000)
+            before = probe.processor
             again += [probe.measured(full=False) * 1000 for _ in range(3)]
+            processor += probe.processor - before
             took["find|xargs sha256sum"].append(peers.sha256sum(tree) * 1000)
             if aide is not None:
                 took.setdefault("aide --check", []).append(aide.check() * 1000)
         changes = [_changed(probe, tree, number) for number in range(30)]
         fact, fresh = ([each[which] for each in changes] for which in (0, 1))
-        return Sizes(full, again, fact, fresh, took, probe.pss, probe.files_bytes)
+        spent = processor / len(again) * 1000
+        return Sizes(full, again, fact, fresh, took, spent, probe.pss, probe.files_bytes)
 
 
 def _changed(probe: Probe, tree: Path, number: int) -> tuple[float, float]:

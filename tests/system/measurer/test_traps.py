@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from attestation.channel import Measure, Scope
+from attestation import manifest
+from attestation.channel import Measure, Observed, Scope
 from attestation.facts import FileChange, FileFact
 from attestation.layers import Layer
 from tests.system.measurer import traps
@@ -205,3 +206,18 @@ def test_what_no_time_and_no_event_gives_away_is_found_by_chance(workload: Workl
             assert sidecar.expect(FileFact, wanted, 30.0).path == str(mounted / "victim")
     finally:
         subprocess.run(["umount", mounted], check=True)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_capabilities_are_in_a_manifest_only_for_whoever_can_read_them(
+    workload: Workload, tree: Path, asked: bool
+) -> None:
+    program = tree / "first"
+    program.chmod(0o755)
+    value = bytes.fromhex("0100000200200000000000000000000000000000")
+    os.setxattr(program, "security.capability", value)
+    with Sidecar(Scope(workload.pid, (str(tree),), capabilities=asked)) as sidecar:
+        _, body = sidecar.expect_with_body(Observed, lambda each: each.observation.layer is Layer.FILES)
+        assert body is not None
+        found = [each for each in manifest.unpack(body) if each.kind == manifest.CAPABILITIES]
+        assert [(each.owner, each.capabilities) for each in found] == ([(str(program), value.hex())] if asked else [])

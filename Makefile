@@ -1,5 +1,5 @@
 # Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
-.PHONY: demo test setup lint unit system test-bare bench bench-peers fuzz docs clean
+.PHONY: demo test setup lint unit system test-bare bench bench-peers bench-aide fuzz docs clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?=
@@ -43,10 +43,15 @@ bench: setup
 	.venv/bin/proofbeat bench xds-push $(ARGS)
 	.venv/bin/proofbeat bench appraise $(ARGS)
 	.venv/bin/proofbeat bench merge $(ARGS)
+	.venv/bin/proofbeat bench files $(ARGS)
 
 # What `bench xds-push` and `bench appraise` are measured beside. Needs Go, or takes it from PyPI.
 bench-peers: setup
 	@tools/peers.sh
+
+# What `bench files` is measured beside. Needs root, and Debian.
+bench-aide:
+	apt-get install --yes --no-install-recommends aide
 
 # Every parser against mutated input (docs/fuzzing.md): `make fuzz SECONDS=600 TARGET="cbor evidence" JOBS=1`.
 fuzz: setup

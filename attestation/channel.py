@@ -14,7 +14,7 @@ from typing import Any
 from attestation import strictjson
 from attestation.coverage import Coverage
 from attestation.errors import InvalidInput
-from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, ProcessFact
+from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, MountFact, ProcessFact
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
 from attestation.observation import Observation
@@ -35,7 +35,8 @@ class Scope:
     include: absolute paths as the workload sees them (files or folders). volatile: what is not measured below them;
     for each reason lists of glob patterns, of which every one must match (attestation.patterns.Overlap). cgroup: path
     of the workload's cgroup; empty to follow the tree below pid. deadman: seconds of silence after which the guardian
-    acts.
+    acts. immutable: tell of a write before what was written is read. reread: seconds after which a file is read again
+    by chance, on average; 0 for never. capabilities: measure those of files as well.
     """
 
     pid: int
@@ -43,6 +44,9 @@ class Scope:
     volatile: tuple[tuple[tuple[str, ...], ...], ...] = ()
     cgroup: str = ""
     deadman: float = 5.0
+    immutable: bool = False
+    reread: float = 0.0
+    capabilities: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +199,7 @@ Message = (
     | Inspected
     | Fault
     | FileFact
+    | MountFact
     | ExecutionFact
     | ProcessFact
     | CollectorFact

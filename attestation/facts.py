@@ -27,13 +27,16 @@ class FileChange(StrEnum):
     REMOVED = "removed"
     ATTRIBUTES = "attributes"
     UNREADABLE = "unreadable"
+    WRITTEN = "written"
+    """It is being written, or put there: told before it is read, where the scope asks for that."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileFact:
-    """A measured path is not what it was. digest is empty for REMOVED and UNREADABLE.
+    """A measured path is not what it was. digest is empty for REMOVED, UNREADABLE and WRITTEN.
 
-    link: it is a symbolic link, and the digest that of its target's text.
+    link: it is a symbolic link, and the digest that of its target's text. capabilities: those of the file, as
+    attestation.manifest has them.
     """
 
     at: float
@@ -45,6 +48,7 @@ class FileFact:
     gid: int = 0
     actor: Actor | None = None
     link: bool = False
+    capabilities: str = ""
 
 
 class Sighting(StrEnum):
@@ -126,4 +130,17 @@ class ProxyFact:
     tracer: str = ""
 
 
-Fact = FileFact | ExecutionFact | ProcessFact | CollectorFact | InstanceFact | ProxyFact
+@dataclass(frozen=True, slots=True)
+class MountFact:
+    """Something was mounted for the workload, or taken away: what lay at and below `path` may be another now.
+
+    path: empty for a mount that came and went before it could be named. kind: of its file system.
+    """
+
+    at: float
+    path: str
+    mounted: bool
+    kind: str = ""
+
+
+Fact = FileFact | MountFact | ExecutionFact | ProcessFact | CollectorFact | InstanceFact | ProxyFact

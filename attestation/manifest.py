@@ -1,7 +1,8 @@
 """The files layer as bytes: every path in scope with what it is, sorted, packed, the same for the same files.
 
 About 50 bytes and the path an entry, so that 100,000 files stay below 15 MB. Everything volatile (times, inodes)
-is left out: an unchanged tree packs to the same bytes for ever.
+is left out: an unchanged tree packs to the same bytes for ever. A file that has capabilities is followed by an entry of
+its own for them; no name of a file can be like that one's.
 """
 
 from __future__ import annotations
@@ -24,14 +25,19 @@ _BEGINNING = struct.Struct(">H3s")
 _DOMAIN = "layer/files"
 _MOST_ENTRIES = 1_000_000
 
-FILE, LINK, DIRECTORY, OTHER = b"f", b"l", b"d", b"o"
+FILE, LINK, DIRECTORY, OTHER, CAPABILITIES = b"f", b"l", b"d", b"o", b"x"
+KINDS = (FILE, LINK, DIRECTORY, OTHER, CAPABILITIES)
+SUFFIX = b"\0capabilities"
+"""What the path of a file is followed by in the entry for its capabilities."""
+_MOST_CAPABILITIES = 32
 
 
 class Entry(NamedTuple):
     """One path, as the workload sees it.
 
-    kind: FILE, LINK, DIRECTORY or OTHER (device, fifo, socket). mode: permission bits with setuid, setgid, sticky.
-    digest: of the content, of a link's target text; zeros for directories and others, and for what is unreadable.
+    kind: FILE, LINK, DIRECTORY, OTHER (device, fifo, socket) or CAPABILITIES. mode: permission bits with setuid,
+    setgid, sticky. digest: of the content, of a link's target text; zeros for directories and others, and for what is
+    unreadable. Of CAPABILITIES it is the value itself, filled up with zeros.
     """
 
     path: str
@@ -42,8 +48,23 @@ class Entry(NamedTuple):
     size: int
     digest: Digest
 
+    @property
+    def owner(self) -> str:
+        """The path of the file that capabilities belong to."""
+        return self.path.partition("\0")[0]
+
+    @property
+    def capabilities(self) -> str:
+        """The extended attribute `security.capability` in hexadecimal digits; of CAPABILITIES only."""
+        return self.digest[: self.size * 2]
+
 
 NO_DIGEST: Digest = "0" * 64
+
+
+def capabilities_of(path: str, value: str) -> Entry:
+    """The entry for a file's capabilities. value: `security.capability` in hexadecimal digits, 64 at most."""
+    return Entry(path + SUFFIX.decode(), CAPABILITIES, 0, 0, 0, len(value) // 2, value.ljust(64, "0"))
 
 
 def pack(entries: Iterable[Entry]) -> bytes:
@@ -151,9 +172,18 @@ def _entry(body: bytes, position: int, previous: bytes | None) -> tuple[Entry, b
     path = body[position + _SIZE : position + _SIZE + length]
     if len(path) != length or (previous is not None and path <= previous):
         raise MalformedEvidence(_NOT_CANONICAL, where=_WHERE)
-    if kind not in (FILE, LINK, DIRECTORY, OTHER):
+    if kind not in KINDS:
         raise MalformedEvidence(f"unknown kind {kind!r} in the file manifest", where=_WHERE)
+    if (kind == CAPABILITIES) != (b"\0" in path) or (kind == CAPABILITIES and not _attributed(path, size, digest)):
+        raise MalformedEvidence(_NOT_CANONICAL, where=_WHERE)
     return Entry(_text(path), kind, mode, uid, gid, size, digest.hex()), path
+
+
+def _attributed(path: bytes, size: int, digest: bytes) -> bool:
+    """Is it what `capabilities_of` makes?"""
+    owner, suffix = path[: -len(SUFFIX)], path[-len(SUFFIX) :]
+    named = suffix == SUFFIX and b"\0" not in owner and bool(owner)
+    return named and 0 < size <= _MOST_CAPABILITIES and not any(digest[size:])
 
 
 def _text(path: bytes) -> str:

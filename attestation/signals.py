@@ -33,6 +33,8 @@ class Signal(StrEnum):
     FILE_UNREADABLE = "file-unreadable", _DRIFT, "A referenced path cannot be read as a file."
     FILE_ATTRIBUTES = "file-attributes", _DRIFT, "A file has another mode, owner or group than referenced."
     FILE_VERSIONS_MIXED = "file-versions-mixed", _DRIFT, "Files are as referenced, but not all of one version."
+    FILE_WRITTEN = "file-written", _DRIFT, "A file was written to that policy calls immutable."
+    MOUNT_CHANGED = "mount-changed", _DRIFT, "Something was mounted over what is measured, or taken away from there."
     # What is found of processes.
     EXECUTION_FOREIGN = "execution-foreign", _TAMPER, "An executable ran that no reference value allows."
     EXECUTION_MODIFIED = "execution-modified", _TAMPER, "An executable ran with another content than referenced."

@@ -8,6 +8,7 @@ from functools import partial
 
 from attestation.digests import Digest
 from attestation.errors import MalformedEvidence, Refused
+from attestation.layers import Layer
 from attestation.trust import Tier
 from authority import refusals
 from authority.breakglass import BreakGlasses
@@ -142,13 +143,12 @@ class Rounds:
     ) -> Verdict | Need:
         key = appraisal_key(verified.claims, ruling, issued)
         verdict = self._appraisals.get(key)
-        if verdict is None or request.bodies:
+        if verdict is None or request.bodies or request.outlines:
             # Bodies that nobody asked for are looked at as well: what is sent must be what was claimed.
             asked = need.wanted(verified.claims, ruling.policy)
-            bodies = need.take(request.bodies, asked, ruling.name, self._bodies)
-            missing = sorted(asked.keys() - bodies.keys())
-            if missing:
-                return Need(tuple(missing))
+            bodies = _taken(request, asked, ruling, self._bodies)
+            if missing := asked.keys() - bodies.keys():
+                return need.missing(request, verified.claims, missing, ruling.name, self._bodies)
             verdict = await _appraised(verified, bodies, ruling, issued, self._clean.of(ruling))
             self._appraisals.put(key, verdict)
             self._clean.learn(verified.claims, bodies, ruling, verdict)
@@ -190,6 +190,13 @@ class Rounds:
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
+
+
+def _taken(request: Attest, asked: dict[Digest, Layer], ruling: Ruling, bodies: Bodies) -> dict[Digest, bytes]:
+    try:
+        return need.take(request, asked, ruling.name, bodies)
+    except MalformedEvidence as error:
+        raise Refused(error.what, kind=Kind.EVIDENCE_MALFORMED, where=error.where) from error
 
 
 async def _appraised(

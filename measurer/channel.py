@@ -127,9 +127,11 @@ class Channel:
 def sealed(name: str, chunks: Iterable[bytes]) -> int:
     """A memfd with these bytes that nobody can change any more (memfd_create(2), F_ADD_SEALS in fcntl(2))."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open(descriptor, "wb", buffering=1 << 18, closefd=False) as file:
+    with open(descriptor, "wb", buffering=0, closefd=False) as file:
         for chunk in chunks:
-            file.write(chunk)
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[file.write(rest) or 0 :]
     fcntl.fcntl(
         descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
     )

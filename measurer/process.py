@@ -6,6 +6,7 @@ import os
 import select
 import socket
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from attestation.channel import (
@@ -26,9 +27,9 @@ from attestation.channel import (
 )
 from attestation.coverage import Coverage, Cutting, Isolation
 from attestation.errors import InvalidInput, ProofbeatError
-from attestation.facts import CollectorFact, CollectorState, InstanceFact
+from attestation.facts import CollectorFact, CollectorState, InstanceFact, MountFact
 from attestation.layers import Layer
-from measurer import coverage, isolation, kernel, scope
+from measurer import coverage, isolation, kernel, mounts, scope
 from measurer.channel import Channel, Hangup
 from measurer.clock import boottime
 from measurer.cutting import Cut
@@ -37,6 +38,7 @@ from measurer.envoy import Envoy, Permits
 from measurer.files.collector import Files
 from measurer.guardian import Duty, Guardian
 from measurer.loop import Loop, Reactor
+from measurer.mounts import Mounts
 from measurer.processes.collector import Processes
 from measurer.processes.held import allow_descriptors
 from measurer.processes.sources import Sources
@@ -69,13 +71,14 @@ class Measurer:
         self._envoy: Envoy | None = None
         self._told: Coverage | None = None
         self._can_destroy = can_destroy() == 0
+        self._root = pinned.root
         self._processes = Processes(loop, channel, sources, pinned, self.cover, shared=permits is not None)
         self._proxy = ProxyLayer(loop, channel, self.cover)
         self._scope, self._files = wanted, self._collect_files(wanted)
         with ExitStack() as held:
             held.callback(lambda: self._files.close())
-            self._mountinfo = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=pinned.proc)
-            held.callback(os.close, self._mountinfo)
+            self._mounts = Mounts(self._open_mountinfo(), mounts.namespace_of(pinned.proc))
+            held.callback(self._mounts.close)
             self._own = (os.getpid(), os.pidfd_open(os.getpid()))
             held.callback(os.close, self._own[1])
             held.callback(self._proxy.close)
@@ -85,12 +88,14 @@ class Measurer:
     def start(self) -> None:
         """Answer the scope, begin to watch, and take the first measurement of both layers unasked."""
         pinned = self._pinned
-        self._processes.start(self._mountinfo)
+        self._processes.start(self._mounts)
         self._protect()
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
         self.cover()
         self._loop.watch(pinned.pidfd, self._workload_ended)
-        self._loop.watch(self._mountinfo, self._mounts_changed, select.EPOLLPRI)
+        self._loop.watch(self._mounts.mountinfo, self._mounts_changed, select.EPOLLPRI)
+        if self._mounts.descriptor >= 0:
+            self._loop.watch(self._mounts.descriptor, self._mounts_changed)
         self._loop.watch(self._deadman.reported, self._guardian_fired)
         self._processes.measure(0.0, full=True)
         self._files.measure(0.0, full=True)
@@ -101,18 +106,22 @@ class Measurer:
 
     def _collect_files(self, wanted: Scope) -> Files:
         for path in wanted.include:
-            scope.check_include(self._pinned.root, path)
+            scope.check_include(self._root, path)
         who = self._processes.executions.who
-        return Files(
+        files = Files(
             self._loop,
             self._channel,
-            self._pinned.root,
+            self._root,
             wanted.include,
             wanted.volatile,
             who,
+            lambda: self._processes.held,
             self.cover,
+            capabilities=wanted.capabilities,
             most=MOST_FILES if self._permits is None else MOST_FILES_BESIDE_OTHERS,
         )
+        files.rule(immutable=wanted.immutable, reread=wanted.reread)
+        return files
 
     def _rescope(self, wanted: Scope) -> None:
         """Policy came, or changed: other files of the same workload, another dead-man time."""
@@ -120,11 +129,15 @@ class Measurer:
         if (wanted.pid, wanted.cgroup) != (before.pid, before.cgroup):
             raise InvalidInput("another workload", where="Scope", mend="Start a measurer for each workload.")
         self._deadman.allow(wanted.deadman)
-        if (wanted.include, wanted.volatile) != (before.include, before.volatile):
-            self._files.close()
-            self._files = self._collect_files(wanted)
-            self._files.measure(0.0, full=True)
-            self.cover()
+        self._files.rule(immutable=wanted.immutable, reread=wanted.reread)
+        if _to_read(wanted) != _to_read(before):
+            self._collect_again()
+
+    def _collect_again(self) -> None:
+        self._files.close()
+        self._files = self._collect_files(self._scope)
+        self._files.measure(0.0, full=True)
+        self.cover()
 
     def cover(self) -> None:
         """Tell the coverage if it is not what was told last."""
@@ -219,8 +232,38 @@ class Measurer:
         self._loop.forget(self._pinned.pidfd)
 
     def _mounts_changed(self) -> None:
-        self._processes.executions.mounts_changed()
-        self._files.measure(boottime(), full=False)
+        at, (changes, passed) = boottime(), self._mounts.changes()
+        for each in changes:
+            mount = each.mount
+            self._channel.send(
+                MountFact(at, os.fsdecode(mount.point), each.mounted, mount.kind.decode("ascii", "replace"))
+            )
+        for _ in range(passed if self._mounts.apart else 0):
+            self._channel.send(MountFact(at, "", mounted=False))
+        followed = self._follow_root()
+        self._processes.executions.mounts_changed(self._root)
+        if not followed:
+            self._files.measure(at, full=False)
+
+    def _follow_root(self) -> bool:
+        """Has the workload's root become another one (pivot_root(2))? Then what it sees now is what is measured."""
+        try:
+            root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._pinned.proc)
+        except OSError:
+            return False  # it ended
+        if os.path.sameopenfile(root, self._root):
+            os.close(root)
+            return False
+        self._root = root
+        self._loop.forget(self._mounts.mountinfo)
+        self._mounts.renew(self._open_mountinfo())
+        self._loop.watch(self._mounts.mountinfo, self._mounts_changed, select.EPOLLPRI)
+        self._channel.send(MountFact(boottime(), "/", mounted=True))
+        self._collect_again()
+        return True
+
+    def _open_mountinfo(self) -> int:
+        return os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._pinned.proc)
 
     def _guardian_fired(self) -> None:
         os.eventfd_read(self._deadman.reported)
@@ -230,6 +273,11 @@ class Measurer:
             state = CollectorState.DEAD
             self._channel.send(CollectorFact(boottime(), GUARDIAN, state, f"{detail}. {fired.error}".rstrip(". ")))
         self.cover()
+
+
+def _to_read(scope: Scope) -> Scope:
+    """What of it decides what is read of files."""
+    return replace(scope, deadman=0.0, immutable=False, reread=0.0)
 
 
 def run(descriptor: int) -> int:

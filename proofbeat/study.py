@@ -113,9 +113,17 @@ def with_proxies(values: ReferenceValues, proxies: Mapping[str, tuple[Digest, ..
 
 
 def _spec(bodies: Mapping[Layer, bytes], projected: tuple[str, ...]) -> ReferenceSpec:
+    entries = list(manifest.unpack(bodies[Layer.FILES]))
+    capabilities = {each.owner: each.capabilities for each in entries if each.kind == manifest.CAPABILITIES}
     files = {
-        entry.path: FileReference.model_validate({"digests": [entry.digest], "mode": f"{entry.mode:04o}"})
-        for entry in by_stable_names(manifest.unpack(bodies[Layer.FILES]), projected)
+        entry.path: FileReference.model_validate(
+            {
+                "digests": [entry.digest],
+                "mode": f"{entry.mode:04o}",
+                "capabilities": capabilities.get(entry.path, ""),
+            }
+        )
+        for entry in by_stable_names(entries, projected)
         if entry.kind in (manifest.FILE, manifest.LINK)
     }
     executables: dict[str, set[str]] = {}

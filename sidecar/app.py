@@ -29,7 +29,7 @@ from attestation.channel import (
 )
 from attestation.coverage import Coverage
 from attestation.errors import InvalidConfiguration, ProofbeatError, Unavailable, WorkloadGone
-from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, ProcessFact
+from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, MountFact, ProcessFact
 from attestation.layers import Layer
 from attestation.observation import Observation
 from attestation.proxy import Delivered
@@ -75,6 +75,7 @@ from telemetry.exporting import exported
 from telemetry.recorder import Recorder
 from wire.messages import Quarantined
 from wire.session import Endpoint as AuthorityEndpoint
+from wire.versions import FILE_CAPABILITIES
 
 
 class Sidecar:
@@ -245,7 +246,7 @@ class Sidecar:
 
     def _heard(self, message: Message, body: bytes | None) -> None:
         match message:
-            case FileFact() | ExecutionFact() | ProcessFact() | CollectorFact():
+            case FileFact() | MountFact() | ExecutionFact() | ProcessFact() | CollectorFact():
                 self._judging.saw(message)
             case Observed(observation):
                 changed = self._observations.observed(observation, body)
@@ -398,7 +399,16 @@ class Sidecar:
     def _scope(self, spec: PolicySpec) -> Scope:
         local = self._config.workload
         include = tuple(dict.fromkeys((*spec.files.include, *local.files.include)))
-        return Scope(local.pid, include, unread(spec.files), local.cgroup, spec.deadman)
+        return Scope(
+            local.pid,
+            include,
+            unread(spec.files),
+            local.cgroup,
+            spec.deadman,
+            immutable=spec.files.immutable,
+            reread=spec.files.reread,
+            capabilities=self._client.version.minor >= FILE_CAPABILITIES,
+        )
 
     # Life signs.
 

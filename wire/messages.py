@@ -129,11 +129,26 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
+class Outline:
+    """The parts of a body (attestation/parts.py). digest: of the body. parts: their digests, 32 bytes each."""
+
+    digest: Digest
+    parts: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Attest:
-    """Answered by Answer, or by Need: then the same evidence comes again with the bodies."""
+    """Answered by Answer, or by Need: then the same evidence comes again with what is needed.
+
+    in_parts: outlines and parts may be asked for. outlines: of bodies of which the receiver has most. parts: of those,
+    what it lacks.
+    """
 
     evidence: bytes
     bodies: tuple[Body, ...] = ()
+    in_parts: bool = since(6, False)
+    outlines: tuple[Outline, ...] = since(6, ())
+    parts: tuple[bytes, ...] = since(6, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +208,13 @@ class Enrolment:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bodies that the verifier has not seen."""
+    """Bodies that the verifier has not seen. Asked only of who says `in_parts`: outlines: bodies of which it wants the
+    outline first, or the whole. parts: digests of parts that it lacks, of the outlines that it was given.
+    """
 
     digests: tuple[Digest, ...]
+    outlines: tuple[Digest, ...] = since(6, ())
+    parts: tuple[Digest, ...] = since(6, ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation import digests, evidence, keys
+from attestation import digests, evidence, keys, parts
 from attestation.digests import Digest
 from attestation.errors import InvalidInput, Refused, Unavailable
 from attestation.instance import InstanceId
@@ -34,6 +34,7 @@ from wire.messages import (
     Hold,
     Need,
     Nonce,
+    Outline,
     PolicyChanged,
     Posted,
     Push,
@@ -159,12 +160,13 @@ class AuthorityClient:
         evidence over a nonce already used: the authority would have to take it for a cloned attester's.
         """
         self._sign_once(signed)
-        reply = await self._ask(Attest(signed))
+        request = Attest(signed, in_parts=True)
+        reply = await self._ask(request)
         for _ in range(_MOST_ASKED_AGAIN):
             if not isinstance(reply, Need):
                 break
-            asked = tuple(Body(digest, bodies(digest)) for digest in reply.digests)
-            reply = await self._ask(Attest(signed, asked))
+            request = with_needed(request, reply, bodies)
+            reply = await self._ask(request)
         return _expect(reply, Answer)
 
     async def report(self, report: Report) -> Standing:
@@ -275,6 +277,25 @@ def _harmless(report: Report) -> Report:
         allow=shown_lines(report.allow),
         found=shown(report.found),
     )
+
+
+def with_needed(request: Attest, need: Need, bodies: Callable[[Digest], bytes]) -> Attest:
+    """The same evidence with what is asked for. Outlines that were sent before are sent again with the parts."""
+    whole = [Body(digest, bodies(digest)) for digest in need.digests]
+    outlines = [each for each in request.outlines if need.parts]
+    for digest in need.outlines:
+        text = parts.outline(parts.cut(bodies(digest)))
+        if text:
+            outlines.append(Outline(digest, text))
+        else:
+            whole.append(Body(digest, bodies(digest)))
+    lacking, sent = set(need.parts), []
+    for outline in outlines if lacking else ():
+        for part in parts.cut(bodies(outline.digest)):
+            if parts.digest(part) in lacking:
+                lacking.discard(parts.digest(part))
+                sent.append(part)
+    return replace(request, bodies=tuple(whole), outlines=tuple(outlines), parts=tuple(sent))
 
 
 def _expect(reply: Reply, shape: type[Wanted]) -> Wanted:

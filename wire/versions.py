@@ -42,7 +42,9 @@ class Spoken:
 
 
 FIRST = Version(1, 0)
-OURS = Spoken(FIRST, Version(1, 5))
+OURS = Spoken(FIRST, Version(1, 6))
+FILE_CAPABILITIES = 6
+"""The minor from which on an authority reads capabilities in a manifest of files; before, it refuses them."""
 
 
 def read(header: str | None) -> Spoken:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import NamedTuple
 
+from attestation import manifest, parts
 from attestation.claims import Claims
 from attestation.digests import Digest
 from attestation.layers import Layer
@@ -17,6 +19,14 @@ MOST_BODY_BYTES = 64 * 1024 * 1024
 MOST_APPRAISALS = 20_000
 
 
+class _Part(NamedTuple):
+    """Where a part lies: in which body, from where to where."""
+
+    body: Digest
+    start: int
+    end: int
+
+
 class Bodies:
     """Packed layers in memory, the least recently used dropped first. A scope never sees another's."""
 
@@ -24,6 +34,21 @@ class Bodies:
         self._most = most_bytes
         self._held: OrderedDict[tuple[str, Digest], bytes] = OrderedDict()
         self._size = 0
+        self._parts: dict[tuple[str, Digest], _Part] = {}
+        self._outlines: dict[tuple[str, Digest], list[Digest]] = {}
+        self._uncut: dict[tuple[str, Digest], None] = {}
+
+    def has_parts(self, scope: str) -> bool:
+        """Is anything held that another body may have parts in common with? Only then is it cut."""
+        for key in [key for key in self._uncut if key[0] == scope]:
+            del self._uncut[key]
+            self._index(key, [(parts.digest(each), len(each)) for each in parts.cut(self._held[key])])
+        return any(known == scope for known, _ in self._outlines)
+
+    def part(self, scope: str, digest: Digest) -> bytes | None:
+        """A part (attestation/parts.py) of some body."""
+        place = self._parts.get((scope, digest))
+        return self._held[scope, place.body][place.start : place.end] if place is not None else None
 
     def get(self, scope: str, digest: Digest) -> bytes | None:
         body = self._held.get((scope, digest))
@@ -31,15 +56,48 @@ class Bodies:
             self._held.move_to_end((scope, digest))
         return body
 
-    def put(self, scope: str, digest: Digest, body: bytes) -> None:
-        """One that would fill everything is not kept: its round has it, and that will do."""
+    def put(
+        self,
+        scope: str,
+        digest: Digest,
+        body: bytes,
+        *,
+        in_parts: bool = False,
+        outline: Sequence[tuple[Digest, int]] = (),
+    ) -> None:
+        """One that would fill everything is not kept: its round has it, and that will do.
+
+        in_parts: it is a manifest of files, others of which may be sent by what differs. outline: its parts' digests
+        and lengths, where they are known.
+        """
         if len(body) > self._most // 2 or (scope, digest) in self._held:
             return
         self._held[scope, digest] = body
         self._size += len(body)
+        if outline:
+            self._index((scope, digest), outline)
+        elif in_parts and len(body) >= parts.LEAST_ENTRIES * manifest.HEAD.size:
+            self._uncut[scope, digest] = None
         while self._size > self._most:
-            _, dropped = self._held.popitem(last=False)
+            key, dropped = self._held.popitem(last=False)
             self._size -= len(dropped)
+            self._forget(key)
+
+    def _index(self, key: tuple[str, Digest], outline: Sequence[tuple[Digest, int]]) -> None:
+        (scope, digest), start = key, 0
+        for part, length in outline:
+            self._parts[scope, part] = _Part(digest, start, start + length)
+            start += length
+        self._outlines[key] = [part for part, _ in outline]
+
+    def _forget(self, key: tuple[str, Digest]) -> None:
+        """Parts that a later body has as well are of that one by now."""
+        scope, digest = key
+        self._uncut.pop(key, None)
+        for each in self._outlines.pop(key, ()):
+            place = self._parts.get((scope, each))
+            if place is not None and place.body == digest:
+                del self._parts[scope, each]
 
 
 class Appraisals:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from random import SystemRandom
 
 from attestation import manifest
 from attestation.channel import Observed
@@ -16,18 +17,27 @@ from attestation.manifest import DIRECTORY, FILE, HEAD, LINK, NO_DIGEST
 from attestation.observation import Observation
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime, monotonic
+from measurer.files.chance import UNIT, Chance
 from measurer.files.events import FileEvent, Watch
 from measurer.files.fanotify import Fanotify
 from measurer.files.inotify import Inotify
 from measurer.files.manifest import Folder, Record, Tree
+from measurer.files.mappings import mapped
 from measurer.files.patterns import Volatile
 from measurer.files.scan import Change, Scanner
 from measurer.loop import TURN, Loop
+from measurer.processes.held import Held
 
 NAME = "files"
 LATENCY_MS = 5.0
 _SHARE = 4
 """Observations that follow events take at most one part in so many of the thread's time."""
+
+_MAPPINGS, _REREADING = "files mappings", "files re-reading"
+_INTERVAL = 1.0
+"""Seconds between two looks for mappings."""
+_LOOKING, _HASHING = 500, 50
+"""Looking for mappings, and reading what is mapped, take at most one part in so many of the thread's time."""
 
 _TRIES = 16
 """How often a measurement waits for what is new: what never rests is told as it is."""
@@ -42,8 +52,8 @@ class Request:
 class Files:
     """Watches, scans and reports.
 
-    who: names the executable of a pid that may be gone already. covered: our coverage changed. most: entries; with
-    more the measurement fails.
+    who: names the executable of a pid that may be gone already. members: the workload's processes. covered: our
+    coverage changed. capabilities: as Scope has it. most: entries; with more the measurement fails.
     """
 
     def __init__(
@@ -54,17 +64,32 @@ class Files:
         include: tuple[str, ...],
         volatile: tuple[tuple[tuple[str, ...], ...], ...],
         who: Callable[[int], str],
+        members: Callable[[], list[Held]],
         covered: Callable[[], None],
         *,
+        capabilities: bool,
         most: int,
     ) -> None:
         self._loop, self._channel = loop, channel
-        self._who, self._covered = who, covered
+        self._who, self._members, self._covered = who, members, covered
+        self._immutable = False
+        self._chance: Chance | None = None
+        self._elsewhere: set[tuple[int, bytes]] = set()
         self._patterns = Volatile(volatile)
         self._tree = Tree([os.fsencode(each) for each in include])
         self._watch, self._refusal = _best_watch()
         self._scanner = Scanner(
-            root, self._tree, self._patterns, self._add, self._drop, self._changed, loop.begin, most=most
+            root,
+            self._tree,
+            self._patterns,
+            self._add,
+            self._add_file,
+            self._drop,
+            self._changed,
+            self._written,
+            loop.begin,
+            capabilities=capabilities,
+            most=most,
         )
         self._requests: list[Request] = []
         self._measuring = self._closed = False
@@ -77,18 +102,24 @@ class Files:
         self._reading_began = 0.0
         loop.watch(self._watch.descriptor, self.read_on)
 
+    def rule(self, *, immutable: bool, reread: float) -> None:
+        """From now on, as Scope has them."""
+        self._immutable = immutable
+        self._chance = Chance(reread, SystemRandom()) if reread > 0 else None
+
     def close(self) -> None:
         """Watch no more and say no more. Work under way runs out in silence."""
         self._closed = True
         self._loop.forget(self._watch.descriptor)
         self._watch.close()
-        for name in ("files measurement", "files observation", "files events"):
+        for name in ("files measurement", "files observation", "files events", _MAPPINGS, _REREADING):
             self._loop.cancel(name)
 
     @property
     def coverage(self) -> CollectorCoverage:
+        detail = "; ".join(each for each in (self._refusal, self._watch.detail) if each)
         return CollectorCoverage(
-            NAME, Layer.FILES, self._watch.mechanism, LATENCY_MS, self._running, self._lost, self._refusal
+            NAME, Layer.FILES, self._watch.mechanism, LATENCY_MS, self._running, self._lost, detail
         )
 
     def measure(self, not_before: float, full: bool) -> None:
@@ -129,7 +160,8 @@ class Files:
             self._tell_state(CollectorState.OVERFLOWED, "the kernel's event queue ran over; everything is read again")
             self.measure(self._lost_at, full=True)
         elif event.name:
-            self._scanner.touch(event.folder, event.name, self._actor(event.pid))
+            actor = self._actor(event.pid)
+            self._scanner.touch(event.folder, event.name, actor, wrote=event.wrote)
         elif event.folder in self._tree.folders and self._tree.folders[event.folder].only is not None:
             self.measure(boottime(), full=False)  # a folder on the way to an included path went or moved
 
@@ -164,10 +196,49 @@ class Files:
         self._measuring = False
         if full:
             self._full_began = began
+        self._read_again_from_now_on()
         self._event_began = max(self._event_began, began)
         self._say_refused()
         self._observe(Method.FULL if full else Method.INCREMENTAL, began)
         self._next()
+
+    def _read_again_from_now_on(self) -> None:
+        """What is mapped, at a period; what chance picks, at its own."""
+        self._elsewhere.clear()
+        self._loop.after(_MAPPINGS, _INTERVAL, self._look_for_mappings)
+        if self._chance is not None:
+            self._chance.fill(self._scanner.listing())
+            self._loop.after(_REREADING, self._chance.gap(), self._reread_by_chance)
+
+    def _look_for_mappings(self) -> None:
+        self._loop.begin(self._reread_mapped())
+
+    def _reread_mapped(self) -> Iterator[None]:
+        """The longer it takes, the longer it rests: a large file mapped for good must not take the processor."""
+        begun, spent = monotonic(), 0.0
+        found: dict[tuple[bytes, bytes], int] = {}
+        for process in self._members():
+            looked = monotonic()
+            for inode, path in mapped(process):
+                if (inode, path) not in self._elsewhere:
+                    places = self._scanner.places(inode, path)
+                    found.update(dict.fromkeys(places, process.pid))
+                    if not places:
+                        self._elsewhere.add((inode, path))
+            spent += monotonic() - looked
+            yield
+        for (folder, name), pid in found.items():
+            yield from self._scanner.reread(folder, [name], self._actor(pid))
+        rest = max(spent * _LOOKING, (monotonic() - begun) * _HASHING if found else 0.0)
+        if not self._closed:
+            self._loop.after(_MAPPINGS, max(_INTERVAL, rest), self._look_for_mappings)
+
+    def _reread_by_chance(self) -> None:
+        if self._chance is None:
+            return
+        for path, unit in self._chance.draw():
+            self._loop.begin(self._scanner.reread(path, self._scanner.names(path, unit * UNIT, UNIT)))
+        self._loop.after(_REREADING, self._chance.gap(), self._reread_by_chance)
 
     def _observe_soon(self) -> None:
         if self._untold and self._scanner.has_baseline:
@@ -209,6 +280,11 @@ class Files:
             self._channel.send(fact)
         self._observe_soon()
 
+    def _written(self, path: bytes, actor: Actor | None) -> None:
+        if self._immutable and not self._closed:
+            self._events += 1
+            self._channel.send(FileFact(boottime(), os.fsdecode(path), FileChange.WRITTEN, actor=actor))
+
     def _say_refused(self) -> None:
         missed, self._channel.refused_file_facts = self._channel.refused_file_facts, 0
         if missed:
@@ -222,6 +298,16 @@ class Files:
             return
         try:
             self._watch.add(descriptor, folder)
+        except OSError as error:
+            self._fall_back(error)
+
+    def _add_file(self, descriptor: int, folder: Folder, name: bytes) -> None:
+        if self._closed:
+            return
+        try:
+            self._watch.add_file(descriptor, folder, name)
+        except FileNotFoundError:
+            return  # gone again: the next event says so
         except OSError as error:
             self._fall_back(error)
 
@@ -259,7 +345,7 @@ def fact_of(change: Change, at: float) -> FileFact | None:
     was_file = change.before is not None and _content_of(change.before)[0] != DIRECTORY
     if change.after is None or _content_of(change.after)[0] == DIRECTORY:
         return FileFact(at, path, FileChange.REMOVED, actor=change.actor) if was_file else None
-    _, kind, mode, uid, gid, _, content = HEAD.unpack(change.after)
+    _, kind, mode, uid, gid, _, content = HEAD.unpack_from(change.after)
     digest = content.hex()
     what = FileChange.MODIFIED
     if kind == FILE and digest == NO_DIGEST:
@@ -268,11 +354,12 @@ def fact_of(change: Change, at: float) -> FileFact | None:
         what = FileChange.ADDED
     elif change.before is not None and _content_of(change.before) == _content_of(change.after):
         what = FileChange.ATTRIBUTES
-    return FileFact(at, path, what, digest, mode, uid, gid, change.actor, kind == LINK)
+    capabilities = change.after[HEAD.size :].hex()
+    return FileFact(at, path, what, digest, mode, uid, gid, change.actor, kind == LINK, capabilities)
 
 
 def _content_of(record: Record) -> tuple[bytes, int, bytes]:
-    _, kind, _, _, _, size, digest = HEAD.unpack(record)
+    _, kind, _, _, _, size, digest = HEAD.unpack_from(record)
     return kind, size, digest
 
 

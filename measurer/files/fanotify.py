@@ -3,7 +3,8 @@
 Why inode marks and not one mark on the file system: that delivers every write of a file system which a workload
 usually shares with its whole node; marks on the folders deliver ours alone. Why handles and names
 (FAN_REPORT_DFID_NAME) and not open files: only they report creation, deletion, renaming and attributes, and with
-inode marks they also work on overlay file systems. Needs CAP_SYS_ADMIN: without it the kernel hides the pid.
+inode marks they also work on overlay file systems. A file of several names has a mark of its own (FAN_REPORT_FID),
+because an event under another name speaks of another folder. Needs CAP_SYS_ADMIN: without it the kernel hides the pid.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import suppress
 from attestation.coverage import Mechanism
 from measurer import fanotify
 from measurer import kernel as k
-from measurer.files.events import LOST, FileEvent
+from measurer.files.events import LOST, MOST_FILES, FileEvent
 from measurer.files.manifest import Folder
 from measurer.loop import drain
 
@@ -37,13 +38,31 @@ class Fanotify:
     mechanism = Mechanism.FANOTIFY
 
     def __init__(self) -> None:
-        self._group = k.fanotify_init(k.FAN_CLOEXEC | k.FAN_NONBLOCK | k.FAN_UNLIMITED_MARKS | k.FAN_REPORT_DFID_NAME)
+        reporting = k.FAN_REPORT_DFID_NAME | k.FAN_REPORT_FID
+        self._group = k.fanotify_init(k.FAN_CLOEXEC | k.FAN_NONBLOCK | k.FAN_UNLIMITED_MARKS | reporting)
+        self._files: dict[bytes, frozenset[tuple[bytes, bytes]]] = {}
         self._paths: dict[bytes, bytes] = {}
         self._keys: dict[bytes, bytes] = {}
 
     @property
     def descriptor(self) -> int:
         return self._group
+
+    @property
+    def detail(self) -> str:
+        full = "; not all files of several names" if len(self._files) >= MOST_FILES else ""
+        return f"folders marked, no file system{full}"
+
+    def add_file(self, descriptor: int, folder: Folder, name: bytes) -> None:
+        file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+        try:
+            key = _key(file)
+        finally:
+            os.close(file)
+        if key not in self._files and len(self._files) >= MOST_FILES:
+            return
+        k.fanotify_mark(self._group, k.FAN_MARK_ADD | k.FAN_MARK_DONT_FOLLOW, _CONTENT | k.FAN_ATTRIB, descriptor, name)
+        self._files[key] = self._files.get(key, frozenset()) | {(folder.path, name)}
 
     def add(self, descriptor: int, folder: Folder) -> None:
         key, path = _key(descriptor), folder.path
@@ -61,41 +80,51 @@ class Fanotify:
 
     def read(self) -> Iterator[FileEvent]:
         for buffer in drain(self._group, _BUFFER):
-            for mask, pid, key, name in parse(buffer):
+            for mask, pid, key, name, file in parse(buffer):
                 if mask & k.FAN_Q_OVERFLOW:
                     yield LOST
                     continue
+                wrote = bool(mask & k.FAN_MODIFY)
                 path = self._paths.get(key)
                 if path is not None:
                     itself = mask & _ITSELF or name in (b"", b".")
-                    yield FileEvent(path, b"" if itself else name, pid)
+                    yield FileEvent(path, b"" if itself else name, pid, wrote=wrote)
+                for folder, other in self._files.get(file, ()):
+                    if (folder, other) != (path, name):
+                        yield FileEvent(folder, other, pid, wrote=wrote)
 
     def close(self) -> None:
         os.close(self._group)
 
 
-def parse(buffer: bytes) -> Iterator[tuple[int, int, bytes, bytes]]:
-    """Mask, pid, folder key (fsid and handle) and name of each event in a buffer. What is cut short is left out."""
+def parse(buffer: bytes) -> Iterator[tuple[int, int, bytes, bytes, bytes]]:
+    """Mask, pid, folder key (fsid and handle), name and the object's own key of each event in a buffer. What is cut
+    short is left out.
+    """
     for event in fanotify.events(buffer):
-        yield event.mask, event.pid, *_folder_and_name(event.records)
+        yield event.mask, event.pid, *_keys(event.records)
 
 
-def _folder_and_name(records: bytes) -> tuple[bytes, bytes]:
+def _keys(records: bytes) -> tuple[bytes, bytes, bytes]:
+    folder = name = file = b""
     position = 0
     while position + _INFO.size <= len(records):
         kind, _, length = _INFO.unpack_from(records, position)
         if length < _INFO.size:
             break
-        if kind in (k.FAN_EVENT_INFO_TYPE_DFID_NAME, k.FAN_EVENT_INFO_TYPE_DFID):
+        if kind in (k.FAN_EVENT_INFO_TYPE_DFID_NAME, k.FAN_EVENT_INFO_TYPE_DFID, k.FAN_EVENT_INFO_TYPE_FID):
             body = records[position + _INFO.size : position + length]
             if len(body) < _FSID_BYTES + k.FILE_HANDLE.size:
                 break
             size, _ = k.FILE_HANDLE.unpack_from(body, _FSID_BYTES)
             end = _FSID_BYTES + k.FILE_HANDLE.size + size
-            name = body[end:].split(b"\0", 1)[0] if kind == k.FAN_EVENT_INFO_TYPE_DFID_NAME else b""
-            return body[:end], name
+            if kind == k.FAN_EVENT_INFO_TYPE_FID:
+                file = body[:end]
+            elif not folder:
+                folder = body[:end]
+                name = body[end:].split(b"\0", 1)[0] if kind == k.FAN_EVENT_INFO_TYPE_DFID_NAME else b""
         position += length
-    return b"", b""
+    return folder, name, file
 
 
 def _key(descriptor: int) -> bytes:

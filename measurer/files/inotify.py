@@ -6,10 +6,11 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from attestation.coverage import Mechanism
 from measurer import kernel as k
-from measurer.files.events import LOST, FileEvent
+from measurer.files.events import LOST, MOST_FILES, FileEvent
 from measurer.files.fanotify import holds_files
 from measurer.files.manifest import Folder
 from measurer.loop import drain
@@ -30,6 +31,11 @@ class Inotify:
         self._group = k.inotify_init()
         self._paths: dict[int, bytes] = {}
         self._watches: dict[bytes, int] = {}
+        self._files: dict[int, frozenset[tuple[bytes, bytes]]] = {}
+
+    @property
+    def detail(self) -> str:
+        return f"{_most_watches()} folders at most (fs.inotify.max_user_watches)"
 
     @property
     def descriptor(self) -> int:
@@ -40,6 +46,16 @@ class Inotify:
         watch = k.inotify_add_watch(self._group, b"/proc/self/fd/%d" % descriptor, _mask(descriptor, folder))
         self._paths[watch] = folder.path
         self._watches[folder.path] = watch
+
+    def add_file(self, descriptor: int, folder: Folder, name: bytes) -> None:
+        if len(self._files) >= MOST_FILES:
+            return
+        file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+        try:
+            watch = k.inotify_add_watch(self._group, b"/proc/self/fd/%d" % file, _CONTENT | k.IN_ATTRIB)
+        finally:
+            os.close(file)
+        self._files[watch] = self._files.get(watch, frozenset()) | {(folder.path, name)}
 
     def drop(self, folder: Folder) -> None:
         watch = self._watches.pop(folder.path, -1)
@@ -53,8 +69,14 @@ class Inotify:
             for watch, mask, name in parse(buffer):
                 if mask & k.IN_Q_OVERFLOW:
                     yield LOST
-                elif watch in self._paths and not mask & k.IN_IGNORED:
-                    yield FileEvent(self._paths[watch], b"" if mask & _ITSELF else name)
+                    continue
+                wrote = bool(mask & k.IN_MODIFY)
+                if mask & k.IN_IGNORED:
+                    self._files.pop(watch, None)
+                elif watch in self._paths:
+                    yield FileEvent(self._paths[watch], b"" if mask & _ITSELF else name, wrote=wrote)
+                for folder, other in self._files.get(watch, ()):
+                    yield FileEvent(folder, other, wrote=wrote)
 
     def close(self) -> None:
         os.close(self._group)
@@ -70,6 +92,14 @@ def parse(buffer: bytes) -> Iterator[tuple[int, int, bytes]]:
             return
         yield watch, mask, buffer[position : position + length].split(b"\0", 1)[0]
         position += length
+
+
+def _most_watches() -> int:
+    """What all of the user's instances may watch together (inotify(7)); 0 where nobody says so."""
+    try:
+        return int(Path("/proc/sys/fs/inotify/max_user_watches").read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def _mask(descriptor: int, folder: Folder) -> int:

@@ -13,25 +13,26 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from attestation.manifest import DIRECTORY, FILE, HEAD, LINK, MAGIC, OTHER
+from attestation.manifest import CAPABILITIES, DIRECTORY, FILE, HEAD, LINK, MAGIC, OTHER, SUFFIX
 
 STAMP = struct.Struct("=QQQ")
 """Inode, change time in ns, size."""
 
+_PIECE = 1 << 17
 _KINDS = {0o100000: FILE, 0o120000: LINK, 0o040000: DIRECTORY}
 
 Record = bytes
-"""One entry's HEAD: everything about a path but the path."""
+"""One entry's HEAD, everything about a path but the path; and behind it the file's capabilities, where it has any."""
 
 
 class Folder:
     """The entries directly in one folder. path: without a '/' at its end, so b'' is the root.
 
     only: the names measured in it; None for all. A folder on the way to an included path measures few or none.
-    identity: device and inode it had when it was read last.
+    identity: device and inode it had when it was read last. capabilities: of those files that have any.
     """
 
-    __slots__ = ("block", "children", "identity", "names", "only", "path", "stamps")
+    __slots__ = ("block", "capabilities", "children", "identity", "names", "only", "path", "stamps")
 
     def __init__(self, path: bytes, only: frozenset[bytes] | None = None) -> None:
         self.path = path
@@ -40,6 +41,7 @@ class Folder:
         self.block = b""
         self.stamps = b""
         self.children: dict[bytes, Folder] = {}
+        self.capabilities: dict[bytes, bytes] = {}
         self.identity = (0, 0)
 
     def listing(self) -> list[bytes]:
@@ -50,9 +52,11 @@ class Folder:
         prefix = self.path + b"/"
         self.names = b"\0".join(names)
         self.stamps = stamps
-        self.block = b"".join(
-            [part for name, record in zip(names, records, strict=True) for part in (record, prefix, name)]
-        )
+        self.capabilities = {
+            name: record[HEAD.size :] for name, record in zip(names, records, strict=True) if len(record) > HEAD.size
+        }
+        heads = [record[: HEAD.size] for record in records] if self.capabilities else records
+        self.block = b"".join([part for name, head in zip(names, heads, strict=True) for part in (head, prefix, name)])
 
     def find(self, name: bytes) -> tuple[int, int] | None:
         """Index of an entry and where it begins in the block."""
@@ -65,7 +69,8 @@ class Folder:
         if found is None:
             return None
         index, start = found
-        return self.block[start : start + HEAD.size], self.stamps[index * STAMP.size : (index + 1) * STAMP.size]
+        record = self.block[start : start + HEAD.size] + self.capabilities.get(name, b"")
+        return record, self.stamps[index * STAMP.size : (index + 1) * STAMP.size]
 
     def record(self, name: bytes) -> Record | None:
         """Record of an entry."""
@@ -77,12 +82,16 @@ class Folder:
         entries, start, between = {}, 0, len(self.path) + 1
         for index, name in enumerate(self.listing()):
             stamp = self.stamps[index * STAMP.size : (index + 1) * STAMP.size]
-            entries[name] = (self.block[start : start + HEAD.size], stamp)
+            entries[name] = (self.block[start : start + HEAD.size] + self.capabilities.get(name, b""), stamp)
             start += HEAD.size + between + len(name)
         return entries
 
     def put(self, name: bytes, record: Record, stamp: bytes) -> None:
         """Add or replace an entry."""
+        record, capabilities = record[: HEAD.size], record[HEAD.size :]
+        self.capabilities.pop(name, None)
+        if capabilities:
+            self.capabilities[name] = capabilities
         found = self.find(name)
         if found is not None:
             index, start = found
@@ -99,6 +108,7 @@ class Folder:
 
     def drop(self, name: bytes) -> None:
         """Remove an entry that is there."""
+        self.capabilities.pop(name, None)
         names = self.listing()
         index = bisect_left(names, name)
         start = self._start(names, index)
@@ -109,18 +119,45 @@ class Folder:
 
     def pieces(self) -> Iterator[bytes]:
         """This folder's and all lower folders' entries in canonical order: by the bytes of the whole path."""
-        if not self.children:
-            yield self.block
-            return
-        names, start = self.listing(), 0
+        names, block = self._entries()
+        start = 0
         between = HEAD.size + len(self.path) + 1
         starts = list(accumulate([between + len(name) for name in names], initial=0))
         for name in sorted(self.children, key=lambda each: each + b"/"):
             end = starts[bisect_left(names, name + b"/")]
-            yield self.block[start:end]
-            yield from self.children[name].pieces()
+            if end > start:
+                yield block[start:end]
+            child = self.children[name]
+            if child.children or child.capabilities:
+                yield from child.pieces()
+            else:
+                yield child.block
             start = end
-        yield self.block[start:]
+        yield block[start:]
+
+    def _entries(self) -> tuple[list[bytes], bytes]:
+        """Names and bytes of all entries, those for capabilities among them."""
+        if not self.capabilities:
+            return self.listing() if self.children else [], self.block
+        names, parts = [], []
+        for name, (record, _) in self.parsed().items():
+            names.append(name)
+            parts += [record[: HEAD.size], self.path, b"/", name]
+            value = record[HEAD.size :]
+            if value:
+                names.append(name + SUFFIX)
+                length = len(self.path) + 1 + len(names[-1])
+                head = HEAD.pack(length, CAPABILITIES, 0, 0, 0, len(value), value)
+                parts += [head, self.path, b"/", names[-1]]
+        return names, b"".join(parts)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its own entries."""
+        if not self.capabilities:
+            return len(self.block)
+        beside = sum(HEAD.size + len(self.path) + 1 + len(each) + len(SUFFIX) for each in self.capabilities)
+        return len(self.block) + beside
 
     def _place(self, at: int) -> tuple[int, int]:
         index = self.names.count(b"\0", 0, at)
@@ -186,18 +223,26 @@ class Tree:
         return gone
 
     def pieces(self) -> Iterator[bytes]:
-        """The canonical bytes of the whole manifest, in parts."""
-        yield MAGIC
-        yield from self.folders[b""].pieces()
+        """The canonical bytes of the whole manifest, in pieces so large that hashing and writing are what costs."""
+        waiting, size = [MAGIC], len(MAGIC)
+        for piece in self.folders[b""].pieces():
+            waiting.append(piece)
+            size += len(piece)
+            if size >= _PIECE:
+                yield b"".join(waiting)
+                waiting.clear()
+                size = 0
+        yield b"".join(waiting)
 
     @property
     def size(self) -> int:
         """How many bytes those are."""
-        return len(MAGIC) + sum(len(folder.block) for folder in self.folders.values())
+        return len(MAGIC) + sum(folder.size for folder in self.folders.values())
 
     @property
     def entries(self) -> int:
-        return sum(len(folder.stamps) for folder in self.folders.values()) // STAMP.size
+        named = sum(len(folder.stamps) for folder in self.folders.values()) // STAMP.size
+        return named + sum(len(folder.capabilities) for folder in self.folders.values())
 
 
 def split(path: bytes) -> tuple[bytes, bytes]:

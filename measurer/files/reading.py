@@ -23,6 +23,7 @@ _LARGE_FOLDER = 1 << 19
 _TRIES = 3
 _TICK_NS = 20_000_000
 _NOTHING = bytes(32)
+_EXECUTABLE = 0o111
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -61,7 +62,7 @@ def read(descriptor: int, path: bytes, status: os.stat_result) -> Generator[None
                 state.update(chunk)
                 yield
             if stamp_of(os.fstat(file)) == stamp_of(status):
-                return _packed(path, status, state.digest())
+                return _packed(path, status, state.digest(), _capabilities(file, status))
         except OSError:  # an I/O error, or not a file any more
             break
         finally:
@@ -87,7 +88,7 @@ def read_now(descriptor: int, path: bytes, status: os.stat_result) -> tuple[Reco
             # A buffer just larger than the file: one of full size costs more in page faults than the hash.
             content = os.read(file, min(status.st_size, CHUNK) + 1)
             if len(content) == status.st_size and stamp_of(os.fstat(file)) == stamp_of(status):
-                return _packed(path, status, hashlib.sha256(content).digest())
+                return _packed(path, status, hashlib.sha256(content).digest(), _capabilities(file, status))
         except OSError:
             break
         finally:
@@ -135,6 +136,19 @@ def stamp_of(status: os.stat_result) -> bytes:
     return STAMP.pack(status.st_ino, status.st_ctime_ns, status.st_size)
 
 
+def _capabilities(file: int, status: os.stat_result) -> bytes:
+    """What an execution of it would gain (capabilities(7)); nothing can execute what has no x bit.
+
+    Of the file that is held. Setting them changes its change time: none that came or went meanwhile is missed.
+    """
+    if not status.st_mode & _EXECUTABLE:
+        return b""
+    try:
+        return os.getxattr(file, "security.capability")
+    except OSError:  # ENODATA, or a file system that has none
+        return b""
+
+
 def _open_file(descriptor: int, name: bytes) -> int | None:
     """None when it may not be read. Raises FileNotFoundError."""
     try:
@@ -160,8 +174,8 @@ def _stamp_to_keep(status: os.stat_result) -> bytes:
     return stamp_of(status)
 
 
-def _packed(path: bytes, status: os.stat_result, digest: bytes) -> tuple[Record, bytes]:
+def _packed(path: bytes, status: os.stat_result, digest: bytes, capabilities: bytes = b"") -> tuple[Record, bytes]:
     mode, kind = status.st_mode, kind_of(status.st_mode)
     size = status.st_size if kind in (FILE, LINK) else 0
     record = HEAD.pack(len(path), kind, mode & 0o7777, status.st_uid, status.st_gid, size, digest)
-    return record, _stamp_to_keep(status)
+    return record + capabilities, _stamp_to_keep(status)

@@ -7,15 +7,16 @@ measurer/files/reading.py. Long work is a generator that yields every few hundre
 from __future__ import annotations
 
 import os
+import struct
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from attestation.facts import Actor
-from attestation.manifest import DIRECTORY, FILE
+from attestation.manifest import DIRECTORY, FILE, HEAD
 from measurer import kernel
 from measurer.files import reading
-from measurer.files.manifest import STAMP, Folder, Record, Tree, kind, kind_of
+from measurer.files.manifest import STAMP, Folder, Record, Tree, kind, kind_of, split
 from measurer.files.patterns import Volatile
 
 _NAMES_A_STEP = 128
@@ -49,9 +50,10 @@ class _Walk:
 class Scanner:
     """Keeps a Tree equal to what lies below the workload's root.
 
-    watch: called with an open folder before it is listed. unwatch: with one that left the tree. changed: told every
-    difference once the first whole reading is done. begin: takes up long work. most: entries of the tree, above
-    which Unavailable is raised.
+    watch: called with an open folder before it is listed. watch_file: with a file in one that has several names.
+    unwatch: with a folder that left the tree. changed: told every difference once the first whole reading is done.
+    written: told what an event says is written or new, before it is read. begin: takes up long work. most: entries of
+    the tree, above which Unavailable is raised.
     """
 
     def __init__(
@@ -60,15 +62,20 @@ class Scanner:
         tree: Tree,
         volatile: Volatile,
         watch: Callable[[int, Folder], None],
+        watch_file: Callable[[int, Folder, bytes], None],
         unwatch: Callable[[Folder], None],
         changed: Callable[[Change], None],
+        written: Callable[[bytes, Actor | None], None],
         begin: Callable[[Iterator[None]], None],
         *,
+        capabilities: bool = True,
         most: int,
     ) -> None:
         self._root, self._tree, self._volatile = root, tree, volatile
-        self._watch, self._unwatch = watch, unwatch
-        self._changed, self._begin = changed, begin
+        self._watch, self._watch_file, self._unwatch = watch, watch_file, unwatch
+        self._changed, self._written, self._begin = changed, written, begin
+        self._slow: dict[tuple[bytes, bytes], tuple[Actor | None, bool]] = {}
+        self._capabilities = capabilities
         self._most, self._uncounted = most, 0
         self._visiting: bytes | None = None
         self._touched: dict[bytes, Actor | None] = {}
@@ -97,8 +104,21 @@ class Scanner:
         self._walks.appendleft(_Walk([], False, done))
         self._start()
 
-    def touch(self, path: bytes, name: bytes, actor: Actor | None) -> None:
-        """Something happened to this name in this folder: see what it is now."""
+    def reread(self, path: bytes, names: Sequence[bytes], actor: Actor | None = None) -> Iterator[None]:
+        """Read these files of a folder once more, although nothing says that they changed."""
+        for name in names:
+            folder = self._tree.folders.get(path)
+            known = folder.get(name) if folder is not None else None
+            if known is None or kind(known[0]) != FILE:
+                continue
+            read = yield from self._read_slowly(path, name)
+            folder = self._tree.folders.get(path)
+            same = folder is not None and self._visiting != path and folder.get(name) == known
+            if folder is not None and same and read is not None and read[0] != known[0]:
+                self._settle(folder, name, read, actor)
+
+    def touch(self, path: bytes, name: bytes, actor: Actor | None, *, wrote: bool = False) -> None:
+        """Something happened to this name in this folder: see what it is now. wrote: as FileEvent has it."""
         folder = self._tree.folders.get(path)
         if folder is None or not self._measures(folder, name):
             return
@@ -109,34 +129,60 @@ class Scanner:
         except OSError:
             return  # the folder went too: its parent has an event for that
         try:
-            self._examine(folder, descriptor, name, actor)
+            self._examine(folder, descriptor, name, actor, wrote=wrote)
         finally:
             os.close(descriptor)
 
-    def _examine(self, folder: Folder, descriptor: int, name: bytes, actor: Actor | None) -> None:
+    def _examine(
+        self,
+        folder: Folder,
+        descriptor: int,
+        name: bytes,
+        actor: Actor | None,
+        *,
+        wrote: bool = False,
+    ) -> None:
         try:
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
         except FileNotFoundError:
             self._remove(folder, name, actor)
             return
-        known = folder.get(name)
-        if (known is not None and known[1] == reading.stamp_of(status)) or self._ignores(folder, name, status):
+        known, stamp = folder.get(name), reading.stamp_of(status)
+        if self._ignores(folder, name, status):
             return
-        if kind_of(status.st_mode) == FILE and status.st_size > INLINE:
-            self._owed += 1
-            self._begin(self._examine_slowly(folder.path, name, actor))
+        is_file = kind_of(status.st_mode) == FILE
+        if is_file and self.has_baseline and (wrote or _replaced(known, stamp)):
+            self._written(folder.path + b"/" + name, actor)
+        if known is not None and known[1] == stamp:
+            return
+        if is_file and status.st_nlink > 1:
+            self._watch_file(descriptor, folder, name)
+        if is_file and status.st_size > INLINE:
+            self._begin_slowly(folder.path, name, actor)
             return
         try:
-            read = reading.read_to_end(descriptor, folder.path + b"/" + name, status)
+            read = self._asked(reading.read_to_end(descriptor, folder.path + b"/" + name, status))
         except FileNotFoundError:
             return  # gone again: the next event says so
         self._settle(folder, name, read, actor)
+
+    def _begin_slowly(self, path: bytes, name: bytes, actor: Actor | None) -> None:
+        """One reading of a file at a time: what happens meanwhile takes one more after it, not one an event."""
+        if (path, name) in self._slow:
+            self._slow[path, name] = (actor, True)
+            return
+        self._slow[path, name] = (actor, False)
+        self._owed += 1
+        self._begin(self._examine_slowly(path, name, actor))
 
     def _examine_slowly(self, path: bytes, name: bytes, actor: Actor | None) -> Iterator[None]:
         try:
             read = yield from self._read_slowly(path, name)
         finally:
             self._owed -= 1
+            later, again = self._slow.pop((path, name))
+        if again:
+            self._begin_slowly(path, name, later)
         folder = self._tree.folders.get(path)
         if self._visiting == path:
             self._touched[name] = actor
@@ -150,7 +196,7 @@ class Scanner:
             return None
         try:
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            return (yield from reading.read(descriptor, path + b"/" + name, status))
+            return self._asked((yield from reading.read(descriptor, path + b"/" + name, status)))
         except FileNotFoundError:
             return None
         finally:
@@ -269,11 +315,13 @@ class Scanner:
             record, stamp = before, earlier
             path = folder.path + b"/" + name
             if full or record is None or stamp != reading.stamp_of(status):
+                if status.st_nlink > 1 and kind_of(status.st_mode) == FILE:
+                    self._watch_file(descriptor, folder, name)
                 try:
                     if status.st_size <= reading.CHUNK:
-                        record, stamp = reading.read_now(descriptor, path, status)
+                        record, stamp = self._asked(reading.read_now(descriptor, path, status))
                     else:
-                        record, stamp = yield from reading.read(descriptor, path, status)
+                        record, stamp = self._asked((yield from reading.read(descriptor, path, status)))
                 except FileNotFoundError:
                     if name in self._touched:
                         before = folder.record(name)
@@ -322,6 +370,11 @@ class Scanner:
         if self.has_baseline and before != after:
             self._changed(Change(path, before, after, actor))
 
+    def _asked(self, read: tuple[Record, bytes]) -> tuple[Record, bytes]:
+        """Without capabilities, where nobody asks for them."""
+        record, stamp = read
+        return (record if self._capabilities else record[: HEAD.size]), stamp
+
     def _measures(self, folder: Folder, name: bytes) -> bool:
         return folder.only is None or name in folder.only
 
@@ -334,5 +387,33 @@ class Scanner:
             return False
         return self._volatile.covers(folder.path + b"/" + name)
 
+    def listing(self) -> Iterator[tuple[bytes, int]]:
+        """Every folder and how many entries it has."""
+        return ((folder.path, len(folder.stamps) // STAMP.size) for folder in self._tree.folders.values())
+
+    def names(self, path: bytes, start: int, count: int) -> list[bytes]:
+        """So many names of a folder, from there on."""
+        folder = self._tree.folders.get(path)
+        return folder.listing()[start : start + count] if folder is not None else []
+
+    def places(self, inode: int, path: bytes) -> list[tuple[bytes, bytes]]:
+        """Folder and name of a measured file, by its path or, where that is another one's name for it, by its inode."""
+        folder, name = self._tree.folders.get(split(path)[0]), split(path)[1]
+        if folder is not None and folder.find(name) is not None:
+            return [(folder.path, name)]
+        packed, found = struct.pack("=Q", inode), []
+        for folder in self._tree.folders.values():
+            at = folder.stamps.find(packed)
+            while at >= 0 and at % STAMP.size:
+                at = folder.stamps.find(packed, at + 1)
+            if at >= 0:
+                found.append((folder.path, folder.listing()[at // STAMP.size]))
+        return found
+
     def _open(self, path: bytes) -> int:
         return kernel.open_below(self._root, path or b"/", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, _RESOLVE)
+
+
+def _replaced(known: tuple[Record, bytes] | None, stamp: bytes) -> bool:
+    """Is it another file than the one of this name before?"""
+    return known is None or known[1][:8] != stamp[:8]

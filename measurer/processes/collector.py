@@ -15,6 +15,7 @@ from attestation.observation import Observation
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime, monotonic
 from measurer.loop import Loop
+from measurer.mounts import Mounts
 from measurer.processes.binaries import Binaries
 from measurer.processes.drift import Drift
 from measurer.processes.executions import Executions
@@ -63,10 +64,10 @@ class Processes:
         self._interval = _INTERVAL
         self._shared = shared
 
-    def start(self, mountinfo: int) -> None:
+    def start(self, table: Mounts) -> None:
         """Begin to watch, and keep looking for drift. Raises InvalidConfiguration where it is measured already."""
         first = Held(self._pinned.pid, self._sources.allowance)
-        if not self.executions.start(first, self._pinned.root, mountinfo):
+        if not self.executions.start(first, self._pinned.root, table):
             first.close()
             raise InvalidConfiguration(
                 "this workload is measured already, or is a part of one that is",

@@ -8,6 +8,7 @@ files are read in slices, and what comes after one of the same workload waits fo
 from __future__ import annotations
 
 import os
+import select
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,9 +17,11 @@ from pathlib import Path
 from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.facts import Actor, CollectorFact, CollectorState, ExecutionFact, Sighting
 from attestation.layers import Layer
+from measurer import mounts
 from measurer.channel import Channel
 from measurer.clock import boottime
 from measurer.loop import Loop
+from measurer.mounts import Mounts
 from measurer.processes.binaries import UNKNOWN, Binaries, Binary, Stamp
 from measurer.processes.drift import Drift
 from measurer.processes.held import Held
@@ -99,7 +102,7 @@ class Executions:
         self.loaders: set[str] = set()
         self.events = 0
 
-    def start(self, first: Held, root: int, mountinfo: int) -> bool:
+    def start(self, first: Held, root: int, table: Mounts) -> bool:
         """Watch, then look at the table once; poll it where watching is not enough.
 
         False where the workload is measured already, by this measurer.
@@ -107,7 +110,8 @@ class Executions:
         self._sources.join(self)
         self._refusals += self._sources.refusals
         try:
-            self._files = ExecFiles(self._sources.files, root, mountinfo) if self._sources.files is not None else None
+            if self._sources.files is not None:
+                self._files = ExecFiles(self._sources.files, root, table, tuple(mounts.here()))
         except OSError as error:
             self._refusals.append(f"fanotify: {error.strerror}")
         membership = self._sources.membership
@@ -125,6 +129,10 @@ class Executions:
     def close(self) -> None:
         """Watch no more, and let go of all processes."""
         self._sources.leave(self)
+        if self._files is not None:
+            for mountinfo in self._files.followed:
+                self.loop.forget(mountinfo)
+            self._files.close()
         for each in self._waiting:
             if isinstance(each, _Opened):
                 os.close(each.descriptor)
@@ -148,18 +156,21 @@ class Executions:
             details.append(f"beyond {self._sources.allowance.most} processes held, start times tell them apart")
         if _hides_processes():
             details.append("processes of other users are hidden (hidepid)")
-        if self._files is not None and self._files.unmarked:
-            details.append(f"not marked: {', '.join(self._files.unmarked)}")
+        if self._files is not None:
+            whole = ", ".join(self._files.whole)
+            details.append(f"marked by mount, as a file system: {whole}" if whole else "marked by mount")
+            if self._files.unmarked:
+                details.append(f"not marked: {', '.join(self._files.unmarked)}")
         return CollectorCoverage(
             NAME, Layer.PROCESSES, mechanism, latency, self._running, self._lost, "; ".join(details)
         )
 
-    def mounts_changed(self) -> None:
-        """The workload has other mounts now: mark them too."""
+    def mounts_changed(self, root: int) -> None:
+        """The workload has other mounts now: mark them too. root: its root folder."""
         if self._files is not None:
-            before = self._files.unmarked
-            self._files.mark_mounts()
-            if self._files.unmarked != before:
+            before = self._files.unmarked, self._files.whole
+            self._files.mark_mounts(root)
+            if (self._files.unmarked, self._files.whole) != before:
                 self._covered()
 
     def who(self, pid: int) -> str:
@@ -283,8 +294,20 @@ class Executions:
             return
         self._name(member.process.pid, running.path)
         if running.stamp not in chain.seen:
+            self._follow(member.process)
             self._tell(member, running, Sighting.EVENT)
         self._drift.look(member.process)
+
+    def _follow(self, process: Held) -> None:
+        """It ran a file that was not marked: perhaps it has other mounts than its first process."""
+        mountinfo = self._files.follow(process) if self._files is not None else -1
+        if mountinfo >= 0:
+            self.loop.watch(mountinfo, lambda: self._remark(mountinfo), select.EPOLLPRI)
+
+    def _remark(self, mountinfo: int) -> None:
+        if self._files is not None and not self._files.mark_again(mountinfo):
+            self.loop.forget(mountinfo)
+            os.close(mountinfo)
 
     def _poll(self) -> None:
         if self._polling is None:

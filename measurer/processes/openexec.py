@@ -1,8 +1,9 @@
 """fanotify(7) in descriptor mode for FAN_OPEN_EXEC: the file of every execution, held open, even if it is gone by now.
 
-Never the permission variant: a measurer that stops must not stop the host. The marks are on whole file systems,
-since a foreign program can lie anywhere; what they deliver is executions only, and a pid outside the workload is
-dropped after one look-up.
+Never the permission variant: a measurer that stops must not stop the host. What is marked are the workload's mounts,
+as its mount namespace has them, and whole file systems only where they are its own: a mark on one that a node shares
+would hand us, open, what other pods execute. A process that takes a mount namespace of its own has other mounts: they
+are marked when its first execution there is confirmed, which is looked up in /proc.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from measurer import fanotify
+from measurer import fanotify, mounts
 from measurer import kernel as k
 from measurer.loop import drain
+from measurer.mounts import Mount, Mounts
+from measurer.processes.held import Held
 
 _BUFFER = 4096
-_NEVER_EXECUTABLE = frozenset(
-    b"proc sysfs cgroup cgroup2 devpts mqueue securityfs debugfs tracefs bpf pstore configfs autofs nsfs".split()
-)
+_MOST_NAMESPACES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,57 +51,98 @@ class ExecEvents:
 
 
 class ExecFiles:
-    """Marks every file system that the workload has mounted. Raises OSError (EPERM) where the kernel refuses."""
+    """Marks every mount of the workload. Raises OSError (EPERM) where the kernel refuses.
 
-    def __init__(self, events: ExecEvents, root: int, mountinfo: int) -> None:
-        self._group, self._root, self._mountinfo = events.descriptor, root, mountinfo
+    ours: the mounts of the measurer's own namespace.
+    """
+
+    def __init__(self, events: ExecEvents, root: int, table: Mounts, ours: tuple[Mount, ...]) -> None:
+        self._group, self._table, self._ours = events.descriptor, table, ours
+        self._namespaces: set[str] = set()
+        self._followed: dict[int, tuple[int, Mounts, str]] = {}
         self.unmarked: tuple[str, ...] = ()
-        k.fanotify_mark(self._group, k.FAN_MARK_ADD | k.FAN_MARK_FILESYSTEM, k.FAN_OPEN_EXEC, root, b".")
-        self.mark_mounts()
+        self.whole: tuple[str, ...] = ()
+        k.fanotify_mark(self._group, k.FAN_MARK_ADD | k.FAN_MARK_MOUNT, k.FAN_OPEN_EXEC, root, b".")
+        self.mark_mounts(root)
 
-    def mark_mounts(self) -> None:
-        """Mark what is mounted now; what cannot be marked is named in `unmarked`."""
-        refused = []
-        for point in mount_points(_whole(self._mountinfo)):
+    @property
+    def followed(self) -> list[int]:
+        """The mountinfo of each other namespace that is followed."""
+        return [*self._followed]
+
+    def mark_mounts(self, root: int) -> None:
+        """Mark what is mounted now. `unmarked` names what cannot be, `whole` what is marked as a file system."""
+        self.unmarked, self.whole = self._mark(root, self._table.all())
+
+    def follow(self, process: Held) -> int:
+        """Mark the mounts of the namespace that this process of the workload is in, where that is another one.
+
+        Its mountinfo, open: readable with EPOLLPRI when there are others, and then to be given to `mark_again`. -1
+        where it is followed already, or gone.
+        """
+        namespace = process.read(_namespace)
+        if namespace is None or namespace in self._namespaces or len(self._namespaces) >= _MOST_NAMESPACES:
+            return -1
+        root = process.read(_root)
+        if root is None:
+            return -1
+        mountinfo = process.read(_mountinfo)
+        if mountinfo is None:
+            os.close(root)
+            return -1
+        self._namespaces.add(namespace)
+        self._followed[mountinfo] = (root, Mounts(mountinfo), namespace)
+        self.mark_again(mountinfo)
+        return mountinfo
+
+    def mark_again(self, mountinfo: int) -> bool:
+        """Mark what is mounted in a followed namespace by now. False, and it is closed, where that is over."""
+        root, table, namespace = self._followed[mountinfo]
+        there = table.all()
+        self._mark(root, there)
+        if there:
+            return True
+        del self._followed[mountinfo]
+        self._namespaces.discard(namespace)
+        os.close(root)
+        return False
+
+    def _mark(self, root: int, table: list[Mount]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        refused, whole = set(), set()
+        for mount in table:
+            if not mount.executable:
+                continue
             try:
-                descriptor = k.open_below(self._root, point, os.O_PATH | os.O_NOFOLLOW)
+                descriptor = k.open_below(root, mount.point, os.O_PATH | os.O_NOFOLLOW)
             except OSError:
                 continue  # hidden below another mount, or not below the workload's root: nothing executes there
+            owned = mounts.own(mount, self._ours)
             try:
-                k.fanotify_mark(
-                    self._group,
-                    k.FAN_MARK_ADD | k.FAN_MARK_FILESYSTEM,
-                    k.FAN_OPEN_EXEC,
-                    k.AT_FDCWD,
-                    b"/proc/self/fd/%d" % descriptor,
-                )
+                kind = k.FAN_MARK_FILESYSTEM if owned else k.FAN_MARK_MOUNT
+                path = b"/proc/self/fd/%d" % descriptor
+                k.fanotify_mark(self._group, k.FAN_MARK_ADD | kind, k.FAN_OPEN_EXEC, k.AT_FDCWD, path)
+                if owned:
+                    whole.add(os.fsdecode(mount.point))
             except OSError:
-                refused.append(os.fsdecode(point))
+                refused.add(os.fsdecode(mount.point))
             finally:
                 os.close(descriptor)
-        self.unmarked = tuple(sorted(set(refused)))
+        return tuple(sorted(refused)), tuple(sorted(whole))
+
+    def close(self) -> None:
+        """Let go of the namespaces. The marks are the group's, and go with the mounts."""
+        for root, table, _ in self._followed.values():
+            os.close(root)
+            table.close()
 
 
-def mount_points(mountinfo: bytes) -> list[bytes]:
-    """Where programs could lie: the mount points in a mountinfo text (proc(5)) but those of kernel interfaces."""
-    points = []
-    for line in mountinfo.split(b"\n"):
-        before, _, after = line.partition(b" - ")
-        fields, kinds = before.split(b" "), after.split(b" ")
-        if len(fields) > 5 and kinds[0] not in _NEVER_EXECUTABLE and b"noexec" not in fields[5].split(b","):
-            points.append(_unescaped(fields[4]))
-    return points
+def _namespace(folder: int) -> str:
+    return os.readlink("ns/mnt", dir_fd=folder)
 
 
-def _unescaped(field: bytes) -> bytes:
-    for escape, character in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
-        field = field.replace(escape, character)
-    return field
+def _root(folder: int) -> int:
+    return os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
 
 
-def _whole(descriptor: int) -> bytes:
-    parts, position = [], 0
-    while part := os.pread(descriptor, 1 << 16, position):
-        parts.append(part)
-        position += len(part)
-    return b"".join(parts)
+def _mountinfo(folder: int) -> int:
+    return os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)

@@ -24,19 +24,35 @@ MOST_DIGESTS = 8
 """Digests of one file or executable that are named beside the new one; of more, the latest."""
 
 
-def file(entry: Entry, references: ReferenceValues) -> str:
-    """This path, as it is now."""
+def file(entry: Entry, references: ReferenceValues, capabilities: str = "") -> str:
+    """This path, as it is now. capabilities: those of the file, where that is known."""
     if entry.kind not in (FILE, LINK) or entry.digest == NO_DIGEST:
         return ""
     known = references.spec.files.get(entry.path)
-    fields = [f"digests: {_digests(known.digests if known else (), entry.digest)}", *_attributes(entry, known)]
+    fields = [
+        f"digests: {_digests(known.digests if known else (), entry.digest)}",
+        *_attributes(entry, known, capabilities),
+    ]
     return _references(references, "files", entry.path, f"{{{', '.join(fields)}}}")
+
+
+def file_capabilities(entry: Entry, references: ReferenceValues) -> str:
+    """A referenced file with the capabilities that it has now. All else of it stays as it is referenced."""
+    known = references.spec.files[entry.owner]
+    of_the_file = Entry(entry.owner, FILE, known.mode or 0, known.uid or 0, known.gid or 0, 0, NO_DIGEST)
+    fields = [f"digests: {digests(known.digests)}", *_attributes(of_the_file, known, entry.capabilities)]
+    return _references(references, "files", entry.owner, f"{{{', '.join(fields)}}}")
 
 
 def absence(path: str, policy: AttestationPolicy) -> str:
     """This path, there or not: its content is then judged no more."""
     patterns = [*policy.spec.files.volatile, path]
     return _policy(policy, "files.volatile", f"{{volatile: [{', '.join(quoted(each) for each in patterns)}]}}", path)
+
+
+def writing(policy: AttestationPolicy) -> str:
+    """Code, whoever writes to it, as long as its content is referenced."""
+    return _policy(policy, "files.immutable", "{immutable: false}")
 
 
 def execution(path: str, digest: Digest, references: ReferenceValues) -> str:
@@ -113,7 +129,7 @@ def less_isolated(missing: Sequence[Guarantee], policy: AttestationPolicy) -> st
     return _policy(policy, "coverage.isolation", f"{{isolation: [{', '.join(asked)}]}}")
 
 
-def _attributes(entry: Entry, known: FileReference | None) -> list[str]:
+def _attributes(entry: Entry, known: FileReference | None, capabilities: str) -> list[str]:
     """Those that the reference states; of a new path its permission bits."""
     fields = []
     if known is None or known.mode is not None:
@@ -124,6 +140,8 @@ def _attributes(entry: Entry, known: FileReference | None) -> list[str]:
         fields.append(f"gid: {entry.gid}")
     if known is not None and known.optional:
         fields.append("optional: true")
+    if capabilities or (known is not None and known.capabilities):
+        fields.append(f'capabilities: "{capabilities or (known and known.capabilities)}"')
     return fields
 
 

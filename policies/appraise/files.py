@@ -6,13 +6,15 @@ from collections.abc import Set as AbstractSet
 from functools import cached_property
 
 from attestation import manifest
-from attestation.manifest import DIRECTORY, Changes, Tally
+from attestation.manifest import CAPABILITIES, DIRECTORY, Changes, Tally
 from policies.appraise.layers import check_file, missing_file, projected
 from policies.appraise.projected import Volumes
 from policies.appraise.reasons import Finding
 from policies.appraise.versions import check_versions
 from policies.model.policy import AttestationPolicy
 from policies.model.references import EffectiveReferences
+
+_NO_FILE = (DIRECTORY, CAPABILITIES)
 
 
 class Files:
@@ -50,7 +52,7 @@ def _every(body: bytes, policy: AttestationPolicy, references: EffectiveReferenc
     findings, seen = [], set()
     volumes = Volumes() if policy.spec.files.projected else None
     for entry in manifest.unpack(body):
-        if entry.kind != DIRECTORY:  # a folder in the place of a file is no file
+        if entry.kind not in _NO_FILE:  # a folder in the place of a file is no file
             seen.add(entry.path)
         if volumes is not None:
             volumes.add(entry)
@@ -67,7 +69,7 @@ def _every(body: bytes, policy: AttestationPolicy, references: EffectiveReferenc
 def _changed(changes: Changes, policy: AttestationPolicy, references: EffectiveReferences) -> list[Finding]:
     """A path that is missing here and was missing there already may be missing."""
     findings = [finding for entry in changes.there if (finding := check_file(entry, policy, references))]
-    files = {entry.path for entry in changes.there if entry.kind != DIRECTORY}
+    files = {entry.path for entry in changes.there if entry.kind not in _NO_FILE}
     absent = {entry.path for entry in changes.was} - files
     return findings + _missing(references.spec.files.keys() & absent, policy, references)
 

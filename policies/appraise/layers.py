@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from attestation.digests import Digest
 from attestation.layers import Layer
-from attestation.manifest import DIRECTORY, FILE, LINK, NO_DIGEST, Entry
+from attestation.manifest import CAPABILITIES, DIRECTORY, FILE, LINK, NO_DIGEST, Entry
 from attestation.processes import ProcessKind
 from attestation.signals import Signal
 from attestation.violation import ViolationClass
@@ -48,12 +48,18 @@ def as_referenced(entry: Entry, reference: FileReference) -> bool:
     )
 
 
-def check_file(entry: Entry, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
+def check_file(
+    entry: Entry, policy: AttestationPolicy, references: ReferenceValues, capabilities: str = ""
+) -> Finding | None:
     """One path that exists. Folders are judged by what is in them; an unreferenced file is a finding.
 
-    Not so in projected volumes: there nothing is a finding that is not referenced, and what a stable name leads to is
-    for `appraise` to say, which sees the whole volume.
+    capabilities: those of the file, as far as they are known here: what would have to be referenced as well.
+
+    In projected volumes nothing is a finding that is not referenced, and what a stable name leads to is for `appraise`
+    to say, which sees the whole volume.
     """
+    if entry.kind == CAPABILITIES:
+        return _capabilities(entry, policy, references)
     reference = references.spec.files.get(entry.path)
     # First what nearly every path is: its class is asked for only where it matters.
     if entry.kind == DIRECTORY or (reference is not None and as_referenced(entry, reference)):
@@ -62,32 +68,28 @@ def check_file(entry: Entry, policy: AttestationPolicy, references: ReferenceVal
         return None
     if projected(entry.path, policy) and (reference is None or hidden(entry.path) or leads_to_now(entry)):
         return None
+    stated, allow = rule(references, "files", entry.path), allowing.file(entry, references, capabilities)
     if reference is None:
-        measured, allow = rule(policy, "files.include"), allowing.file(entry, references)
-        expected = "no reference value allows it"
-        found = "a file is there"
+        measured, expected, found = rule(policy, "files.include"), "no reference value allows it", "a file is there"
         return _file(Signal.FILE_UNREFERENCED, policy, entry.path, expected, found, measured, allow, entry.digest)
     if entry.kind not in (FILE, LINK) or entry.digest == NO_DIGEST:
-        stated, allow = rule(references, "files", entry.path), allowing.file(entry, references)
-        expected = "its content is referenced"
-        return _file(Signal.FILE_UNREADABLE, policy, entry.path, expected, "it cannot be read as a file", stated, allow)
+        expected, found = "its content is referenced", "it cannot be read as a file"
+        return _file(Signal.FILE_UNREADABLE, policy, entry.path, expected, found, stated, allow)
     # The gravest, not the first: else a changed content, which a policy calls drift, would hide a tamper.
-    wrong = [_content(entry, reference, policy, references), _attributes(entry, reference, policy, references)]
-    return gravest(each for each in wrong if each is not None)
-
-
-def _content(
-    entry: Entry, reference: FileReference, policy: AttestationPolicy, references: ReferenceValues
-) -> Finding | None:
+    attributes = _attributes(entry, reference, policy, references, capabilities)
     if entry.digest in reference.digests:
-        return None
+        return attributes
     expected, found = f"only {_short(reference.digests)} may be", f"content sha256:{entry.digest[:12]}"
-    stated, allow = rule(references, "files", entry.path), allowing.file(entry, references)
-    return _file(Signal.FILE_MODIFIED, policy, entry.path, expected, found, stated, allow, entry.digest)
+    content = _file(Signal.FILE_MODIFIED, policy, entry.path, expected, found, stated, allow, entry.digest)
+    return gravest(each for each in (content, attributes) if each is not None)
 
 
 def _attributes(
-    entry: Entry, reference: FileReference, policy: AttestationPolicy, references: ReferenceValues
+    entry: Entry,
+    reference: FileReference,
+    policy: AttestationPolicy,
+    references: ReferenceValues,
+    capabilities: str,
 ) -> Finding | None:
     for name, expected, found in (
         ("mode", reference.mode, entry.mode),
@@ -97,9 +99,22 @@ def _attributes(
         if expected is not None and expected != found:
             shown = (f"{found:04o}", f"{expected:04o}") if name == "mode" else (str(found), str(expected))
             expectation = f"{name} {shown[1]} is referenced"
-            stated, allow = rule(references, "files", entry.path), allowing.file(entry, references)
+            stated, allow = rule(references, "files", entry.path), allowing.file(entry, references, capabilities)
             return _file(Signal.FILE_ATTRIBUTES, policy, entry.path, expectation, f"{name} {shown[0]}", stated, allow)
     return None
+
+
+def _capabilities(entry: Entry, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
+    """Those of a file that is referenced itself; of another one the file is the finding."""
+    reference = references.spec.files.get(entry.owner)
+    if reference is None or entry.capabilities == reference.capabilities or not judged(entry.owner, policy):
+        return None
+    if projected(entry.owner, policy):
+        return None
+    expected = f"capabilities {reference.capabilities or 'none'} are referenced"
+    stated, allow = rule(references, "files", entry.owner), allowing.file_capabilities(entry, references)
+    found = f"capabilities {entry.capabilities}"
+    return _file(Signal.FILE_ATTRIBUTES, policy, entry.owner, expected, found, stated, allow)
 
 
 def missing_file(path: str, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
@@ -112,12 +127,22 @@ def missing_file(path: str, policy: AttestationPolicy, references: ReferenceValu
     return _file(Signal.FILE_MISSING, policy, path, "a reference value asks for it", "no file is there", stated, allow)
 
 
+def check_written(path: str, policy: AttestationPolicy) -> Finding | None:
+    """One path that is written to, or that a file is put at, whatever it holds afterwards."""
+    files = policy.spec.files
+    if not files.immutable or not in_scope(path, policy) or class_of(path, files) is not FileClass.CODE:
+        return None
+    expected, stated = "code is immutable", rule(policy, "files.immutable")
+    return _file(Signal.FILE_WRITTEN, policy, path, expected, "it is written to", stated, allowing.writing(policy))
+
+
 _RESTORE = {
     Signal.FILE_UNREFERENCED: "Remove the file.",
     Signal.FILE_UNREADABLE: "Put the referenced file back, readable.",
     Signal.FILE_MODIFIED: "Put the referenced content back.",
-    Signal.FILE_ATTRIBUTES: "Give the file its referenced mode and owner again.",
+    Signal.FILE_ATTRIBUTES: "Give the file its referenced mode, owner and capabilities again.",
     Signal.FILE_MISSING: "Put the file back.",
+    Signal.FILE_WRITTEN: "Put new versions of code into a new instance.",
 }
 
 

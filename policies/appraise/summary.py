@@ -98,7 +98,7 @@ def _measured(claim: LayerClaim, bodies: Mapping[Digest, bytes], governing: Gove
 
 def _files(layer: _Layer, files: Files | None, *, count: bool) -> seen.Files:
     tally = (files or Files(layer.body)).tally if layer.measured and count else {}
-    of = dict.fromkeys((manifest.FILE, manifest.LINK, manifest.DIRECTORY, manifest.OTHER), 0)
+    of = dict.fromkeys(manifest.KINDS, 0)
     setuid = writable = 0
     for (kind, mode), number in tally.items():
         of[kind] += number

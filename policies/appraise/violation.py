@@ -10,16 +10,25 @@ from attestation.facts import (
     Fact,
     FileChange,
     FileFact,
+    MountFact,
     ProcessAspect,
     ProcessFact,
     ProxyFact,
 )
 from attestation.layers import Layer
-from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
+from attestation.manifest import FILE, LINK, NO_DIGEST, Entry, capabilities_of
 from attestation.signals import Signal
 from attestation.violation import Violation
 from policies.appraise import allowing
-from policies.appraise.layers import check_executable, check_file, exceeds, missing_file, projected
+from policies.appraise.layers import (
+    check_executable,
+    check_file,
+    check_written,
+    exceeds,
+    judged,
+    missing_file,
+    projected,
+)
 from policies.appraise.proxy import check_proxy
 from policies.appraise.reasons import Finding
 from policies.model.places import rule
@@ -31,6 +40,8 @@ def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues)
     """The violation that this fact is under this policy, or None. Never reads anything but its arguments."""
     if isinstance(fact, FileFact):
         return _file(fact, policy, references)
+    if isinstance(fact, MountFact):
+        return _mount(fact, policy)
     if isinstance(fact, ExecutionFact):
         return _execution(fact, policy, references)
     if isinstance(fact, ProcessFact):
@@ -52,15 +63,44 @@ def undecided(fact: Fact, policy: AttestationPolicy) -> bool:
 def _file(fact: FileFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
     if policy.spec.demand(Layer.FILES) is Demand.OFF:
         return None
-    if fact.change is FileChange.REMOVED:
+    if fact.change is FileChange.WRITTEN:
+        finding = check_written(fact.path, policy)
+    elif fact.change is FileChange.REMOVED:
         if fact.path not in references.spec.files:
             return None
         finding = missing_file(fact.path, policy, references)
     else:
         kind, digest = LINK if fact.link else FILE, fact.digest or NO_DIGEST
-        finding = check_file(Entry(fact.path, kind, fact.mode, fact.uid, fact.gid, 0, digest), policy, references)
+        finding = check_file(
+            Entry(fact.path, kind, fact.mode, fact.uid, fact.gid, 0, digest), policy, references, fact.capabilities
+        )
+        if finding is None and fact.capabilities:
+            finding = check_file(capabilities_of(fact.path, fact.capabilities), policy, references)
     by = f", by {fact.actor.executable or 'pid'} ({fact.actor.pid})" if fact.actor else ""
     return _violation(finding, fact.at, by, fact.actor) if finding else None
+
+
+def _mount(fact: MountFact, policy: AttestationPolicy) -> Violation | None:
+    """Whatever is mounted over what is measured, over a part of it, or over what it lies in, is no state of a file."""
+    if policy.spec.demand(Layer.FILES) is Demand.OFF or not _covers_measured(fact.path, policy):
+        return None
+    what = f"{fact.kind or 'something'} was {'mounted' if fact.mounted else 'taken away'}"
+    return Violation(
+        Signal.MOUNT_CHANGED,
+        policy.spec.violation_class(Signal.MOUNT_CHANGED),
+        Layer.FILES,
+        fact.path,
+        f"{fact.path or 'a path unknown, and it is gone again'}: {what}",
+        fact.at,
+        rule(policy, "files.include"),
+        "Mount what belongs there before the workload starts.",
+    )
+
+
+def _covers_measured(path: str, policy: AttestationPolicy) -> bool:
+    folder = path.rstrip("/")
+    over = any(each == folder or each.startswith(f"{folder}/") for each in policy.spec.files.include)
+    return over or (judged(path, policy) and judged(f"{folder}/*", policy))
 
 
 def _execution(fact: ExecutionFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:

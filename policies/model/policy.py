@@ -118,6 +118,8 @@ class FileBounds(Strict):
 
 MOST_FILE_RULES = 48 * 1024
 """Bytes of what is said of files in one policy, or in several merged, written as JSON."""
+REREAD = 600.0
+"""Seconds after which a file is read again by chance, on average, where no policy says otherwise."""
 _MOST_A_LETTER = 12
 """Bytes that a letter takes there: it may be two escapes."""
 
@@ -127,10 +129,17 @@ class FileRules(FileClasses):
 
     within: a path is of a class only if each of these bounds allows it. Merging writes them; in a floor they say what
     others may exempt at most.
+
+    immutable: code may not be written to, whatever its content is afterwards, nor a file be put there: that is told
+    before it is read. Touching a file and changing its mode or owner are no writing; those are judged as they always
+    are. reread: how long it takes on average until a file is read again, at a moment drawn by chance, although nothing
+    says that it changed.
     """
 
     include: Annotated[tuple[str, ...], All()] = ()
     within: tuple[FileBounds, ...] = Field(default=(), exclude_if=lambda bounds: not bounds)
+    immutable: Annotated[bool, ASKING] = Field(default=False, exclude_if=lambda immutable: not immutable)
+    reread: Annotated[Duration, Least()] = Field(default=REREAD, ge=10, exclude_if=lambda mean: mean == REREAD)
 
     @model_validator(mode="after")
     def _tellable(self) -> Self:

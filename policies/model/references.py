@@ -75,10 +75,15 @@ Owner = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """The number of a user or a group, as Linux has them."""
 
 
+FileCapabilities = Annotated[str, Field(pattern=r"^([0-9a-f]{2}){0,32}$")]
+"""The extended attribute `security.capability` in hexadecimal digits."""
+
+
 class FileReference(Strict):
     """digests: any of them will do. mode: permission bits, where they matter; None leaves them unjudged.
 
-    uid, gid: its owner, likewise. optional: the file may also be absent.
+    uid, gid: its owner, likewise. optional: the file may also be absent. capabilities: what an execution of it may
+    gain, as `getfattr -e hex -n security.capability` prints it without `0x`; nothing where they are not stated.
     """
 
     digests: tuple[ReferenceDigest, ...] = Field(min_length=1)
@@ -86,6 +91,7 @@ class FileReference(Strict):
     uid: Owner | None = None
     gid: Owner | None = None
     optional: bool = Field(default=False, exclude_if=lambda optional: not optional)
+    capabilities: FileCapabilities = Field(default="", exclude_if=lambda capabilities: not capabilities)
 
 
 class ReferenceVersion(Strict):

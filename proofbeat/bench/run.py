@@ -14,6 +14,7 @@ from proofbeat.bench.appraise import run as appraise
 from proofbeat.bench.cut import run as cut
 from proofbeat.bench.faults import run as faults
 from proofbeat.bench.figures import Distribution, Figure, Report
+from proofbeat.bench.files import run as files
 from proofbeat.bench.node.run import run as node
 from proofbeat.bench.push import run as push
 
@@ -29,6 +30,7 @@ BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "appraise": (appraise.run, "10,000 files and 20 rules, judged, beside Open Policy Agent"),
     "merge": (merge.run, "what rules 10,000 workloads under 1,000 policies"),
     "telemetry": (telemetry.run, "what exporting costs a round"),
+    "files": (files.run, "100,000 files read, checked again, and one changed, beside AIDE and sha256sum"),
     "faults": (faults.run, "random faults under load: what leaked, what was lost, how long it was out"),
 }
 

@@ -8,11 +8,11 @@ from contextlib import suppress
 
 from attestation import cgroups
 from attestation.errors import InvalidInput
-from measurer import fanotify, netlink, sockdiag
+from measurer import fanotify, mounts, netlink, sockdiag
 from measurer import kernel as k
 from measurer.files import fanotify as folders
 from measurer.files import inotify
-from measurer.processes import connector, openexec
+from measurer.processes import connector
 from measurer.processes.binaries import interpreter_of
 from measurer.processes.proc import parse_stat, parse_status
 from tests.fuzz.target import Target
@@ -24,8 +24,9 @@ def fanotify_records(data: bytes) -> None:
     """Never more events than records fit, and no name that the buffer does not hold."""
     found = list(folders.parse(data))
     assert len(found) <= len(data) // _METADATA_BYTES
-    for _, _, key, name in found:
+    for _, _, key, name, file in found:
         assert key in data
+        assert file in data
         assert name in data
         assert b"\0" not in name
 
@@ -95,13 +96,13 @@ def cgroup_membership(data: bytes) -> None:
 
 def mount_table(data: bytes) -> None:
     """Arbitrary text: an answer. A mount point of any name is read as that name, and hides no other."""
-    openexec.mount_points(data)
+    mounts.parse(data)
     point = b"/" + data.replace(b"\0", b"")
     escaped = point
     for character in b"\\ \t\n":  # the backslash first (seq_path, fs/proc_namespace.c)
         escaped = escaped.replace(bytes([character]), b"\\%03o" % character)
     line = b"29 1 8:1 / %s rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
-    assert openexec.mount_points(line % escaped + line % b"/last") == [point, b"/last"]
+    assert [each.point for each in mounts.parse(line % escaped + line % b"/last")] == [point, b"/last"]
 
 
 def elf_interpreter(data: bytes) -> None:

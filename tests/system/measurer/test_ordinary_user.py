@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from attestation.channel import Covered, KillEnvoy, Scope, Swept
+from attestation.channel import Covered, KillEnvoy, Observed, Scope, Swept
 from attestation.coverage import Cutting, Grade, Mechanism
-from attestation.facts import ExecutionFact, FileChange, FileFact, Sighting
+from attestation.facts import CollectorFact, CollectorState, ExecutionFact, FileChange, FileFact, Sighting
+from attestation.layers import Method
 from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.stage import Sidecar, User, Workload
 
@@ -40,6 +41,8 @@ def test_coverage_says_what_is_missing(sidecar: Sidecar) -> None:
     collectors = {each.name: each for each in coverage.collectors}
     assert collectors["files"].mechanism is Mechanism.INOTIFY
     assert "not permitted" in collectors["files"].detail
+    most = Path("/proc/sys/fs/inotify/max_user_watches").read_text().strip()
+    assert f"{most} folders at most (fs.inotify.max_user_watches)" in collectors["files"].detail
     assert collectors["processes.executions"].mechanism is Mechanism.POLL
     assert collectors["processes.executions"].latency_ms >= 10
     assert coverage.cutting is Cutting.CAPPED
@@ -61,6 +64,39 @@ def test_a_change_of_every_kind_is_still_told_but_without_its_writer(
     sidecar.expect(FileFact, lambda each: each.path == f"{tree}/z/b/c" and each.change is FileChange.ADDED)
     theirs.do(f"open('{tree}/z/b/c', 'w').write('again')")
     sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"again").hexdigest())
+
+
+def test_a_file_that_is_written_by_another_name_or_through_a_mapping_that_stays_is_told(
+    nobody: User, theirs: Workload, tree: Path, elsewhere: Path
+) -> None:
+    (elsewhere / "other").hardlink_to(tree / "below" / "second")
+    elsewhere.chmod(0o777)
+    with nobody.sidecar(Scope(theirs.pid, (str(tree),), deadman=30.0)) as sidecar:
+        sidecar.settle()
+        theirs.do(f"open('{elsewhere}/other', 'r+').write('TWO')")
+        fact = sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"TWO").hexdigest())
+        assert fact.path == f"{tree}/below/second"
+        theirs.do(
+            f"import mmap; held = open('{tree}/first', 'r+b'); page = mmap.mmap(held.fileno(), 0); page[:] = b'1ne'"
+        )
+        sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"1ne").hexdigest())
+        theirs.do("page[:] = b'2ne'")
+        fact = sidecar.expect(FileFact, lambda each: each.digest == hashlib.sha256(b"2ne").hexdigest())
+        assert fact.path == f"{tree}/first"
+
+
+def test_a_queue_that_ran_over_is_told_and_everything_is_read_again(
+    sidecar: Sidecar, theirs: Workload, tree: Path
+) -> None:
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    os.kill(sidecar.process.pid, signal.SIGSTOP)
+    theirs.do(f"[os.close(os.open('{tree}/below/%d' % each, os.O_CREAT)) for each in range({limit // 2 + 200})]")
+    theirs.do(f"[os.unlink('{tree}/below/%d' % each) for each in range({limit // 2 + 200})]")
+    theirs.do(f"open('{tree}/below/last', 'w').write('after the flood')")
+    os.kill(sidecar.process.pid, signal.SIGCONT)
+    fact = sidecar.expect(CollectorFact, lambda each: each.collector == "files")
+    assert fact.state is CollectorState.OVERFLOWED
+    sidecar.expect(Observed, lambda each: each.observation.method is Method.FULL and each.observation.began > fact.at)
 
 
 def test_a_program_that_keeps_running_is_seen_by_polling(sidecar: Sidecar, theirs: Workload) -> None:

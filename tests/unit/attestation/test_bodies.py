@@ -15,7 +15,7 @@ from attestation import channel, manifest, processes
 from attestation.channel import Beat, Covered, Fault, Measure, Observed, Pinned, Scope, Sever, Severed, Swept
 from attestation.claims import Claims
 from attestation.errors import InvalidInput, MalformedEvidence
-from attestation.facts import Actor, ExecutionFact, FileChange, FileFact, Sighting
+from attestation.facts import Actor, ExecutionFact, FileChange, FileFact, MountFact, Sighting
 from attestation.layers import Layer, Method
 from attestation.manifest import DIRECTORY, FILE, LINK, NO_DIGEST, OTHER, Entry
 from attestation.observation import Observation
@@ -167,6 +167,7 @@ MESSAGES: Iterable[channel.Message] = (
     Severed(1, 2, 0),
     Fault("it broke", "here", ""),
     FileFact(1.0, "/srv/app/x", FileChange.REMOVED, actor=Actor(7, "/bin/sh")),
+    MountFact(1.0, "/srv/app", mounted=True, kind="tmpfs"),
     ExecutionFact(1.0, "/bin/sh", "ab" * 32, Actor(7), Sighting.EVENT),
 )
 
@@ -187,3 +188,21 @@ def test_a_datagram_that_is_no_message_is_refused(datagram: bytes) -> None:
 def test_a_datagram_that_would_not_fit_is_not_sent() -> None:
     with pytest.raises(InvalidInput, match="bytes"):
         channel.encode(Scope(1, ("/" + "x" * channel.MOST_BYTES,)))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        manifest.Entry("/x\0capabilities", manifest.FILE, 0, 0, 0, 1, "ab" + "0" * 62),
+        manifest.Entry("/x", manifest.CAPABILITIES, 0, 0, 0, 1, "ab" + "0" * 62),
+        manifest.Entry("/x\0else", manifest.CAPABILITIES, 0, 0, 0, 1, "ab" + "0" * 62),
+        manifest.Entry("/x\0y\0capabilities", manifest.CAPABILITIES, 0, 0, 0, 1, "ab" + "0" * 62),
+        manifest.Entry("\0capabilities", manifest.CAPABILITIES, 0, 0, 0, 1, "ab" + "0" * 62),
+        manifest.Entry("/x\0capabilities", manifest.CAPABILITIES, 0, 0, 0, 0, "0" * 64),
+        manifest.Entry("/x\0capabilities", manifest.CAPABILITIES, 0, 0, 0, 33, "ab" * 32),
+        manifest.Entry("/x\0capabilities", manifest.CAPABILITIES, 0, 0, 0, 1, "ab" * 32),
+    ],
+)
+def test_capabilities_that_are_not_written_in_their_one_form_are_refused(entry: manifest.Entry) -> None:
+    with pytest.raises(MalformedEvidence):
+        list(manifest.unpack(manifest.pack([entry])))

@@ -21,7 +21,7 @@ def scan(folder: Path) -> int:
     work: list[Iterator[None]] = []
     tree = Tree([os.fsencode(folder)])
     root = os.open("/", os.O_PATH | os.O_DIRECTORY)
-    scanner = Scanner(root, tree, Volatile([]), lambda *_: None, lambda _: None, lambda _: None, work.append, most=MOST)
+    scanner = Scanner(root, tree, Volatile([]), *(lambda *_: None,) * 5, work.append, most=MOST)
     try:
         scanner.read_all(True, lambda: None)
         for each in work:

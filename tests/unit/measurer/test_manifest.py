@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation import manifest
-from attestation.manifest import DIRECTORY, FILE, HEAD, Entry
+from attestation.manifest import DIRECTORY, FILE, HEAD, Entry, capabilities_of
 from measurer.files.manifest import STAMP, Folder, Tree, split
 
 letters = st.binary(min_size=1, max_size=4).filter(
@@ -26,6 +26,14 @@ def record(path: bytes, kind: bytes, size: int) -> bytes:
     return HEAD.pack(len(path), kind, 0o644, 1, 2, size, bytes.fromhex(f"{size:064x}"))
 
 
+VALUE = bytes.fromhex("0100000200200000000000000000000000000000")
+
+
+def capabilities(size: int) -> bytes:
+    """Every third file has some."""
+    return b"" if size % 3 else VALUE
+
+
 def grown(files: dict[bytes, int], folders: set[bytes]) -> Tree:
     """The same tree, put in entry by entry."""
     tree = Tree([b"/top"])
@@ -35,7 +43,16 @@ def grown(files: dict[bytes, int], folders: set[bytes]) -> Tree:
         tree.add(path)
     for path, size in files.items():
         parent, name = split(path)
-        tree.folders[parent].put(name, record(path, FILE, size), STAMPED)
+        tree.folders[parent].put(name, record(path, FILE, size) + capabilities(size), STAMPED)
+    return tree
+
+
+def filled(tree: Tree) -> Tree:
+    """The same tree, its folders filled at once."""
+    for folder in tree.folders.values():
+        known = folder.parsed()
+        stamps = b"".join(stamp for _, stamp in known.values())
+        folder.fill([*known], [found for found, _ in known.values()], stamps)
     return tree
 
 
@@ -58,11 +75,15 @@ def test_a_tree_packs_to_the_canonical_manifest(wanted: dict[bytes, int]) -> Non
     tree = grown(files, folders)
     entries = [entry(path, FILE, size) for path, size in files.items()]
     entries += [entry(path, DIRECTORY, 0) for path in folders]
+    entries += [
+        capabilities_of(os.fsdecode(path), value.hex()) for path, size in files.items() if (value := capabilities(size))
+    ]
     passing = manifest.passing(tree.size)
     assert b"".join(passing.through(tree.pieces())) == manifest.pack(entries)
     assert passing.digest == manifest.digest(manifest.pack(entries))
     assert list(manifest.unpack(b"".join(tree.pieces()))) == list(manifest.unpack(manifest.pack(entries)))
     assert tree.entries == len(entries)
+    assert b"".join(filled(tree).pieces()) == manifest.pack(entries)
 
 
 @given(st.dictionaries(paths, st.integers(0, 1 << 40), min_size=1, max_size=20), st.data())

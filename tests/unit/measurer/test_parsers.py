@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 
 from attestation import cgroups
 from attestation.errors import InvalidInput
-from measurer import fanotify, kernel, netlink, sockdiag
+from measurer import fanotify, kernel, mounts, netlink, sockdiag
 from measurer.files import fanotify as folders
-from measurer.files import inotify
-from measurer.processes import connector, openexec
+from measurer.files import inotify, mappings
+from measurer.processes import connector
 from measurer.processes.proc import parse_stat, parse_status
 
 names = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name and b"/" not in name)
@@ -92,7 +93,7 @@ def fanotify_event(mask: int, pid: int, fsid: bytes, handle: bytes, name: bytes)
 def test_every_fanotify_event_of_a_buffer_is_read(events: list[tuple[int, int, bytes, bytes, bytes]]) -> None:
     buffer = b"".join(fanotify_event(*event) for event in events)
     wanted = [
-        (mask, pid, fsid + struct.pack("=Ii", len(handle), 1) + handle, name)
+        (mask, pid, fsid + struct.pack("=Ii", len(handle), 1) + handle, name, b"")
         for mask, pid, fsid, handle, name in events
     ]
     assert list(folders.parse(buffer)) == wanted
@@ -120,7 +121,7 @@ def test_no_bytes_break_a_parser(buffer: bytes) -> None:
     for parse in (folders.parse, inotify.parse, fanotify.events, netlink.messages, connector.parse):
         list(parse(buffer))
     sockdiag.parse(buffer)
-    openexec.mount_points(buffer)
+    mounts.parse(buffer)
 
 
 def connector_event(what: int, *numbers: int) -> bytes:
@@ -160,7 +161,26 @@ def test_programs_can_lie_on_every_mount_but_those_of_the_kernel_and_noexec() ->
         b"23 21 0:21 / /data\\040here rw,nosuid shared:1 - tmpfs tmpfs rw\n"
         b"24 21 0:22 / /quiet rw,noexec - tmpfs tmpfs rw\n"
     )
-    assert openexec.mount_points(text) == [b"/", b"/data here"]
+    assert [each.point for each in mounts.parse(text) if each.executable] == [b"/", b"/data here"]
+
+
+OVERLAY = mounts.Mount(7, b"0:40", b"/", b"/", b"overlay", True)
+
+
+@pytest.mark.parametrize(
+    ("mount", "ours", "owned"),
+    [
+        (OVERLAY, [], True),
+        (OVERLAY, [replace(OVERLAY, number=9, point=b"/var/lib/merged")], False),
+        (replace(OVERLAY, root=b"/srv"), [], False),
+        (replace(OVERLAY, kind=b"ext4"), [], False),
+        (replace(OVERLAY, kind=b"tmpfs"), [], False),
+    ],
+)
+def test_only_an_overlay_that_nobody_else_is_known_to_see_is_marked_as_a_whole(
+    mount: mounts.Mount, ours: list[mounts.Mount], owned: bool
+) -> None:
+    assert mounts.own(mount, ours) is owned
 
 
 def test_cgroup_memberships_are_read_by_hierarchy() -> None:
@@ -174,9 +194,21 @@ def test_a_cgroup_whose_name_looks_like_a_line_gives_no_other_membership(end: st
 
 def test_a_mount_point_whose_name_looks_like_a_line_is_still_marked() -> None:
     line = b"29 1 8:1 / /srv/\rx rw - ext4 /dev/sda1 rw\n"
-    assert openexec.mount_points(line) == [b"/srv/\rx"]
+    assert [each.point for each in mounts.parse(line)] == [b"/srv/\rx"]
 
 
 def test_a_command_whose_name_looks_like_a_line_grants_itself_nothing() -> None:
     named = STATUS.replace(b"Name:\tx", b"Name:\t\rSeccomp:\t2").replace(b"\nSeccomp:\t2\n", b"\n")
     assert parse_status(named).seccomp == 0
+
+
+def test_only_shared_writable_mappings_of_files_can_change_them() -> None:
+    text = (
+        b"7f00-7f10 rw-s 00000000 fe:00 77                         /srv/app/a b\n"
+        b"7f10-7f20 -w-s 00000000 fe:00 78                         /srv/app/line\\012feed (deleted)\n"
+        b"7f20-7f30 rw-p 00000000 fe:00 79                         /srv/app/private\n"
+        b"7f30-7f40 r--s 00000000 fe:00 80                         /srv/app/read\n"
+        b"7f40-7f50 rw-s 00000000 00:00 0 \n"
+        b"7f50-7f60 rw-s 00000000 00:0e 81                         anon_inode:[io_uring]\n"
+    )
+    assert list(mappings.parse(text)) == [(77, b"/srv/app/a b"), (78, b"/srv/app/line\nfeed (deleted)")]

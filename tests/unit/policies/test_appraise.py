@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from attestation import manifest
 from attestation.coverage import Coverage, Grade, Guarantee, Isolation
 from attestation.facts import (
     Actor,
@@ -15,19 +16,23 @@ from attestation.facts import (
     ExecutionFact,
     FileChange,
     FileFact,
+    MountFact,
     ProcessAspect,
     ProcessFact,
     Sighting,
 )
 from attestation.layers import Layer
-from attestation.manifest import DIRECTORY, LINK, NO_DIGEST, Entry
+from attestation.manifest import DIRECTORY, LINK, NO_DIGEST, Entry, capabilities_of
 from attestation.processes import ProcessKind
 from attestation.trust import NO_CLAIM, Tier
 from attestation.violation import ViolationClass
 from policies.appraise.appraise import appraise
+from policies.appraise.files import Files, check_files
 from policies.appraise.reasons import Verdict
 from policies.appraise.violation import violates
+from policies.model.inheritance import effective
 from policies.model.policy import AttestationPolicy, PolicySpec
+from policies.model.references import ReferenceValues
 from tests.unit.policies.world import (
     BAD,
     GOOD,
@@ -211,6 +216,69 @@ def test_the_sidecar_sees_in_a_fact_what_the_verifier_sees_in_the_layer(kind: st
     assert found is not None
     assert (found.kind, found.violation_class) == (kind, ViolationClass.DRIFT)
     assert "/bin/sh (9)" in found.text
+
+
+NET_RAW = "0100000200200000000000000000000000000000"
+
+
+def with_capabilities(value: str) -> ReferenceValues:
+    spec = REFERENCES.spec
+    known = {**spec.files, MAIN: spec.files[MAIN].model_copy(update={"capabilities": value})}
+    return REFERENCES.model_copy(update={"spec": spec.model_copy(update={"files": known})})
+
+
+@pytest.mark.parametrize(("referenced", "found", "is_one"), [("", NET_RAW, True), (NET_RAW, NET_RAW, False)])
+def test_capabilities_that_a_file_has_are_referenced_or_found_by_sidecar_and_verifier(
+    referenced: str, found: str, is_one: bool
+) -> None:
+    references = with_capabilities(referenced)
+    fact = FileFact(1.0, MAIN, FileChange.ATTRIBUTES, GOOD[MAIN], 0o644, capabilities=found)
+    violation = violates(fact, POLICY, references)
+    seen = check_files(Files(manifest.pack([*BOTH, capabilities_of(MAIN, found)])), POLICY, effective(references))
+    assert [each.kind for each in seen] == (["file-attributes"] if is_one else [])
+    assert (violation.kind if violation else "") == ("file-attributes" if is_one else "")
+    before = Files(manifest.pack(BOTH))
+    assert (
+        check_files(Files(manifest.pack([*BOTH, capabilities_of(MAIN, found)]), before), POLICY, effective(references))
+        == seen
+    )
+
+
+def immutable(**files: Any) -> AttestationPolicy:
+    rules = POLICY.spec.files.model_copy(update={"immutable": True, **files})
+    return POLICY.model_copy(update={"spec": POLICY.spec.model_copy(update={"files": rules})})
+
+
+def test_a_write_is_a_violation_before_it_is_read_where_code_is_immutable_and_only_there() -> None:
+    written = FileFact(1.0, MAIN, FileChange.WRITTEN, actor=Actor(9, "/bin/sh"))
+    found = violates(written, immutable(), REFERENCES)
+    assert found is not None
+    assert (found.kind, found.subject, found.violation_class) == ("file-written", MAIN, ViolationClass.DRIFT)
+    assert violates(written, POLICY, REFERENCES) is None
+    assert violates(written, immutable(configuration=(MAIN,)), REFERENCES) is None
+    assert violates(replace(written, path="/srv/else"), immutable(), REFERENCES) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "is_one"),
+    [
+        ("/", True),
+        ("/srv", True),
+        ("/srv/app", True),
+        (MAIN, True),
+        ("", True),
+        ("/srv/app/volatile", False),
+        ("/srv/application", False),
+        ("/mnt", False),
+    ],
+)
+@pytest.mark.parametrize("mounted", [True, False])
+def test_a_mount_is_a_violation_where_it_covers_what_is_measured(path: str, is_one: bool, mounted: bool) -> None:
+    policy = immutable(volatile=("/srv/app/volatile/**",))
+    found = violates(MountFact(1.0, path, mounted, "tmpfs"), policy, REFERENCES)
+    assert (found is not None) is is_one
+    if found is not None:
+        assert (found.kind, found.subject, found.layer) == ("mount-changed", path, Layer.FILES)
 
 
 def test_the_repair_of_a_file_is_no_violation() -> None:

@@ -22,6 +22,7 @@ from attestation.facts import (
     Fact,
     FileChange,
     FileFact,
+    MountFact,
     ProcessAspect,
     ProcessFact,
     ProxyFact,
@@ -206,6 +207,16 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.FILE_VERSIONS_MIXED: lambda policy: list(
         check_versions((entry(MAIN), entry("/srv/app/b", BAD)), policy, MIXED)
     ),
+    Signal.FILE_WRITTEN: lambda policy: seen(FileFact(1.0, MAIN, FileChange.WRITTEN))(
+        policy.model_copy(
+            update={
+                "spec": policy.spec.model_copy(
+                    update={"files": policy.spec.files.model_copy(update={"immutable": True})}
+                )
+            }
+        )
+    ),
+    Signal.MOUNT_CHANGED: seen(MountFact(1.0, "/srv", mounted=True)),
     Signal.EXECUTION_FOREIGN: shown(kinds=(running("/tmp/x", BAD),)),
     Signal.EXECUTION_MODIFIED: shown(kinds=(running(PYTHON, BAD),)),
     Signal.EXECUTION_DELETED: shown(kinds=(running(deleted=True),)),

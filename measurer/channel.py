@@ -117,7 +117,12 @@ def sealed(name: str, chunks: Iterable[bytes]) -> int:
     with open(descriptor, "wb", buffering=1 << 18, closefd=False) as file:
         for chunk in chunks:
             file.write(chunk)
+    seal(descriptor)
+    return descriptor
+
+
+def seal(descriptor: int) -> None:
+    """Nobody can change this memfd any more. Raises OSError."""
     fcntl.fcntl(
         descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
     )
-    return descriptor

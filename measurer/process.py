@@ -10,6 +10,7 @@ from pathlib import Path
 
 from attestation.channel import (
     Beat,
+    Contain,
     Covered,
     Fault,
     Guard,
@@ -31,10 +32,12 @@ from attestation.layers import Layer
 from measurer import coverage, isolation, kernel, scope
 from measurer.channel import Channel, Hangup
 from measurer.clock import boottime
+from measurer.containing import Containing
 from measurer.cutting import Cut
 from measurer.deadman import Deadman
 from measurer.envoy import Envoy
 from measurer.files.collector import Files
+from measurer.forensics import Forensics
 from measurer.guardian import Duty, Guardian
 from measurer.loop import Loop
 from measurer.processes.collector import Processes
@@ -57,6 +60,8 @@ class Measurer:
         self._mountinfo = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._pinned.proc)
         self._processes = Processes(loop, channel, self._pinned, self.cover)
         self._proxy = ProxyLayer(loop, channel, self.cover)
+        forensics = Forensics(loop, channel, self._pinned.pid)
+        self._containing = Containing(loop, channel, self._pinned, self._processes.found, self._wards, forensics)
         self._scope, self._files = wanted, self._collect_files(wanted)
 
     def start(self) -> None:
@@ -66,6 +71,7 @@ class Measurer:
         self._protect()
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
         self.cover()
+        self._containing.announce()
         self._loop.watch(pinned.pidfd, self._workload_ended)
         self._loop.watch(self._mountinfo, self._mounts_changed, select.EPOLLPRI)
         self._loop.watch(self._deadman.reported, self._guardian_fired)
@@ -103,8 +109,11 @@ class Measurer:
             self._channel.send(Covered(now))
 
     def _protect(self) -> None:
-        named = [self._own, self._deadman.sidecar, *([self._envoy.named] if self._envoy is not None else [])]
-        self._processes.wards.protect(dict(named))
+        self._processes.wards.protect(self._wards())
+
+    def _wards(self) -> dict[int, int]:
+        """Pids and pidfds of those that must not be reached."""
+        return dict([self._own, self._deadman.sidecar, *([self._envoy.named] if self._envoy is not None else [])])
 
     def _isolation(self) -> Isolation:
         envoy = self._envoy.named if self._envoy is not None else None
@@ -127,6 +136,8 @@ class Measurer:
             case Sever(number, addresses):
                 cut = self._envoy.sever(addresses) if self._envoy else Cut(0, 0, 0)
                 self._channel.send(Severed(number, cut.destroyed, cut.left))
+            case Contain():
+                self._containing.order(message)
             case KillEnvoy(number):
                 self._answer(number, self._envoy.kill() if self._envoy else Cut(0, 0, 0))
             case _:
@@ -173,8 +184,9 @@ class Measurer:
         return Cutting.DESTROY if self._can_destroy else Cutting.CAPPED
 
     def _workload_ended(self) -> None:
-        self._channel.send(InstanceFact(boottime(), "the workload's first process ended"))
         self._loop.forget(self._pinned.pidfd)
+        fact = InstanceFact(boottime(), "the workload's first process ended")
+        self._containing.afterwards(lambda: self._channel.send(fact))
 
     def _mounts_changed(self) -> None:
         self._processes.executions.mounts_changed()

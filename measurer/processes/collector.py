@@ -64,6 +64,10 @@ class Processes:
     def pids(self) -> list[int]:
         return self._members.all()
 
+    def found(self) -> dict[int, int]:
+        """Looked for anew: pid -> start time, in clock ticks since boot."""
+        return self._members.starts()
+
     def owns(self, pid: int) -> bool:
         """Is this a process of the workload? By every fork that was heard of, wherever its parent has gone since."""
         known = pid in self._members  # before its end is read: it may have asked and gone

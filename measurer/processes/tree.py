@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from measurer.processes.proc import Stat, listing, stat_of
-from measurer.scope import Pinned
+import os
+
+from attestation.errors import InvalidInput
+from measurer.processes.proc import Stat, listing, open_process, parse_stat, stat_of
+from measurer.scope import Pinned, read_at
 
 
 class Members:
@@ -26,6 +29,31 @@ class Members:
     def all(self) -> list[int]:
         """Their pids now."""
         return list(self._pids)
+
+    def starts(self) -> dict[int, int]:
+        """Looked for anew: pid -> start time, in clock ticks since boot, of those that run."""
+        self.refresh()
+        found = {}
+        for pid, known in self._pids.items():
+            start = self._start_of(pid)
+            if start is not None and known in (0, start):
+                found[pid] = start
+        return found
+
+    def _start_of(self, pid: int) -> int | None:
+        """None for a zombie too, and for one that is not in the cgroup: it has the pid of one that was."""
+        try:
+            folder = open_process(pid)
+        except OSError:
+            return None
+        try:
+            stat, cgroup = parse_stat(read_at(folder, "stat")), self._pinned.cgroup
+            inside = cgroup is None or cgroup.holds(read_at(folder, "cgroup"))
+            return stat.start_ticks if inside and stat.state not in "ZXx" else None
+        except (OSError, InvalidInput):
+            return None
+        finally:
+            os.close(folder)
 
     def forked(self, parent: int, child: int) -> bool:
         """A fork was reported. Is the child one of ours? One made with CLONE_PARENT is our first process's sibling."""

@@ -176,6 +176,12 @@ class Envoy:
         """The measurer's word on whoever took the seat; what is open may be served after it."""
         self._keys.vouched(word.pid, workload=word.workload)
 
+    def guard_again(self) -> None:
+        """Another measurer than the one that was told of it."""
+        envoy = self.server.client
+        if envoy is not None:
+            self._order(Guard(envoy.pid), envoy.pidfd)
+
     # Ends.
 
     def abandoned(self, reason: str) -> None:

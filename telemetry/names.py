@@ -45,5 +45,6 @@ class Event(StrEnum):
     REPORTED = "reported"
     COVERAGE = "coverage"
     MEASURER_LOST = "measurer-lost"
+    MEASURER_BACK = "measurer-back"
     LISTENING = "listening"
     STOPPED = "stopped"

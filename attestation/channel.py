@@ -102,16 +102,17 @@ class Beat:
 @dataclass(frozen=True, slots=True)
 class Contain:
     """Do this to the workload; an order that came before and is still being carried out ends. NONE lets go again what
-    was frozen.
+    was frozen, unless it asks for a bundle.
 
     bundle: the most bytes of a forensic bundle, which is taken after a freeze and before a kill; 0 for none. within:
-    seconds that it may take.
+    seconds that it may take. before: an earlier measurer froze it, so that what stands still is ours to let go.
     """
 
     number: int
     how: Containment
     bundle: int = 0
     within: float = 0.0
+    before: bool = False
 
 
 # Measurer to sidecar.

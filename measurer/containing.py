@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -35,6 +35,9 @@ _STANDS = "Tt" + _ENDED
 
 Found = Callable[[], dict[int, int]]
 """Looks for the workload's processes anew: pid -> start time, in clock ticks since boot."""
+
+Counting = Generator[None, None, int]
+"""Long work that comes to a number of processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,9 @@ class Containing:
         self._killing = order.how is Containment.KILL and not refusal
         if refusal:
             self._tell(order, 0, 0, refusal)
-        elif order.how is Containment.NONE:
+        elif order.how is Containment.NONE and not order.bundle:
             yield from self._let_go(order)
-        elif order.how is Containment.FREEZE or order.bundle:
+        elif order.how is Containment.FREEZE or (order.how is Containment.KILL and order.bundle):
             left = yield from self._freeze(order)
             if order is self._order and order.how is Containment.FREEZE:
                 self._tell(order, len(self._held), left)
@@ -121,12 +124,16 @@ class Containing:
 
     # Freezing.
 
-    def _freeze(self, order: Contain) -> Iterator[None]:
+    def _freeze(self, order: Contain) -> Counting:
         """Gives how many still run."""
         self._freeze_group()
         yield from self._rounds(order, signal.SIGSTOP)
+        return (yield from self._settle(order))
+
+    def _settle(self, order: Contain) -> Counting:
+        """A stop takes effect when a process is scheduled next, or comes out of the kernel."""
         end = monotonic() + _SETTLES_WITHIN
-        while (left := self._running()) and monotonic() < end and order is self._order:
+        while (left := (yield from self._running())) and monotonic() < end and order is self._order:
             yield
         return left
 
@@ -134,6 +141,11 @@ class Containing:
         if self._group is not None:
             with suppress(OSError):  # it went with its last process
                 self._group.freeze()
+
+    def _thaw_group(self) -> None:
+        if self._group is not None:
+            with suppress(OSError):
+                self._group.thaw()
 
     def _rounds(self, order: Contain, number: signal.Signals) -> Iterator[None]:
         """Signal each once, until a look finds nobody new: between two looks a process that still runs may fork."""
@@ -170,7 +182,7 @@ class Containing:
             return None
         finally:
             os.close(pidfd)
-        return _Held(start, inside, stat.state in "Tt")
+        return _Held(start, inside, stat.state in "Tt" and not self._order.before)
 
     def _look(self, pid: int) -> tuple[Stat, bool]:
         """And whether the group that can be frozen holds it."""
@@ -181,16 +193,18 @@ class Containing:
             os.close(folder)
         return stat, self._group is not None and self._group.holds(membership)
 
-    def _running(self) -> int:
+    def _running(self) -> Counting:
         """How many of those that are held still run."""
-        inside = sum(each.inside for each in self._held.values())
+        running, all_frozen = 0, True
         with suppress(OSError):
-            if self._group is None or self._group.frozen:
-                inside = 0
-        outside = (
-            pid for pid, each in self._held.items() if not each.inside and _state(pid, each.start) not in _STANDS
-        )
-        return inside + sum(1 for _ in outside)
+            all_frozen = self._group is None or self._group.frozen
+        for pid, each in list(self._held.items()):
+            yield
+            if each.inside:
+                running += not all_frozen
+            else:
+                running += _state(pid, each.start) not in _STANDS
+        return running
 
     def _hold(self, order: Contain) -> None:
         if order is self._order:
@@ -198,31 +212,28 @@ class Containing:
 
     def _hold_on(self, order: Contain) -> Iterator[None]:
         """Whoever may signal the workload may let it go on; and one that was elsewhere may have come back."""
-        before, ran = len(self._held), self._running()
+        before, ran = len(self._held), (yield from self._running())
         if ran:
             self._freeze_group()
             for pid, each in list(self._held.items()):
                 yield
                 self._reach(pid, each.start, signal.SIGSTOP)
         yield from self._rounds(order, signal.SIGSTOP)
-        if order is not self._order:
-            return
         if (ran or len(self._held) > before) and not self._again_told:
             self._again_told = True
-            self._tell(order, len(self._held), self._running())
-        self._loop.after(_HOLDING, _LOOKS_EVERY, lambda: self._hold(order))
+            left = yield from self._settle(order)
+            self._tell(order, len(self._held), left)
+        if order is self._order:
+            self._loop.after(_HOLDING, _LOOKS_EVERY, lambda: self._hold(order))
 
     def _let_go(self, order: Contain) -> Iterator[None]:
-        """A measurer that has not frozen it itself lets go what stands: its sidecar knows that an earlier one did."""
-        if not self._held:
+        if order.before and not self._held:
             for pid, start in self._found().items():
                 yield
-                if (held := self._reach(pid, start, 0)) is not None and (held.stood or held.inside):
-                    self._held[pid] = _Held(start, held.inside, stood=False)
+                if (held := self._reach(pid, start, 0)) is not None:
+                    self._held[pid] = held
         count = len(self._held)
-        if self._group is not None:
-            with suppress(OSError):
-                self._group.thaw()
+        self._thaw_group()
         for pid, each in list(self._held.items()):
             yield
             if not each.stood:
@@ -237,26 +248,27 @@ class Containing:
         if self._group is None or not self._killed_at_once():
             self._freeze_group()
         yield from self._rounds(order, signal.SIGSTOP)
-        killed = 0
-        end, left = monotonic() + _MOST_SECONDS, 1
+        end, left, killed = monotonic() + _MOST_SECONDS, 1, 0
         while left and monotonic() < end:
+            killed = max(killed, len(self._held))
             for pid in sorted(self._held, key=lambda pid: pid == self._pinned.pid):
                 yield
                 self._reach(pid, self._held[pid].start, signal.SIGKILL)
-            if self._group is not None:
-                with suppress(OSError):
-                    self._group.thaw()  # what version 1 has frozen dies only then
-            killed = max(killed, len(self._held))
-            yield
-            left = sum(_state(pid, each.start) not in _ENDED for pid, each in self._held.items())
+            self._thaw_group()  # what version 1 has frozen dies only then
             yield from self._rounds(order, signal.SIGKILL)
-        left = sum(_state(pid, each.start) not in _ENDED for pid, each in self._held.items())
+            left = yield from self._living()
         self._killing = False
         self._tell(order, killed, left)
         self._held.clear()
-        for act in self._afterwards:
-            act()
-        self._afterwards.clear()
+        while self._afterwards:
+            self._afterwards.pop()()
+
+    def _living(self) -> Counting:
+        left = 0
+        for pid, each in list(self._held.items()):
+            yield
+            left += _state(pid, each.start) not in _ENDED
+        return left
 
     def _killed_at_once(self) -> bool:
         try:

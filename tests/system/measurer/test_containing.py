@@ -53,7 +53,8 @@ def _remove(made: Path) -> None:
         (made / "freezer.state").write_text("THAWED")
     if (made / "cgroup.freeze").exists():
         (made / "cgroup.freeze").write_text("0")
-    until(lambda: not [os.kill(int(each), signal.SIGKILL) for each in (made / "cgroup.procs").read_text().split()])
+    for each in (made / "cgroup.procs").read_text().split():
+        os.kill(int(each), signal.SIGKILL)
     until(lambda: _removed(made))
 
 
@@ -165,6 +166,18 @@ def test_whoever_lets_go_a_frozen_workload_finds_it_frozen_again_and_that_is_tol
         again = sidecar.expect(Contained, lambda each: each.number == 1)
         assert again.left == 0
         assert not grows(files)
+
+
+def test_a_measurer_that_comes_later_lets_go_what_an_earlier_one_froze(tree: Path, elsewhere: Path) -> None:
+    with busy(elsewhere, None) as (workload, files):
+        with measured(workload, tree, None) as sidecar:
+            order(sidecar, 1, Containment.FREEZE)
+        assert not grows(files), "its end lets nothing go"
+        with measured(workload, tree, None) as sidecar:
+            sidecar.send(Contain(1, Containment.FREEZE, before=True))
+            assert sidecar.expect(Contained, lambda each: each.number == 1).processes == 4
+            order(sidecar, 2, Containment.NONE)
+            until(lambda: len(grows(files)) == len(files))
 
 
 FORKING = """

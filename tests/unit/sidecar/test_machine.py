@@ -18,7 +18,7 @@ from policies.model.references import EffectiveReferences, ReferenceSpec
 from policies.model.registration import RegistrationSpec, WorkloadRegistration
 from sidecar import clock
 from sidecar.causes import Causes
-from sidecar.freshness import Appraised, Flaps, Lease, Phase, Rules, RulesChanged, Violated, WorkloadEnded
+from sidecar.freshness import Appraised, Flaps, Lease, Phase, Rules, RulesChanged, State, Violated, WorkloadEnded
 from sidecar.governing import Governed
 from sidecar.latch import Latch
 from sidecar.machine import Machine
@@ -45,6 +45,7 @@ class Carried:
     acts: list[tuple[str, int]] = field(default_factory=list)
     latched: str = ""
     reason: str = ""
+    contained: list[tuple[Phase, list[str], int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.log = CapturingLogger()
@@ -56,6 +57,7 @@ class Carried:
             serve=lambda lease: self._act("serve"),
             report=lambda report: self._act("report"),
             reattest=lambda full: self._act("reattest in full" if full else "reattest"),
+            contain=self._contain,
             ended=lambda: self._act("end"),
         )
         self.machine.recall(INSTANCE)
@@ -65,6 +67,9 @@ class Carried:
         lease = Lease(1, now.boot + 60.0, now.wall + 60.0)
         self.machine.step(Appraised(Tier.AFFIRMING, self.machine.state.generation, 1, now.boot, lease))
         assert self.machine.state.phase is Phase.FRESH
+
+    def _contain(self, before: State, after: State) -> None:
+        self.contained.append((after.phase, self.order, len(self.log.calls)))
 
     @property
     def order(self) -> list[str]:
@@ -152,3 +157,11 @@ def test_what_policy_says_of_recovery_is_what_the_machine_goes_by() -> None:
     assert Governed(1, policy, references, REGISTRATION).rules == Rules(
         Mode.ENFORCE, Recovery.REPLACE, Recovery.MANUAL, 30.0, Flaps(3, 600.0), True
     )
+
+
+def test_the_workload_itself_is_thought_of_once_its_traffic_is_closed_and_before_anything_is_told(
+    carried: Carried,
+) -> None:
+    carried.open()
+    carried.machine.step(Violated(found(ViolationClass.TAMPER)))
+    assert carried.contained[-1] == (Phase.QUARANTINED, ["serve", "close"], carried.contained[0][2])

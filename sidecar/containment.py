@@ -2,8 +2,8 @@
 
 Only what was found of the workload counts: that Envoy is foreign, or that a watcher has died, closes traffic and says
 nothing against the workload's processes. Nothing is contained while traffic may flow, nor where policy does not
-enforce. What is frozen stays so until traffic is opened again, or policy asks for it no more: a sidecar that was started
-anew and knows of no cause lets nothing go.
+enforce. What is frozen stays so until traffic is opened again, or policy asks for it no more: a sidecar that was
+started anew and knows of no cause lets nothing go.
 """
 
 from __future__ import annotations

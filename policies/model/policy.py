@@ -234,8 +234,9 @@ class PolicySpec(Strict):
     processes: what its processes may be. proxy: what the Envoy that holds the key must be. coverage: the least that
     the watchers must be. recovery: what opens traffic again. containment: what is done to the workload itself. rules:
     what else must be true, by name; two policies may state the same rule under one name, but not two. break_glass: who
-    may open traffic for a while in spite of policy. on_violation: signal -> class, where it is not to be the signal's own. What is said to be
-    drift opens again by the next full measurement, also where it is an event of which nothing is left to be measured.
+    may open traffic for a while in spite of policy. on_violation: signal -> class, where it is not to be the signal's
+    own. What is said to be drift opens again by the next full measurement, also where it is an event of which nothing
+    is left to be measured.
 
     connections: `cut` ends what is open with every closing. `drain` lets it go on after drift, for the dead-man time
     or what is left of the lease, whichever is shorter; nothing new begins meanwhile, and what has not ended by then

@@ -217,7 +217,7 @@ def _maps(process: Process) -> Record:
 
 
 def _arguments(process: Process) -> Record:
-    raw = _patiently(lambda: process.read("cmdline", _MOST_TEXT + 1))
+    raw = patiently(lambda: process.read("cmdline", _MOST_TEXT + 1))
     if raw is None:
         return {"is": "arguments", "pid": process.pid, "arguments": [], "hung": True}
     arguments = [text(each) for each in raw[:_MOST_TEXT].split(b"\0")]
@@ -225,7 +225,7 @@ def _arguments(process: Process) -> Record:
     return {"is": "arguments", "pid": process.pid, "arguments": arguments[:_MOST_ARGUMENTS], "cut": cut}
 
 
-def _patiently(read: Callable[[], bytes]) -> bytes | None:
+def patiently(read: Callable[[], bytes]) -> bytes | None:
     """What is read, empty where it cannot be; None when it hangs. The thread is left to itself then."""
     answer: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 

@@ -68,6 +68,8 @@ class Containing:
         self._order = Contain(0, Containment.NONE)
         self._again_told = False
         self._killing = False
+        self._racing = False
+        """The last rounds ended with somebody new: there may be more."""
         self._afterwards: list[Callable[[], None]] = []
 
     @property
@@ -135,7 +137,7 @@ class Containing:
         end = monotonic() + _SETTLES_WITHIN
         while (left := (yield from self._running())) and monotonic() < end and order is self._order:
             yield
-        return left
+        return left + self._racing
 
     def _freeze_group(self) -> None:
         if self._group is not None:
@@ -148,17 +150,23 @@ class Containing:
                 self._group.thaw()
 
     def _rounds(self, order: Contain, number: signal.Signals) -> Iterator[None]:
-        """Signal each once, until a look finds nobody new: between two looks a process that still runs may fork."""
-        end, new = monotonic() + _MOST_SECONDS, True
-        while new and monotonic() < end and order is self._order:
-            new = False
+        """Signal each once, until a look finds nobody new: between two looks a process that still runs may fork.
+
+        Nor anybody who has gone since: then the look was of the past, and who came after it is not known yet.
+        """
+        end, gone, self._racing = monotonic() + _MOST_SECONDS, set[tuple[int, int]](), True
+        while self._racing and monotonic() < end and order is self._order:
+            self._racing = False
             for pid, start in self._found().items():
                 yield
-                if (known := self._held.get(pid)) is not None and known.start == start:
+                known = self._held.get(pid)
+                if (pid, start) in gone or (known is not None and known.start == start):
                     continue
+                self._racing = True
                 held = self._reach(pid, start, number)
-                if held is not None:
-                    new = True
+                if held is None:
+                    gone.add((pid, start))
+                else:
                     self._held[pid] = held
 
     def _reach(self, pid: int, start: int, number: int) -> _Held | None:
@@ -256,7 +264,7 @@ class Containing:
                 self._reach(pid, self._held[pid].start, signal.SIGKILL)
             self._thaw_group()  # what version 1 has frozen dies only then
             yield from self._rounds(order, signal.SIGKILL)
-            left = yield from self._living()
+            left = self._racing + (yield from self._living())
         self._killing = False
         self._tell(order, killed, left)
         self._held.clear()

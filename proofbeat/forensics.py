@@ -61,7 +61,7 @@ def show(
 
 
 async def _list(state: Path, *, as_json: bool) -> bool:
-    bundles = [_read(each) for each in _folders(state)]
+    bundles = [read(each) for each in _folders(state)]
     if as_json:
         print(json.dumps({"bundles": [_summary(each) for each in bundles]}, indent=1))
         return True
@@ -74,12 +74,12 @@ async def _list(state: Path, *, as_json: bool) -> bool:
 
 async def _show(state: Path, name: str, *, as_json: bool) -> bool:
     folder = _chosen(state, name)
-    bundle = _read(folder)
-    about, records = _about(folder), list(_records(folder))
+    bundle = read(folder)
+    about, found = _about(folder), list(records(folder))
     if as_json:
-        print(json.dumps({**_summary(bundle), "about": about, "workload": records}, indent=1))
+        print(json.dumps({**_summary(bundle), "about": about, "workload": found}, indent=1))
     else:
-        print("\n".join(_lines(bundle, about, records)))
+        print("\n".join(_lines(bundle, about, found)))
     return not bundle.faults
 
 
@@ -103,7 +103,7 @@ def _chosen(state: Path, name: str) -> Path:
     return chosen
 
 
-def _read(folder: Path) -> Bundle:
+def read(folder: Path) -> Bundle:
     """Everything that is wrong with it, not the first only."""
     try:
         content = _content(folder / MANIFEST)
@@ -143,7 +143,8 @@ def _about(folder: Path) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def _records(folder: Path) -> Iterator[dict[str, Any]]:
+def records(folder: Path) -> Iterator[dict[str, Any]]:
+    """What was collected of the workload, as far as it parses."""
     try:
         lines = _content(folder / WORKLOAD).split(b"\n")
     except OSError:

@@ -177,10 +177,12 @@ class Envoy:
         self._keys.vouched(word.pid, workload=word.workload)
 
     def guard_again(self) -> None:
-        """Another measurer than the one that was told of it."""
+        """By another measurer than the one that was told of it, and that took what it was asked with it."""
         envoy = self.server.client
         if envoy is not None:
             self._order(Guard(envoy.pid), envoy.pidfd)
+        if self._delivery.closing:
+            self._delivery.close("measurer-back")
 
     # Ends.
 

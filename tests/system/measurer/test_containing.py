@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +47,13 @@ def group(means: Means) -> Iterator[Path]:
     pytest.skip(f"this kernel has no group for {means}")
 
 
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A group that the measurer is not told of."""
+    with group(Means.SIGNALS) as made:
+        yield made
+
+
 def _remove(made: Path) -> None:
     if (made / "freezer.state").exists():
         (made / "freezer.state").write_text("THAWED")
@@ -78,22 +84,26 @@ COUNT = "while True:\n    with open({path!r}, 'a') as file: file.write('.')\n   
 
 
 @contextmanager
-def busy(folder: Path, where: Path | None, children: int = 3) -> Iterator[tuple[Workload, list[Path]]]:
-    """A workload whose processes each keep writing to a file of their own."""
+def busy(folder: Path, where: Path, children: int = 3) -> Iterator[tuple[Workload, list[Path]]]:
+    """A workload whose processes each keep writing to a file of their own. where: its group, which ends them all."""
     workload = Workload()
     try:
-        if where is not None:
-            (where / "cgroup.procs").write_text(str(workload.pid))
+        (where / "cgroup.procs").write_text(str(workload.pid))
         workload.do("import os, sys, time, subprocess")
         files = [folder / f"ticks-{number}" for number in range(children)]
         for each in files:
             line = "import time\n" + COUNT.format(path=str(each))
-            workload.do(f"subprocess.Popen([sys.executable, '-c', {line!r}], start_new_session=True)")
+            workload.do(f"child = subprocess.Popen([sys.executable, '-c', {line!r}], start_new_session=True)")
+            workload.do(f"open('{each}.pid', 'w').write(str(child.pid))")
         until(lambda: all(each.exists() for each in files))
         yield workload, files
     finally:
-        subprocess.run(["pkill", "-KILL", "-f", str(folder)], check=False)
         workload.end()
+
+
+def child_of(file: Path) -> int:
+    """Who writes to it."""
+    return int(Path(f"{file}.pid").read_text())
 
 
 def grows(files: list[Path], seconds: float = 0.1) -> list[Path]:
@@ -111,6 +121,10 @@ def order(sidecar: Sidecar, number: int, how: Containment, bundle: int = 0, with
 def bundled(sidecar: Sidecar) -> tuple[Bundled, list[dict[str, Any]]]:
     told, body = sidecar.expect_with_body(Bundled)
     return told, [json.loads(line) for line in (body or b"").split(b"\n") if line]
+
+
+def state_of(pid: str) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @contextmanager
@@ -137,8 +151,14 @@ def test_a_group_is_frozen_let_go_and_killed(means: Means, tree: Path, elsewhere
         sidecar.expect(InstanceFact)
 
 
-def test_a_tree_without_a_group_is_frozen_let_go_and_killed_with_all_that_descends(tree: Path, elsewhere: Path) -> None:
-    with busy(elsewhere, None) as (workload, files), measured(workload, tree, None) as sidecar:
+def test_a_tree_without_a_group_is_frozen_let_go_and_killed_with_all_that_descends(
+    home: Path, tree: Path, elsewhere: Path
+) -> None:
+    with (
+        group(Means.SIGNALS) as home,
+        busy(elsewhere, home) as (workload, files),
+        measured(workload, tree, None) as sidecar,
+    ):
         frozen = order(sidecar, 1, Containment.FREEZE)
         assert (frozen.means, frozen.processes, frozen.left) == (Means.SIGNALS, 4, 0)
         assert not grows(files)
@@ -149,9 +169,13 @@ def test_a_tree_without_a_group_is_frozen_let_go_and_killed_with_all_that_descen
         assert not grows(files)
 
 
-def test_what_was_stopped_before_is_not_let_go(tree: Path, elsewhere: Path) -> None:
-    with busy(elsewhere, None) as (workload, files), measured(workload, tree, None) as sidecar:
-        subprocess.run(["pkill", "-STOP", "-f", str(files[0])], check=True)
+def test_what_was_stopped_before_is_not_let_go(home: Path, tree: Path, elsewhere: Path) -> None:
+    with (
+        group(Means.SIGNALS) as home,
+        busy(elsewhere, home) as (workload, files),
+        measured(workload, tree, None) as sidecar,
+    ):
+        os.kill(child_of(files[0]), signal.SIGSTOP)
         until(lambda: files[0] not in grows(files))
         order(sidecar, 1, Containment.FREEZE)
         order(sidecar, 2, Containment.NONE)
@@ -159,17 +183,23 @@ def test_what_was_stopped_before_is_not_let_go(tree: Path, elsewhere: Path) -> N
         assert files[0] not in grows(files)
 
 
-def test_whoever_lets_go_a_frozen_workload_finds_it_frozen_again_and_that_is_told(tree: Path, elsewhere: Path) -> None:
-    with busy(elsewhere, None) as (workload, files), measured(workload, tree, None) as sidecar:
+def test_whoever_lets_go_a_frozen_workload_finds_it_frozen_again_and_that_is_told(
+    home: Path, tree: Path, elsewhere: Path
+) -> None:
+    with (
+        group(Means.SIGNALS) as home,
+        busy(elsewhere, home) as (workload, files),
+        measured(workload, tree, None) as sidecar,
+    ):
         order(sidecar, 1, Containment.FREEZE)
-        subprocess.run(["pkill", "-CONT", "-f", str(files[0])], check=True)
+        os.kill(child_of(files[0]), signal.SIGCONT)
         again = sidecar.expect(Contained, lambda each: each.number == 1)
         assert again.left == 0
         assert not grows(files)
 
 
-def test_a_measurer_that_comes_later_lets_go_what_an_earlier_one_froze(tree: Path, elsewhere: Path) -> None:
-    with busy(elsewhere, None) as (workload, files):
+def test_a_measurer_that_comes_later_lets_go_what_an_earlier_one_froze(home: Path, tree: Path, elsewhere: Path) -> None:
+    with busy(elsewhere, home) as (workload, files):
         with measured(workload, tree, None) as sidecar:
             order(sidecar, 1, Containment.FREEZE)
         assert not grows(files), "its end lets nothing go"
@@ -199,10 +229,14 @@ def race(generations):
 
 @pytest.mark.parametrize("how", [Containment.FREEZE, Containment.KILL])
 def test_a_child_that_is_born_while_its_parents_are_stopped_is_not_forgotten(
-    how: Containment, tree: Path, elsewhere: Path
+    how: Containment, home: Path, tree: Path, elsewhere: Path
 ) -> None:
     """Eight chains, each process of which forks and ends: whoever stops a parent too late has its child before them."""
-    with busy(elsewhere, None, children=0) as (workload, _), measured(workload, tree, None) as sidecar:
+    with (
+        group(Means.SIGNALS) as home,
+        busy(elsewhere, home, children=0) as (workload, _),
+        measured(workload, tree, None) as sidecar,
+    ):
         files = [elsewhere / f"race-{number}" for number in range(8)]
         workload.do("import os, sys, time, subprocess")
         for each in files:
@@ -217,8 +251,7 @@ def test_a_child_that_is_born_while_its_parents_are_stopped_is_not_forgotten(
         assert done.left == 0
         assert done.processes >= 2
         assert not grows([each for each in files if each.exists()], 0.3)
-        alive = subprocess.run(["pgrep", "-f", str(elsewhere)], capture_output=True, text=True, check=False)
-        states = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in alive.stdout.split()]
+        states = [state_of(pid) for pid in (home / "cgroup.procs").read_text().split()]
         assert set(states) <= ({"T"} if how is Containment.FREEZE else {"Z"})
 
 

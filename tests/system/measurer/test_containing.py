@@ -155,7 +155,6 @@ def test_a_tree_without_a_group_is_frozen_let_go_and_killed_with_all_that_descen
     home: Path, tree: Path, elsewhere: Path
 ) -> None:
     with (
-        group(Means.SIGNALS) as home,
         busy(elsewhere, home) as (workload, files),
         measured(workload, tree, None) as sidecar,
     ):
@@ -171,7 +170,6 @@ def test_a_tree_without_a_group_is_frozen_let_go_and_killed_with_all_that_descen
 
 def test_what_was_stopped_before_is_not_let_go(home: Path, tree: Path, elsewhere: Path) -> None:
     with (
-        group(Means.SIGNALS) as home,
         busy(elsewhere, home) as (workload, files),
         measured(workload, tree, None) as sidecar,
     ):
@@ -187,7 +185,6 @@ def test_whoever_lets_go_a_frozen_workload_finds_it_frozen_again_and_that_is_tol
     home: Path, tree: Path, elsewhere: Path
 ) -> None:
     with (
-        group(Means.SIGNALS) as home,
         busy(elsewhere, home) as (workload, files),
         measured(workload, tree, None) as sidecar,
     ):
@@ -233,7 +230,6 @@ def test_a_child_that_is_born_while_its_parents_are_stopped_is_not_forgotten(
 ) -> None:
     """Eight chains, each process of which forks and ends: whoever stops a parent too late has its child before them."""
     with (
-        group(Means.SIGNALS) as home,
         busy(elsewhere, home, children=0) as (workload, _),
         measured(workload, tree, None) as sidecar,
     ):

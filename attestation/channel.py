@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attestation import strictjson
+from attestation.containment import Containment, Means
 from attestation.coverage import Coverage
 from attestation.errors import InvalidInput
 from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, MountFact, ProcessFact
@@ -102,6 +103,22 @@ class Beat:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class Contain:
+    """Do this to the workload; an order that came before and is still being carried out ends. NONE lets go again what
+    was frozen, unless it asks for a bundle.
+
+    bundle: the most bytes of a forensic bundle, which is taken after a freeze and before a kill; 0 for none. within:
+    seconds that it may take. before: an earlier measurer froze it, so that what stands still is ours to let go.
+    """
+
+    number: int
+    how: Containment
+    bundle: int = 0
+    within: float = 0.0
+    before: bool = False
+
+
 # Measurer to sidecar.
 
 
@@ -158,6 +175,35 @@ class Guarded:
 
 
 @dataclass(frozen=True, slots=True)
+class Contained:
+    """Answer to Contain; with number 0, unasked, which means there are. Comes again where what was frozen ran again.
+
+    processes: how many it was done to. left: those of the workload that still run, as far as anybody knows. at:
+    CLOCK_BOOTTIME seconds of its end. refusal: why nothing was done; empty where it was.
+    """
+
+    number: int
+    how: Containment
+    means: Means
+    processes: int
+    left: int
+    at: float
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundled:
+    """With a sealed memfd: what was collected of the workload, a JSON document a line. complete: nothing was left out
+    for its size or the time it took. refusal: why there is none.
+    """
+
+    number: int
+    complete: bool
+    at: float
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Inspected:
     """The guarded Envoy was looked at. process: None where nobody is guarded, or it has ended.
 
@@ -190,12 +236,15 @@ Message = (
     | Sever
     | KillEnvoy
     | Beat
+    | Contain
     | Pinned
     | Covered
     | Observed
     | Swept
     | Severed
     | Guarded
+    | Contained
+    | Bundled
     | Inspected
     | Fault
     | FileFact

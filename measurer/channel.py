@@ -132,7 +132,12 @@ def sealed(name: str, chunks: Iterable[bytes]) -> int:
             rest = memoryview(chunk)
             while rest:
                 rest = rest[file.write(rest) or 0 :]
+    seal(descriptor)
+    return descriptor
+
+
+def seal(descriptor: int) -> None:
+    """Nobody can change this memfd any more. Raises OSError."""
     fcntl.fcntl(
         descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
     )
-    return descriptor

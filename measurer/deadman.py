@@ -90,6 +90,17 @@ class Deadman:
         os.eventfd_write(self._wake, 1)
 
     def _run(self) -> None:
+        """Whatever fails in here, nobody would be left to notice: it counts as the sidecar's end."""
+        try:
+            self._watch()
+        except BaseException:  # a thread's edge
+            envoy = self._envoy
+            if envoy is not None:
+                envoy.end()
+            self._over(1)
+            raise
+
+    def _watch(self) -> None:
         poll = select.poll()
         poll.register(self._sidecar, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
@@ -120,5 +131,5 @@ def _cut_off(envoy: Envoy) -> Fired:
     try:
         return Fired(envoy.cut_off())
     except OSError as error:
-        envoy.kill()
+        envoy.end()
         return Fired(Cut(0, 0, 0), error.strerror or "")

@@ -18,6 +18,8 @@ from measurer.sockdiag import remotes
 
 _NOTHING, _ALIVE = Cut(0, 0, 0), Cut(0, 1, 0)
 _DIES_WITHIN_MS = 500
+_SWEEPS_WITHIN = 1.0
+"""Seconds after which a sweep of the other thread counts as one that stands still."""
 _MEND = "Send Guard with a pidfd of the running Envoy."
 
 
@@ -91,8 +93,14 @@ class Envoy:
             return _NOTHING if self._closed else self._cutter.sever(ends)
 
     def cut_off(self) -> Cut:
-        """End its connections, then the process, then what the process may have opened in between."""
-        with self._lock:
+        """End its connections, then the process, then what the process may have opened in between.
+
+        A sweep that stands still, as under a tracer, is not waited for: then the process ends first.
+        """
+        waited = self._lock.acquire(timeout=_SWEEPS_WITHIN)
+        if not waited:
+            return _NOTHING if self.end() else _ALIVE
+        try:
             if self._closed:
                 return _NOTHING
             first = self._cutter.sweep()
@@ -102,6 +110,12 @@ class Envoy:
             poll.poll(_DIES_WITHIN_MS if self._may_kill() else 0)
             last = self._cutter.sweep(goes_on=True)
             return Cut(first.destroyed + last.destroyed, last.left, first.passes + last.passes)
+        finally:
+            self._lock.release()
+
+    def end(self) -> bool:
+        """The process at once, whatever the other thread is doing. False where we may not."""
+        return self._closed or self._kill()
 
     def kill(self) -> Cut:
         """The process at once; the kernel closes its connections. One that we may not kill keeps them."""

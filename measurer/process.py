@@ -11,6 +11,7 @@ from pathlib import Path
 
 from attestation.channel import (
     Beat,
+    Contain,
     Covered,
     Fault,
     Guard,
@@ -32,10 +33,12 @@ from attestation.layers import Layer
 from measurer import coverage, isolation, kernel, mounts, scope
 from measurer.channel import Channel, Hangup
 from measurer.clock import boottime
+from measurer.containing import Containing
 from measurer.cutting import Cut
 from measurer.deadman import Deadman
 from measurer.envoy import Envoy, Permits
 from measurer.files.collector import Files
+from measurer.forensics import Forensics
 from measurer.guardian import Duty, Guardian
 from measurer.loop import Loop, Reactor
 from measurer.mounts import Mounts
@@ -74,6 +77,8 @@ class Measurer:
         self._root = pinned.root
         self._processes = Processes(loop, channel, sources, pinned, self.cover, shared=permits is not None)
         self._proxy = ProxyLayer(loop, channel, self.cover)
+        forensics = Forensics(loop, channel, pinned.pid)
+        self._containing = Containing(loop, channel, pinned, self._processes.found, self._wards, forensics)
         self._scope, self._files = wanted, self._collect_files(wanted)
         with ExitStack() as held:
             held.callback(lambda: self._files.close())
@@ -82,6 +87,7 @@ class Measurer:
             self._own = (os.getpid(), os.pidfd_open(os.getpid()))
             held.callback(os.close, self._own[1])
             held.callback(self._proxy.close)
+            held.callback(self._containing.close)
             held.callback(self._processes.close)
             self._held = held.pop_all()
 
@@ -92,6 +98,7 @@ class Measurer:
         self._protect()
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
         self.cover()
+        self._containing.announce()
         self._loop.watch(pinned.pidfd, self._workload_ended)
         self._loop.watch(self._mounts.mountinfo, self._mounts_changed, select.EPOLLPRI)
         if self._mounts.descriptor >= 0:
@@ -152,8 +159,11 @@ class Measurer:
             self._channel.send(Covered(now))
 
     def _protect(self) -> None:
-        named = [self._own, self._deadman.sidecar, *([self._envoy.named] if self._envoy is not None else [])]
-        self._processes.wards.protect(dict(named))
+        self._processes.wards.protect(self._wards())
+
+    def _wards(self) -> dict[int, int]:
+        """Pids and pidfds of those that must not be reached."""
+        return dict([self._own, self._deadman.sidecar, *([self._envoy.named] if self._envoy is not None else [])])
 
     def _isolation(self) -> Isolation:
         envoy = self._envoy.named if self._envoy is not None else None
@@ -179,6 +189,8 @@ class Measurer:
             case Sever(number, addresses):
                 cut = self._envoy.sever(addresses) if self._envoy else Cut(0, 0, 0)
                 self._channel.send(Severed(number, cut.destroyed, cut.left))
+            case Contain():
+                self._containing.order(message)
             case KillEnvoy(number):
                 self._answer(number, self._envoy.kill() if self._envoy else Cut(0, 0, 0))
             case _:
@@ -228,8 +240,9 @@ class Measurer:
         return Cutting.DESTROY if self._can_destroy else Cutting.CAPPED
 
     def _workload_ended(self) -> None:
-        self._channel.send(InstanceFact(boottime(), "the workload's first process ended"))
         self._loop.forget(self._pinned.pidfd)
+        fact = InstanceFact(boottime(), "the workload's first process ended")
+        self._containing.afterwards(lambda: self._channel.send(fact))
 
     def _mounts_changed(self) -> None:
         at, (changes, passed) = boottime(), self._mounts.changes()

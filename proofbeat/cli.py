@@ -11,6 +11,7 @@ import typer
 
 from proofbeat.breakglass import breakglass
 from proofbeat.evidence import evidence
+from proofbeat.forensics import forensics
 from proofbeat.options import AdminSocket, ConfigFile, Json, exit_with
 from proofbeat.policy import policy
 from proofbeat.references import references
@@ -29,6 +30,7 @@ app.add_typer(references, name="references")
 app.add_typer(policy, name="policy")
 app.add_typer(breakglass, name="breakglass")
 app.add_typer(evidence, name="evidence")
+app.add_typer(forensics, name="forensics")
 
 
 class Delivery(StrEnum):

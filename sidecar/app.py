@@ -7,6 +7,7 @@ anything else of this process runs. Rounds, reports and logs come after it.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.channel import (
     Beat,
+    Bundled,
+    Contained,
     Covered,
     Fault,
     Guarded,
@@ -29,7 +32,8 @@ from attestation.channel import (
 )
 from attestation.coverage import Coverage
 from attestation.errors import InvalidConfiguration, ProofbeatError, Unavailable, WorkloadGone
-from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, MountFact, ProcessFact
+from attestation.facts import CollectorFact, ExecutionFact, Fact, FileFact, InstanceFact, MountFact, ProcessFact
+from attestation.jws import Signer
 from attestation.layers import Layer
 from attestation.observation import Observation
 from attestation.proxy import Delivered
@@ -46,8 +50,10 @@ from sidecar.attester import Attester, HeldNonce, Outcome, Standpoint
 from sidecar.causes import Causes
 from sidecar.clock import LeaseTimer
 from sidecar.config import SidecarConfig
+from sidecar.containing import Containing
 from sidecar.delivery.resources import Identity
 from sidecar.envoy import Envoy
+from sidecar.forensics import Forensics, Known
 from sidecar.governing import Governed, read_governing
 from sidecar.heartbeat import Heartbeat
 from sidecar.judging import Judging
@@ -76,6 +82,9 @@ from telemetry.recorder import Recorder
 from wire.messages import Quarantined
 from wire.session import Endpoint as AuthorityEndpoint
 from wire.versions import FILE_CAPABILITIES
+
+_MOST_FACTS = 512
+"""The latest, for a forensic bundle."""
 
 
 class Sidecar:
@@ -111,10 +120,24 @@ class Sidecar:
             close=self._close,
             serve=self._serve,
             ask=lambda question: self._asking.ask(question),
-            report=lambda report: self._reports.add(report),
+            report=lambda report: self._reports.add(self._containing.worded(report)),
             reattest=lambda full: self._rounds.want(full=full),
+            contain=lambda before, after: self._containing.follow(before, after),
             ended=self._workload_ended,
         )
+        self._containing = Containing(
+            config.state,
+            config.forensics,
+            self._telling,
+            order=self._measurer.send,
+            keep=self._keep_bundle,
+            now=clock.now,
+        )
+        self._forensics = Forensics(
+            config.state, config.forensics, kept=self._telling.bundle_kept, failed=self._telling.bundle_failed
+        )
+        self._facts: deque[Fact] = deque(maxlen=_MOST_FACTS)
+        self._signer: Signer | None = None
         self._judging = Judging(
             violated=self._violated,
             harmless=self._maybe_mended,
@@ -192,6 +215,7 @@ class Sidecar:
                     await self._attest_until_over(unclean, ready)
             finally:
                 self._close_for_good()
+                await self._forensics.settled()
                 self._timer.close(loop)
                 self._restores.close(loop)
                 await self._client.close()
@@ -206,9 +230,11 @@ class Sidecar:
         self._telling.started(pinned, self._measurer.pid)
         # 2. What an earlier run latched for it stays latched.
         self._machine.recall(pinned.instance)
+        self._containing.recall(pinned.instance)
         self._waivers.open()
         # 3. Membership: an identity to ask for, and the policy that rules it.
         evidence_key = ec.generate_private_key(ec.SECP256R1())
+        self._signer = Signer(evidence_key)
         enrolled = await enrol(
             self._client,
             self._folder,
@@ -247,6 +273,7 @@ class Sidecar:
     def _heard(self, message: Message, body: bytes | None) -> None:
         match message:
             case FileFact() | MountFact() | ExecutionFact() | ProcessFact() | CollectorFact():
+                self._facts.append(message)
                 self._judging.saw(message)
             case Observed(observation):
                 changed = self._observations.observed(observation, body)
@@ -266,6 +293,10 @@ class Sidecar:
                     self._measurer.send(Measure((Layer.PROXY,), clock.now().boot))
                 if self.state.open:
                     self._hand_over()
+            case Contained():
+                self._containing.contained(message)
+            case Bundled():
+                self._containing.bundled(message, body)
             case Beat():
                 self._heartbeat.answered()
             case InstanceFact():
@@ -292,6 +323,23 @@ class Sidecar:
 
     def _violated(self, violation: Violation) -> None:
         self._machine.step(states.Violated(violation))
+
+    def _keep_bundle(self, cause: Violation, told: Bundled, body: bytes | None) -> None:
+        signer, governed = self._signer, self._judging.governed
+        if signer is None or governed is None:
+            return  # nothing is judged before there are both
+        known = Known(
+            self._pinned.result().instance,
+            str(self._membership.spiffe_id),
+            governed.epoch,
+            self.state.phase,
+            self.state.generation,
+            self._containing.how,
+            self.state.causes,
+            self._coverage,
+            tuple(self._facts),
+        )
+        self._forensics.keep(cause, told, body, known, signer)
 
     def _maybe_mended(self) -> None:
         """While closed, or held, any harmless change may be the repair."""
@@ -392,6 +440,7 @@ class Sidecar:
         self._measurer.send(self._scope(spec))
         self._envoy.rule(spec)
         self._rounds.every(spec.interval)
+        self._containing.rule(spec.containment)
         self._machine.step(states.RulesChanged(governed.rules))
         self._waivers.weigh()
         self._judging.catch_up()
@@ -462,6 +511,7 @@ class Sidecar:
         self._heartbeat.answered()
         self._measurer.send(self._scope(self.spec), self._workload)
         self._envoy.guard_again()
+        self._containing.repeat()
         self._telling.measurer_back(spawned.pid)
         self._rounds.want(full=True)
 

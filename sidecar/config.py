@@ -15,7 +15,7 @@ from attestation import addresses
 from attestation.errors import InvalidInput
 from attestation.spiffe import SpiffeId
 from policies.model import dialect
-from policies.model.dialect import Strict
+from policies.model.dialect import Duration, Strict
 from policies.model.references import ReferenceDigest
 from sidecar.peers import MOST_RANGES, Range
 from sidecar.service import Address, ServiceSettings, host_port
@@ -152,6 +152,19 @@ class DeliverySettings(Strict):
         return self
 
 
+class ForensicsSettings(Strict):
+    """How much a forensic bundle may cost this machine; whether one is taken at all is policy's (`spec.containment`).
+
+    most_bytes: of what is collected of the workload. keep: bundles; the oldest give way, and 0 takes none. within: the
+    time that collecting may take, which is also what a kill waits for it. apart: the least time between two.
+    """
+
+    most_bytes: int = Field(default=4 << 20, ge=64 << 10, le=64 << 20)
+    keep: int = Field(default=8, ge=0, le=1000)
+    within: Annotated[Duration, Field(gt=0.0, le=60.0)] = 3.0
+    apart: Duration = 60.0
+
+
 class SidecarConfig(Strict):
     """state: folder of the sidecar's own, for the re-entry ticket and the tamper latch.
 
@@ -167,6 +180,7 @@ class SidecarConfig(Strict):
     delivery: DeliverySettings
     state: Path
     operators: Path | None = None
+    forensics: ForensicsSettings = ForensicsSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
     @model_validator(mode="after")

@@ -17,7 +17,8 @@ from wire.messages import Report
 class Machine:
     """close, serve: carry out the command of that name, at once. ask, report, reattest: see to it that it is done.
 
-    ended: called after a step that found the workload ended.
+    contain: called with the state before and after each step, once what closes or opens is done. ended: called after a
+    step that found the workload ended.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Machine:
         ask: Callable[[Question], None],
         report: Callable[[Report], None],
         reattest: Callable[[bool], None],
+        contain: Callable[[State, State], None],
         ended: Callable[[], None],
     ) -> None:
         self._causes = causes
@@ -39,6 +41,7 @@ class Machine:
         self._ask = ask
         self._report = report
         self._reattest = reattest
+        self._contain = contain
         self._ended = ended
         self._state = State(Rules())
 
@@ -57,7 +60,9 @@ class Machine:
         # 1. What closes or opens traffic, in the machine's order and without a pause.
         for command in decided.commands:
             self._move(command, decided.state.generation, now)
-        # 2. Everything else.
+        # 2. What is done to the workload itself.
+        self._contain(before, self._state)
+        # 3. Everything else.
         self._causes.sync()
         for command in decided.commands:
             self._follow_up(command, now)

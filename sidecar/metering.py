@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from math import inf
 
+from attestation.channel import Contained
 from attestation.coverage import Coverage
 from attestation.errors import ProofbeatError, Refused, Unavailable
 from attestation.instance import InstanceId
@@ -52,6 +53,13 @@ class Metering:
 
     def violated(self, violation: Violation) -> None:
         self._recorder.count(metrics.VIOLATIONS_SEEN, violation.kind, violation.violation_class)
+
+    def contained(self, done: Contained, seconds: float) -> None:
+        outcome = "refused" if done.refusal else "partly" if done.left else "done"
+        self._recorder.observe(metrics.CONTAIN_SECONDS, seconds, done.how, outcome)
+
+    def bundled(self, outcome: str) -> None:
+        self._recorder.count(metrics.FORENSICS, outcome)
 
     def judged(self, verdict: Verdict) -> None:
         if not verdict.accepted:

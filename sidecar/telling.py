@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from attestation.channel import Pinned
+from attestation.channel import Contained, Pinned
 from attestation.coverage import Coverage
 from attestation.errors import ProofbeatError
+from attestation.forensics import Manifest
 from attestation.plain import plain
 from attestation.violation import Violation
 from sidecar import clock
@@ -30,6 +32,8 @@ _EVENTS = {
     Happening.ESCALATED: Event.ESCALATED,
     Happening.REJECTED: Event.ENVOY_REJECTED,
 }
+
+_APART = "Give the workload a cgroup of its own, without sidecar, measurer and Envoy, and name it in `workload.cgroup`."
 
 
 class Telling:
@@ -181,6 +185,47 @@ class Telling:
 
     def key_socket_lost(self, why: str) -> None:
         self._log.error(Event.KEY_SOCKET_LOST, why=why, mend="Find out who may write to its folder; it is ours alone.")
+
+    def containable(self, how: Contained) -> None:
+        """By which means the workload will be contained, should it come to that; or why it will not."""
+        told = self._log.warning if how.refusal else self._log.info
+        told(Event.CONTAINABLE, means=how.means, refusal=how.refusal, mend=_APART if how.refusal else "")
+
+    def contained(self, done: Contained, seconds: float) -> None:
+        """seconds: since it was ordered."""
+        self._metering.contained(done, seconds)
+        whole = not done.left and not done.refusal
+        told = self._log.warning if whole else self._log.error
+        told(
+            Event.CONTAINED,
+            how=done.how,
+            means=done.means,
+            processes=done.processes,
+            left=done.left,
+            refusal=done.refusal,
+            mend=_APART if done.refusal else "",
+            seconds=round(seconds, 4),
+            at=done.at,
+        )
+
+    def containment_forgotten(self, why: str) -> None:
+        self._log.error(Event.CONTAINMENT_FORGOTTEN, why=why, mend="Make room in `state`, or let the sidecar write.")
+
+    def bundle_kept(self, where: Path, manifest: Manifest, digest: str) -> None:
+        """digest: SHA-256 of the manifest, so that whoever keeps the logs sees whether it was changed later."""
+        self._metering.bundled("kept" if manifest.complete else "cut")
+        self._log.warning(
+            Event.FORENSICS,
+            bundle=str(where),
+            kind=manifest.kind,
+            complete=manifest.complete,
+            refusal=manifest.refusal,
+            manifest=digest,
+        )
+
+    def bundle_failed(self, why: str) -> None:
+        self._metering.bundled("failed")
+        self._log.error(Event.FORENSICS_FAILED, why=why, mend="Make room in `state`, or let the sidecar write.")
 
     def measurer_lost(self, reason: str) -> None:
         self._log.error(Event.MEASURER_LOST, reason=reason)

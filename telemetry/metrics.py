@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from attestation.containment import Containment
 from attestation.layers import Layer
 from attestation.signals import Signal
 from attestation.trust import Tier
@@ -72,6 +73,8 @@ APPRAISING = ("verified", "appraised", "accepted", "issued")
 CLOSING = ("written", "acknowledged", "swept", "quit", "killed", "ended", "verified")
 """A closing's rungs, each counted from its beginning; `quit`, `killed` and `ended` are Envoy's and rare."""
 TOTAL = "total"
+CONTAINED = ("done", "partly", "refused")
+BUNDLED = ("kept", "cut", "failed")
 
 TIERS = tuple(tier.label for tier in Tier)
 FAILURES = ("refused", "unavailable", "malformed")
@@ -149,6 +152,23 @@ CLOSE_SECONDS = Metric(
     (Label("step", CLOSING),),
     _STAGE_BOUNDS,
 )
+CONTAIN_SECONDS = Metric(
+    "proofbeat_contain_seconds",
+    Type.HISTOGRAM,
+    "s",
+    "Time from the order that the workload be frozen, let go (`none`) or killed to its end, by what came of it.",
+    (SIDECAR,),
+    (Label("how", tuple(Containment)), Label("outcome", CONTAINED)),
+    _STAGE_BOUNDS,
+)
+FORENSICS = Metric(
+    "proofbeat_forensic_bundles_total",
+    Type.COUNTER,
+    "1",
+    "Forensic bundles: kept, kept without all that could have been seen (`cut`), or failed.",
+    (SIDECAR,),
+    (Label("outcome", BUNDLED),),
+)
 XDS_PUSHES = Metric("proofbeat_xds_pushes_total", Type.COUNTER, "1", "Snapshots published to Envoy.", (SIDECAR,))
 XDS_REJECTIONS = Metric(
     "proofbeat_xds_rejections_total", Type.COUNTER, "1", "Responses that Envoy rejected.", (SIDECAR,)
@@ -211,6 +231,8 @@ METRICS = (
     EVENTS_LOST,
     VIOLATIONS_SEEN,
     CLOSE_SECONDS,
+    CONTAIN_SECONDS,
+    FORENSICS,
     XDS_PUSHES,
     XDS_REJECTIONS,
     APPRAISALS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
@@ -70,6 +70,15 @@ def safe(text: str) -> str:
         text = shape.sub(instead, text)
     text = shown(_RANDOM.sub(REDACTED, text), MOST_TEXT + 1)
     return text if len(text) <= MOST_TEXT and not cut else text[: MOST_TEXT - len(CUT)] + CUT
+
+
+def command_line(arguments: Sequence[str]) -> list[str]:
+    """A program's arguments as `safe` has them, and without what stands alone after a name like `--password`."""
+    shown, follows = [], False
+    for each in arguments:
+        shown.append(REDACTED if follows else safe(each))
+        follows = each.startswith("-") and "=" not in each and _says_secret(each[:MOST_TEXT])
+    return shown
 
 
 @lru_cache(maxsize=256)

@@ -100,6 +100,12 @@ class Processes:
         """Its processes now."""
         return [member.process for member in self._workload.members.values()]
 
+    def found(self) -> dict[int, int]:
+        """Looked for anew: pid -> start time, in clock ticks since boot."""
+        self._refresh()
+        self._sources.catch_up()
+        return {process.pid: process.start_ticks for process in self.held}
+
     def owns(self, pid: int) -> bool:
         """Is this a process of the workload? By every fork that was heard of, wherever its parent has gone since.
 

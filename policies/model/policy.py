@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from attestation.containment import Containment
 from attestation.coverage import Cutting, Grade, Guarantee
 from attestation.layers import Layer
 from attestation.signals import Signal
@@ -218,6 +219,19 @@ class RecoveryRules(Strict):
     flaps: FlapLimit = Field(default=FlapLimit(), exclude_if=lambda limit: limit == FlapLimit())
 
 
+class ContainmentRules(Strict):
+    """What is done to the workload itself, once its traffic is closed, where policy enforces.
+
+    drift, tamper: after a violation of that class that is about the workload. `freeze` stops all of its processes until
+    traffic is opened again; `kill` ends them. forensics: after which class a bundle of what can be seen of the workload
+    is kept in the sidecar's state folder, in every mode: after it is frozen, and before it is killed.
+    """
+
+    drift: Annotated[Containment, Ranked(tuple(Containment))] = Containment.NONE
+    tamper: Annotated[Containment, Ranked(tuple(Containment))] = Containment.NONE
+    forensics: Annotated[Literal["none", "tamper"], Ranked(("none", "tamper"))] = "tamper"
+
+
 class PolicySpec(Strict):
     """What must hold of a workload, and what happens when it does not.
 
@@ -227,10 +241,11 @@ class PolicySpec(Strict):
     may take to acknowledge a closing before it is asked to quit, or killed. layers: how much each layer matters;
     files and processes are required where nobody names them, all others off. files: what is measured of files.
     processes: what its processes may be. proxy: what the Envoy that holds the key must be. coverage: the least that
-    the watchers must be. recovery: what opens traffic again. rules: what else must be true, by name; two policies may
-    state the same rule under one name, but not two. break_glass: who may open traffic for a while in spite of policy.
-    on_violation: signal -> class, where it is not to be the signal's own. What is said to be
-    drift opens again by the next full measurement, also where it is an event of which nothing is left to be measured.
+    the watchers must be. recovery: what opens traffic again. containment: what is done to the workload itself. rules:
+    what else must be true, by name; two policies may state the same rule under one name, but not two. break_glass: who
+    may open traffic for a while in spite of policy. on_violation: signal -> class, where it is not to be the signal's
+    own. What is said to be drift opens again by the next full measurement, also where it is an event of which nothing
+    is left to be measured.
 
     connections: `cut` ends what is open with every closing. `drain` lets it go on after drift, for the dead-man time
     or what is left of the lease, whichever is shorter; nothing new begins meanwhile, and what has not ended by then
@@ -265,6 +280,9 @@ class PolicySpec(Strict):
     """Not written where it says nothing new, so that a sidecar which does not know it reads such a policy, too."""
     coverage: CoverageDemand = CoverageDemand()
     recovery: RecoveryRules = RecoveryRules()
+    containment: ContainmentRules = Field(
+        default=ContainmentRules(), exclude_if=lambda rules: rules == ContainmentRules()
+    )
     rules: Annotated[dict[RuleName, Rule], PerKey(Alike())] = Field(
         default_factory=dict, exclude_if=lambda rules: not rules
     )

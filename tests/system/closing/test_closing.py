@@ -176,6 +176,34 @@ def test_all_that_is_open_ends_when_the_sidecar_does_not_run(number: signal.Sign
     at.told(story)
 
 
+def measurer_of(sidecar: int) -> int:
+    children = Path(f"/proc/{sidecar}/task/{sidecar}/children").read_text().split()
+    (found,) = [int(each) for each in children if b"\0measurer\0" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_all_that_is_open_ends_when_the_measurer_does_not_run(number: signal.Signals, at: Alive[Mesh]) -> None:
+    async def story(mesh: Mesh) -> None:
+        await mesh.flows()
+        idle = [await way.open() for way in mesh.traffic.ways if way.kind is not KeptAlive]
+        assert mesh.web.sidecar is not None
+        measurer = measurer_of(mesh.web.sidecar.process.pid)
+        act = now()
+        os.kill(measurer, number)
+        await all_end(idle)
+        await mesh.traffic.until_refused(act)
+        await mesh.refused_for_a_while()
+        back = now()
+        with suppress(ProcessLookupError):
+            os.kill(measurer, signal.SIGKILL)
+        mesh.web.sidecar.send_signal(signal.SIGKILL)
+        await mesh.scene.start_sidecar(mesh.web, enrol=False)
+        await mesh.opened(act + DEADMAN + GRACE, back)
+
+    at.told(story)
+
+
 def every_day(folder: Path) -> None:
     """A token and a log are rotated, a module compiled, the heap dumped, and an editor opened."""
     own, log, page = folder / "own", folder / "own" / "log", folder / "pages" / "index.html"

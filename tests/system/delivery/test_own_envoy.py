@@ -8,9 +8,12 @@ import signal
 import stat
 from pathlib import Path
 
+import pytest
+
 from sidecar.restored import LEFT_BEHIND
-from tests.system.attacks.stage import PATIENCE
+from tests.system.attacks.stage import DEADMAN, PATIENCE
 from tests.system.delivery.stage import Own, gone, own, stopped
+from tests.system.measurer.stage import ROOT
 
 BLIND = ("setpriv", "--bounding-set=-net_admin,-sys_ptrace", "--inh-caps=-net_admin,-sys_ptrace")
 """Before a sidecar that may neither destroy sockets nor look into an Envoy that is not dumpable."""
@@ -140,6 +143,41 @@ def test_no_envoy_outlives_a_sidecar_that_dies_together_with_its_guardian() -> N
         with stopped(measurer):
             running.scene.sidecar.kill()
             assert gone(envoy)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_nothing_outlives_its_lifetime_in_an_envoy_whose_sidecar_and_guardian_are_gone(number: signal.Signals) -> None:
+    """Nobody is left to end it, and it is nobody's child: what it was given ends by itself."""
+    with own(runs=False, deadman="2s") as running, running.started() as envoy:
+        running.envoy()
+        with running.stream() as stream:
+            for pid in (running.scene.measurer, running.scene.sidecar.pid):
+                os.kill(pid, number)
+            assert stream.ended(within=2.0 + 2.0)
+            running.until_closed()
+            assert envoy.poll() is None
+            if number is signal.SIGSTOP:
+                os.kill(running.scene.measurer, signal.SIGKILL)
+
+
+HANGS = """
+import signal, sys, time
+if "proofbeat" in sys.orig_argv:
+    signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))
+"""
+"""What Python reads first of all: a signal then stands for a callback of the event loop that never returns."""
+
+
+def test_what_is_open_ends_when_the_sidecars_event_loop_hangs(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HANGS)
+    first = ("env", f"PYTHONPATH={tmp_path}{os.pathsep}{ROOT}")
+    with own(runs=False, sidecar=first) as running, running.started() as envoy:
+        running.envoy()
+        with running.stream() as stream:
+            running.scene.sidecar.send_signal(signal.SIGUSR1)
+            assert stream.ended(within=DEADMAN + 2.0)
+            assert envoy.wait(5) == -signal.SIGKILL
+        running.scene.sidecar.kill()
 
 
 def test_no_other_envoy_of_the_same_user_is_given_the_key() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -9,13 +10,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from attestation.channel import Covered, KillEnvoy, Scope, Sever, Severed, Sweep, Swept
+from attestation.channel import Covered, KillEnvoy, Measure, Scope, Sever, Severed, Sweep, Swept
 from attestation.coverage import Cutting, Grade
 from attestation.facts import CollectorFact, CollectorState
+from attestation.layers import Layer
 from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.stage import ROOT, Proxy, Sidecar, Workload
 
@@ -276,6 +279,75 @@ def test_the_guardian_acts_even_when_the_rest_of_the_measurer_hangs(
             debugger.kill()
             debugger.wait()
             os.kill(sidecar.process.pid, signal.SIGCONT)  # what attaching left behind
+
+
+@pytest.fixture
+def hanging(elsewhere: Path) -> Iterator[Path]:
+    """A file system whose server never answers anything (fuse(4))."""
+    where = elsewhere / "hangs"
+    where.mkdir()
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        pytest.skip("this kernel has no FUSE")
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mount(b"hangs", os.fsencode(where), b"fuse", 0, options) == 0, os.strerror(ctypes.get_errno())
+    yield where
+    os.close(server)
+    libc.umount2(os.fsencode(where), 2)
+
+
+def test_the_guardian_acts_while_the_measurer_waits_for_a_file_system_that_never_answers(
+    workload: Workload, proxy: Proxy, tree: Path, hanging: Path
+) -> None:
+    proxy.connect(2)
+    with Sidecar(Scope(workload.pid, (str(tree),), deadman=DEADMAN)) as sidecar:
+        sidecar.settle()
+        sidecar.guard(proxy.pid)
+        sidecar.sweep()
+        proxy.held.clear()
+        proxy.connect(1)
+        subprocess.run(["mount", "--bind", hanging, tree / "below"], check=True)
+        try:
+            sidecar.send(Measure((Layer.FILES,), 0.0, full=True))
+            began = time.monotonic()
+            while not is_reset(proxy.held[0], 0.05):
+                sidecar.beat()
+                assert time.monotonic() - began < DEADMAN + BUSY
+            assert proxy.process.wait(5) == -signal.SIGKILL
+            sidecar.process.kill()
+            assert sidecar.process.wait(5) == -signal.SIGKILL
+        finally:
+            subprocess.run(["umount", "--lazy", tree / "below"], check=True)
+
+
+def test_a_sidecar_whose_group_is_frozen_is_a_silent_one(workload: Workload, proxy: Proxy, tree: Path) -> None:
+    freezer = Path("/sys/fs/cgroup/freezer")
+    if not (freezer / "cgroup.procs").exists():
+        pytest.skip("this kernel has no freezer of version 1")
+    group = freezer / f"frozen-{os.getpid()}"
+    group.mkdir()
+    line = STAND_IN.format(deadman=DEADMAN)
+    sidecar = subprocess.Popen(
+        [sys.executable, "-c", line, str(workload.pid), str(proxy.pid), str(tree)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert sidecar.stdout
+        assert sidecar.stdout.readline()
+        proxy.connect(3)
+        (group / "cgroup.procs").write_text(str(sidecar.pid))
+        (group / "freezer.state").write_text("FROZEN")
+        assert all(is_reset(each) for each in proxy.held)
+        assert proxy.process.wait(5) == -signal.SIGKILL
+    finally:
+        (group / "freezer.state").write_text("THAWED")
+        sidecar.kill()
+        sidecar.wait()
+        group.rmdir()
 
 
 def test_the_strongest_way_to_cut_is_the_one_that_was_tried(workload: Workload, tree: Path) -> None:

@@ -22,7 +22,7 @@ from sidecar.governing import Governed
 from sidecar.latch import Latch
 from sidecar.machine import Machine
 from sidecar.metering import Metering
-from sidecar.states import Answered, Appraised, Flaps, Lease, Phase, Rules, RulesChanged, Violated, WorkloadEnded
+from sidecar.states import Answered, Appraised, Flaps, Lease, Phase, Rules, RulesChanged, State, Violated, WorkloadEnded
 from sidecar.telling import Telling
 from telemetry import metrics
 from telemetry.recorder import Recorder
@@ -46,6 +46,7 @@ class Carried:
     acts: list[tuple[str, int]] = field(default_factory=list)
     latched: str = ""
     reason: str = ""
+    contained: list[tuple[Phase, list[str], int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.log = CapturingLogger()
@@ -58,6 +59,7 @@ class Carried:
             ask=lambda question: self._act("ask"),
             report=lambda report: self._act("report"),
             reattest=lambda full: self._act("reattest in full" if full else "reattest"),
+            contain=self._contain,
             ended=lambda: self._act("end"),
         )
         self.machine.recall(INSTANCE)
@@ -67,6 +69,9 @@ class Carried:
         lease = Lease(1, now.boot + 60.0, now.wall + 60.0)
         self.machine.step(Appraised(Tier.AFFIRMING, self.machine.state.generation, 1, now.boot, lease))
         assert self.machine.state.phase is Phase.FRESH
+
+    def _contain(self, before: State, after: State) -> None:
+        self.contained.append((after.phase, self.order, len(self.log.calls)))
 
     @property
     def order(self) -> list[str]:
@@ -166,3 +171,12 @@ def test_what_policy_says_of_recovery_is_what_the_machine_goes_by() -> None:
     assert Governed(1, policy, references, REGISTRATION).rules == Rules(
         Mode.ENFORCE, Recovery.REPLACE, Recovery.MANUAL, 30.0, Flaps(3, 600.0), True
     )
+
+
+def test_the_workload_itself_is_thought_of_once_its_traffic_is_closed_and_before_anything_is_told(
+    carried: Carried,
+) -> None:
+    carried.open()
+    said = len(carried.log.calls)
+    carried.machine.step(Violated(found(ViolationClass.TAMPER)))
+    assert carried.contained[-1] == (Phase.QUARANTINED, ["serve", "close"], said)

@@ -33,6 +33,8 @@ DESIGN = {
     "proofbeat_events_lost_total": ("collector",),
     "proofbeat_violations_total": ("kind", "class"),
     "proofbeat_close_seconds": ("step",),
+    "proofbeat_contain_seconds": ("how", "outcome"),
+    "proofbeat_forensic_bundles_total": ("outcome",),
     "proofbeat_xds_pushes_total": (),
     "proofbeat_xds_rejections_total": (),
     "proofbeat_appraisals_total": ("tier",),

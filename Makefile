@@ -1,5 +1,5 @@
 # Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
-.PHONY: demo test setup lint unit system test-bare bench bench-peers fuzz docs clean
+.PHONY: demo test setup lint unit system test-bare bench bench-peers fuzz docs signals clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?=
@@ -56,6 +56,12 @@ docs: setup
 	.venv/bin/python -m telemetry.document > docs/metrics.md
 	.venv/bin/python -m wire.document > docs/problems.md
 	.venv/bin/python -m policies.author.reference docs
+
+# The page of signals, from a run of some minutes.
+signals: setup
+	.venv/bin/proofbeat bench detect --json $(ARGS) > .signals.json || test -s .signals.json
+	.venv/bin/python -m proofbeat.bench.detect.document .signals.json > docs/signals.md
+	rm .signals.json
 
 clean:
 	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -12,6 +12,7 @@ from proofbeat.bench import deadman, merge, start, telemetry, violation
 from proofbeat.bench import round as round_bench
 from proofbeat.bench.appraise import run as appraise
 from proofbeat.bench.cut import run as cut
+from proofbeat.bench.detect import run as detect
 from proofbeat.bench.faults import run as faults
 from proofbeat.bench.figures import Distribution, Figure, Report
 from proofbeat.bench.push import run as push
@@ -20,6 +21,7 @@ BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "round": (round_bench.run, "one round with evidence, stage by stage"),
     "violation": (violation.run, "a modified file: seen, refused, cut, open again"),
     "cut": (cut.run, "open connections of each kind, in each mode: when each end sees them cut"),
+    "detect": (detect.run, "each act of an intruder: told as what it is, and closed for"),
     "deadman": (deadman.run, "a sidecar killed or stopped: traffic closed; a starved one: closed for nothing"),
     "start": (start.run, "start to first certificate; memory and idle cost"),
     "xds-push": (push.run, "one secret to 1, 200 and 1,000 streams, beside go-control-plane"),

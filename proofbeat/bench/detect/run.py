@@ -88,7 +88,8 @@ class Detecting:
 
         violation = await watch.until(Event.VIOLATION, since, within=WITHIN_SECONDS, matching=of_this)
         if violation is None:
-            told = [str(line.get("kind")) for line in watch.since(since) if line.get("event") == Event.VIOLATION]
+            lines = [line for line in watch.since(since) if line.get("event") == Event.VIOLATION]
+            told = [f"{line['kind']}: {line['text']}" for line in lines]
             raise Unavailable(f"{attack.name} was not told as {attack.signal}, but {told}", where="bench detect")
         closed = await self._closed(attack, since)
         refused = await self._until_refused(at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from attestation import manifest
@@ -22,7 +22,7 @@ from measurer.files.inotify import Inotify
 from measurer.files.manifest import Folder, Record, Tree
 from measurer.files.patterns import Volatile
 from measurer.files.scan import Change, Scanner
-from measurer.loop import Loop
+from measurer.loop import TURN, Loop
 
 NAME = "files"
 LATENCY_MS = 5.0
@@ -42,7 +42,8 @@ class Request:
 class Files:
     """Watches, scans and reports.
 
-    who: names the executable of a pid that may be gone already. covered: our coverage changed.
+    who: names the executable of a pid that may be gone already. covered: our coverage changed. most: entries; with
+    more the measurement fails.
     """
 
     def __init__(
@@ -54,13 +55,17 @@ class Files:
         volatile: tuple[tuple[tuple[str, ...], ...], ...],
         who: Callable[[int], str],
         covered: Callable[[], None],
+        *,
+        most: int,
     ) -> None:
         self._loop, self._channel = loop, channel
         self._who, self._covered = who, covered
         self._patterns = Volatile(volatile)
         self._tree = Tree([os.fsencode(each) for each in include])
         self._watch, self._refusal = _best_watch()
-        self._scanner = Scanner(root, self._tree, self._patterns, self._add, self._drop, self._changed, loop.begin)
+        self._scanner = Scanner(
+            root, self._tree, self._patterns, self._add, self._drop, self._changed, loop.begin, most=most
+        )
         self._requests: list[Request] = []
         self._measuring = self._closed = False
         self._running, self._lost, self._events = True, 0, 0
@@ -68,14 +73,16 @@ class Files:
         self._dirty, self._untold = True, False
         self._digest: Digest = ""
         self._items, self._rest_until = 0, 0.0
-        loop.watch(self._watch.descriptor, self.read_events)
+        self._reading: Iterator[FileEvent] | None = None
+        self._reading_began = 0.0
+        loop.watch(self._watch.descriptor, self.read_on)
 
     def close(self) -> None:
         """Watch no more and say no more. Work under way runs out in silence."""
         self._closed = True
         self._loop.forget(self._watch.descriptor)
         self._watch.close()
-        for name in ("files measurement", "files observation"):
+        for name in ("files measurement", "files observation", "files events"):
             self._loop.cancel(name)
 
     @property
@@ -89,17 +96,31 @@ class Files:
         self._requests.append(Request(not_before, full))
         self._next()
 
-    def read_events(self) -> None:
-        """Take what the kernel has, tell the facts, then have a fresh observation sent."""
-        began = boottime()
+    def read_events(self) -> bool:
+        """Take what the kernel has, tell the facts, then have a fresh observation sent.
+
+        False where others have their turn first: what is left is taken after that.
+        """
+        if self._reading is None:
+            self._reading, self._reading_began = self._watch.read(), boottime()
+        end = monotonic() + TURN
         try:
-            for event in self._watch.read():
+            for event in self._reading:
                 self._handle(event)
+                if monotonic() > end:
+                    self._loop.after("files events", 0.0, self.read_on)
+                    return False
         except OSError as error:
             self._die(error)
-            return
-        self._event_began = began
-        self._say_refused()
+        else:
+            self._event_began = self._reading_began
+            self._say_refused()
+        self._reading = None
+        return True
+
+    def read_on(self) -> None:
+        """What the kernel has, as far as a turn goes."""
+        self.read_events()
 
     def _handle(self, event: FileEvent) -> None:
         if event.lost:
@@ -136,8 +157,8 @@ class Files:
         """
         if self._closed:
             return
-        self.read_events()
-        if tries and not self._scanner.settled:
+        caught_up = self.read_events()
+        if tries and not (caught_up and self._scanner.settled):
             self._scanner.then(lambda: self._measured(began, full, tries - 1))
             return
         self._measuring = False
@@ -217,7 +238,7 @@ class Files:
         self._loop.forget(self._watch.descriptor)
         self._watch.close()
         self._watch, self._refusal = Inotify(), f"fanotify: {error.strerror}; writers are not known"
-        self._loop.watch(self._watch.descriptor, self.read_events)
+        self._loop.watch(self._watch.descriptor, self.read_on)
         self._covered()
         self.measure(boottime(), full=False)
 

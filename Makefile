@@ -1,5 +1,5 @@
 # Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
-.PHONY: demo test setup lint unit system test-bare bench bench-peers fuzz docs signals clean
+.PHONY: demo test setup lint unit system test-bare test-alarms bench bench-peers fuzz docs signals clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?=
@@ -31,6 +31,11 @@ system: setup
 # The two commands in a bare Debian 12, as root and as an ordinary user. Needs root and debootstrap.
 test-bare:
 	tools/bare-debian.sh $(ARGS)
+
+# Seven services as they are run in earnest, a minute each: no alarm. Installs and builds them.
+test-alarms: setup
+	@tools/alarms.sh
+	SECONDS=$(or $(SECONDS),60) .venv/bin/pytest tests/alarms -n $(WORKERS) $(ARGS)
 
 bench: setup
 	.venv/bin/proofbeat bench round $(ARGS)

@@ -167,10 +167,15 @@ def read_small(folder: int, name: str, most: int = _STATUS_BYTES) -> bytes:
 
 
 def _namespaces(folder: int) -> tuple[str, ...]:
+    """Raises FileNotFoundError for a process that is ending: it has left its namespaces, which is no change of them."""
     links = []
     for name in NAMESPACES:
         try:
             links.append(os.readlink(f"ns/{name}", dir_fd=folder))
+        except FileNotFoundError:
+            if os.path.lexists(f"/proc/self/ns/{name}"):  # else this kernel has none of the kind
+                raise
+            links.append(f"{name}:unreadable")
         except OSError:
             links.append(f"{name}:unreadable")
     return tuple(links)

@@ -17,6 +17,7 @@ from proofbeat.bench.faults import run as faults
 from proofbeat.bench.figures import Distribution, Figure, Report
 from proofbeat.bench.node.run import run as node
 from proofbeat.bench.push import run as push
+from proofbeat.bench.storm import run as storm
 
 BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "round": (round_bench.run, "one round with evidence, stage by stage"),
@@ -30,6 +31,7 @@ BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "xds-push": (push.run, "one secret to 1, 200 and 1,000 streams, beside go-control-plane"),
     "appraise": (appraise.run, "10,000 files and 20 rules, judged, beside Open Policy Agent"),
     "merge": (merge.run, "what rules 10,000 workloads under 1,000 policies"),
+    "storm": (storm.run, "20,000 files and 50,000 programs at once: what is told, and what the workload pays"),
     "telemetry": (telemetry.run, "what exporting costs a round"),
     "faults": (faults.run, "random faults under load: what leaked, what was lost, how long it was out"),
 }

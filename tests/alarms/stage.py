@@ -57,8 +57,9 @@ class Busy:
 
         def repeat() -> None:
             while not self.over.wait(pause):
-                act()
-                self.done[name] += 1
+                with suppress(ProcessLookupError):  # the service has ended: what closed it is told
+                    act()
+                    self.done[name] += 1
 
         self.threads.append(threading.Thread(target=repeat, name=name))
         self.threads[-1].start()

@@ -75,7 +75,7 @@ class Detecting:
         return detecting
 
     async def samples(self, attack: Attack, *, quick: bool) -> list[Sample]:
-        count = (1 if attack.dear else 2) if quick else (5 if attack.dear else 50)
+        count = (1 if attack.dear else 2) if quick else (3 if attack.dear else 20)
         return [await self.sample(attack) for _ in range(count)]
 
     async def sample(self, attack: Attack) -> Sample:

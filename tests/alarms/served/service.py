@@ -34,6 +34,11 @@ class Page(http.server.BaseHTTPRequestHandler):
         log.emit(logging.makeLogRecord({"msg": str(told)}))
 
 
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """A caller went away."""
+
+
 signal.signal(signal.SIGHUP, reload)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Page).serve_forever()
+Server(("127.0.0.1", int(sys.argv[1])), Page).serve_forever()

@@ -154,7 +154,7 @@ def executable_of(pid: int) -> str:
 
 def rights_at(folder: int) -> Rights:
     """The rights of the process behind a /proc/PID descriptor. Raises OSError, InvalidInput."""
-    return parse_status(read_small(folder, "status"), _namespaces(folder))
+    return parse_status(read_small(folder, "status"), namespaces_at(folder))
 
 
 def read_small(folder: int, name: str, most: int = _STATUS_BYTES) -> bytes:
@@ -166,8 +166,11 @@ def read_small(folder: int, name: str, most: int = _STATUS_BYTES) -> bytes:
         os.close(descriptor)
 
 
-def _namespaces(folder: int) -> tuple[str, ...]:
-    """Raises FileNotFoundError for a process that is ending: it has left its namespaces, which is no change of them."""
+def namespaces_at(folder: int) -> tuple[str, ...]:
+    """Links that name the namespaces of the process behind a /proc/PID descriptor; `unreadable` where we may not look.
+
+    Raises OSError for a process that is ending or gone: that it has left its namespaces is no change of them.
+    """
     links = []
     for name in NAMESPACES:
         try:
@@ -177,5 +180,6 @@ def _namespaces(folder: int) -> tuple[str, ...]:
                 raise
             links.append(f"{name}:unreadable")
         except OSError:
+            read_small(folder, "stat")  # of a process that is gone the kernel says as well that access is denied
             links.append(f"{name}:unreadable")
     return tuple(links)

@@ -17,7 +17,7 @@ from attestation.channel import Fault, Measure, Observed, Pinned, Scope
 from attestation.facts import ExecutionFact, InstanceFact, ProcessAspect, ProcessFact, Sighting
 from attestation.instance import InstanceId
 from attestation.layers import Layer
-from measurer.processes.proc import open_process, rights_at
+from measurer.processes.proc import namespaces_at, open_process
 from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.stage import Sidecar, Workload
 
@@ -162,8 +162,8 @@ def test_a_changed_right_is_told(sidecar: Sidecar, workload: Workload) -> None:
     assert (fact.process.pid, fact.before, fact.after) == (workload.pid, "false", "true")
 
 
-def test_a_process_that_is_ending_has_no_rights_that_could_differ_from_those_it_had() -> None:
-    """It has left its namespaces by then, and its folder still answers: that is no other namespace."""
+def test_a_process_that_is_ending_or_gone_has_no_namespaces_that_could_differ_from_those_it_had() -> None:
+    """Its folder still answers, and of one that is gone the kernel says that access is denied."""
     ended = os.fork()
     if ended == 0:
         os._exit(0)
@@ -171,10 +171,14 @@ def test_a_process_that_is_ending_has_no_rights_that_could_differ_from_those_it_
     folder = open_process(ended)
     try:
         with pytest.raises(FileNotFoundError):
-            rights_at(folder)
+            namespaces_at(folder)
+        os.waitpid(ended, 0)
+        with pytest.raises(PermissionError):
+            os.readlink("ns/net", dir_fd=folder)
+        with pytest.raises(ProcessLookupError):
+            namespaces_at(folder)
     finally:
         os.close(folder)
-        os.waitpid(ended, 0)
 
 
 def test_a_changed_user_is_told_at_once(sidecar: Sidecar, workload: Workload) -> None:

@@ -180,6 +180,6 @@ def namespaces_at(folder: int) -> tuple[str, ...]:
                 raise
             links.append(f"{name}:unreadable")
         except OSError:
-            read_small(folder, "stat")  # of a process that is gone the kernel says as well that access is denied
+            read_small(folder, "stat")  # raises where it is gone; where it is not, we may not look
             links.append(f"{name}:unreadable")
     return tuple(links)

@@ -163,7 +163,7 @@ def test_a_changed_right_is_told(sidecar: Sidecar, workload: Workload) -> None:
 
 
 def test_a_process_that_is_ending_or_gone_has_no_namespaces_that_could_differ_from_those_it_had() -> None:
-    """Its folder still answers, and of one that is gone the kernel says that access is denied."""
+    """Between two readings of one look, of which the first still found it as it was."""
     ended = os.fork()
     if ended == 0:
         os._exit(0)
@@ -173,8 +173,6 @@ def test_a_process_that_is_ending_or_gone_has_no_namespaces_that_could_differ_fr
         with pytest.raises(FileNotFoundError):
             namespaces_at(folder)
         os.waitpid(ended, 0)
-        with pytest.raises(PermissionError):
-            os.readlink("ns/net", dir_fd=folder)
         with pytest.raises(ProcessLookupError):
             namespaces_at(folder)
     finally:

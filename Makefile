@@ -64,10 +64,10 @@ docs: setup
 	.venv/bin/python -m wire.document > docs/problems.md
 	.venv/bin/python -m policies.author.reference docs
 
-# The page of signals, from a run of some minutes.
+# The page of signals, from a run of some minutes. ORDINARY: a report of `bench detect --json` by an ordinary user.
 signals: setup
 	.venv/bin/proofbeat bench detect --json $(ARGS) > .signals.json || test -s .signals.json
-	.venv/bin/python -m proofbeat.bench.detect.document .signals.json > docs/signals.md
+	.venv/bin/python -m proofbeat.bench.detect.document .signals.json $(ORDINARY) > docs/signals.md
 	rm .signals.json
 
 clean:

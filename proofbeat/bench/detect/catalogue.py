@@ -94,6 +94,7 @@ ELSEWHERE: Mapping[Signal, str] = MappingProxyType(
         Signal.PROCESS_SECCOMP: "The kernel takes no filter back; told should it ever.",
         Signal.PROCESS_NO_NEW_PRIVILEGES: "The kernel never takes it back; told should it ever.",
         Signal.PROCESS_SCOPE: "It takes a cgroup as scope (tests/system/measurer/test_executions.py).",
+        Signal.PROCESS_UNMEASURED: "It takes a measurer that may not read it (tests/system/measurer/test_scope.py).",
         Signal.PROXY_FOREIGN: "It takes another Envoy (tests/system/attacks/test_proxy.py).",
         Signal.PROXY_TRACED: "Where the layer `proxy` is asked for (test_proxy.py); else it is `process-tracer`.",
         Signal.PROXY_UNDENIED: "How Envoy was started and what it accepted (test_proxy.py).",

@@ -25,6 +25,7 @@ that an intruder runs in a measured workload, under traffic, with a real Envoy.
 *stated*: the most from the act to the violation, with all privileges and on an idle machine. *violation*: until the
 sidecar has it. *closed*: until the sidecar has verified that its Envoy refuses and that nothing is open. *ordinary
 user*: until the violation where all of Proofbeat runs without privileges; `not told` where that cannot be relied upon.
+An execution is counted from before its process is forked, with what starting it takes.
 A class is the signal's own; a policy may state another (`onViolation`), and `configuration` is always drift.
 
 """
@@ -39,7 +40,8 @@ def _lines(full: Mapping[str, Any], ordinary: Mapping[str, Any]) -> Iterator[str
     machine = full["machine"]
     yield _HEAD
     yield f"Measured on {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}."
-    yield " Milliseconds from the act.\n\n## Acts\n"
+    yield f" Milliseconds from the act, by {_most_samples(full['figures'])} samples an act or fewer: p99 is the largest."
+    yield "\n\n## Acts\n"
     yield "| act | signal | class | collector | stated | violation p50 | p99 | closed p50 | p99 "
     yield "| ordinary user p50 | p99 |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
     for attack in CATALOGUE:
@@ -63,6 +65,10 @@ def _row(attack: Attack, full: Figures, ordinary: Figures) -> str:
         without = "not told |"
     cells = (attack.told, f"`{attack.signal}`", attack.told_class, f"`{attack.collector}`", f"{attack.within_ms:g}")
     return f"| {' | '.join(cells)} | {seen} | {closed} | {without or '|'} |\n"
+
+
+def _most_samples(figures: Figures) -> int:
+    return max(int(each.get("samples", 0)) for each in figures.values())
 
 
 def _spread(figures: Figures, name: str) -> str:

@@ -40,7 +40,7 @@ def _lines(full: Mapping[str, Any], ordinary: Mapping[str, Any]) -> Iterator[str
     machine = full["machine"]
     yield _HEAD
     yield f"Measured on {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}."
-    yield f" Milliseconds from the act, by {_most_samples(full['figures'])} samples an act or fewer: p99 is the largest."
+    yield f" Milliseconds from the act, by {_most_samples(full['figures'])} samples an act: p99 is the largest."
     yield "\n\n## Acts\n"
     yield "| act | signal | class | collector | stated | violation p50 | p99 | closed p50 | p99 "
     yield "| ordinary user p50 | p99 |\n|---|---|---|---|---|---|---|---|---|---|---|\n"

@@ -1,5 +1,5 @@
 # Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
-.PHONY: demo test setup lint unit system test-bare bench bench-peers bench-aide fuzz docs clean
+.PHONY: demo test setup lint unit system test-bare test-alarms bench bench-peers bench-aide fuzz docs signals clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?=
@@ -32,6 +32,11 @@ system: setup
 test-bare:
 	tools/bare-debian.sh $(ARGS)
 
+# Seven services as they are run in earnest, a minute each: no alarm. Installs and builds them.
+test-alarms: setup
+	@tools/alarms.sh
+	SECONDS=$(or $(SECONDS),60) .venv/bin/pytest tests/alarms -n $(WORKERS) $(ARGS)
+
 bench: setup
 	.venv/bin/proofbeat bench round $(ARGS)
 	.venv/bin/proofbeat bench violation $(ARGS)
@@ -63,6 +68,12 @@ docs: setup
 	.venv/bin/python -m telemetry.document > docs/metrics.md
 	.venv/bin/python -m wire.document > docs/problems.md
 	.venv/bin/python -m policies.author.reference docs
+
+# The page of signals, from a run of some minutes. ORDINARY: a report of `bench detect --json` by an ordinary user.
+signals: setup
+	.venv/bin/proofbeat bench detect --json $(ARGS) > .signals.json || test -s .signals.json
+	.venv/bin/python -m proofbeat.bench.detect.document .signals.json $(ORDINARY) > docs/signals.md
+	rm .signals.json
 
 clean:
 	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

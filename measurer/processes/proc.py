@@ -154,7 +154,7 @@ def executable_of(pid: int) -> str:
 
 def rights_at(folder: int) -> Rights:
     """The rights of the process behind a /proc/PID descriptor. Raises OSError, InvalidInput."""
-    return parse_status(read_small(folder, "status"), _namespaces(folder))
+    return parse_status(read_small(folder, "status"), namespaces_at(folder))
 
 
 def read_small(folder: int, name: str, most: int = _STATUS_BYTES) -> bytes:
@@ -166,11 +166,20 @@ def read_small(folder: int, name: str, most: int = _STATUS_BYTES) -> bytes:
         os.close(descriptor)
 
 
-def _namespaces(folder: int) -> tuple[str, ...]:
+def namespaces_at(folder: int) -> tuple[str, ...]:
+    """Links that name the namespaces of the process behind a /proc/PID descriptor; `unreadable` where we may not look.
+
+    Raises OSError for a process that is ending or gone: that it has left its namespaces is no change of them.
+    """
     links = []
     for name in NAMESPACES:
         try:
             links.append(os.readlink(f"ns/{name}", dir_fd=folder))
+        except FileNotFoundError:
+            if os.path.lexists(f"/proc/self/ns/{name}"):  # else this kernel has none of the kind
+                raise
+            links.append(f"{name}:unreadable")
         except OSError:
+            read_small(folder, "stat")  # raises where it is gone; where it is not, we may not look
             links.append(f"{name}:unreadable")
     return tuple(links)

@@ -12,16 +12,19 @@ from proofbeat.bench import deadman, idle, merge, start, telemetry, violation
 from proofbeat.bench import round as round_bench
 from proofbeat.bench.appraise import run as appraise
 from proofbeat.bench.cut import run as cut
+from proofbeat.bench.detect import run as detect
 from proofbeat.bench.faults import run as faults
 from proofbeat.bench.figures import Distribution, Figure, Report
 from proofbeat.bench.files import run as files
 from proofbeat.bench.node.run import run as node
 from proofbeat.bench.push import run as push
+from proofbeat.bench.storm import run as storm
 
 BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "round": (round_bench.run, "one round with evidence, stage by stage"),
     "violation": (violation.run, "a modified file: seen, refused, cut, open again"),
     "cut": (cut.run, "open connections of each kind, in each mode: when each end sees them cut"),
+    "detect": (detect.run, "each act of an intruder: told as what it is, and closed for"),
     "deadman": (deadman.run, "a sidecar killed or stopped: traffic closed; a starved one: closed for nothing"),
     "start": (start.run, "start to first certificate; memory and idle cost"),
     "idle": (idle.run, "what a sidecar and its measurer cost over an hour in which nothing happens"),
@@ -29,6 +32,7 @@ BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "xds-push": (push.run, "one secret to 1, 200 and 1,000 streams, beside go-control-plane"),
     "appraise": (appraise.run, "10,000 files and 20 rules, judged, beside Open Policy Agent"),
     "merge": (merge.run, "what rules 10,000 workloads under 1,000 policies"),
+    "storm": (storm.run, "20,000 files and 50,000 programs at once: what is told, and what the workload pays"),
     "telemetry": (telemetry.run, "what exporting costs a round"),
     "files": (files.run, "100,000 files read, checked again, and one changed, beside AIDE and sha256sum"),
     "faults": (faults.run, "random faults under load: what leaked, what was lost, how long it was out"),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from attestation.quantities import duration
 from policies.model.metadata import Metadata
@@ -48,7 +50,8 @@ class Terms:
     scraped: with a metrics socket each. otlp: a collector's address, or empty. delivery: whether each Envoy is
     delivered its secrets and filters, or everything. envoy_attested: whether it has to be attested as well before it
     gets an identity, which costs reading a hundred megabytes. recovery: what opens traffic again. floor: what else
-    rules both services; each of them runs as a user of its own then, if root runs the demo.
+    rules both services; each of them runs as a user of its own then, if root runs the demo. stated: what the demo's own
+    policies say besides, as a policy's spec has it; of files without what is included.
 
     Shorter times than the presets', so that a minute shows everything; the dead-man time suits a busy laptop.
     """
@@ -63,6 +66,7 @@ class Terms:
     envoy_attested: bool = False
     recovery: RecoveryRules = field(default_factory=RecoveryRules)
     floor: Floor | None = None
+    stated: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def telemetry(self, socket: Path) -> TelemetrySettings:
         """The part of a program's settings that says where its telemetry goes."""
@@ -161,11 +165,12 @@ def service_command(side: Side) -> list[str]:
 def policy(terms: Terms, name: str, app: str) -> AttestationPolicy:
     """The demo's own for one side."""
     spec = {
+        **terms.stated,
         "mode": "enforce",
         "interval": duration(terms.interval),
         "freshness": duration(terms.freshness),
         "deadman": duration(terms.deadman),
-        "files": {"include": [app]},
+        "files": {**terms.stated.get("files", {}), "include": [app]},
         **(_envoy_rules(terms) if terms.envoy_attested else {}),
     }
     return AttestationPolicy(metadata=Metadata(name=f"{name}-hardened"), spec=PolicySpec.model_validate(spec))

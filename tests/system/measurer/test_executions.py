@@ -17,6 +17,7 @@ from attestation.channel import Fault, Measure, Observed, Pinned, Scope
 from attestation.facts import ExecutionFact, InstanceFact, ProcessAspect, ProcessFact, Sighting
 from attestation.instance import InstanceId
 from attestation.layers import Layer
+from measurer.processes.proc import namespaces_at, open_process
 from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.stage import Sidecar, Workload
 
@@ -118,6 +119,19 @@ def test_a_memfd_program_that_is_gone_at_once_is_told_without_a_name(sidecar: Si
         assert fact.digest in (digest(Path("/bin/true")), "")
 
 
+def test_a_program_that_a_passing_child_runs_while_everything_is_measured_is_told(
+    sidecar: Sidecar, workload: Workload
+) -> None:
+    """Who forked it may be gone before its fork is heard of: looking at what runs makes nobody a stranger."""
+    workload.do("held = os.memfd_create('x'); os.write(held, open('/bin/true', 'rb').read())")
+    program = "subprocess.run(['/proc/self/fd/%d' % held], pass_fds=[held])"
+    for number in range(100):
+        workload.begin(f"os.fork() or ({program}, os._exit(0)); os.wait()")
+        sidecar.send(Measure((Layer.PROCESSES,), 0.0, full=number % 3 == 0))
+        workload.done()
+        sidecar.expect(ExecutionFact, lambda each: each.deleted)
+
+
 def test_an_execution_by_a_process_of_somebody_else_is_not_told(
     sidecar: Sidecar, workload: Workload, elsewhere: Path
 ) -> None:
@@ -146,6 +160,23 @@ def test_a_changed_right_is_told(sidecar: Sidecar, workload: Workload) -> None:
     workload.do("import ctypes; ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)")
     fact = sidecar.expect(ProcessFact, lambda each: each.aspect is ProcessAspect.NO_NEW_PRIVILEGES)
     assert (fact.process.pid, fact.before, fact.after) == (workload.pid, "false", "true")
+
+
+def test_a_process_that_is_ending_or_gone_has_no_namespaces_that_could_differ_from_those_it_had() -> None:
+    """Between two readings of one look, of which the first still found it as it was."""
+    ended = os.fork()
+    if ended == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)
+    folder = open_process(ended)
+    try:
+        with pytest.raises(FileNotFoundError):
+            namespaces_at(folder)
+        os.waitpid(ended, 0)
+        with pytest.raises(ProcessLookupError):
+            namespaces_at(folder)
+    finally:
+        os.close(folder)
 
 
 def test_a_changed_user_is_told_at_once(sidecar: Sidecar, workload: Workload) -> None:

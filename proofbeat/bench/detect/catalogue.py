@@ -1,0 +1,143 @@
+"""Every signal, and the act that shows it: one row an act. Who adds a signal adds its act here, or says why none is.
+
+An act may be in another file than acts.py, if that imports the standard library alone and has a `Where` of this form.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from attestation.signals import Signal
+from attestation.violation import ViolationClass
+from proofbeat.bench.detect import acts
+from proofbeat.bench.detect.acts import DEADMAN, Act, Where
+
+EVENT_MS, END_MS, LOOK_MS = 5.0, 50.0, 1000.0
+"""What is stated of an event, of the end of a process, and of what is looked at once a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One act. collector: whose coverage answers for it. within_ms: stated from act to violation, on an idle machine
+    and with all privileges. needs_root: an ordinary user cannot do it, or is told nothing of it that can be relied
+    upon. dear: it takes seconds, or a new sidecar. graver: it is tamper here, whatever the signal's own class is.
+    """
+
+    act: Callable[[Where], Act]
+    signal: Signal
+    collector: str
+    within_ms: float
+    needs_root: bool = False
+    dear: bool = False
+    graver: bool = False
+
+    @property
+    def told_class(self) -> ViolationClass:
+        return ViolationClass.TAMPER if self.graver else self.signal.default
+
+    @property
+    def name(self) -> str:
+        return self.act.__name__.replace("_", "-")
+
+    @property
+    def told(self) -> str:
+        """In a sentence."""
+        return (self.act.__doc__ or "").split("\n")[0]
+
+    @property
+    def source(self) -> str:
+        """The file that it is in, which is sent to the workload."""
+        module = inspect.getmodule(self.act)
+        return inspect.getsource(module) if module else ""
+
+    @property
+    def possible(self) -> bool:
+        """Here, as whom we are."""
+        return not self.needs_root or os.geteuid() == 0
+
+
+FILES, EXECUTIONS, RIGHTS = "files", "processes.executions", "processes.rights"
+SIDECAR, GUARDIAN = "sidecar", "guardian"
+
+CATALOGUE: tuple[Attack, ...] = (
+    Attack(acts.write_in_place, Signal.FILE_MODIFIED, FILES, EVENT_MS),
+    Attack(acts.swap_by_rename, Signal.FILE_MODIFIED, FILES, EVENT_MS),
+    Attack(acts.remove, Signal.FILE_MISSING, FILES, EVENT_MS),
+    Attack(acts.add, Signal.FILE_UNREFERENCED, FILES, EVENT_MS),
+    Attack(acts.put_a_pipe_there, Signal.FILE_UNREADABLE, FILES, EVENT_MS),
+    Attack(acts.change_the_mode, Signal.FILE_ATTRIBUTES, FILES, EVENT_MS),
+    Attack(acts.run_what_was_dropped, Signal.EXECUTION_FOREIGN, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.run_a_script, Signal.EXECUTION_FOREIGN, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.run_what_was_exchanged, Signal.EXECUTION_MODIFIED, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.run_from_memory, Signal.EXECUTION_DELETED, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.run_what_was_deleted, Signal.EXECUTION_DELETED, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.run_from_the_logs, Signal.EXECUTION_FROM_DATA, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.become_root, Signal.PROCESS_USER, RIGHTS, EVENT_MS, needs_root=True),
+    Attack(acts.raise_a_capability, Signal.PROCESS_CAPABILITIES, RIGHTS, LOOK_MS, needs_root=True, dear=True),
+    Attack(acts.enter_another_namespace, Signal.PROCESS_NAMESPACES, RIGHTS, LOOK_MS, needs_root=True, dear=True),
+    Attack(acts.attach, Signal.PROCESS_TRACER, RIGHTS, EVENT_MS, needs_root=True),
+    Attack(acts.ask_for_the_key, Signal.KEY_SOCKET_SECOND_CLIENT, SIDECAR, EVENT_MS, graver=True),
+    Attack(acts.flood_a_stopped_measurer, Signal.COLLECTOR_OVERFLOWED, FILES, LOOK_MS, needs_root=True, dear=True),
+    Attack(acts.stop_the_sidecar, Signal.COLLECTOR_DEAD, GUARDIAN, DEADMAN * 2000, dear=True),
+    Attack(acts.kill_the_measurer, Signal.MEASURER_LOST, SIDECAR, END_MS, dear=True),
+)
+
+ELSEWHERE: Mapping[Signal, str] = MappingProxyType(
+    {
+        Signal.FILE_VERSIONS_MIXED: "It takes reference values of two versions (tests/unit/policies/test_versions.py).",
+        Signal.CAPABILITIES_EXCEEDED: "Found by the next round, told as `contraindicated` (test_appraise.py).",
+        Signal.PRIVILEGES_OPEN: "Found by the next round, told as `contraindicated` (test_appraise.py).",
+        Signal.PROCESS_SECCOMP: "The kernel takes no filter back; told should it ever.",
+        Signal.PROCESS_NO_NEW_PRIVILEGES: "The kernel never takes it back; told should it ever.",
+        Signal.PROCESS_SCOPE: "It takes a cgroup as scope (tests/system/measurer/test_executions.py).",
+        Signal.PROCESS_UNMEASURED: "It takes a measurer that may not read it (tests/system/measurer/test_scope.py).",
+        Signal.PROXY_FOREIGN: "It takes another Envoy (tests/system/attacks/test_proxy.py).",
+        Signal.PROXY_TRACED: "Where the layer `proxy` is asked for (test_proxy.py); else it is `process-tracer`.",
+        Signal.PROXY_UNDENIED: "How Envoy was started and what it accepted (test_proxy.py).",
+        Signal.PROXY_DRAINING: "How Envoy was started (test_proxy.py).",
+        Signal.PROXY_RESUMING: "How Envoy was set up (test_proxy.py).",
+        Signal.PROXY_CERTIFICATE: "What Envoy serves, asked once a round (test_served_certificate.py).",
+        Signal.PROXY_UNKNOWN: "What cannot be found out of Envoy (tests/unit/policies/test_proxy.py).",
+        Signal.PROXY_ABSENT: "Nobody holds the key (tests/unit/policies/test_proxy.py).",
+        Signal.FLAPPING: "It takes a policy that counts closings (tests/unit/sidecar/test_freshness.py).",
+        Signal.LAYER_ABSENT: "Policy asks for what nothing here measures; found by the authority.",
+        Signal.LAYER_OLD: "The measurement is too old; found by the authority.",
+        Signal.COVERAGE_WEAK: "Policy asks for more of the watchers than there is; found by the authority.",
+        Signal.REFERENCES_EXPIRED: "Time makes it so (tests/system/authority/test_references.py).",
+        Signal.RULE_FAILED: "A rule of the policy's own (tests/system/authority/test_rules.py).",
+        Signal.RULE_ERROR: "A rule of the policy's own (tests/system/authority/test_rules.py).",
+        Signal.CONTRAINDICATED: "What the authority says of all that is found by a round.",
+        Signal.QUARANTINED_DRIFT: "The authority says so (tests/system/authority/test_orders.py).",
+        Signal.QUARANTINED_TAMPER: "The authority says so (tests/system/authority/test_orders.py).",
+        Signal.QUARANTINED_ORDER: "An operator says so (tests/system/authority/test_orders.py).",
+        Signal.QUARANTINED_CLONE: "The authority says so (tests/system/authority/test_rounds.py).",
+    }
+)
+"""Signals that no act inside a workload shows, and why."""
+
+UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        FILES: (
+            "What is written through a shared mapping, until the file is closed, or read again in full.",
+            "What is changed below a mounted file system from outside of it, until the next round.",
+            "Reading: no collector tells who reads what.",
+        ),
+        EXECUTIONS: (
+            "Code that is run without an execution: a shared library, a module, what an interpreter is told on its"
+            " command line or reads on its input.",
+            "A process that enters the cgroup from outside and ends within milliseconds.",
+            "For an ordinary user's measurer: whatever ends between two looks at the process table.",
+        ),
+        RIGHTS: (
+            "What is taken and laid down again between two looks, but for users and tracers: the kernel tells of them.",
+            "What a process may do that is none of the workload's.",
+        ),
+        SIDECAR: ("Who only looks at the key socket's name.",),
+        GUARDIAN: ("Anything while measurer and sidecar are both stopped: then Envoy's own lifetime ends it.",),
+    }
+)
+"""What each collector does not see of the acts that it is there for."""

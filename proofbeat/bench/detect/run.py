@@ -1,0 +1,135 @@
+"""`bench detect`: each act of the catalogue, again and again: when was it told as what, and when was it closed for?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from attestation.errors import Unavailable
+from proofbeat.bench import mesh
+from proofbeat.bench.detect.catalogue import CATALOGUE, Attack
+from proofbeat.bench.detect.scene import TERMS, BrokenScene
+from proofbeat.bench.figures import Budget, Distribution, Figure, Report, Value
+from proofbeat.demo.layout import OUT_FRESH, OUT_TCP
+from proofbeat.demo.load import Flow
+from proofbeat.ephemeral.clock import now
+from proofbeat.ephemeral.watch import Line
+from sidecar.freshness import Phase
+from telemetry.names import Event
+
+WITHIN_SECONDS = 20.0
+NEW = (0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Milliseconds from the act. told: class of the violation. closed: verified at Envoy; refused: by its callers."""
+
+    violation: float
+    closed: float
+    refused: float
+    told: str
+
+
+async def run(*, quick: bool) -> Report:
+    async with mesh.staged(TERMS, BrokenScene) as scene:
+        detecting = await Detecting.of(scene)
+        found = {each: await detecting.samples(each, quick=quick) for each in CATALOGUE if each.possible}
+    return report(found)
+
+
+def report(found: Mapping[Attack, Sequence[Sample]]) -> Report:
+    """Pure."""
+    figures: dict[str, Figure] = {}
+    budgets = []
+    for attack, samples in found.items():
+        seen = Distribution.of([each.violation for each in samples])
+        figures[f"{attack.name}_to_violation"] = seen
+        figures[f"{attack.name}_to_closed"] = Distribution.of([each.closed for each in samples])
+        figures[f"{attack.name}_to_refused"] = Distribution.of([each.refused for each in samples])
+        budgets.append(Budget(f"{attack.name}: {attack.signal}, p99 in ms after the act", attack.within_ms, seen.p99))
+    figures["acts"] = Value("of the catalogue", len(found))
+    return Report("detect", figures, tuple(budgets))
+
+
+class Detecting:
+    """Takes samples on one running mesh, which is open before and after each."""
+
+    def __init__(self, scene: BrokenScene) -> None:
+        self._scene = scene
+
+    @classmethod
+    async def of(cls, scene: BrokenScene) -> Detecting:
+        """With traffic."""
+        await mesh.open_both(scene)
+        db = scene.layout.db.address
+        await scene.run_load(
+            [
+                Flow("new HTTP connections", "http", db, OUT_FRESH, pause=0.01),
+                Flow("new TCP streams", "tcp", db, OUT_TCP, fresh=True, pause=0.01),
+            ]
+        )
+        detecting = cls(scene)
+        await detecting.open_again(now())
+        return detecting
+
+    async def samples(self, attack: Attack, *, quick: bool) -> list[Sample]:
+        count = (1 if attack.dear else 2) if quick else (3 if attack.dear else 20)
+        return [await self.sample(attack) for _ in range(count)]
+
+    async def sample(self, attack: Attack) -> Sample:
+        """Raises Unavailable where it is not told as what it is, or not closed for."""
+        watch, since = self._scene.web.watch, now()
+        at = await self._scene.commit(attack)
+
+        def of_this(line: Line) -> bool:
+            return line.get("kind") == attack.signal and float(line["at"]) >= at
+
+        violation = await watch.until(Event.VIOLATION, since, within=WITHIN_SECONDS, matching=of_this)
+        if violation is None:
+            lines = [line for line in watch.since(since) if line.get("event") == Event.VIOLATION]
+            told = [f"{line['kind']}: {line['text']}" for line in lines]
+            raise Unavailable(f"{attack.name} was not told as {attack.signal}, but {told}", where="bench detect")
+        closed = await self._closed(attack, since)
+        refused = await self._until_refused(at)
+        undone = now()
+        await self._scene.undo()
+        await self.open_again(undone)
+        return Sample(
+            violation=(float(violation["at"]) - at) * 1000,
+            closed=(closed - at) * 1000,
+            refused=refused,
+            told=str(violation["violation_class"]),
+        )
+
+    async def open_again(self, since: float) -> None:
+        """Until web is attested and calls pass; by a new sidecar where the act ended the old one."""
+        web = self._scene.web
+        if web.sidecar is not None and not web.sidecar.running:
+            web.watch.phase = ""
+            await self._scene.start_sidecar(web, enrol=False)
+        async with asyncio.timeout(WITHIN_SECONDS):
+            await web.watch.when(lambda: True if web.watch.phase == Phase.FRESH else None)
+            while self._scene.ledger.recovered_after(NEW, since) is None:
+                await self._scene.news()
+
+    async def _closed(self, attack: Attack, since: float) -> float:
+        """When the sidecar had closed, or had ended, and its Envoy with it. Raises Unavailable."""
+        watch = self._scene.web.watch
+        try:
+            async with asyncio.timeout(WITHIN_SECONDS):
+                line = await watch.when(lambda: watch.first(Event.CLOSED, since) or watch.first(Event.STOPPED, since))
+        except TimeoutError as error:
+            raise Unavailable(f"{attack.name} was not closed for", where="bench detect") from error
+        if line["event"] == Event.CLOSED:
+            return float(line["at"])
+        if self._scene.web.sidecar is not None:
+            await self._scene.web.sidecar.process.wait()
+        return float(line["heard"])
+
+    async def _until_refused(self, at: float) -> float:
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while (refused := self._scene.ledger.refused_after(NEW, at)) is None:
+                await self._scene.news()
+        return refused

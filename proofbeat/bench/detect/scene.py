@@ -1,0 +1,103 @@
+"""The demo's mesh with a service that was broken into, and a policy under which every act is over once it is undone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from attestation.errors import Unavailable
+from proofbeat.bench.detect import service
+from proofbeat.bench.detect.acts import DEADMAN, Where
+from proofbeat.bench.detect.catalogue import Attack
+from proofbeat.demo import service as demo_service
+from proofbeat.demo.layout import Layout, Terms
+from proofbeat.demo.scene import Scene, Standing
+from telemetry.names import Event
+
+TOLD_WITHIN = 30.0
+TERMS = Terms(
+    interval=1.0,
+    freshness=20.0,
+    deadman=DEADMAN,
+    pages=4,
+    stated={"files": {"logs": ["**/app/logs/**"]}, "recovery": {"drift": "auto", "tamper": "auto"}},
+)
+"""Tamper heals as drift does, or each act would take a new instance."""
+Line = dict[str, Any]
+
+
+class BrokenScene(Scene):
+    """As a benchmark's other scenes, with an intruder in web's service."""
+
+    def __init__(self, layout: Layout, tasks: asyncio.TaskGroup) -> None:
+        super().__init__(layout, tasks)
+        self._told: asyncio.Queue[Line] = asyncio.Queue()
+
+    async def start_workload(self, standing: Standing) -> None:
+        side = standing.side
+        shutil.copy(service.__file__, side.app / "service.py")
+        shutil.copy(demo_service.__file__, side.app / "served.py")
+        if standing is self.web:
+            _lay_out(self._where(0, 0))
+        await super().start_workload(standing)
+        if standing is self.web:
+            self._tasks.create_task(self._listen(standing), name="what the intruder says")
+
+    async def commit(self, attack: Attack) -> float:
+        """Have it done in web's service. When it was, by CLOCK_BOOTTIME. Raises Unavailable where it cannot be done."""
+        started = [line for line in self.web.watch.lines if line.get("event") == Event.STARTED][-1]
+        where = self._where(int(started["pid"]), int(started["measurer"]))
+        self._order({"code": attack.source, "act": attack.act.__name__, "where": asdict(where)})
+        told = await self._heard()
+        if "at" not in told:
+            raise Unavailable(f"{attack.name} was not done: {told.get('failed', told)}", where="bench detect")
+        return float(told["at"])
+
+    async def undo(self) -> None:
+        """Have the last act taken back."""
+        self._order({"undo": True})
+        while (told := await self._heard()) != {"undone": True}:
+            if "failed" in told:
+                raise Unavailable(f"an act was not taken back: {told['failed']}", where="bench detect")
+
+    def _where(self, sidecar: int, measurer: int) -> Where:
+        side = self.web.side
+        loot = side.folder / "loot"
+        return Where(
+            app=str(side.app),
+            logs=str(side.app / "logs"),
+            loot=str(loot),
+            tool=str(loot / "tool"),
+            key_socket=str(side.xds),
+            sidecar=sidecar,
+            measurer=measurer,
+        )
+
+    def _order(self, order: Line) -> None:
+        self.attack(self.web, json.dumps(order))
+
+    async def _heard(self) -> Line:
+        try:
+            async with asyncio.timeout(TOLD_WITHIN):
+                return await self._told.get()
+        except TimeoutError as error:
+            raise Unavailable("the intruder says nothing", where="bench detect") from error
+
+    async def _listen(self, standing: Standing) -> None:
+        stdout = standing.workload.process.stdout if standing.workload else None
+        while stdout is not None and (line := await stdout.readline()):
+            self._told.put_nowait(json.loads(line))
+
+
+def _lay_out(where: Where) -> None:
+    """The folders of a workload that has logs, and what its intruder brought along."""
+    for folder in (where.logs, where.loot):
+        Path(folder).mkdir(exist_ok=True)
+    tool = Path(where.tool)
+    shutil.copy("/bin/sleep", tool)
+    os.utime(tool)

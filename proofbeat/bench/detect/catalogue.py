@@ -88,6 +88,8 @@ CATALOGUE: tuple[Attack, ...] = (
 
 ELSEWHERE: Mapping[Signal, str] = MappingProxyType(
     {
+        Signal.FILE_WRITTEN: "It takes a policy that has code `immutable` (tests/system/attacks/test_files.py).",
+        Signal.MOUNT_CHANGED: "It takes a mount namespace of the workload's own (tests/system/measurer/test_mounts.py).",
         Signal.FILE_VERSIONS_MIXED: "It takes reference values of two versions (tests/unit/policies/test_versions.py).",
         Signal.CAPABILITIES_EXCEEDED: "Found by the next round, told as `contraindicated` (test_appraise.py).",
         Signal.PRIVILEGES_OPEN: "Found by the next round, told as `contraindicated` (test_appraise.py).",
@@ -122,7 +124,7 @@ ELSEWHERE: Mapping[Signal, str] = MappingProxyType(
 UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         FILES: (
-            "What is written through a shared mapping, until the file is closed, or read again in full.",
+            "What others than the workload write through a shared mapping, until it is closed or all is read again.",
             "What is changed below a mounted file system from outside of it, until the next round.",
             "Reading: no collector tells who reads what.",
         ),

@@ -15,7 +15,7 @@ from proofbeat.demo.layout import OUT_FRESH, OUT_TCP
 from proofbeat.demo.load import Flow
 from proofbeat.ephemeral.clock import now
 from proofbeat.ephemeral.watch import Line
-from sidecar.freshness import Phase
+from sidecar.states import Phase
 from telemetry.names import Event
 
 WITHIN_SECONDS = 20.0

@@ -85,7 +85,10 @@ class Kernel:
         return seen
 
     def born(self, parent: int, session: int, image: int, cgroup: str, ours: bool) -> Running | None:
-        free = next((pid for pid in PIDS if pid not in self.table), None)
+        taken = self.table.keys() | {
+            each.session for each in self.table.values()
+        }  # as alloc_pid in kernel/pid.c has it
+        free = next((pid for pid in PIDS if pid not in taken), None)
         if free is None:
             return None
         self.clock += 1

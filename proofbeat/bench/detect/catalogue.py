@@ -89,7 +89,7 @@ CATALOGUE: tuple[Attack, ...] = (
 ELSEWHERE: Mapping[Signal, str] = MappingProxyType(
     {
         Signal.FILE_WRITTEN: "It takes a policy that has code `immutable` (tests/system/attacks/test_files.py).",
-        Signal.MOUNT_CHANGED: "It takes a mount namespace of the workload's own (tests/system/measurer/test_mounts.py).",
+        Signal.MOUNT_CHANGED: "It takes mounts of the workload's own (tests/system/measurer/test_mounts.py).",
         Signal.FILE_VERSIONS_MIXED: "It takes reference values of two versions (tests/unit/policies/test_versions.py).",
         Signal.CAPABILITIES_EXCEEDED: "Found by the next round, told as `contraindicated` (test_appraise.py).",
         Signal.PRIVILEGES_OPEN: "Found by the next round, told as `contraindicated` (test_appraise.py).",

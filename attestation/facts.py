@@ -76,6 +76,8 @@ class ProcessAspect(StrEnum):
     TRACER = "tracer"
     SCOPE = "scope"
     """The process left the measured cgroup or tree."""
+    UNMEASURED = "unmeasured"
+    """The process runs in scope and cannot be measured; `after` says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class Signal(StrEnum):
     PROCESS_USER = "process-user", _TAMPER, "A running process became root."
     PROCESS_TRACER = "process-tracer", _TAMPER, "Somebody attached to a running process."
     PROCESS_SCOPE = "process-scope", _TAMPER, "A running process left what is measured."
+    PROCESS_UNMEASURED = "process-unmeasured", _TAMPER, "A process of the workload runs and cannot be measured."
     # What is found of the Envoy that holds the key.
     PROXY_FOREIGN = "proxy-foreign", _TAMPER, "Envoy's executable is not referenced."
     PROXY_TRACED = "proxy-traced", _TAMPER, "Somebody is attached to Envoy."

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from attestation import channel as words
 from attestation.channel import Fault, Message
-from attestation.errors import Unavailable
+from attestation.errors import InvalidInput, Unavailable
 from attestation.facts import FileFact
 
 _MOST_DESCRIPTORS = 4
@@ -76,6 +76,14 @@ class Channel:
                 f"no more descriptors: {error.strerror}", where="measurer", mend="Raise its limit (RLIMIT_NOFILE)."
             ) from error
 
+    def close(self) -> None:
+        """What waits is not sent any more."""
+        for _, body in self._waiting:
+            if body is not None:
+                os.close(body)
+        self._waiting.clear()
+        self._socket.close()
+
     def flush(self) -> bool:
         """Send what waits. True when nothing waits any more."""
         while self._waiting and self._try(*self._waiting[0]):
@@ -92,9 +100,14 @@ class Channel:
             return None
         except ConnectionResetError as error:
             raise Hangup from error
-        if not datagram:
-            raise Hangup
-        return words.decode(datagram), list(descriptors)
+        try:
+            if not datagram:
+                raise Hangup
+            return words.decode(datagram), list(descriptors)
+        except (Hangup, InvalidInput):
+            for each in descriptors:
+                os.close(each)
+            raise
 
     def _try(self, datagram: bytes, body: int | None) -> bool:
         try:

@@ -57,6 +57,13 @@ class Deadman:
     def join(self) -> None:
         self._thread.join()
 
+    def close(self) -> None:
+        """Let go of all that it held, once its thread is over."""
+        if self._envoy is not None:
+            self._envoy.close()
+        for descriptor in (self._sidecar, self._wake, self.reported):
+            os.close(descriptor)
+
     def beat(self) -> None:
         with self._lock:
             self._guardian.beat(monotonic())

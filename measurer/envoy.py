@@ -6,13 +6,14 @@ import os
 import select
 import signal
 import threading
+from collections.abc import Callable
 
 from attestation.addresses import parse
 from attestation.coverage import Cutting
 from attestation.errors import InvalidInput
 from measurer.cutting import Cut, Cutter
 from measurer.kernel import has_ended
-from measurer.scope import pid_of
+from measurer.scope import pid_of, read_at
 from measurer.sockdiag import remotes
 
 _NOTHING, _ALIVE = Cut(0, 0, 0), Cut(0, 1, 0)
@@ -20,13 +21,18 @@ _DIES_WITHIN_MS = 500
 _MEND = "Send Guard with a pidfd of the running Envoy."
 
 
+Permits = Callable[[bytes], None]
+"""Raises InvalidInput for a process of this /proc/PID/cgroup text."""
+
+
 class Envoy:
     """One process. Its methods may be called from both threads; sweeps run one after the other.
 
-    Raises InvalidInput when pidfd and pid are not the same living process.
+    called: its pid as the sidecar knows it, which may live in another pid namespace. Raises InvalidInput when pidfd and
+    pid are not the same living process, or where it is none of those that the sidecar may have guarded.
     """
 
-    def __init__(self, pid: int, pidfd: int) -> None:
+    def __init__(self, pid: int, pidfd: int, called: int, permits: Permits | None = None) -> None:
         try:
             self._proc = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -34,10 +40,22 @@ class Envoy:
         if pid_of(pidfd) != pid or has_ended(pidfd):
             os.close(self._proc)
             raise InvalidInput("the pidfd is not that process", where=f"process {pid}", mend=_MEND)
-        self.pid, self.pidfd = pid, pidfd
+        self.pid, self.pidfd, self.called = pid, pidfd, called
+        if permits is not None:
+            self._check(permits)
         self._lock = threading.Lock()
         self._cutter = Cutter(self._proc, pidfd)
         self._closed = False
+
+    def _check(self, permits: Permits) -> None:
+        try:
+            permits(read_at(self._proc, "cgroup"))
+        except OSError as error:
+            os.close(self._proc)
+            raise InvalidInput("this Envoy does not run", where=f"process {self.called}", mend=_MEND) from error
+        except InvalidInput:
+            os.close(self._proc)
+            raise
 
     @property
     def named(self) -> tuple[int, int]:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from attestation.coverage import Isolation
 from measurer import kernel
-from measurer.processes.proc import Rights, read_rights
+from measurer.processes.held import Held
+from measurer.processes.proc import Rights, read_rights, read_small
 from measurer.scope import alive
 
 _YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
@@ -94,12 +95,12 @@ def judge(ours: list[Ward | None], envoy: Ward | None, workload: list[Suspect], 
     )
 
 
-def look(ours: tuple[Named, ...], envoy: Named | None, workload: Iterable[int]) -> Isolation:
+def look(ours: tuple[Named, ...], envoy: Named | None, workload: Iterable[Held]) -> Isolation:
     """ours: the sidecar and ourselves."""
     wards = [_ward(*each) for each in ours]
     guarded = _ward(*envoy) if envoy is not None else None
     targets = {namespace(ward.rights, "user") for ward in (*wards, guarded) if ward is not None} - {""}
-    suspects = [_suspect(pid, read[1], targets) for pid in workload if (read := read_rights(pid)) is not None]
+    suspects = [_suspect(each, rights, targets) for each in workload if (rights := each.rights()) is not None]
     return judge(wards, guarded, suspects, yama_forbids())
 
 
@@ -136,19 +137,18 @@ def _owner_may_dump(pid: int, rights: Rights) -> bool:
         return True
 
 
-def _suspect(pid: int, rights: Rights, targets: set[str]) -> Suspect:
+def _suspect(process: Held, rights: Rights, targets: set[str]) -> Suspect:
     if namespace(rights, "user") in targets:
         return Suspect(rights)
-    above = _above(pid)
-    return Suspect(rights, frozenset(targets & above), _users(pid) if above else ())
+    above = _above(process)
+    return Suspect(rights, frozenset(targets & above), _users(process) if above else ())
 
 
-def _above(pid: int) -> frozenset[str]:
+def _above(process: Held) -> frozenset[str]:
     """Links of the user namespaces around that of a process, as far as we may see."""
     found: set[str] = set()
-    try:
-        here = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    here = process.read(lambda folder: os.open("ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder))
+    if here is None:
         return frozenset()
     for _ in range(_MOST_LEVELS):
         try:
@@ -164,10 +164,9 @@ def _above(pid: int) -> frozenset[str]:
     return frozenset(found)
 
 
-def _users(pid: int) -> tuple[tuple[int, int], ...]:
+def _users(process: Held) -> tuple[tuple[int, int], ...]:
     """The second and third column of uid_map: which of our users exist in there (user_namespaces(7))."""
-    try:
-        lines = Path(f"/proc/{pid}/uid_map").read_text().splitlines()
-    except OSError:
+    text = process.read(lambda folder: read_small(folder, "uid_map"))
+    if text is None:
         return ((0, 1 << 32),)
-    return tuple((int(first), int(count)) for _, first, count in (line.split() for line in lines))
+    return tuple((int(first), int(count)) for _, first, count in (line.split() for line in text.splitlines()))

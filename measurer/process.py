@@ -1,11 +1,11 @@
-"""The measurer's life: one scope, three collectors, one guardian, until the sidecar ends."""
+"""What is done for one sidecar: one scope, three collectors, one guardian, until it ends."""
 
 from __future__ import annotations
 
 import os
 import select
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from attestation.channel import (
@@ -33,36 +33,59 @@ from measurer.channel import Channel, Hangup
 from measurer.clock import boottime
 from measurer.cutting import Cut
 from measurer.deadman import Deadman
-from measurer.envoy import Envoy
+from measurer.envoy import Envoy, Permits
 from measurer.files.collector import Files
 from measurer.guardian import Duty, Guardian
-from measurer.loop import Loop
+from measurer.loop import Loop, Reactor
 from measurer.processes.collector import Processes
+from measurer.processes.held import allow_descriptors
+from measurer.processes.sources import Sources
 from measurer.proxy import ProxyLayer
 from measurer.sockdiag import can_destroy
 
 GUARDIAN = "guardian"
+MOST_FILES = 1_000_000
+"""Entries of one workload's manifest, as many as a verifier takes."""
+MOST_FILES_BESIDE_OTHERS = 200_000
+"""The same for a measurer of several: some 60 MB, which one of them may cost the others."""
 
 
 class Measurer:
-    """Built by `run` once the scope is known."""
+    """Built once the scope is known: by `run`, or for a connection to a node's measurer (node.py)."""
 
-    def __init__(self, loop: Loop, channel: Channel, wanted: Scope, deadman: Deadman) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        channel: Channel,
+        sources: Sources,
+        deadman: Deadman,
+        wanted: Scope,
+        pinned: scope.Pinned,
+        permits: Permits | None = None,
+    ) -> None:
+        """permits: whom the sidecar may have guarded. None: the measurer is the sidecar's own."""
         self._loop, self._channel, self._deadman = loop, channel, deadman
-        self._own = (os.getpid(), os.pidfd_open(os.getpid()))
-        self._pinned = scope.pin(wanted)
+        self._pinned, self._permits = pinned, permits
         self._envoy: Envoy | None = None
         self._told: Coverage | None = None
         self._can_destroy = can_destroy() == 0
-        self._mountinfo = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._pinned.proc)
-        self._processes = Processes(loop, channel, self._pinned, self.cover)
+        self._processes = Processes(loop, channel, sources, pinned, self.cover, shared=permits is not None)
         self._proxy = ProxyLayer(loop, channel, self.cover)
         self._scope, self._files = wanted, self._collect_files(wanted)
+        with ExitStack() as held:
+            held.callback(lambda: self._files.close())
+            self._mountinfo = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=pinned.proc)
+            held.callback(os.close, self._mountinfo)
+            self._own = (os.getpid(), os.pidfd_open(os.getpid()))
+            held.callback(os.close, self._own[1])
+            held.callback(self._proxy.close)
+            held.callback(self._processes.close)
+            self._held = held.pop_all()
 
     def start(self) -> None:
         """Answer the scope, begin to watch, and take the first measurement of both layers unasked."""
         pinned = self._pinned
-        self._processes.start(pinned.root, self._mountinfo)
+        self._processes.start(self._mountinfo)
         self._protect()
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
         self.cover()
@@ -72,11 +95,24 @@ class Measurer:
         self._processes.measure(0.0, full=True)
         self._files.measure(0.0, full=True)
 
+    def close(self) -> None:
+        """Let go of all that was held for this sidecar. Its Envoy is the guardian's to close."""
+        self._held.close()
+
     def _collect_files(self, wanted: Scope) -> Files:
         for path in wanted.include:
             scope.check_include(self._pinned.root, path)
         who = self._processes.executions.who
-        return Files(self._loop, self._channel, self._pinned.root, wanted.include, wanted.volatile, who, self.cover)
+        return Files(
+            self._loop,
+            self._channel,
+            self._pinned.root,
+            wanted.include,
+            wanted.volatile,
+            who,
+            self.cover,
+            most=MOST_FILES if self._permits is None else MOST_FILES_BESIDE_OTHERS,
+        )
 
     def _rescope(self, wanted: Scope) -> None:
         """Policy came, or changed: other files of the same workload, another dead-man time."""
@@ -108,10 +144,13 @@ class Measurer:
 
     def _isolation(self) -> Isolation:
         envoy = self._envoy.named if self._envoy is not None else None
-        return isolation.look((self._own, self._deadman.sidecar), envoy, self._processes.pids)
+        return isolation.look((self._own, self._deadman.sidecar), envoy, self._processes.held)
 
     def handle(self, message: Message, descriptors: list[int]) -> None:
         """One message of the sidecar. Raises InvalidInput for one that does not belong here."""
+        if not isinstance(message, Guard):
+            for each in descriptors:
+                os.close(each)
         match message:
             case Beat():
                 self._deadman.beat()
@@ -143,14 +182,17 @@ class Measurer:
 
     def _guard(self, pid: int, descriptors: list[int]) -> None:
         if len(descriptors) != 1:
+            for each in descriptors:
+                os.close(each)
             raise InvalidInput("Guard came without a pidfd", where="measurer channel", mend="Send one beside it.")
-        if self._processes.owns(pid):
+        known = scope.pid_of(descriptors[0])
+        if self._processes.owns(known):
             os.close(descriptors[0])
             self._channel.send(Guarded(pid, workload=True))
             return
         was = self._deadman.duty
         try:
-            envoy = Envoy(pid, descriptors[0])
+            envoy = Envoy(known, descriptors[0], pid, self._permits)
         except InvalidInput as error:  # it has died since: the sidecar learns that nothing new is guarded
             os.close(descriptors[0])
             self._channel.send(CollectorFact(boottime(), GUARDIAN, CollectorState.DEAD, error.sentence))
@@ -196,24 +238,26 @@ def run(descriptor: int) -> int:
     However it ends, a guarded Envoy is cut off first: a measurer that crashes must not leave traffic open.
     """
     kernel.forbid_tracing()
-    loop = Loop()
+    allow_descriptors()
+    reactor = Reactor()
+    loop = Loop(reactor)
     channel = Channel(descriptor, lambda: loop.change(descriptor, select.EPOLLIN | select.EPOLLOUT))
     deadman: Deadman | None = None
     status = 0
     try:
-        wanted = _scope(channel)
+        wanted, pidfd = _scope(channel)
         deadman = Deadman(Guardian(wanted.deadman), _sidecar(channel), os._exit)
         deadman.start()
-        measurer = Measurer(loop, channel, wanted, deadman)
+        measurer = Measurer(loop, channel, Sources(loop), deadman, wanted, scope.pin(wanted, pidfd))
         loop.watch(descriptor, lambda: _read(loop, channel, measurer))
         measurer.start()
-        loop.run()
+        reactor.run()
     except Hangup:
         pass
     except ProofbeatError as error:
-        status = _fault(channel, Fault(error.what, error.where, error.mend))
+        status = tell_fault(channel, error)
     except Exception as error:  # noqa: BLE001 - the process edge: whatever broke, the sidecar is told and traffic ends
-        status = _fault(channel, Fault(f"{type(error).__name__}: {error}", _place(error), "Report this as a defect."))
+        status = tell_fault(channel, error)
     if deadman is not None:
         deadman.hang_up(status)
         deadman.join()
@@ -227,18 +271,24 @@ def _read(loop: Loop, channel: Channel, measurer: Measurer) -> None:
         measurer.handle(*received)
 
 
-def _scope(channel: Channel) -> Scope:
+def _scope(channel: Channel) -> tuple[Scope, int | None]:
     """The first message. Raises Hangup, InvalidInput."""
     poll = select.poll()
     poll.register(channel.descriptor, select.POLLIN)
     while (received := channel.receive()) is None:
         poll.poll()
-    message, descriptors = received
-    for each in descriptors:
+    return first_word(*received)
+
+
+def first_word(message: Message, descriptors: list[int]) -> tuple[Scope, int | None]:
+    """What is to be measured, and a pidfd of it where one came along. Raises InvalidInput."""
+    for each in descriptors[1:]:
         os.close(each)
     if not isinstance(message, Scope):
+        for each in descriptors[:1]:
+            os.close(each)
         raise InvalidInput(f"{type(message).__name__} came before Scope", where="measurer channel")
-    return message
+    return message, descriptors[0] if descriptors else None
 
 
 def _sidecar(channel: Channel) -> int:
@@ -256,7 +306,11 @@ def _sidecar(channel: Channel) -> int:
     return pidfd
 
 
-def _fault(channel: Channel, fault: Fault) -> int:
+def tell_fault(channel: Channel, error: Exception) -> int:
+    """The last word to a sidecar. Returns the exit status."""
+    fault = Fault(f"{type(error).__name__}: {error}", _place(error), "Report this as a defect.")
+    if isinstance(error, ProofbeatError):
+        fault = Fault(error.what, error.where, error.mend)
     with suppress(Hangup, ProofbeatError, OSError):
         channel.send(fault)
     return 1

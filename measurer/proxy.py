@@ -39,6 +39,7 @@ class Seat:
     """One Envoy, held by descriptors of our own, whatever becomes of its guardian's."""
 
     pid: int
+    """As the sidecar knows it."""
     proc: int
     pidfd: int
 
@@ -52,7 +53,7 @@ class Seat:
         if kernel.has_ended(envoy.pidfd):  # and that number may be of somebody else by now
             os.close(proc)
             return None
-        return cls(envoy.pid, proc, os.dup(envoy.pidfd))
+        return cls(envoy.called, proc, os.dup(envoy.pidfd))
 
     def close(self) -> None:
         os.close(self.proc)
@@ -91,6 +92,11 @@ class ProxyLayer:
         if self._seat is not None:
             self._seat.close()
         self._seat, self._known = Seat.of(envoy), None
+
+    def close(self) -> None:
+        if self._seat is not None:
+            self._seat.close()
+            self._seat = None
 
     def measure(self, not_before: float, full: bool) -> None:
         """Tell what Envoy is, as it is at or after `not_before`. full: its program is read again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,31 +14,33 @@ from attestation.channel import Scope
 from attestation.errors import InvalidConfiguration, InvalidInput, WorkloadGone
 from attestation.instance import InstanceId
 from measurer import kernel
-from measurer.processes.proc import parse_stat
+from measurer.processes.proc import open_process, parse_stat
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Cgroup:
-    """A control group. hierarchy: its number in /proc/PID/cgroup, 0 for version 2. path: as that file writes it."""
+    """A control group. hierarchy: its number in /proc/PID/cgroup, 0 for version 2. path: as that file writes it.
+
+    folder: of the group, open (O_PATH), so that another group of its name is not taken for it.
+    """
 
     hierarchy: int
     path: str
-    folder: Path
+    folder: int
     inode: int
 
     def holds(self, membership: bytes) -> bool:
         """Does a process with this /proc/PID/cgroup text live in the group or below it?"""
-        where = cgroups.memberships(membership).get(self.hierarchy)
-        return where is not None and (where == self.path or where.startswith(self.path.rstrip("/") + "/"))
+        return _holds(self.hierarchy, self.path, membership)
 
     def pids(self) -> Iterator[int]:
         """Every process in the group and below it."""
-        for folder, _, _ in os.walk(self.folder):
+        for _, _, _, folder in os.fwalk(".", dir_fd=self.folder):
             try:
-                text = Path(folder, "cgroup.procs").read_text()
-            except OSError:
+                text = read_at(folder, "cgroup.procs")
+            except OSError:  # it was removed
                 continue
             yield from (int(each) for each in text.split())
 
@@ -55,8 +58,8 @@ class Pinned:
     proc: int
     root: int
     start_ticks: int
-    parent: int
-    session: int
+    cgroups: bytes
+    """Its /proc/PID/cgroup text."""
     instance: InstanceId
     boot_id: str
     cgroup: Cgroup | None
@@ -66,33 +69,55 @@ class Pinned:
         """CLOCK_BOOTTIME seconds."""
         return self.start_ticks / os.sysconf("SC_CLK_TCK")
 
+    def close(self) -> None:
+        """Let go of it."""
+        for descriptor in (self.pidfd, self.proc, self.root, *((self.cgroup.folder,) if self.cgroup else ())):
+            os.close(descriptor)
 
-def pin(scope: Scope) -> Pinned:
-    """Resolve the pid once. Raises WorkloadGone, InvalidConfiguration."""
+
+def pin(scope: Scope, pidfd: int | None = None) -> Pinned:
+    """pidfd: of the workload's first process, where whoever asks holds it; else its pid is resolved, this once.
+
+    Raises WorkloadGone, InvalidConfiguration.
+    """
+    with ExitStack() as held:
+        pinned = _pin(scope, pidfd, held)
+        held.pop_all()
+    return pinned
+
+
+def _pin(scope: Scope, pidfd: int | None, held: ExitStack) -> Pinned:
+    """held: closes what was opened, unless all goes well."""
     where = f"process {scope.pid}"
+    gone = WorkloadGone(
+        "the workload ended before it could be pinned", where=where, mend="Start it again, then measure that run."
+    )
     try:
-        pidfd = os.pidfd_open(scope.pid)
-        proc = os.open(f"/proc/{scope.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if pidfd is None:
+            pidfd = os.pidfd_open(scope.pid)
+        held.callback(os.close, pidfd)
+        pid = pid_of(pidfd)
+        proc = open_process(pid)
+        held.callback(os.close, proc)
         stat = parse_stat(read_at(proc, "stat"))
         membership = read_at(proc, "cgroup")
     except (OSError, InvalidInput) as error:
-        raise WorkloadGone(
-            "the workload ended before it could be pinned", where=where, mend="Start it again, then measure that run."
-        ) from error
+        raise gone from error
     try:
         root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
     except OSError as error:
         raise _no_access(error, where) from error
+    held.callback(os.close, root)
     if not alive(pidfd):  # the descriptors above belong to the pidfd's process only if that still lives now
-        raise WorkloadGone(
-            "the workload ended before it could be pinned", where=where, mend="Start it again, then measure that run."
-        )
+        raise gone
     cgroup = find_cgroup(scope.cgroup, membership) if scope.cgroup else None
+    if cgroup is not None:
+        held.callback(os.close, cgroup.folder)
     boot_id = _BOOT_ID.read_text().strip()
     instance = InstanceId.of_run(
-        boot_id=boot_id, cgroup=cgroup.inode if cgroup else 0, pid=scope.pid, start_ticks=stat.start_ticks
+        boot_id=boot_id, cgroup=cgroup.inode if cgroup else 0, pid=pid, start_ticks=stat.start_ticks
     )
-    return Pinned(scope.pid, pidfd, proc, root, stat.start_ticks, stat.parent, stat.session, instance, boot_id, cgroup)
+    return Pinned(pid, pidfd, proc, root, stat.start_ticks, membership, instance, boot_id, cgroup)
 
 
 def alive(pidfd: int) -> bool:
@@ -140,12 +165,17 @@ def find_cgroup(wanted: str, membership: bytes) -> Cgroup:
     for hierarchy, mount in _cgroup_mounts():
         path = "/" + wanted.removeprefix(str(mount)).strip("/")
         folder = mount / path.lstrip("/")
-        candidate = Cgroup(hierarchy, path, folder, 0)
-        if candidate.holds(membership) and (folder / "cgroup.procs").exists():
-            return Cgroup(hierarchy, path, folder, folder.stat().st_ino)
+        if _holds(hierarchy, path, membership) and (folder / "cgroup.procs").exists():
+            held = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            return Cgroup(hierarchy, path, held, os.fstat(held).st_ino)
     raise InvalidConfiguration(
         "the workload is not in this cgroup", where=f"cgroup {wanted}", mend="Give one of its /proc/PID/cgroup paths."
     )
+
+
+def _holds(hierarchy: int, path: str, membership: bytes) -> bool:
+    where = cgroups.memberships(membership).get(hierarchy)
+    return where is not None and (where == path or where.startswith(path.rstrip("/") + "/"))
 
 
 def _cgroup_mounts() -> list[tuple[int, Path]]:

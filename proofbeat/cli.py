@@ -161,6 +161,24 @@ def sidecar(
 
 
 @app.command()
+def measurer(
+    listen: Annotated[Path, typer.Option("--listen", help="Unix socket for the node's sidecars, mode 0600.")],
+    group: Annotated[str | None, typer.Option(help="Whose members may connect as well (mode 0660).")] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help="UID[:pod|any|/cgroup]: whose sidecars, for what. Repeat it; else our own user's, for pods."),
+    ] = None,
+) -> None:
+    """One measurer for all workloads of a node, for sidecars with `measurer: {placement: node}`."""
+    import os
+
+    given = [f"--allow={each}" for each in allow or ()] + ([f"--group={group}"] if group is not None else [])
+    # In a process that has imported nothing else: it is privileged, and small.
+    command = [sys.executable, "-P", "-m", "measurer", "--listen", str(listen.absolute()), *given]
+    os.execv(sys.executable, command)  # noqa: S606 - an argument list, and no shell is wanted
+
+
+@app.command()
 def doctor(
     config: Annotated[Path | None, typer.Option("-c", "--config", help="Settings to try as well, YAML.")] = None,
     as_json: Json = False,

@@ -53,11 +53,12 @@ from sidecar.heartbeat import Heartbeat
 from sidecar.judging import Judging
 from sidecar.latch import Latch
 from sidecar.machine import Machine
-from sidecar.measurement import Measurer, Spawned, spawn
+from sidecar.measurement import Measurer, Spawned
 from sidecar.membership import Enrolled, enrol
 from sidecar.metering import Metering
 from sidecar.observations import Observations
 from sidecar.ownenvoy import Launch
+from sidecar.placement import Placement, hold
 from sidecar.proxy import ProxyLayer
 from sidecar.pushes import Pushes
 from sidecar.reachable import announce
@@ -86,7 +87,10 @@ class Sidecar:
         self, config: SidecarConfig, log: Any, spawned: Spawned | None = None, launch: Launch | None = None
     ) -> None:
         self._config = config
-        self._spawned = spawned
+        self._placement = Placement(
+            config.measurer, spawned, came_back=self._measurer_back, failed=lambda error: self._telling.uncalled(error)
+        )
+        self._workload = -1
         self._recorder = Recorder(metrics.SIDECAR)
         self._metering = Metering(self._recorder)
         self._telling = Telling(log, self._metering)
@@ -176,7 +180,7 @@ class Sidecar:
         unclean = self._folder.enter()
         # Nothing waits between these and the measurer's start: whoever takes the seat has to be told to it.
         async with exported(self._recorder, self._config.telemetry), self._envoy.listening():
-            self._measurer.start(loop, self._spawned or spawn())
+            self._measurer.start(loop, self._placement.begin())
             self._timer.start(loop)
             self._restores.start(loop)
             try:
@@ -192,7 +196,8 @@ class Sidecar:
     async def _attest_until_over(self, unclean: bool, ready: Callable[[], None]) -> None:
         # 1. Pin the workload: an instance, or an end.
         local = self._config.workload
-        self._measurer.send(Scope(local.pid, local.files.include, cgroup=local.cgroup))
+        self._workload = hold(local.pid)
+        self._measurer.send(Scope(local.pid, local.files.include, cgroup=local.cgroup), self._workload)
         pinned = await self._pinned
         self._telling.started(pinned, self._measurer.pid)
         # 2. What an earlier run latched for it stays latched.
@@ -225,6 +230,7 @@ class Sidecar:
             tasks.create_task(self._client.hold(), name="session")
             tasks.create_task(self._reports.run(), name="reports")
             tasks.create_task(self._heartbeat.run(), name="heartbeat")
+            tasks.create_task(self._placement.run(), name="measurer")
             self._envoy.look_after(tasks)
             reached = announce(self._client, self._config.delivery.addresses, self._telling.addresses_refused)
             tasks.create_task(reached, name="addresses")
@@ -265,8 +271,12 @@ class Sidecar:
             case Pinned():
                 if not self._pinned.done():
                     self._pinned.set_result(message)
+                elif message.instance != self._pinned.result().instance:
+                    self._workload_ended()
+                else:
+                    self._placement.settled()
             case Fault(what, where, mend):
-                self._end(Unavailable(what, where=where or "measurer", mend=mend))
+                self._measurer_failed(Unavailable(what, where=where or "measurer", mend=mend))
             case _:
                 self._measurer_lost(f"it sent a {type(message).__name__}, which is ours to send")
 
@@ -367,16 +377,20 @@ class Sidecar:
         before = self._judging.governed
         governed = read_governing(document, member.result_key, member.spiffe_id, before)
         self._judging.rule(governed)
-        spec, local = governed.policy.spec, self._config.workload
-        include = tuple(dict.fromkeys((*spec.files.include, *local.files.include)))
+        spec = governed.policy.spec
         if before is not None:
             self._heartbeat.hasten()
-        self._measurer.send(Scope(local.pid, include, unread(spec.files), local.cgroup, spec.deadman))
+        self._measurer.send(self._scope(spec))
         self._envoy.rule(spec)
         self._rounds.every(spec.interval)
         self._machine.step(freshness.RulesChanged(governed.rules))
         self._waivers.weigh()
         self._judging.catch_up()
+
+    def _scope(self, spec: PolicySpec) -> Scope:
+        local = self._config.workload
+        include = tuple(dict.fromkeys((*spec.files.include, *local.files.include)))
+        return Scope(local.pid, include, unread(spec.files), local.cgroup, spec.deadman)
 
     # Life signs.
 
@@ -401,13 +415,37 @@ class Sidecar:
     def _overrun(self) -> None:
         self._end(Unavailable("more facts than can be kept before enrolment", where="measurer"))
 
+    def _measurer_failed(self, error: Unavailable) -> None:
+        """Its last word. What it says of one connection may be mended for the next."""
+        if self._placement.comes_back and self._pinned.done():
+            self._measurer_lost(error.sentence)
+        else:
+            self._end(error)
+
     def _measurer_lost(self, reason: str) -> None:
+        """Closed. The node's is looked for again; ours ended, and what is left of it ends with us."""
+        if self._placement.looks:
+            return
+        self._measurer.hang_up()
+        self._coverage = Coverage()
         now = clock.now()
         self._telling.measurer_lost(reason)
         if self.state.phase is not Phase.ENDED:
             self._machine.step(freshness.MeasurerLost(_lost(reason, self._ruled, now)))
             self._envoy.abandoned(reason)
-        self._end(Unavailable(f"the measurer is lost: {reason}", where="measurer", mend="Start the sidecar again."))
+        if self._placement.comes_back and self._pinned.done():
+            self._placement.lost()
+        else:
+            self._end(Unavailable(f"the measurer is lost: {reason}", where="measurer", mend="Start the sidecar again."))
+
+    def _measurer_back(self, spawned: Spawned) -> None:
+        """It knows nothing: it is told whom to measure and whom to guard, and everything is measured in full."""
+        self._measurer.start(asyncio.get_running_loop(), spawned)
+        self._heartbeat.answered()
+        self._measurer.send(self._scope(self.spec), self._workload)
+        self._envoy.guard_again()
+        self._telling.measurer_back(spawned.pid)
+        self._rounds.want(full=True)
 
     def _latch_failed(self, reason: str) -> None:
         """The closing is on its way; without a latch this process must not go on to open anything again."""

@@ -57,7 +57,20 @@ class WorkloadSettings(Strict):
 
 
 class MeasurerSettings(Strict):
-    placement: Literal["pod"] = "pod"
+    """placement: pod, where the sidecar starts a measurer of its own, or node, where it calls the node's.
+
+    socket, uid: for node, and for it alone: where that listens, and whose process it has to be.
+    """
+
+    placement: Literal["pod", "node"] = "pod"
+    socket: Path | None = None
+    uid: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _socket_where_it_is_called(self) -> Self:
+        if (self.placement == "node") != (self.socket is not None):
+            raise ValueError("`socket` says where the node's measurer listens, with `placement: node` and only then")
+        return self
 
 
 class AllowSettings(Strict):

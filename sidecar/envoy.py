@@ -176,6 +176,14 @@ class Envoy:
         """The measurer's word on whoever took the seat; what is open may be served after it."""
         self._keys.vouched(word.pid, workload=word.workload)
 
+    def guard_again(self) -> None:
+        """By another measurer than the one that was told of it, and that took what it was asked with it."""
+        envoy = self.server.client
+        if envoy is not None:
+            self._order(Guard(envoy.pid), envoy.pidfd)
+        if self._delivery.closing:
+            self._delivery.close("measurer-back")
+
     # Ends.
 
     def abandoned(self, reason: str) -> None:

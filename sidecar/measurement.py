@@ -1,4 +1,4 @@
-"""The sidecar's end of the measurer: spawns it, hands it orders, passes on what it sees at once.
+"""The sidecar's end of the measurer: spawns or calls it, hands it orders, passes on what it sees at once.
 
 Reading is one callback of the event loop: a datagram is decoded and handed over before the next line of any other
 task runs, because the way from a fact to Envoy must not wait for anything.
@@ -11,23 +11,34 @@ import asyncio
 import mmap
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from attestation.channel import MOST_BYTES, Message, decode, encode
 from attestation.errors import InvalidInput, Unavailable
 
 _MOST_DESCRIPTORS = 4
+_UCRED = struct.Struct("3i")
 
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A measurer that waits for its scope. It ends by itself when the channel does."""
+    """A measurer that waits for its scope. process: None where it is the node's, which goes on when the channel ends;
+    ours ends by itself then."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None
     channel: socket.socket
+    pid: int
+
+    def dismiss(self) -> None:
+        """It is not needed after all."""
+        self.channel.close()
+        if self.process is not None:
+            self.process.wait()
 
 
 def spawn() -> Spawned:
@@ -41,11 +52,35 @@ def spawn() -> Spawned:
             start_new_session=True,
         )
     ours.setblocking(False)
-    return Spawned(process, ours)
+    return Spawned(process, ours, process.pid)
+
+
+def call(path: Path, uid: int) -> Spawned:
+    """The node's measurer, which has to be this user's process. Raises Unavailable."""
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        channel.setblocking(False)
+        channel.connect(str(path))
+        pid, owner, _ = _UCRED.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    except OSError as error:
+        channel.close()
+        raise Unavailable(
+            f"the node's measurer cannot be called: {error.strerror}",
+            where=f"measurer.socket: {path}",
+            mend="Start it (`proofbeat measurer --listen`), with this sidecar's user among those that it allows.",
+        ) from error
+    if owner != uid:
+        channel.close()
+        raise Unavailable(
+            f"user {owner} listens there, and not user {uid}",
+            where=f"measurer.socket: {path}",
+            mend="Say in `measurer.uid` whose process the node's measurer is.",
+        )
+    return Spawned(None, channel, pid)
 
 
 class Measurer:
-    """A running measurer process.
+    """A running measurer. After it was lost, another one may be started.
 
     on_message: called for each message, with the layer's body where one came along.
     on_lost: called once when the process, the channel or its language fails; nothing comes after it.
@@ -55,17 +90,21 @@ class Measurer:
         self._on_message = on_message
         self._on_lost = on_lost
         self._socket: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._spawned: Spawned | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def pid(self) -> int:
         """0 before the start."""
-        return self._process.pid if self._process else 0
+        return self._spawned.pid if self._spawned else 0
+
+    @property
+    def connected(self) -> bool:
+        return self._socket is not None
 
     def start(self, loop: asyncio.AbstractEventLoop, spawned: Spawned) -> None:
-        """Takes over a measurer that was spawned."""
-        self._socket, self._process, self._loop = spawned.channel, spawned.process, loop
+        """Takes over a measurer that was spawned or called."""
+        self._socket, self._spawned, self._loop = spawned.channel, spawned, loop
         loop.add_reader(spawned.channel.fileno(), self._readable)
 
     def send(self, message: Message, descriptor: int | None = None) -> None:
@@ -81,14 +120,22 @@ class Measurer:
             self._lose(f"its channel does not take orders: {error.strerror}")
 
     def stop(self) -> None:
-        """Closes the channel, which the measurer answers by acting as guardian and ending."""
-        self._release()
-        if self._process is not None:
+        """Closes the channel, which the measurer answers by acting as guardian, and ours by ending."""
+        self.hang_up()
+        process = self._spawned.process if self._spawned is not None else None
+        if process is not None:
             try:
-                self._process.wait(timeout=5)
+                process.wait(timeout=5)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                process.kill()
+                process.wait()
+
+    def hang_up(self) -> None:
+        """Nothing is heard of it any more."""
+        if self._socket is not None and self._loop is not None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
 
     def _readable(self) -> None:
         while self._socket is not None:
@@ -124,14 +171,8 @@ class Measurer:
 
     def _lose(self, reason: str) -> None:
         if self._socket is not None:
-            self._release()
+            self.hang_up()
             self._on_lost(reason)
-
-    def _release(self) -> None:
-        if self._socket is not None and self._loop is not None:
-            self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

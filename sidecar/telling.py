@@ -180,5 +180,11 @@ class Telling:
     def measurer_lost(self, reason: str) -> None:
         self._log.error(Event.MEASURER_LOST, reason=reason)
 
+    def uncalled(self, error: ProofbeatError) -> None:
+        self._log.warning(Event.MEASURER_LOST, reason=error.sentence)
+
+    def measurer_back(self, pid: int) -> None:
+        self._log.info(Event.MEASURER_BACK, measurer=pid)
+
     def stopped(self) -> None:
         self._log.info(Event.STOPPED)

@@ -47,5 +47,6 @@ class Event(StrEnum):
     REPORTED = "reported"
     COVERAGE = "coverage"
     MEASURER_LOST = "measurer-lost"
+    MEASURER_BACK = "measurer-back"
     LISTENING = "listening"
     STOPPED = "stopped"

@@ -42,7 +42,8 @@ class Request:
 class Files:
     """Watches, scans and reports.
 
-    who: names the executable of a pid that may be gone already. covered: our coverage changed.
+    who: names the executable of a pid that may be gone already. covered: our coverage changed. most: entries; with
+    more the measurement fails.
     """
 
     def __init__(
@@ -54,13 +55,17 @@ class Files:
         volatile: tuple[tuple[tuple[str, ...], ...], ...],
         who: Callable[[int], str],
         covered: Callable[[], None],
+        *,
+        most: int,
     ) -> None:
         self._loop, self._channel = loop, channel
         self._who, self._covered = who, covered
         self._patterns = Volatile(volatile)
         self._tree = Tree([os.fsencode(each) for each in include])
         self._watch, self._refusal = _best_watch()
-        self._scanner = Scanner(root, self._tree, self._patterns, self._add, self._drop, self._changed, loop.begin)
+        self._scanner = Scanner(
+            root, self._tree, self._patterns, self._add, self._drop, self._changed, loop.begin, most=most
+        )
         self._requests: list[Request] = []
         self._measuring = self._closed = False
         self._running, self._lost, self._events = True, 0, 0

@@ -10,16 +10,39 @@ import hashlib
 import os
 import time
 from collections.abc import Generator
+from itertools import islice
 
+from attestation.errors import Unavailable
 from attestation.manifest import FILE, HEAD, LINK
 from measurer.files.manifest import STAMP, Record, kind_of, split
 
 CHUNK = 1 << 18
 """Bytes up to which a file is read in one piece."""
+_LARGE_FOLDER = 1 << 19
+"""Bytes of a folder itself, above which there may be very many names in it; listing it step by step is slower."""
 _TRIES = 3
 _TICK_NS = 20_000_000
 _NOTHING = bytes(32)
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+def names(descriptor: int, most: int) -> list[str]:
+    """What is in a folder. Raises Unavailable for more than so many names, before all of them are in memory."""
+    if os.fstat(descriptor).st_size < _LARGE_FOLDER:
+        found = os.listdir(descriptor)
+    else:
+        with os.scandir(descriptor) as entries:
+            found = [each.name for each in islice(entries, most + 1)]
+    if len(found) > most:
+        raise too_many(most)
+    return found
+
+
+def too_many(most: int) -> Unavailable:
+    """More entries than can be measured of one workload."""
+    return Unavailable(
+        f"more than {most} files", where="files", mend="Include less (`spec.files.include`), or exempt what changes."
+    )
 
 
 def read(descriptor: int, path: bytes, status: os.stat_result) -> Generator[None, None, tuple[Record, bytes]]:

@@ -20,6 +20,7 @@ from measurer.files.patterns import Volatile
 
 _NAMES_A_STEP = 128
 _FILES_A_STEP = 8
+_COUNTINGS = 32
 INLINE = 1 << 20
 """Bytes up to which a file that an event names is hashed at once; a larger one is hashed in slices."""
 
@@ -49,7 +50,8 @@ class Scanner:
     """Keeps a Tree equal to what lies below the workload's root.
 
     watch: called with an open folder before it is listed. unwatch: with one that left the tree. changed: told every
-    difference once the first whole reading is done. begin: takes up long work.
+    difference once the first whole reading is done. begin: takes up long work. most: entries of the tree, above
+    which Unavailable is raised.
     """
 
     def __init__(
@@ -61,10 +63,13 @@ class Scanner:
         unwatch: Callable[[Folder], None],
         changed: Callable[[Change], None],
         begin: Callable[[Iterator[None]], None],
+        *,
+        most: int,
     ) -> None:
         self._root, self._tree, self._volatile = root, tree, volatile
         self._watch, self._unwatch = watch, unwatch
         self._changed, self._begin = changed, begin
+        self._most, self._uncounted = most, 0
         self._visiting: bytes | None = None
         self._touched: dict[bytes, Actor | None] = {}
         self._walks: deque[_Walk] = deque()
@@ -224,7 +229,8 @@ class Scanner:
         self, folder: Folder, descriptor: int
     ) -> Generator[None, None, tuple[list[bytes], list[os.stat_result], bytes]]:
         """Names in byte order, their states and stamps. What vanishes meanwhile is left out."""
-        present = os.listdir(descriptor)
+        present = reading.names(descriptor, self._most)
+        self._count(len(present))
         names = sorted(os.fsencode("\0".join(present)).split(b"\0")) if present else []
         if folder.only is not None:
             names = [name for name in names if self._measures(folder, name)]
@@ -240,6 +246,14 @@ class Scanner:
             names, states = [name for name, _ in kept], [status for _, status in kept]
         pack = STAMP.pack
         return names, states, b"".join([pack(each.st_ino, each.st_ctime_ns, each.st_size) for each in states])
+
+    def _count(self, listed: int) -> None:
+        """Adding up all folders takes time: once in so many entries will do. Raises Unavailable."""
+        self._uncounted += listed
+        if self._uncounted > self._most // _COUNTINGS:
+            self._uncounted = 0
+            if self._tree.entries > self._most:
+                raise reading.too_many(self._most)
 
     def _refresh(
         self, folder: Folder, descriptor: int, names: list[bytes], states: list[os.stat_result], full: bool

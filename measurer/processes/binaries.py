@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from attestation import elf
@@ -12,6 +13,8 @@ from attestation.digests import Digest
 from measurer import kernel
 
 _CHUNK = 1 << 20
+INLINE = 16 << 20
+"""Bytes up to which a file is read at once, some ten milliseconds; a larger one is read in slices."""
 _DELETED = " (deleted)"
 _MOST_CACHED = 2048
 
@@ -40,6 +43,9 @@ class Binary:
     stamp: Stamp = (0, 0, 0, 0)
     elf: bool = True
 
+
+_UNREAD = Content("", "", elf=True)
+"""A large file that does not stay as it is for as long as reading it takes."""
 
 UNKNOWN = Binary("", "", deleted=True)
 """An execution whose process was gone before we could look, and of which no event told the file."""
@@ -83,6 +89,33 @@ class Binaries:
             elf=content.elf,
         )
 
+    def reads_at_once(self, descriptor: int) -> bool:
+        """Is the digest of this open file known, or soon found?"""
+        status = os.fstat(descriptor)
+        return status.st_size <= INLINE or stamp_of(status) in self._contents
+
+    def read_slowly(self, descriptor: int) -> Iterator[None]:
+        """Have the digest of a large file, and of its loader, known by the time that they are asked for."""
+        yield from self._read_slowly(descriptor)
+        known = self._contents.get(stamp_of(os.fstat(descriptor)))
+        if known is not None and known.interpreter:
+            loader = self._open_loader(known.interpreter)
+            if loader is not None:
+                try:
+                    yield from self._read_slowly(loader)
+                finally:
+                    os.close(loader)
+
+    def _read_slowly(self, descriptor: int) -> Iterator[None]:
+        if self.reads_at_once(descriptor):
+            return
+        before, state, position = os.fstat(descriptor), hashlib.sha256(), 0
+        while chunk := os.pread(descriptor, _CHUNK, position):
+            state.update(chunk)
+            position += len(chunk)
+            yield
+        self._keep(descriptor, stamp_of(before), state.hexdigest())
+
     def path_of(self, link: str) -> str:
         """The path below the workload's root for a path below ours."""
         path = link.removesuffix(_DELETED)
@@ -102,9 +135,8 @@ class Binaries:
     def _loader(self, interpreter: str) -> Content | None:
         if not interpreter:
             return None
-        try:
-            descriptor = kernel.open_below(self._root, os.fsencode(interpreter), os.O_RDONLY | os.O_NONBLOCK)
-        except (OSError, ValueError):
+        descriptor = self._open_loader(interpreter)
+        if descriptor is None:
             return None
         try:
             return self._content(descriptor, os.fstat(descriptor))
@@ -120,12 +152,24 @@ class Binaries:
             return known
         if not stat.S_ISREG(status.st_mode):
             raise OSError("not a regular file")
-        content = Content(_digest(descriptor), interpreter_of(descriptor), os.pread(descriptor, 4, 0) == elf.MAGIC)
+        if status.st_size > INLINE:
+            return _UNREAD  # it was to be read slowly, and changed meanwhile
+        return self._keep(descriptor, stamp, _digest(descriptor))
+
+    def _keep(self, descriptor: int, stamp: Stamp, digest: Digest) -> Content:
+        """Remember it, unless it was changed while it was read."""
+        content = Content(digest, interpreter_of(descriptor), os.pread(descriptor, 4, 0) == elf.MAGIC)
         if stamp_of(os.fstat(descriptor)) == stamp:
             if len(self._contents) >= _MOST_CACHED:
                 self._contents.clear()
             self._contents[stamp] = content
         return content
+
+    def _open_loader(self, interpreter: str) -> int | None:
+        try:
+            return kernel.open_below(self._root, os.fsencode(interpreter), os.O_RDONLY | os.O_NONBLOCK)
+        except (OSError, ValueError):
+            return None
 
 
 def stamp_of(status: os.stat_result) -> Stamp:

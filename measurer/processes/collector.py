@@ -8,6 +8,7 @@ from attestation import processes as layer
 from attestation.channel import Observed
 from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.digests import Digest
+from attestation.errors import InvalidConfiguration
 from attestation.facts import ProcessFact
 from attestation.layers import Layer, Method
 from attestation.observation import Observation
@@ -17,8 +18,10 @@ from measurer.loop import Loop
 from measurer.processes.binaries import Binaries
 from measurer.processes.drift import Drift
 from measurer.processes.executions import Executions
-from measurer.processes.proc import Look, look
-from measurer.processes.tree import Members
+from measurer.processes.held import Held
+from measurer.processes.membership import Workload
+from measurer.processes.proc import Look
+from measurer.processes.sources import Sources
 from measurer.processes.wards import Wards
 from measurer.scope import Pinned
 
@@ -29,46 +32,83 @@ _SHARE = 500
 
 
 class Processes:
-    """Owns the membership, the executions and the drift of one workload. covered: our coverage changed."""
+    """Owns the workload's processes, the executions and the drift. covered: our coverage changed.
 
-    def __init__(self, loop: Loop, channel: Channel, pinned: Pinned, covered: Callable[[], None]) -> None:
-        self._loop, self._channel = loop, channel
-        self._members, self._binaries = Members(pinned), Binaries(pinned.root)
+    shared: by a measurer that measures for others too.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        channel: Channel,
+        sources: Sources,
+        pinned: Pinned,
+        covered: Callable[[], None],
+        *,
+        shared: bool = False,
+    ) -> None:
+        self._loop, self._channel, self._sources, self._pinned = loop, channel, sources, pinned
+        cgroup = pinned.cgroup
+        self._workload: Workload[Held] = Workload((cgroup.hierarchy, cgroup.path) if cgroup is not None else None)
+        self._binaries = Binaries(pinned.root)
         self._drift, self.wards = Drift(self._tell), Wards(self._tell)
-        self.executions = Executions(loop, channel, self._members, self._binaries, self._drift, self.wards, covered)
+        self.executions = Executions(
+            loop, channel, sources, self._workload, self._binaries, self._drift, self.wards, covered
+        )
         self._events = 0
         self._sent: Digest = ""
         self._full_began = 0.0
         self._requests: list[tuple[float, bool]] = []
         self._measuring = False
         self._interval = _INTERVAL
+        self._shared = shared
 
-    def start(self, root: int, mountinfo: int) -> None:
-        """Begin to watch, and keep looking for drift."""
-        self.executions.start(root, mountinfo)
+    def start(self, mountinfo: int) -> None:
+        """Begin to watch, and keep looking for drift. Raises InvalidConfiguration where it is measured already."""
+        first = Held(self._pinned.pid, self._sources.allowance)
+        if not self.executions.start(first, self._pinned.root, mountinfo):
+            first.close()
+            raise InvalidConfiguration(
+                "this workload is measured already, or is a part of one that is",
+                where=f"process {self._pinned.pid}",
+                mend="One sidecar a workload, with one connection to its measurer.",
+            )
+        self._look_into_cgroup()
         self._loop.after(NAME, self._interval, self._look_for_drift)
+
+    def close(self) -> None:
+        """Watch no more."""
+        self.executions.close()
 
     @property
     def coverage(self) -> tuple[CollectorCoverage, ...]:
+        details = ["users and tracers by event, the rest by looking"] if self.executions.by_events else []
+        details += ["by the measurer of the node"] if self._shared else []
         own = CollectorCoverage(
             NAME,
             Layer.PROCESSES,
             Mechanism.PROC_CONNECTOR if self.executions.by_events else Mechanism.POLL,
             self._interval * 1000,
             running=True,
-            detail="users and tracers by event, the rest by looking" if self.executions.by_events else "",
+            detail="; ".join(details),
         )
         return self.executions.coverage, own
 
     @property
-    def pids(self) -> list[int]:
-        return self._members.all()
+    def held(self) -> list[Held]:
+        """Its processes now."""
+        return [member.process for member in self._workload.members.values()]
 
     def owns(self, pid: int) -> bool:
-        """Is this a process of the workload? By every fork that was heard of, wherever its parent has gone since."""
-        known = pid in self._members  # before its end is read: it may have asked and gone
-        self.executions.read_events()
-        return known or pid in self._members or self._members.descends(pid)
+        """Is this a process of the workload? By every fork that was heard of, wherever its parent has gone since.
+
+        pid: of a process that a pidfd holds, so that it cannot be another's meanwhile.
+        """
+        known = pid in self._workload.members  # before its end is read: it may have asked and gone
+        self._sources.catch_up()
+        membership = self._sources.membership
+        found = membership.executed(pid) or membership.descends(pid)
+        return known or (found is not None and found.workload is self._workload)
 
     def measure(self, not_before: float, full: bool) -> None:
         """Send an observation that begins at or after `not_before`. full: hash every executable again."""
@@ -93,11 +133,13 @@ class Processes:
             self._binaries.forget()
         self._refresh()
         kinds = set()
-        for pid in self._members.all():
-            found = look(pid, self._binaries)
+        for process in self.held:
+            yield from process.read_slowly(self._binaries)
+            found = process.look(self._binaries)
             if found is not None:
                 kinds.add(found.kind)
-                self._seen(found)
+                self._seen(process, found)
+            self._tell_unreadable(process)
             yield
         body = layer.pack(kinds)
         digest = layer.digest(body)
@@ -117,16 +159,42 @@ class Processes:
         self._measuring = False
         self._next()
 
-    def _seen(self, found: Look) -> None:
-        self._drift.seen(found)
+    def _seen(self, process: Held, found: Look) -> None:
+        self._drift.compare(process, found.rights)
         self.executions.remember(found.pid, found.binary.path)
         if found.binary.loader_digest:
             self.executions.loaders.add(found.binary.loader_digest)
 
+    def _tell_unreadable(self, process: Held) -> None:
+        why = process.unreadable() if process.untold else ""
+        if why:
+            self._drift.unmeasured(process, why)
+
     def _refresh(self) -> None:
-        for pid in self._members.refresh():
-            self._drift.left(pid)
-        self._drift.keep_only(set(self._members.all()))
+        """Events keep the membership; where there are none, and in a cgroup, looking does."""
+        if not self.executions.by_events:
+            self._sources.look_at_all()
+        self._look_into_cgroup()
+        self._drift.keep_only(set(self.held))
+
+    def _look_into_cgroup(self) -> None:
+        """Whoever came into it by no event, and whoever left it, in which case they are followed."""
+        cgroup = self._pinned.cgroup
+        if cgroup is None:
+            return
+        self._sources.catch_up()  # a child that was made in there has come from nowhere
+        moved = self._sources.membership.look_into(self._workload, cgroup.pids())
+        for member in moved.entered:
+            self.executions.entered(member)
+        for member in moved.left:
+            self._drift.left(member.process)
+        for pid in moved.strangers:
+            self._tell_stranger(pid)
+
+    def _tell_stranger(self, pid: int) -> None:
+        member = self._sources.membership.of(pid)
+        if member is not None:
+            self._drift.unmeasured(member.process, "it came into the cgroup from another workload that is measured")
 
     def _look_for_drift(self) -> None:
         self._loop.begin(self._drift_round())
@@ -134,9 +202,11 @@ class Processes:
     def _drift_round(self) -> Iterator[None]:
         spent = 0.0
         self.wards.look()
-        for pid in self._members.all():
+        self._look_into_cgroup()
+        for process in self.held:
             begun = monotonic()
-            self._drift.look(pid)
+            self._drift.look(process)
+            self._tell_unreadable(process)
             spent += monotonic() - begun
             yield
         self._interval = max(_INTERVAL, spent * _SHARE)

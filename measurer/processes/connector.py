@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from measurer import kernel as k
 from measurer import netlink
 from measurer.clock import monotonic
+from measurer.processes import eventfilter
 
 _CONNECTOR = struct.Struct("=IIIIHH")
 _EVENT = struct.Struct("=IIQ")
@@ -24,6 +25,7 @@ _OPERATION = struct.Struct("=I")
 _PIDS = struct.Struct("=IIII")
 _ACKNOWLEDGED_WITHIN = 0.5
 _RECEIVE_BUFFER = 4 << 20
+_OF_ONE = frozenset((k.PROC_EVENT_EXEC, k.PROC_EVENT_UID, k.PROC_EVENT_GID, k.PROC_EVENT_SID, k.PROC_EVENT_EXIT))
 _MOST_BYTES = 8192
 
 
@@ -32,7 +34,7 @@ class ProcessEvent:
     """One event of one process.
 
     what: one of the PROC_EVENT_ numbers. pid and thread: whose event it is. other and other_thread: the child after
-    a fork, the tracer after an attachment.
+    a fork, the tracer after an attachment. at: CLOCK_MONOTONIC seconds.
     """
 
     what: int
@@ -40,6 +42,7 @@ class ProcessEvent:
     thread: int
     other: int = 0
     other_thread: int = 0
+    at: float = 0.0
 
 
 class Lost(Exception):
@@ -81,6 +84,7 @@ class Connector:
 
     def _subscribe(self) -> None:
         self._socket.setsockopt(socket.SOL_SOCKET, k.SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        eventfilter.attach(self._socket)
         self._socket.bind((0, k.CN_IDX_PROC))
         body = _OPERATION.pack(k.PROC_CN_MCAST_LISTEN)
         subscription = _CONNECTOR.pack(k.CN_IDX_PROC, k.CN_VAL_PROC, 0, 0, len(body), 0) + body
@@ -110,12 +114,13 @@ def parse(datagram: bytes) -> Iterator[ProcessEvent]:
     index, value, *_ = _CONNECTOR.unpack_from(datagram, netlink.HEAD_BYTES)
     if (index, value) != (k.CN_IDX_PROC, k.CN_VAL_PROC):
         return
-    what, _, _ = _EVENT.unpack_from(datagram, start)
+    what, _, nanoseconds = _EVENT.unpack_from(datagram, start)
+    at = nanoseconds / 1e9
     numbers = datagram[start + _EVENT.size :][: _PIDS.size].ljust(_PIDS.size, b"\0")
     first, second, third, fourth = _PIDS.unpack(numbers)
     if what == k.PROC_EVENT_NONE:
-        yield ProcessEvent(what, first, 0)
+        yield ProcessEvent(what, first, 0, at=at)
     elif what in (k.PROC_EVENT_FORK, k.PROC_EVENT_PTRACE):
-        yield ProcessEvent(what, second, first, fourth, third)
-    elif what in (k.PROC_EVENT_EXEC, k.PROC_EVENT_UID, k.PROC_EVENT_GID, k.PROC_EVENT_EXIT):
-        yield ProcessEvent(what, second, first)
+        yield ProcessEvent(what, second, first, fourth, third, at)
+    elif what in _OF_ONE:
+        yield ProcessEvent(what, second, first, at=at)

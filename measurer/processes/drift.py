@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 from attestation.facts import Actor, ProcessAspect, ProcessFact
 from measurer.clock import boottime
-from measurer.processes.proc import Look, Rights, executable_of, read_rights
+from measurer.processes.held import Held
+from measurer.processes.proc import Rights, executable_of
 
 
 class Drift:
@@ -14,50 +15,61 @@ class Drift:
 
     def __init__(self, tell: Callable[[ProcessFact], None]) -> None:
         self._tell = tell
-        self._known: dict[int, tuple[int, Rights]] = {}
+        self._known: dict[Held, Rights] = {}
 
-    def look(self, pid: int) -> None:
+    def look(self, process: Held) -> None:
         """Compare with the last look at the same process; the first look only remembers."""
-        read = read_rights(pid)
-        if read is not None:
-            self.compare(pid, *read)
+        rights = process.rights()
+        if rights is not None:
+            self.compare(process, rights)
 
-    def seen(self, look: Look) -> None:
-        """The same for a process that has been read already."""
-        self.compare(look.pid, look.start_ticks, look.rights)
+    def forked(self, parent: Held, child: Held) -> None:
+        """A child begins with what its parent is known to be: what it has become by the first look is a change."""
+        rights = self._known.get(parent)
+        if rights is not None:
+            self._known[child] = rights.watched_by(0)
 
-    def compare(self, pid: int, start_ticks: int, rights: Rights) -> None:
-        known = self._known.get(pid)
-        self._known[pid] = (start_ticks, rights)
-        if known is None or known[0] != start_ticks:
+    def compare(self, process: Held, rights: Rights) -> None:
+        known = self._known.get(process)
+        self._known[process] = rights
+        if known is None:
             if rights.tracer:
-                self.traced(pid, rights.tracer)
+                self._say_traced(process, rights.tracer)
             return
-        for aspect, before, after in differences(known[1], rights):
-            self._tell(ProcessFact(boottime(), Actor(pid, executable_of(pid)), aspect, before, after))
+        for aspect, before, after in differences(known, rights):
+            self._say(process, aspect, before, after)
 
-    def traced(self, pid: int, tracer: int) -> None:
+    def traced(self, process: Held, tracer: int) -> None:
         """Somebody attached to a process."""
-        start_ticks, rights = self._known.get(pid, (0, None))
+        rights = self._known.get(process)
         if rights is not None and rights.tracer == tracer:
             return
         if rights is not None:
-            self._known[pid] = (start_ticks, rights.watched_by(tracer))
-        after = f"{tracer} {executable_of(tracer)}".rstrip()
-        self._tell(ProcessFact(boottime(), Actor(pid, executable_of(pid)), ProcessAspect.TRACER, "0", after))
+            self._known[process] = rights.watched_by(tracer)
+        self._say_traced(process, tracer)
 
-    def left(self, pid: int) -> None:
+    def left(self, process: Held) -> None:
         """A process lives on outside of the measured cgroup."""
-        self._known.pop(pid, None)
-        fact = ProcessFact(boottime(), Actor(pid, executable_of(pid)), ProcessAspect.SCOPE, "inside", "outside")
-        self._tell(fact)
+        self._say(process, ProcessAspect.SCOPE, "inside", "outside")
 
-    def forget(self, pid: int) -> None:
-        self._known.pop(pid, None)
+    def unmeasured(self, process: Held, why: str) -> None:
+        """It runs, and cannot be read. Told once."""
+        if process.untold:
+            process.untold = False
+            self._say(process, ProcessAspect.UNMEASURED, "no", f"yes: {why}")
 
-    def keep_only(self, pids: set[int]) -> None:
-        for pid in [pid for pid in self._known if pid not in pids]:
-            del self._known[pid]
+    def forget(self, process: Held) -> None:
+        self._known.pop(process, None)
+
+    def keep_only(self, processes: set[Held]) -> None:
+        for each in [each for each in self._known if each not in processes]:
+            del self._known[each]
+
+    def _say_traced(self, process: Held, tracer: int) -> None:
+        self._say(process, ProcessAspect.TRACER, "0", f"{tracer} {executable_of(tracer)}".rstrip())
+
+    def _say(self, process: Held, aspect: ProcessAspect, before: str, after: str) -> None:
+        self._tell(ProcessFact(boottime(), Actor(process.pid, process.executable()), aspect, before, after))
 
 
 def differences(before: Rights, after: Rights) -> Iterator[tuple[ProcessAspect, str, str]]:

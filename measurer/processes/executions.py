@@ -1,38 +1,59 @@
 """The collector of executions: every program that a process of the workload starts, scripts and memfds included.
 
-Two kernel sources together. The connector says who belongs to the workload and that an exec took place; fanotify
-holds the file of every execution open, so that a program which has run and ended is still hashed. The connector is
-read before the files and once more after them: a fork is queued before its child can open anything, and an exit is
-applied after all else, so membership is right for every file. An exec whose file fanotify did not show (a memfd, a
-file system that takes no mark) is looked up in /proc, and when the process is gone by then reported without a name
-and a digest.
+What the kernel tells comes by way of sources.py. An exec whose file fanotify did not show (a memfd, a file system that
+takes no mark) is looked up in /proc, and when the process is gone by then reported without a name and a digest. Large
+files are read in slices, and what comes after one of the same workload waits for it, in order.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.facts import Actor, CollectorFact, CollectorState, ExecutionFact, Sighting
 from attestation.layers import Layer
-from measurer import kernel as k
 from measurer.channel import Channel
 from measurer.clock import boottime
 from measurer.loop import Loop
 from measurer.processes.binaries import UNKNOWN, Binaries, Binary, Stamp
-from measurer.processes.connector import Connector, Lost, ProcessEvent
 from measurer.processes.drift import Drift
-from measurer.processes.openexec import ExecFiles, OpenExec
+from measurer.processes.held import Held
+from measurer.processes.membership import Member, Workload
+from measurer.processes.openexec import ExecFiles
 from measurer.processes.polling import Polling
-from measurer.processes.proc import binary_of, executable_of, stat_of
-from measurer.processes.tree import Members
+from measurer.processes.proc import executable_of
+from measurer.processes.sources import Sources
 from measurer.processes.wards import Wards
 
 NAME = "processes.executions"
 EVENT_LATENCY_MS = 5.0
-_MOST_STAMPS, _MOST_NAMES = 32, 1024
+_MOST_STAMPS, _MOST_NAMES, _MOST_WAITING = 32, 1024, 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A file that a process has opened to execute it, and that is to be closed."""
+
+    member: Member[Held]
+    descriptor: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Confirmed:
+    """The kernel says that a process has executed something."""
+
+    member: Member[Held]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A process has ended."""
+
+    member: Member[Held]
 
 
 class _Chain:
@@ -57,47 +78,61 @@ class Executions:
         self,
         loop: Loop,
         channel: Channel,
-        members: Members,
+        sources: Sources,
+        workload: Workload[Held],
         binaries: Binaries,
         drift: Drift,
         wards: Wards,
         covered: Callable[[], None],
     ) -> None:
-        self._loop, self._channel, self._covered = loop, channel, covered
-        self._members, self._binaries, self._drift, self._wards = members, binaries, drift, wards
-        self._connector: Connector | None = None
+        self.loop, self.workload = loop, workload
+        self._channel, self._sources, self._covered = channel, sources, covered
+        self._binaries, self._drift, self._wards = binaries, drift, wards
         self._files: ExecFiles | None = None
         self._polling: Polling | None = None
         self._refusals: list[str] = []
         self._running, self._lost = True, 0
+        self._waiting: deque[_Opened | _Confirmed | _Ended] = deque()
         self._chains: dict[int, _Chain] = {}
         self._names: dict[int, str] = {}
         self._parents: dict[int, int] = {}
-        self._deferred: tuple[dict[int, None], list[int]] = ({}, [])
         self.loaders: set[str] = set()
         self.events = 0
 
-    def start(self, root: int, mountinfo: int) -> None:
-        """Subscribe to what the kernel lets us, then look at the table once; poll it where that is not enough."""
+    def start(self, first: Held, root: int, mountinfo: int) -> bool:
+        """Watch, then look at the table once; poll it where watching is not enough.
+
+        False where the workload is measured already, by this measurer.
+        """
+        self._sources.join(self)
+        self._refusals += self._sources.refusals
         try:
-            self._connector = Connector()
-            self._loop.watch(self._connector.descriptor, self.read_events)
-        except OSError as error:
-            self._refusals.append(f"process connector: {error.strerror}")
-        try:
-            self._files = ExecFiles(root, mountinfo)
-            self._loop.watch(self._files.descriptor, self.read_events)
+            self._files = ExecFiles(self._sources.files, root, mountinfo) if self._sources.files is not None else None
         except OSError as error:
             self._refusals.append(f"fanotify: {error.strerror}")
-        self._members.refresh()
-        if self._connector is None:
-            self._polling = Polling(self._members, self._binaries)
+        membership = self._sources.membership
+        if membership.begin(self.workload, first) is None:
+            return False
+        self._sources.look_at_all()
+        if membership.overlaps(self.workload):
+            return False
+        if not self.by_events:
+            self._polling = Polling(self._sources.membership, self.workload, self._binaries)
             self._polling.first_look()
-            self._loop.after(NAME, self._polling.interval, self._poll)
+            self.loop.after(NAME, self._polling.interval, self._poll)
+        return True
+
+    def close(self) -> None:
+        """Watch no more, and let go of all processes."""
+        self._sources.leave(self)
+        for each in self._waiting:
+            if isinstance(each, _Opened):
+                os.close(each.descriptor)
+        self._waiting.clear()
 
     @property
     def by_events(self) -> bool:
-        return self._connector is not None
+        return self._sources.hears
 
     @property
     def coverage(self) -> CollectorCoverage:
@@ -107,8 +142,12 @@ class Executions:
             mechanism = Mechanism.FANOTIFY if self._files else Mechanism.POLL
             latency = EVENT_LATENCY_MS if self._files else self._polling.interval * 1000
             details.append("a process that ends between two looks is not seen, nor what it leaves behind orphaned")
-        if self._members.by_cgroup:
-            details.append("a process that enters the cgroup from outside and ends within milliseconds may be missed")
+        if self.workload.place is not None:
+            details.append("a process that enters the cgroup from outside and ends within a second may be missed")
+        if self._sources.allowance.refused:
+            details.append(f"beyond {self._sources.allowance.most} processes held, start times tell them apart")
+        if _hides_processes():
+            details.append("processes of other users are hidden (hidepid)")
         if self._files is not None and self._files.unmarked:
             details.append(f"not marked: {', '.join(self._files.unmarked)}")
         return CollectorCoverage(
@@ -125,74 +164,100 @@ class Executions:
 
     def who(self, pid: int) -> str:
         """The executable of a pid, from memory when it is gone."""
-        return executable_of(pid) or self._names.get(pid, "")
+        member = self.workload.members.get(pid)
+        path = member.process.executable() if member is not None else executable_of(pid)
+        return path or self._names.get(pid, "")
 
-    def read_events(self) -> None:
-        """Forks, then files, then confirmations, then ends: see the module's own words."""
-        executed, ended = self._deferred
-        self._deferred = ({}, [])
-        try:
-            self._drain(executed, ended)
-            opened = list(self._files.read()) if self._files is not None else []
-            if opened:  # a process can have forked and opened between the two readings: its fork is there by now
-                self._drain(*self._deferred)
-            for each in opened:
-                self._open(each)
-        except OSError as error:
-            self._die(error)
-        for pid in executed:
-            self._confirm(pid)
-        for pid in ended:
-            self._members.ended(pid)
-            if pid not in self._members:
-                self._chains.pop(pid, None)
-                self._drift.forget(pid)
-        if any(self._deferred):
-            self._loop.after("deferred executions", 0.0, self.read_events)
+    # What the kernel tells.
 
-    def _drain(self, executed: dict[int, None], ended: list[int]) -> None:
-        if self._connector is None:
+    def forked(self, parent: int, member: Member[Held]) -> None:
+        pid = member.process.pid
+        self._name(pid, self._names.get(parent, ""))
+        self._parents[pid] = parent
+        if len(self._parents) > _MOST_NAMES:
+            self._parents.pop(next(iter(self._parents)))
+        maker = self.workload.members.get(parent)
+        if maker is not None:
+            self._drift.forked(maker.process, member.process)
+
+    def opened(self, member: Member[Held], descriptor: int) -> None:
+        self._take(_Opened(member, descriptor))
+
+    def confirmed(self, member: Member[Held]) -> None:
+        self._take(_Confirmed(member))
+
+    def ended(self, member: Member[Held]) -> None:
+        self._take(_Ended(member))
+
+    def changed(self, member: Member[Held], tracer: int) -> None:
+        if tracer:
+            self._drift.traced(member.process, tracer)
+        else:
+            self._drift.look(member.process)
+
+    def attached(self, pid: int, tracer: int) -> None:
+        self._wards.attached(pid, tracer)
+
+    def overflowed(self, detail: str) -> None:
+        self._lost += 1
+        self._channel.send(CollectorFact(boottime(), NAME, CollectorState.OVERFLOWED, detail))
+        self._covered()
+
+    def died(self, error: OSError) -> None:
+        if self._running:
+            self._running = False
+            self._refusals.append(f"stopped: {error.strerror}")
+            self._channel.send(CollectorFact(boottime(), NAME, CollectorState.DEAD, self._refusals[-1]))
+            self._covered()
+
+    def _take(self, each: _Opened | _Confirmed | _Ended) -> None:
+        """At once, unless something before it is still being read."""
+        if self._waiting or not self._is_soon_done(each):
+            self._wait(each)
+        else:
+            self._act(each)
+
+    def _is_soon_done(self, each: _Opened | _Confirmed | _Ended) -> bool:
+        if isinstance(each, _Opened):
+            return self._binaries.reads_at_once(each.descriptor)
+        return isinstance(each, _Ended) or each.member.process.runs_what_reads_at_once(self._binaries)
+
+    def _wait(self, each: _Opened | _Confirmed | _Ended) -> None:
+        if len(self._waiting) >= _MOST_WAITING:
+            if isinstance(each, _Opened):
+                os.close(each.descriptor)
+            self.overflowed("more executions than can be read in time")
             return
-        try:
-            for event in self._connector.read():
-                self._take(event, executed, ended)
-        except Lost:
-            self._overflow("the connector's buffer ran over; the process table is read again")
+        self._waiting.append(each)
+        if len(self._waiting) == 1:
+            self.loop.begin(self._catch_up())
 
-    def _take(self, event: ProcessEvent, executed: dict[int, None], ended: list[int]) -> None:
-        if event.what == k.PROC_EVENT_FORK:
-            if event.other == event.other_thread and self._members.forked(event.pid, event.other):
-                self._name(event.other, self._names.get(event.pid, ""))
-                self._parents[event.other] = event.pid
-                if len(self._parents) > _MOST_NAMES:
-                    self._parents.pop(next(iter(self._parents)))
-        elif event.what == k.PROC_EVENT_EXIT:
-            if event.pid == event.thread and event.pid in self._members:
-                ended.append(event.pid)
-        elif event.what == k.PROC_EVENT_EXEC:
-            if self._members.executed(event.pid):
-                executed[event.pid] = None
-        elif event.pid in self._members:
-            if event.what == k.PROC_EVENT_PTRACE and event.other:
-                self._drift.traced(event.pid, event.other)
-            else:
-                self._drift.look(event.pid)
-        elif event.what == k.PROC_EVENT_PTRACE:
-            self._wards.attached(event.pid, event.other)
+    def _catch_up(self) -> Iterator[None]:
+        while self._waiting:
+            first = self._waiting[0]
+            if isinstance(first, _Opened):
+                yield from self._binaries.read_slowly(first.descriptor)
+            elif isinstance(first, _Confirmed):
+                yield from first.member.process.read_slowly(self._binaries)
+            self._waiting.popleft()
+            self._act(first)
+            yield
 
-    def _open(self, opened: OpenExec) -> None:
-        if opened.lost:
-            self._overflow("fanotify's queue ran over; the process table is read again")
-            return
-        try:
-            if self._members.executed(opened.pid) or (self._connector is None and self._members.descends(opened.pid)):
-                link = os.readlink(f"/proc/self/fd/{opened.descriptor}")  # noqa: PTH115 - on the way of a fact
-                self._opened(opened.pid, self._binaries.of_open(opened.descriptor, link))
-        finally:
-            os.close(opened.descriptor)
+    def _act(self, each: _Opened | _Confirmed | _Ended) -> None:
+        if isinstance(each, _Confirmed):
+            self._confirm(each.member)
+        elif isinstance(each, _Ended):
+            self._chains.pop(each.member.process.pid, None)
+            self._drift.forget(each.member.process)
+        else:
+            try:
+                link = os.readlink(f"/proc/self/fd/{each.descriptor}")  # noqa: PTH115 - on the way of a fact
+                self._open(each.member, self._binaries.of_open(each.descriptor, link))
+            finally:
+                os.close(each.descriptor)
 
-    def _opened(self, pid: int, binary: Binary) -> None:
-        chain = self._chains.setdefault(pid, _Chain())
+    def _open(self, member: Member[Held], binary: Binary) -> None:
+        chain = self._chains.setdefault(member.process.pid, _Chain())
         last, chain.last = chain.last, binary
         if last is not None and last.loader and binary.stamp == self._binaries.loader_stamp(last.loader):
             chain.last, binary = None, replace(binary, path=last.loader)
@@ -204,43 +269,50 @@ class Executions:
         chain.seen[binary.stamp] = None
         if len(chain.seen) > _MOST_STAMPS:
             chain.seen.pop(next(iter(chain.seen)))
-        self._tell(pid, binary, Sighting.EVENT)
+        self._tell(member, binary, Sighting.EVENT)
 
-    def _confirm(self, pid: int) -> None:
+    def _confirm(self, member: Member[Held]) -> None:
         """The kernel says that an execution took place: was its file among those opened?"""
-        chain = self._chains.setdefault(pid, _Chain())
+        chain = self._chains.setdefault(member.process.pid, _Chain())
         due, chain.due = chain.due, 0
-        running = binary_of(pid, self._binaries)
+        running = member.process.binary(self._binaries)
         if running is None:
             chain.due = max(0, due - 1)
             if due == 0:
-                self._tell(pid, UNKNOWN, Sighting.EVENT)
+                self._tell(member, UNKNOWN, Sighting.EVENT)
             return
-        self._name(pid, running.path)
+        self._name(member.process.pid, running.path)
         if running.stamp not in chain.seen:
-            self._tell(pid, running, Sighting.EVENT)
-        self._drift.look(pid)
+            self._tell(member, running, Sighting.EVENT)
+        self._drift.look(member.process)
 
     def _poll(self) -> None:
         if self._polling is None:
             return
-        for pid, binary in self._polling.look():
-            self._tell(pid, binary, Sighting.POLL)
-        self._loop.after(NAME, self._polling.interval, self._poll)
+        for member, binary in self._polling.look():
+            self._tell(member, binary, Sighting.POLL)
+        self.loop.after(NAME, self._polling.interval, self._poll)
 
-    def _tell(self, pid: int, binary: Binary, sighting: Sighting) -> None:
+    def entered(self, member: Member[Held]) -> None:
+        """It came into the cgroup from outside, by no event."""
+        running = member.process.binary(self._binaries)
+        if running is not None:
+            self._tell(member, running, Sighting.POLL)
+
+    def _tell(self, member: Member[Held], binary: Binary, sighting: Sighting) -> None:
         self.events += 1
-        before = self._names.get(pid) or executable_of(pid)
-        actor = Actor(pid, before, self._parent(pid))
+        pid = member.process.pid
+        before = self._names.get(pid) or member.process.executable()
+        actor = Actor(pid, before, self._parent(member))
         self._channel.send(ExecutionFact(boottime(), binary.path, binary.digest, actor, sighting, binary.deleted))
         if binary.path:
             self._name(pid, binary.path)
 
-    def _parent(self, pid: int) -> int:
+    def _parent(self, member: Member[Held]) -> int:
         """Who forked it, from memory when it is gone; 0 where nobody knows."""
-        known = self._parents.get(pid)
+        known = self._parents.get(member.process.pid)
         if known is None:
-            stat = stat_of(pid)
+            stat = member.process.stat()
             return stat.parent if stat is not None else 0
         return known
 
@@ -254,18 +326,7 @@ class Executions:
         if len(self._names) > _MOST_NAMES:
             self._names.pop(next(iter(self._names)))
 
-    def _overflow(self, detail: str) -> None:
-        self._lost += 1
-        self._channel.send(CollectorFact(boottime(), NAME, CollectorState.OVERFLOWED, detail))
-        self._members.refresh()
-        self._covered()
 
-    def _die(self, error: OSError) -> None:
-        if self._running:
-            self._running = False
-            for source in (self._connector, self._files):
-                if source is not None:
-                    self._loop.forget(source.descriptor)
-            self._refusals.append(f"stopped: {error.strerror}")
-            self._channel.send(CollectorFact(boottime(), NAME, CollectorState.DEAD, self._refusals[-1]))
-            self._covered()
+def _hides_processes() -> bool:
+    """Is there no first process to be seen? (`hidepid` of proc(5))"""
+    return not Path("/proc/1/stat").exists()

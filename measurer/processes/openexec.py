@@ -33,23 +33,30 @@ class OpenExec:
         return self.descriptor < 0
 
 
+class ExecEvents:
+    """A notification group, which several workloads may share. Raises OSError (EPERM) where the kernel refuses."""
+
+    def __init__(self) -> None:
+        self.descriptor = k.fanotify_init(k.FAN_CLOEXEC | k.FAN_NONBLOCK | k.FAN_UNLIMITED_MARKS)
+
+    def read(self) -> Iterator[OpenExec]:
+        """The executions there are, without waiting."""
+        for buffer in drain(self.descriptor, _BUFFER):
+            for event in fanotify.events(buffer):
+                yield OpenExec(event.pid, -1 if event.mask & k.FAN_Q_OVERFLOW else event.descriptor)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
 class ExecFiles:
     """Marks every file system that the workload has mounted. Raises OSError (EPERM) where the kernel refuses."""
 
-    def __init__(self, root: int, mountinfo: int) -> None:
-        self._root, self._mountinfo = root, mountinfo
-        self._group = k.fanotify_init(k.FAN_CLOEXEC | k.FAN_NONBLOCK | k.FAN_UNLIMITED_MARKS)
+    def __init__(self, events: ExecEvents, root: int, mountinfo: int) -> None:
+        self._group, self._root, self._mountinfo = events.descriptor, root, mountinfo
         self.unmarked: tuple[str, ...] = ()
-        try:
-            k.fanotify_mark(self._group, k.FAN_MARK_ADD | k.FAN_MARK_FILESYSTEM, k.FAN_OPEN_EXEC, root, b".")
-        except OSError:
-            os.close(self._group)
-            raise
+        k.fanotify_mark(self._group, k.FAN_MARK_ADD | k.FAN_MARK_FILESYSTEM, k.FAN_OPEN_EXEC, root, b".")
         self.mark_mounts()
-
-    @property
-    def descriptor(self) -> int:
-        return self._group
 
     def mark_mounts(self) -> None:
         """Mark what is mounted now; what cannot be marked is named in `unmarked`."""
@@ -72,15 +79,6 @@ class ExecFiles:
             finally:
                 os.close(descriptor)
         self.unmarked = tuple(sorted(set(refused)))
-
-    def read(self) -> Iterator[OpenExec]:
-        """The executions there are, without waiting."""
-        for buffer in drain(self._group, _BUFFER):
-            for event in fanotify.events(buffer):
-                yield OpenExec(event.pid, -1 if event.mask & k.FAN_Q_OVERFLOW else event.descriptor)
-
-    def close(self) -> None:
-        os.close(self._group)
 
 
 def mount_points(mountinfo: bytes) -> list[bytes]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from measurer.processes.binaries import Binaries, Binary
-from measurer.processes.proc import binary_of, stat_of
-from measurer.processes.tree import Members
+from measurer.processes.held import Held
+from measurer.processes.membership import Member, Membership, Workload
 
 _INTERVAL = 0.02
+Image = tuple[int, int]
 
 
 class Polling:
     """Remembers which file each process ran at the last look. interval: seconds between two looks."""
 
-    def __init__(self, members: Members, binaries: Binaries) -> None:
-        self._members, self._binaries = members, binaries
-        self._running: dict[int, tuple[int, int]] = {}
+    def __init__(self, membership: Membership[Held], workload: Workload[Held], binaries: Binaries) -> None:
+        self._membership, self._workload, self._binaries = membership, workload, binaries
+        self._running: dict[Held, Image] = {}
         self.interval = _INTERVAL
 
     def first_look(self) -> None:
@@ -25,29 +25,22 @@ class Polling:
         for _ in self.look():
             pass
 
-    def look(self) -> Iterator[tuple[int, Binary]]:
+    def look(self) -> Iterator[tuple[Member[Held], Binary]]:
         """Processes that run another file than before, or than their parent when they are new."""
-        self._members.refresh_quickly()
+        parents = {new.process: self._parent(new) for new in self._membership.look_below(self._workload)}
         before, self._running = self._running, {}
-        for pid in self._members.all():
-            file = _file(pid)
-            if file is None:
+        for member in list(self._workload.members.values()):
+            process = member.process
+            image = process.image()
+            if image is None:
                 continue
-            self._running[pid] = file
-            if file != before.get(pid, before.get(_parent(pid)) if pid not in before else None):
-                binary = binary_of(pid, self._binaries)
+            self._running[process] = image
+            if image != before.get(process, before.get(parents.get(process, process))):
+                binary = process.binary(self._binaries)
                 if binary is not None:
-                    yield pid, binary
+                    yield member, binary
 
-
-def _file(pid: int) -> tuple[int, int] | None:
-    try:
-        status = os.stat(f"/proc/{pid}/exe")  # noqa: PTH116 - fifty times a second
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _parent(pid: int) -> int:
-    stat = stat_of(pid)
-    return stat.parent if stat is not None else 0
+    def _parent(self, member: Member[Held]) -> Held:
+        stat = member.process.stat()
+        parent = self._workload.members.get(stat.parent) if stat is not None else None
+        return parent.process if parent is not None else member.process

@@ -1,4 +1,4 @@
-"""One process, read from /proc (proc(5)) through a descriptor of its folder, so that pid reuse cannot mix two."""
+"""What /proc says of one process (proc(5)), and the words for it. Who has to stay the same process is in held.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from attestation.errors import InvalidInput
 from attestation.processes import ProcessKind
-from measurer.processes.binaries import Binaries, Binary
+from measurer.processes.binaries import Binary
 
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 _STAT_BYTES, _STATUS_BYTES = 4096, 16384
@@ -135,25 +135,8 @@ def read_rights(pid: int) -> tuple[int, Rights] | None:
     except OSError:
         return None
     try:
-        stat = parse_stat(_read(folder, "stat", _STAT_BYTES))
-        return None if stat.state in "ZXx" else (stat.start_ticks, _rights_of(folder))
-    except (OSError, InvalidInput):
-        return None
-    finally:
-        os.close(folder)
-
-
-def look(pid: int, binaries: Binaries) -> Look | None:
-    """Everything about one process; None when it is gone, or a zombie that runs no more."""
-    try:
-        folder = open_process(pid)
-    except OSError:
-        return None
-    try:
-        stat = parse_stat(_read(folder, "stat", _STAT_BYTES))
-        if stat.state in "ZXx":
-            return None
-        return Look(pid, stat.start_ticks, _rights_of(folder), binaries.of_process(folder))
+        stat = parse_stat(read_small(folder, "stat"))
+        return None if stat.state in "ZXx" else (stat.start_ticks, rights_at(folder))
     except (OSError, InvalidInput):
         return None
     finally:
@@ -169,14 +152,16 @@ def executable_of(pid: int) -> str:
         return ""
 
 
-def _rights_of(folder: int) -> Rights:
-    return parse_status(_read(folder, "status", _STATUS_BYTES), _namespaces(folder))
+def rights_at(folder: int) -> Rights:
+    """The rights of the process behind a /proc/PID descriptor. Raises OSError, InvalidInput."""
+    return parse_status(read_small(folder, "status"), _namespaces(folder))
 
 
-def _read(folder: int, name: str, size: int) -> bytes:
+def read_small(folder: int, name: str, most: int = _STATUS_BYTES) -> bytes:
+    """A file below a /proc/PID descriptor, in one reading. Raises OSError, ESRCH once the process is gone."""
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
     try:
-        return os.read(descriptor, size)
+        return os.read(descriptor, most)
     finally:
         os.close(descriptor)
 
@@ -189,17 +174,3 @@ def _namespaces(folder: int) -> tuple[str, ...]:
         except OSError:
             links.append(f"{name}:unreadable")
     return tuple(links)
-
-
-def binary_of(pid: int, binaries: Binaries) -> Binary | None:
-    """What this process runs; None when it is gone."""
-    try:
-        folder = open_process(pid)
-    except OSError:
-        return None
-    try:
-        return binaries.of_process(folder)
-    except OSError:
-        return None
-    finally:
-        os.close(folder)

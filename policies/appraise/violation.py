@@ -122,7 +122,7 @@ def _worse(fact: ProcessFact) -> bool:
             return fact.after not in ("", "0")
         case ProcessAspect.SECCOMP | ProcessAspect.NO_NEW_PRIVILEGES:
             return fact.after < fact.before
-        case ProcessAspect.NAMESPACES | ProcessAspect.SCOPE:
+        case ProcessAspect.NAMESPACES | ProcessAspect.SCOPE | ProcessAspect.UNMEASURED:
             return True
 
 

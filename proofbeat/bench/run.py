@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from attestation.errors import InvalidInput
-from proofbeat.bench import deadman, merge, start, telemetry, violation
+from proofbeat.bench import deadman, idle, merge, start, telemetry, violation
 from proofbeat.bench import round as round_bench
 from proofbeat.bench.appraise import run as appraise
 from proofbeat.bench.cut import run as cut
 from proofbeat.bench.faults import run as faults
 from proofbeat.bench.figures import Distribution, Figure, Report
+from proofbeat.bench.node.run import run as node
 from proofbeat.bench.push import run as push
 
 BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
@@ -22,6 +23,8 @@ BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "cut": (cut.run, "open connections of each kind, in each mode: when each end sees them cut"),
     "deadman": (deadman.run, "a sidecar killed or stopped: traffic closed; a starved one: closed for nothing"),
     "start": (start.run, "start to first certificate; memory and idle cost"),
+    "idle": (idle.run, "what a sidecar and its measurer cost over an hour in which nothing happens"),
+    "node": (node, "1, 10 and 30 workloads under one measurer, beside a measurer each"),
     "xds-push": (push.run, "one secret to 1, 200 and 1,000 streams, beside go-control-plane"),
     "appraise": (appraise.run, "10,000 files and 20 rules, judged, beside Open Policy Agent"),
     "merge": (merge.run, "what rules 10,000 workloads under 1,000 policies"),

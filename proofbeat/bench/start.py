@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from pathlib import Path
 
 from attestation.errors import Unavailable
 from proofbeat.bench import mesh
+from proofbeat.bench.costs import Cost, Reading, pss
 from proofbeat.bench.figures import Budget, Distribution, Report, Value
 from proofbeat.demo.layout import Terms
 from proofbeat.demo.scene import Scene, Standing
@@ -24,12 +23,12 @@ async def run(*, quick: bool) -> Report:
     async with mesh.scene(Terms(interval=10.0, freshness=60.0, deadman=3.0, pages=FILES - 2)) as scene:
         await mesh.open_both(scene)
         starts = [await _restart(scene, scene.web) for _ in range(repeats)]
-        sidecar, measurer = _processes(scene.web)
+        sidecar, measurer = processes(scene.web)
         await asyncio.sleep(2.0)
-        before = _cpu_seconds(sidecar) + _cpu_seconds(measurer)
+        before = Reading.of((sidecar, measurer))
         await asyncio.sleep(idle_seconds)
-        idle = (_cpu_seconds(sidecar) + _cpu_seconds(measurer) - before) / idle_seconds * 100
-        memory = {"sidecar_pss": _pss(sidecar), "measurer_pss": _pss(measurer)}
+        idle = Cost.between(before, Reading.of((sidecar, measurer))).cpu
+        memory = {"sidecar_pss": pss((sidecar,)), "measurer_pss": pss((measurer,))}
     first = Distribution.of(starts)
     return Report(
         "start",
@@ -71,18 +70,7 @@ async def _envoy_back(standing: Standing) -> None:
     await asyncio.sleep(0.5)
 
 
-def _processes(standing: Standing) -> tuple[int, int]:
+def processes(standing: Standing) -> tuple[int, int]:
+    """Pids of its sidecar and of that one's measurer."""
     started = next(line for line in reversed(standing.watch.lines) if line.get("event") == Event.STARTED)
     return int(started["pid"]), int(started["measurer"])
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _pss(pid: int) -> float:
-    """Proportional set size in MB (10^6 bytes), from smaps_rollup."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    kib = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-    return kib * 1024 / 1e6

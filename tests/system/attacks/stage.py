@@ -329,6 +329,7 @@ def scene(
     cgroup: str = "",
     arguments: Sequence[str] = (),
     delivery: Mapping[str, Any] = MappingProxyType({}),
+    measurer: Mapping[str, Any] = MappingProxyType({}),
     proxies: Sequence[str] = (),
     also: str = "",
     lay_out: Callable[[Path], Mapping[str, Any]] = lambda measured: {},
@@ -338,6 +339,7 @@ def scene(
 
     owner: whose the sidecar's folders are. envoys: users that may fetch the key; empty for the sidecar's own.
     arguments: what the sidecar's command ends with. delivery: settings of it, beside the socket and who may use it.
+    measurer: settings of it, where it is not the sidecar's own.
     proxies: digests of what may hold the key. also: more documents for the authority. lay_out: puts into the measured
     folder what else is there, and says of what class it is.
     """
@@ -363,7 +365,9 @@ def scene(
         (folder / "authority").mkdir()
         hall = TownHall(folder / "authority", document)
         undo.callback(hall.end)
-        config = _configured(folder, hall, running.pid, owner, cgroup, {"allow": {"uids": list(envoys)}, **delivery})
+        config = _configured(
+            folder, hall, running.pid, owner, cgroup, {"allow": {"uids": list(envoys)}, **delivery}, measurer
+        )
         process = subprocess.Popen(
             [*sidecar, sys.executable, "-P", "-m", "proofbeat", "sidecar", "-c", str(config), *arguments],
             cwd=folder / "keys",
@@ -380,7 +384,15 @@ def scene(
         yield playing
 
 
-def _configured(folder: Path, hall: TownHall, pid: int, owner: int, cgroup: str, delivery: Mapping[str, Any]) -> Path:
+def _configured(
+    folder: Path,
+    hall: TownHall,
+    pid: int,
+    owner: int,
+    cgroup: str,
+    delivery: Mapping[str, Any],
+    measurer: Mapping[str, Any],
+) -> Path:
     for name in ("keys", "state"):
         (folder / name).mkdir()
         os.chown(folder / name, owner, owner)
@@ -393,6 +405,7 @@ def _configured(folder: Path, hall: TownHall, pid: int, owner: int, cgroup: str,
         "enrolment": {"joinTokenFile": str(token)},
         "workload": {"pid": pid, "cgroup": cgroup},
         "delivery": {"socket": str(folder / "keys" / "xds.sock"), "socketMode": 0o666, **delivery},
+        "measurer": dict(measurer),
         "state": str(folder / "state" / "own"),
     }
     file = folder / "sidecar.yaml"

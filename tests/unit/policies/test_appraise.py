@@ -254,6 +254,7 @@ def test_a_referenced_execution_is_no_violation() -> None:
         (ProcessAspect.NAMESPACES, "mnt:1", "mnt:2", True),
         (ProcessAspect.SECCOMP, "0", "2", False),
         (ProcessAspect.SCOPE, "inside", "outside", True),
+        (ProcessAspect.UNMEASURED, "no", "yes: it is hidden from us", True),
     ],
 )
 def test_gaining_privileges_is_tamper_and_dropping_them_is_not(

@@ -219,6 +219,7 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.PROCESS_USER: seen(fact_of(ProcessAspect.USER, "1000", "0")),
     Signal.PROCESS_TRACER: seen(fact_of(ProcessAspect.TRACER)),
     Signal.PROCESS_SCOPE: seen(fact_of(ProcessAspect.SCOPE)),
+    Signal.PROCESS_UNMEASURED: seen(fact_of(ProcessAspect.UNMEASURED, "no", "yes: it is hidden from us")),
     Signal.PROXY_FOREIGN: shown(envoy=varied(executable=BAD)),
     Signal.PROXY_TRACED: shown(envoy=varied(traced=Known.YES)),
     Signal.PROXY_UNDENIED: shown(envoy=replace(ENVOY, denial=Denial.MISSING, filters=())),

@@ -1,0 +1,230 @@
+"""What the kernel tells of all processes, read once and handed to whoever measures the workload in question.
+
+Two sources together. The connector says who was made by whom, and that an exec took place; fanotify holds the file of
+every execution open, so that a program which has run and ended is still hashed. The connector is read before the
+files and once more after them: a fork is queued before its child can open anything, and an exit is applied after all
+else, so membership is right for every file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from math import inf
+from typing import Protocol
+
+from measurer import kernel as k
+from measurer.clock import boottime, monotonic
+from measurer.loop import TURN, Loop
+from measurer.processes.connector import Connector, Lost, ProcessEvent
+from measurer.processes.held import Allowance, Held
+from measurer.processes.membership import Member, Membership, Workload
+from measurer.processes.openexec import ExecEvents, OpenExec
+from measurer.processes.proc import listing, stat_of
+
+_CATCH_UP = 0.25
+
+
+class Watcher(Protocol):
+    """Who measures one workload. loop: whatever is called here is a part of."""
+
+    loop: Loop
+    workload: Workload[Held]
+
+    def forked(self, parent: int, member: Member[Held]) -> None: ...
+
+    def opened(self, member: Member[Held], descriptor: int) -> None:
+        """The file of an execution, whose descriptor is the watcher's from now on."""
+
+    def confirmed(self, member: Member[Held]) -> None:
+        """An execution took place."""
+
+    def changed(self, member: Member[Held], tracer: int) -> None:
+        """tracer: who attached to it; 0 where something else of it changed."""
+
+    def ended(self, member: Member[Held]) -> None: ...
+
+    def attached(self, pid: int, tracer: int) -> None:
+        """To a process that belongs to no workload."""
+
+    def overflowed(self, detail: str) -> None: ...
+
+    def died(self, error: OSError) -> None: ...
+
+
+class Sources:
+    """One for all workloads that a measurer has. loop: what the reading of events is a part of."""
+
+    def __init__(self, loop: Loop, allowance: Allowance | None = None) -> None:
+        self._loop = loop
+        self.allowance = Allowance() if allowance is None else allowance
+        self.membership: Membership[Held] = Membership(lambda pid, at: Held(pid, self.allowance, at))
+        self.refusals: tuple[str, ...] = ()
+        """Which of the two sources there is not, and why."""
+        self._connector: Connector | None = None
+        self._files: ExecEvents | None = None
+        self._watchers: dict[Workload[Held], Watcher] = {}
+        self._executed: dict[Member[Held], None] = {}
+        self._ended: list[int] = []
+
+    @property
+    def hears(self) -> bool:
+        """Of every fork, execution and end."""
+        return self._connector is not None
+
+    @property
+    def files(self) -> ExecEvents | None:
+        return self._files
+
+    def join(self, watcher: Watcher) -> None:
+        """Tell it of its workload from now on."""
+        if not self._watchers:
+            self._subscribe()
+        self._watchers[watcher.workload] = watcher
+
+    def leave(self, watcher: Watcher) -> None:
+        """Tell it nothing any more. The last one takes the subscriptions along."""
+        if self._watchers.pop(watcher.workload, None) is not None and not self._watchers:
+            self._unsubscribe()
+        self.membership.end(watcher.workload)
+
+    def look_at_all(self) -> None:
+        """Read the whole process table, because events are missing."""
+        names = [name for name in listing("/proc") if name.isdigit()]
+        self.membership.look_at_all({int(name): stat for name in names if (stat := stat_of(int(name)))})
+
+    def catch_up(self) -> None:
+        """Take in who was made until now, and what became of them later."""
+        self._drain(_CATCH_UP)
+
+    def read(self) -> None:
+        """Forks, then files, then confirmations, then ends: see the module's own words."""
+        executed, ended = self._executed, self._ended
+        try:
+            if not self._drain():
+                return  # other descriptors have their turn; what is left comes again
+            self._executed, self._ended = {}, []
+            opened = list(self._opened())
+            if opened:  # a process can have forked and opened between the two readings: its fork is there by now
+                self._drain(inf)
+            for each in opened:
+                self._hand_over(each)
+        except OSError as error:
+            self._die(error)
+        for member in executed:
+            self._confirm(member)
+        for pid in ended:
+            self._end(pid)
+        if self._executed or self._ended:
+            self._loop.after("deferred executions", 0.0, self.read)
+
+    def _confirm(self, member: Member[Held]) -> None:
+        self._tell(member, lambda watcher: watcher.confirmed(member))
+
+    def _end(self, pid: int) -> None:
+        gone = self.membership.ended(pid)
+        if gone is not None:
+            self._tell(gone, lambda watcher: watcher.ended(gone))
+
+    def _tell(self, member: Member[Held], what: Callable[[Watcher], None]) -> None:
+        watcher = self._watchers.get(member.workload)
+        if watcher is not None:
+            watcher.loop.within(what, watcher)
+
+    def _tell_all(self, what: Callable[[Watcher], None]) -> None:
+        for watcher in list(self._watchers.values()):
+            watcher.loop.within(what, watcher)
+
+    def _subscribe(self) -> None:
+        refused = []
+        try:
+            self._connector = Connector()
+            self._loop.watch(self._connector.descriptor, self.read)
+        except OSError as error:
+            refused.append(f"process connector: {error.strerror}")
+        try:
+            self._files = ExecEvents()
+            self._loop.watch(self._files.descriptor, self.read)
+        except OSError as error:
+            refused.append(f"fanotify: {error.strerror}")
+        self.refusals = tuple(refused)
+
+    def _unsubscribe(self) -> None:
+        for source in (self._connector, self._files):
+            if source is not None:
+                self._loop.forget(source.descriptor)
+                source.close()
+        self._connector = self._files = None
+        self._executed, self._ended = {}, []
+        self._loop.cancel("deferred executions")
+
+    def _drain(self, seconds: float = TURN) -> bool:
+        """Take what the connector has, for so long. False where there may be more."""
+        if self._connector is None:
+            return True
+        now = monotonic()
+        asleep = boottime() - now  # the kernel stamps events with CLOCK_MONOTONIC
+        try:
+            for event in self._connector.read():
+                self._take(event, event.at + asleep)
+                if monotonic() - now > seconds:
+                    return False
+        except Lost:
+            self._overflow("the connector's buffer ran over; the process table is read again")
+        return True
+
+    def _take(self, event: ProcessEvent, at: float) -> None:
+        if event.what == k.PROC_EVENT_FORK:
+            if event.other == event.other_thread:
+                self._forked(event.pid, event.other, at)
+        elif event.what == k.PROC_EVENT_EXIT:
+            if event.pid == event.thread:
+                self.membership.exits(event.pid)
+                self._ended.append(event.pid)
+        elif event.what == k.PROC_EVENT_EXEC:
+            member = self.membership.executed(event.pid, at)
+            if member is not None:
+                self._executed[member] = None
+        elif event.what == k.PROC_EVENT_SID:
+            self.membership.began_session(event.pid)
+        else:
+            self._changed(event.pid, event.other if event.what == k.PROC_EVENT_PTRACE else 0)
+
+    def _forked(self, parent: int, child: int, at: float) -> None:
+        member = self.membership.forked(parent, child, at)
+        if member is not None:
+            self._tell(member, lambda watcher: watcher.forked(parent, member))
+
+    def _changed(self, pid: int, tracer: int) -> None:
+        member = self.membership.of(pid)
+        if member is not None:
+            self._tell(member, lambda watcher: watcher.changed(member, tracer))
+        elif tracer:
+            self._tell_all(lambda watcher: watcher.attached(pid, tracer))
+
+    def _opened(self) -> Iterator[OpenExec]:
+        for each in self._files.read() if self._files is not None else ():
+            if each.lost:
+                self._overflow("fanotify's queue ran over; the process table is read again")
+            else:
+                yield each
+
+    def _hand_over(self, opened: OpenExec) -> None:
+        member = self.membership.executed(opened.pid)
+        if member is None and not self.hears:
+            member = self.membership.descends(opened.pid)
+        watcher = self._watchers.get(member.workload) if member is not None else None
+        if member is None or watcher is None or watcher.loop.closed:
+            os.close(opened.descriptor)
+        else:
+            watcher.loop.within(watcher.opened, member, opened.descriptor)
+
+    def _overflow(self, detail: str) -> None:
+        self.look_at_all()
+        self._tell_all(lambda watcher: watcher.overflowed(detail))
+
+    def _die(self, error: OSError) -> None:
+        for source in (self._connector, self._files):
+            if source is not None:
+                self._loop.forget(source.descriptor)
+        self._tell_all(lambda watcher: watcher.died(error))

@@ -1,0 +1,1 @@
+"""`bench node`: one measurer for many workloads, beside a measurer each."""

@@ -23,7 +23,7 @@ from measurer.processes.membership import Workload
 from measurer.processes.proc import Look
 from measurer.processes.sources import Sources
 from measurer.processes.wards import Wards
-from measurer.scope import Pinned
+from measurer.scope import Pinned, all_pids
 
 NAME = "processes.rights"
 _INTERVAL = 1.0
@@ -49,7 +49,8 @@ class Processes:
     ) -> None:
         self._loop, self._channel, self._sources, self._pinned = loop, channel, sources, pinned
         cgroup = pinned.cgroup
-        self._workload: Workload[Held] = Workload((cgroup.hierarchy, cgroup.path) if cgroup is not None else None)
+        place = (cgroup.hierarchy, cgroup.path) if cgroup is not None else None
+        self._workload: Workload[Held] = Workload(place, pinned.home)
         self._binaries = Binaries(pinned.root)
         self._drift, self.wards = Drift(self._tell), Wards(self._tell)
         self.executions = Executions(
@@ -181,6 +182,7 @@ class Processes:
         """Whoever came into it by no event, and whoever left it, in which case they are followed."""
         cgroup = self._pinned.cgroup
         if cgroup is None:
+            self._look_into_container()
             return
         self._sources.catch_up()  # a child that was made in there has come from nowhere
         moved = self._sources.membership.look_into(self._workload, cgroup.pids())
@@ -190,6 +192,13 @@ class Processes:
             self._drift.left(member.process)
         for pid in moved.strangers:
             self._tell_stranger(pid)
+
+    def _look_into_container(self) -> None:
+        """Whoever came into its mount namespace and executed nothing since."""
+        if self._pinned.home is not None:
+            self._sources.catch_up()
+            for member in self._sources.membership.look_around(self._workload, all_pids()):
+                self.executions.entered(member)
 
     def _tell_stranger(self, pid: int) -> None:
         member = self._sources.membership.of(pid)

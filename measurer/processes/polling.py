@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from measurer.clock import monotonic
 from measurer.processes.binaries import Binaries, Binary
 from measurer.processes.held import Held
 from measurer.processes.membership import Member, Membership, Workload
+from measurer.scope import all_pids
 
 _INTERVAL = 0.02
+_SHARE = 50
+"""Looking through the whole process table takes at most one part in so many of the time."""
 Image = tuple[int, int]
 
 
 class Polling:
-    """Remembers which file each process ran at the last look. interval: seconds between two looks."""
+    """Remembers which file each process ran at the last look. interval: seconds between two looks.
 
-    def __init__(self, membership: Membership[Held], workload: Workload[Held], binaries: Binaries) -> None:
+    entered: told of each that no member made.
+    """
+
+    def __init__(
+        self,
+        membership: Membership[Held],
+        workload: Workload[Held],
+        binaries: Binaries,
+        entered: Callable[[Member[Held]], None],
+    ) -> None:
+        self._entered = entered
         self._membership, self._workload, self._binaries = membership, workload, binaries
         self._running: dict[Held, Image] = {}
+        self._rest_until = 0.0
         self.interval = _INTERVAL
 
     def first_look(self) -> None:
@@ -28,6 +43,7 @@ class Polling:
     def look(self) -> Iterator[tuple[Member[Held], Binary]]:
         """Processes that run another file than before, or than their parent when they are new."""
         parents = {new.process: self._parent(new) for new in self._membership.look_below(self._workload)}
+        self._look_around()
         before, self._running = self._running, {}
         for member in list(self._workload.members.values()):
             process = member.process
@@ -35,10 +51,19 @@ class Polling:
             if image is None:
                 continue
             self._running[process] = image
-            if image != before.get(process, before.get(parents.get(process, process))):
+            if process not in before and process not in parents:
+                self._entered(member)
+            elif image != before.get(process, before.get(parents.get(process, process))):
                 binary = process.binary(self._binaries)
                 if binary is not None:
                     yield member, binary
+
+    def _look_around(self) -> None:
+        """Who came into the workload's container from outside has no parent in it."""
+        begun = monotonic()
+        if begun >= self._rest_until and self._workload.home is not None:
+            self._membership.look_around(self._workload, all_pids())
+            self._rest_until = begun + (monotonic() - begun) * _SHARE
 
     def _parent(self, member: Member[Held]) -> Held:
         stat = member.process.stat()

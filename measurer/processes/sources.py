@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Protocol
 
+from attestation.facts import CollectorState
 from measurer import kernel as k
 from measurer.clock import boottime, monotonic
+from measurer.heartbeat import Heartbeat, Nameless
 from measurer.loop import TURN, Loop
 from measurer.processes.connector import Connector, Lost, ProcessEvent
 from measurer.processes.held import Allowance, Held
@@ -23,6 +25,7 @@ from measurer.processes.openexec import ExecEvents, OpenExec
 from measurer.processes.proc import listing, stat_of
 
 _CATCH_UP = 0.25
+_NAMES, _FILES = "process events", "executed files"
 
 
 class Watcher(Protocol):
@@ -49,6 +52,9 @@ class Watcher(Protocol):
 
     def overflowed(self, detail: str) -> None: ...
 
+    def paced(self, state: CollectorState, detail: str) -> None:
+        """It lags, or has caught up."""
+
     def died(self, error: OSError) -> None: ...
 
 
@@ -61,11 +67,14 @@ class Sources:
         self.membership: Membership[Held] = Membership(lambda pid, at: Held(pid, self.allowance, at))
         self.refusals: tuple[str, ...] = ()
         """Which of the two sources there is not, and why."""
+        self._own = os.getpid()
         self._connector: Connector | None = None
         self._files: ExecEvents | None = None
         self._watchers: dict[Workload[Held], Watcher] = {}
         self._executed: dict[Member[Held], None] = {}
         self._ended: list[int] = []
+        self._heartbeats: dict[str, Heartbeat] = {}
+        self._probe: Nameless | None = None
 
     @property
     def hears(self) -> bool:
@@ -148,12 +157,41 @@ class Sources:
         except OSError as error:
             refused.append(f"fanotify: {error.strerror}")
         self.refusals = tuple(refused)
+        self._begin_heartbeats()
+
+    def _begin_heartbeats(self) -> None:
+        def tell(state: CollectorState, detail: str) -> None:
+            self._tell_all(lambda watcher: watcher.paced(state, detail))
+
+        if self._connector is not None:
+            self._heartbeats[_NAMES] = Heartbeat(self._loop, _NAMES, k.keep_name, tell)
+        if self._files is None:
+            return
+        try:
+            self._probe = Nameless()
+            self._files.hear(self._probe.descriptor)
+        except OSError:  # nowhere to make a folder, or on a file system that takes no mark
+            return
+        self._heartbeats[_FILES] = Heartbeat(self._loop, _FILES, self._probe.open, tell)
+
+    def _end_heartbeats(self) -> None:
+        for heartbeat in self._heartbeats.values():
+            heartbeat.close()
+        self._heartbeats.clear()
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
+
+    def _heard(self, which: str) -> None:
+        if which in self._heartbeats:
+            self._heartbeats[which].heard()
 
     def _unsubscribe(self) -> None:
         for source in (self._connector, self._files):
             if source is not None:
                 self._loop.forget(source.descriptor)
                 source.close()
+        self._end_heartbeats()
         self._connector = self._files = None
         self._executed, self._ended = {}, []
         self._loop.cancel("deferred executions")
@@ -185,6 +223,9 @@ class Sources:
             member = self.membership.executed(event.pid, at)
             if member is not None:
                 self._executed[member] = None
+        elif event.what == k.PROC_EVENT_COMM:
+            if event.pid == self._own:
+                self._heard(_NAMES)
         elif event.what == k.PROC_EVENT_SID:
             self.membership.began_session(event.pid)
         else:
@@ -210,6 +251,10 @@ class Sources:
                 yield each
 
     def _hand_over(self, opened: OpenExec) -> None:
+        if opened.pid == self._own:  # we execute nothing: it is our folder
+            os.close(opened.descriptor)
+            self._heard(_FILES)
+            return
         member = self.membership.executed(opened.pid)
         if member is None and not self.hears:
             member = self.membership.descends(opened.pid)
@@ -220,6 +265,8 @@ class Sources:
             watcher.loop.within(watcher.opened, member, opened.descriptor)
 
     def _overflow(self, detail: str) -> None:
+        for which in self._heartbeats:
+            self._heard(which)
         self.look_at_all()
         self._tell_all(lambda watcher: watcher.overflowed(detail))
 
@@ -227,4 +274,5 @@ class Sources:
         for source in (self._connector, self._files):
             if source is not None:
                 self._loop.forget(source.descriptor)
+        self._end_heartbeats()
         self._tell_all(lambda watcher: watcher.died(error))

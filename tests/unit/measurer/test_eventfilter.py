@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
@@ -10,7 +11,7 @@ from measurer import kernel as k
 from measurer import netlink
 from measurer.processes import eventfilter
 
-COMM, COREDUMP, LATER = 0x200, 0x40000000, 0x4000
+COREDUMP, LATER = 0x40000000, 0x4000
 PASSED = 0xFFFFFFFF
 
 
@@ -54,6 +55,7 @@ def run(packet: bytes) -> int:
         event(k.PROC_EVENT_SID, 300, 300),
         event(k.PROC_EVENT_PTRACE, 300, 300, 7, 7),
         event(k.PROC_EVENT_EXIT, 300, 300, 0, 17),
+        event(k.PROC_EVENT_COMM, 300, os.getpid()),
     ],
 )
 def test_what_is_asked_for_passes(packet: bytes) -> None:
@@ -65,7 +67,7 @@ def test_what_is_asked_for_passes(packet: bytes) -> None:
     [
         event(k.PROC_EVENT_FORK, 300, 300, 301, 300),
         event(k.PROC_EVENT_EXIT, 301, 300, 0, 17),
-        event(COMM, 300, 300),
+        event(k.PROC_EVENT_COMM, 300, 300),
         event(COREDUMP, 300, 300),
         event(LATER, 300, 300),
     ],

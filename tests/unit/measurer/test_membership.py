@@ -33,6 +33,8 @@ class Running:
     sent_in: bool = False
     """A child of it entered the cgroup."""
     alive: bool = True
+    home: int = 0
+    """Its mount namespace."""
 
     @property
     def kin(self) -> bool:
@@ -58,6 +60,9 @@ class Seen:
 
     def cgroups(self) -> bytes:
         return f"0::{self._now.cgroup}\n".encode() if self._now is not None else b""
+
+    def home(self) -> tuple[int, int] | None:
+        return (0, self._now.home) if self._now is not None and self._now.home else None
 
     def children(self) -> list[int] | None:
         return None

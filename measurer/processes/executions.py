@@ -11,11 +11,13 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from errno import EIO
 from pathlib import Path
 
 from attestation.coverage import EXECUTIONS, CollectorCoverage, Mechanism
 from attestation.facts import Actor, CollectorFact, CollectorState, ExecutionFact, Sighting
 from attestation.layers import Layer
+from attestation.means import Means
 from measurer.channel import Channel
 from measurer.clock import boottime, monotonic
 from measurer.loop import Loop
@@ -93,6 +95,8 @@ class Executions:
         self._files: ExecFiles | None = None
         self._polling: Polling | None = None
         self._refusals: list[str] = []
+        self.tried: dict[Means, int] = {}
+        """The errno of each source that there could be, 0 for one that there is."""
         self._running, self._lost = True, 0
         self._newcomers: dict[Held, tuple[float, Member[Held], tuple[int, int] | None]] = {}
         self._waiting: deque[_Opened | _Confirmed | _Ended] = deque()
@@ -109,10 +113,12 @@ class Executions:
         """
         self._sources.join(self)
         self._refusals += self._sources.refusals
+        self.tried = dict(self._sources.tried)
         try:
             self._files = ExecFiles(self._sources.files, root, mountinfo) if self._sources.files is not None else None
         except OSError as error:
             self._refusals.append(f"fanotify: {error.strerror}")
+            self.tried[Means.EXECUTED_FILES] = error.errno or EIO
         membership = self._sources.membership
         if membership.begin(self.workload, first) is None:
             return False

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from errno import EIO
 from math import inf
 from typing import Protocol
 
 from attestation.facts import CollectorState
+from attestation.means import Means
 from measurer import kernel as k
 from measurer.clock import boottime, monotonic
 from measurer.heartbeat import Heartbeat, Nameless
@@ -65,6 +67,8 @@ class Sources:
         self._loop = loop
         self.allowance = Allowance() if allowance is None else allowance
         self.membership: Membership[Held] = Membership(lambda pid, at: Held(pid, self.allowance, at))
+        self.tried: dict[Means, int] = {}
+        """The errno of each of the two sources, 0 for one that there is."""
         self.refusals: tuple[str, ...] = ()
         """Which of the two sources there is not, and why."""
         self._own = os.getpid()
@@ -146,16 +150,19 @@ class Sources:
 
     def _subscribe(self) -> None:
         refused = []
+        self.tried = dict.fromkeys((Means.PROCESS_EVENTS, Means.EXECUTED_FILES), 0)
         try:
             self._connector = Connector()
             self._loop.watch(self._connector.descriptor, self.read)
         except OSError as error:
             refused.append(f"process connector: {error.strerror}")
+            self.tried[Means.PROCESS_EVENTS] = error.errno or EIO
         try:
             self._files = ExecEvents()
             self._loop.watch(self._files.descriptor, self.read)
         except OSError as error:
             refused.append(f"fanotify: {error.strerror}")
+            self.tried[Means.EXECUTED_FILES] = error.errno or EIO
         self.refusals = tuple(refused)
         self._begin_heartbeats()
 

@@ -141,7 +141,7 @@ class Beside(Sidecar):
         ]  # fmt: skip
 
     def spawn(self, channel: int) -> subprocess.Popen[bytes]:
-        renumbered = ["/bin/sh", "-c", f'exec "$@" 3<&{channel}', "sh", *self._command]
+        renumbered = ["/bin/bash", "-c", f'exec "$@" 3<&{channel}', "bash", *self._command]
         return subprocess.Popen(renumbered, pass_fds=[channel], start_new_session=True)
 
     def __exit__(

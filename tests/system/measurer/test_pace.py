@@ -54,7 +54,7 @@ def test_executions_lag_as_well(sidecar: Sidecar) -> None:
 
 
 @needs_root
-@pytest.mark.skipif(not (CPU / "cpu.cfs_quota_us").exists(), reason="takes the processor controller of cgroups version 1")
+@pytest.mark.skipif(not (CPU / "cpu.cfs_quota_us").exists(), reason="takes the cpu controller of cgroups v1")
 def test_a_measurer_without_enough_of_a_processor_for_what_happens_says_so(
     sidecar: Sidecar, workload: Workload, tree: Path
 ) -> None:

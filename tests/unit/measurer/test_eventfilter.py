@@ -55,7 +55,6 @@ def run(packet: bytes) -> int:
         event(k.PROC_EVENT_SID, 300, 300),
         event(k.PROC_EVENT_PTRACE, 300, 300, 7, 7),
         event(k.PROC_EVENT_EXIT, 300, 300, 0, 17),
-        event(k.PROC_EVENT_COMM, 300, os.getpid()),
     ],
 )
 def test_what_is_asked_for_passes(packet: bytes) -> None:
@@ -74,3 +73,9 @@ def test_what_is_asked_for_passes(packet: bytes) -> None:
 )
 def test_threads_names_and_what_nobody_knows_wake_nobody(packet: bytes) -> None:
     assert run(packet) == 0
+
+
+def test_our_own_name_passes_which_is_our_heartbeat_from_whichever_thread() -> None:
+    assert run(event(k.PROC_EVENT_COMM, os.getpid(), os.getpid())) == PASSED
+    assert run(event(k.PROC_EVENT_COMM, 300, os.getpid())) == PASSED
+    assert run(event(k.PROC_EVENT_COMM, os.getpid(), 300)) == 0

@@ -43,6 +43,8 @@ bench: setup
 	.venv/bin/proofbeat bench cut $(ARGS)
 	.venv/bin/proofbeat bench deadman $(ARGS)
 	.venv/bin/proofbeat bench start $(ARGS)
+	.venv/bin/proofbeat bench idle $(ARGS)
+	.venv/bin/proofbeat bench node $(ARGS)
 	.venv/bin/proofbeat bench xds-push $(ARGS)
 	.venv/bin/proofbeat bench appraise $(ARGS)
 	.venv/bin/proofbeat bench merge $(ARGS)

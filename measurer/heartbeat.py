@@ -26,14 +26,14 @@ class Pulse:
     """What is under way, and since when. Pure: times are CLOCK_MONOTONIC seconds."""
 
     def __init__(self, now: float) -> None:
-        self.due = now + INTERVAL
+        self._due = now + INTERVAL
         self._sent: float | None = None
         self._delay = 0.0
 
     def beats(self, now: float) -> bool:
         """It is time for a beat. True where one is to be sent: none is under way."""
-        late = now - self.due
-        self.due = now + INTERVAL
+        late = now - self._due
+        self._due = now + INTERVAL
         if self._sent is not None:
             self._delay = max(self._delay, now - self._sent)
             return False
@@ -67,11 +67,6 @@ class Heartbeat:
         """Taken out of where it was sent; or it may be lost with others."""
         self._pulse.heard(monotonic())
         self._judge()
-
-    def passing(self) -> None:
-        """To be called while much is read in one turn, which holds up the next beat."""
-        if monotonic() - self._pulse.due > LIMIT:
-            self._beat()
 
     def close(self) -> None:
         self._loop.cancel(self._name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from attestation import manifest
@@ -23,7 +23,7 @@ from measurer.files.manifest import Folder, Record, Tree
 from measurer.files.patterns import Volatile
 from measurer.files.scan import Change, Scanner
 from measurer.heartbeat import Heartbeat, Nameless
-from measurer.loop import Loop
+from measurer.loop import TURN, Loop
 
 NAME = FILES
 LATENCY_MS = 5.0
@@ -77,7 +77,9 @@ class Files:
         self._dirty, self._untold = True, False
         self._digest: Digest = ""
         self._items, self._rest_until = 0, 0.0
-        loop.watch(self._watch.descriptor, self.read_events)
+        self._reading: Iterator[FileEvent] | None = None
+        self._reading_began = 0.0
+        loop.watch(self._watch.descriptor, self.read_on)
         self._probe = _nameless()
         self._heartbeat = Heartbeat(loop, NAME, self._send_probe, self._tell_pace)
 
@@ -89,7 +91,7 @@ class Files:
         self._heartbeat.close()
         if self._probe is not None:
             self._probe.close()
-        for name in ("files measurement", "files observation"):
+        for name in ("files measurement", "files observation", "files events"):
             self._loop.cancel(name)
 
     @property
@@ -103,18 +105,31 @@ class Files:
         self._requests.append(Request(not_before, full))
         self._next()
 
-    def read_events(self) -> None:
-        """Take what the kernel has, tell the facts, then have a fresh observation sent."""
-        began = boottime()
+    def read_events(self) -> bool:
+        """Take what the kernel has, tell the facts, then have a fresh observation sent.
+
+        False where others have their turn first: what is left is taken after that.
+        """
+        if self._reading is None:
+            self._reading, self._reading_began = self._watch.read(), boottime()
+        end = monotonic() + TURN
         try:
-            for event in self._watch.read():
-                self._heartbeat.passing()
+            for event in self._reading:
                 self._handle(event)
+                if monotonic() > end:
+                    self._loop.after("files events", 0.0, self.read_on)
+                    return False
         except OSError as error:
             self._die(error)
-            return
-        self._event_began = began
-        self._say_refused()
+        else:
+            self._event_began = self._reading_began
+            self._say_refused()
+        self._reading = None
+        return True
+
+    def read_on(self) -> None:
+        """What the kernel has, as far as a turn goes."""
+        self.read_events()
 
     def _send_probe(self) -> None:
         """Through the same queue as all else; where there is no such folder, the turns alone are timed."""
@@ -166,8 +181,8 @@ class Files:
         """
         if self._closed:
             return
-        self.read_events()
-        if tries and not self._scanner.settled:
+        caught_up = self.read_events()
+        if tries and not (caught_up and self._scanner.settled):
             self._scanner.then(lambda: self._measured(began, full, tries - 1))
             return
         self._measuring = False
@@ -247,7 +262,7 @@ class Files:
         self._loop.forget(self._watch.descriptor)
         self._watch.close()
         self._watch, self._refusal = Inotify(), f"fanotify: {error.strerror}; writers are not known"
-        self._loop.watch(self._watch.descriptor, self.read_events)
+        self._loop.watch(self._watch.descriptor, self.read_on)
         self._covered()
         self.measure(boottime(), full=False)
 

@@ -229,11 +229,12 @@ class Scanner:
         self, folder: Folder, descriptor: int
     ) -> Generator[None, None, tuple[list[bytes], list[os.stat_result], bytes]]:
         """Names in byte order, their states and stamps. What vanishes meanwhile is left out."""
-        present = reading.names(descriptor, self._most)
-        self._count(len(present))
-        names = sorted(os.fsencode("\0".join(present)).split(b"\0")) if present else []
         if folder.only is not None:
-            names = [name for name in names if self._measures(folder, name)]
+            names = sorted(folder.only)  # whatever else is there is nobody's to list
+        else:
+            present = reading.names(descriptor, self._most)
+            self._count(len(present))
+            names = sorted(os.fsencode("\0".join(present)).split(b"\0")) if present else []
         states: list[os.stat_result] = []
         for start in range(0, len(names), _NAMES_A_STEP):
             states += reading.states_of(descriptor, names[start : start + _NAMES_A_STEP])

@@ -12,8 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from attestation.channel import Guard, Guarded, Scope
+from attestation import processes
+from attestation.channel import Guard, Guarded, Measure, Observed, Scope
 from attestation.facts import CollectorFact, CollectorState, InstanceFact
+from attestation.layers import Layer
 from tests.system.measurer.stage import Sidecar, Workload
 from xds.errors import PeerError
 from xds.peer import identify
@@ -28,11 +30,11 @@ socket.send_fds(socket.socket(fileno=int(sys.argv[2])), [b"x"], [s.fileno()])
 """
 
 
-def again(pid: int) -> subprocess.Popen[bytes]:
+def again(pid: int, *command: str) -> subprocess.Popen[bytes]:
     """Another process of this pid, whose first one was waited for."""
     for _ in range(TRIES):
         LAST.write_text(str(pid - 1))
-        process = subprocess.Popen(["sleep", "60"])
+        process = subprocess.Popen(command or ["sleep", "60"])
         if process.pid == pid:
             return process
         process.kill()
@@ -74,6 +76,30 @@ def a_workload_whose_pid_is_somebody_elses_by_now(folder: str) -> None:
     ended(successor)
 
 
+def a_process_of_the_workload_whose_pid_is_somebody_elses_by_now(folder: str) -> None:
+    """Where no events come from the kernel, as in this namespace; with and without a descriptor for each process."""
+    for first in ((), ("prlimit", "--nofile=56:56")):
+        workload = Workload()
+        workload.do("kept = [subprocess.Popen(['sleep', '60']) for _ in range(40)]")
+        child = int(Path(f"/proc/{workload.pid}/task/{workload.pid}/children").read_text().split()[-1])
+        with Sidecar(Scope(workload.pid, (folder,), deadman=30.0), first) as sidecar:
+            sidecar.settle()
+            workload.do("kept[-1].kill(); kept[-1].wait()")
+            stranger = again(child, "tail", "-f", "/dev/null")
+            sidecar.send(Measure((Layer.PROCESSES,), 0.0, True))
+            sidecar.expect(Observed, lambda each: each.observation.layer is Layer.PROCESSES)
+            body = next(
+                body
+                for message, body in reversed(sidecar.inbox)
+                if isinstance(message, Observed) and message.observation.layer is Layer.PROCESSES and body is not None
+            )
+            running = {Path(kind.executable).name for kind in processes.unpack(body)}
+            assert "tail" not in running, "a successor was measured as the workload's"
+        ended(stranger)
+        workload.do("[each.kill() or each.wait() for each in kept]")
+        workload.end()
+
+
 def a_connection_whose_maker_has_gone_and_left_its_pid_to_another(folder: str) -> None:
     """It stays open, because its maker handed it on; the kernel's pidfd is not of the successor."""
     path = f"{folder}/socket"
@@ -102,6 +128,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         a_guard_order_for_a_pid_that_is_somebody_elses_by_now(folder)
         a_workload_whose_pid_is_somebody_elses_by_now(folder)
+        a_process_of_the_workload_whose_pid_is_somebody_elses_by_now(folder)
         a_connection_whose_maker_has_gone_and_left_its_pid_to_another(folder)
 
 

@@ -232,6 +232,39 @@ def test_what_one_workload_burns_does_not_hold_up_another(
         assert sorted(waits)[len(waits) // 2] < 0.2
 
 
+WRITERS = """
+import os, threading, time
+def storm(folder, seconds):
+    end, block = time.monotonic() + seconds, os.urandom(1 << 20)
+    def write(number):
+        while time.monotonic() < end:
+            for each in range(20):
+                with open(f"{folder}/large-{number}-{each}", "wb") as file: file.write(block)
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    [each.start() for each in threads]
+    [each.join() for each in threads]
+"""
+
+
+def test_file_events_that_come_faster_than_they_can_be_read_leave_others_their_turn(
+    node: Node, workload: Workload, tree: Path, other: tuple[Workload, Path]
+) -> None:
+    workload.do(f"exec({WRITERS!r}, globals())")
+    with both(node, workload, tree, *other) as (mine, its):
+        workload.begin(f"storm({str(tree)!r}, 3)")
+        mine.expect(FileFact)
+        waits, end = [], time.monotonic() + 2.5
+        while time.monotonic() < end:
+            its.send(Beat(1))
+            began = time.monotonic()
+            its.expect(Beat)
+            waits.append(time.monotonic() - began)
+            while (told := mine.receive(0.0)) is not None:
+                mine.inbox.append(told)
+        workload.done()
+        assert max(waits) < 0.5
+
+
 @pytest.fixture
 def pods() -> Iterator[tuple[Path, Path]]:
     """Two cgroups as a kubelet makes them for two pods, a container in each."""

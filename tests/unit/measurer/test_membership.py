@@ -204,7 +204,7 @@ def happen(world: World, act: int, number: int) -> None:
             who.maker.sent_in = True
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(histories(FORK, FORK, EXEC, EXIT, SESSION, TELL))
 def test_members_are_the_descendants_and_nobody_else_however_late_events_come(history: list[tuple[int, int]]) -> None:
     world = World()
@@ -215,7 +215,7 @@ def test_members_are_the_descendants_and_nobody_else_however_late_events_come(hi
     assert world.members == world.truth
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(histories(FORK, EXEC, EXIT, MOVE, MOVE, TELL))
 def test_whoever_was_in_the_cgroup_or_below_somebody_who_was_stays_a_member(history: list[tuple[int, int]]) -> None:
     """What somebody made before they entered may count as ours, if the entry is heard of first; and what the parent of
@@ -236,7 +236,7 @@ def test_whoever_was_in_the_cgroup_or_below_somebody_who_was_stays_a_member(hist
     assert {each.process.pid for each in members if each.outside} == {pid for pid in where if where[pid] != GROUP}
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(histories(FORK, SIDEWAYS, SIDEWAYS, EXEC, EXIT, SESSION))
 def test_a_process_made_under_another_parent_is_ours_by_its_session(history: list[tuple[int, int]]) -> None:
     """CLONE_PARENT, by whoever has lost their parent; told each time before anybody else gets that pid."""
@@ -307,7 +307,7 @@ def test_a_child_of_init_that_is_like_init_is_nobody_of_ours() -> None:
     assert world.members == world.truth
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(histories(FORK, SIDEWAYS, EXEC, EXIT, SESSION, MOVE, TELL))
 def test_nothing_stays_held_once_it_has_ended_or_the_workload_is_let_go(history: list[tuple[int, int]]) -> None:
     world = World(PLACE)
@@ -321,7 +321,7 @@ def test_nothing_stays_held_once_it_has_ended_or_the_workload_is_let_go(history:
     assert all(each.closed for each in world.kernel.held)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(histories(FORK, EXEC, EXIT, TELL))
 def test_after_lost_events_the_whole_table_gives_back_who_still_has_a_parent_that_is_ours(
     history: list[tuple[int, int]],

@@ -34,6 +34,11 @@ def test_the_example_of_the_documentation_is_read(tmp_path: Path) -> None:
     assert config.delivery.allow.uids == (1337,)
 
 
+def test_the_nodes_measurer_is_roots_unless_it_is_said_otherwise(tmp_path: Path) -> None:
+    config = read(tmp_path, TEXT.replace("placement: pod", "placement: node, socket: /run/m.sock"))
+    assert (config.measurer.socket, config.measurer.uid) == (Path("/run/m.sock"), 0)
+
+
 def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     config = read(tmp_path, TEXT, {"PROOFBEAT_AUTHORITY_URL": "https://a:1", "PROOFBEAT_WORKLOAD_PID": "7"})
     assert (config.authority.url, config.workload.pid) == ("https://a:1", 7)
@@ -48,6 +53,8 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
         (("example.org", "Example.Org"), "is not a trust domain"),
         (("state: state\n", ""), "state"),
         (("mode: sds", "mode: carrier-pigeon"), "delivery.mode"),
+        (("placement: pod", "placement: node"), "where the node's measurer listens"),
+        (("placement: pod", "placement: pod, socket: m.sock"), "where the node's measurer listens"),
     ],
 )
 def test_each_mistake_names_its_place_and_its_mending(tmp_path: Path, change: tuple[str, str], words: str) -> None:

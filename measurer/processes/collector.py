@@ -23,7 +23,7 @@ from measurer.processes.membership import Workload
 from measurer.processes.proc import Look
 from measurer.processes.sources import Sources
 from measurer.processes.wards import Wards
-from measurer.scope import Pinned, all_pids
+from measurer.scope import Pinned
 
 NAME = "processes.rights"
 _INTERVAL = 1.0
@@ -182,7 +182,7 @@ class Processes:
         """Whoever came into it by no event, and whoever left it, in which case they are followed."""
         cgroup = self._pinned.cgroup
         if cgroup is None:
-            self._look_into_container()
+            self._sources.look_around(_SHARE, _INTERVAL / 2)
             return
         self._sources.catch_up()  # a child that was made in there has come from nowhere
         moved = self._sources.membership.look_into(self._workload, cgroup.pids())
@@ -192,13 +192,6 @@ class Processes:
             self._drift.left(member.process)
         for pid in moved.strangers:
             self._tell_stranger(pid)
-
-    def _look_into_container(self) -> None:
-        """Whoever came into its mount namespace and executed nothing since."""
-        if self._pinned.home is not None:
-            self._sources.catch_up()
-            for member in self._sources.membership.look_around(self._workload, all_pids()):
-                self.executions.entered(member)
 
     def _tell_stranger(self, pid: int) -> None:
         member = self._sources.membership.of(pid)

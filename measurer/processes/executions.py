@@ -126,7 +126,7 @@ class Executions:
         if membership.overlaps(self.workload):
             return False
         if not self.by_events:
-            self._polling = Polling(self._sources.membership, self.workload, self._binaries, self.entered)
+            self._polling = Polling(self._sources, self.workload, self._binaries, self.entered)
             self._polling.first_look()
             self.loop.after(NAME, self._polling.interval, self._poll)
         return True

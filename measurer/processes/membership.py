@@ -101,6 +101,11 @@ class Membership(Generic[P]):
         """Some workload is told by its cgroup: anybody may have entered it."""
         return bool(self._places)
 
+    @property
+    def has_homes(self) -> bool:
+        """Some workload is told by its mount namespace."""
+        return bool(self._homes)
+
     def begin(self, workload: Workload[P], first: P) -> Member[P] | None:
         """From now on. None where the process belongs to a workload already."""
         if first.pid in self._members or workload.place in self._places:
@@ -217,14 +222,15 @@ class Membership(Generic[P]):
                 left.append(member)
         return Moved(tuple(entered), tuple(left), tuple(strangers))
 
-    def look_around(self, workload: Workload[P], pids: Iterable[int]) -> list[Member[P]]:
-        """Who of these came into its mount namespace by no event. pids: every process there is."""
+    def look_around(self, pids: Iterable[int]) -> list[Member[P]]:
+        """Who of these came into a workload's mount namespace by no event. pids: every process there is."""
         entered: list[Member[P]] = []
-        for pid in pids if workload.home is not None else ():
+        for pid in pids:
             if pid in self._members:
                 continue
             process = self._hold(pid, inf)
-            if self._at_home(process) is workload:
+            workload = self._at_home(process)
+            if workload is not None:
                 entered.append(self._enter(process, workload))
             else:
                 process.close()

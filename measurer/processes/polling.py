@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from measurer.clock import monotonic
 from measurer.processes.binaries import Binaries, Binary
 from measurer.processes.held import Held
-from measurer.processes.membership import Member, Membership, Workload
-from measurer.scope import all_pids
+from measurer.processes.membership import Member, Workload
+from measurer.processes.sources import Sources
 
 _INTERVAL = 0.02
 _SHARE = 50
@@ -24,15 +23,14 @@ class Polling:
 
     def __init__(
         self,
-        membership: Membership[Held],
+        sources: Sources,
         workload: Workload[Held],
         binaries: Binaries,
         entered: Callable[[Member[Held]], None],
     ) -> None:
         self._entered = entered
-        self._membership, self._workload, self._binaries = membership, workload, binaries
+        self._sources, self._workload, self._binaries = sources, workload, binaries
         self._running: dict[Held, Image] = {}
-        self._rest_until = 0.0
         self.interval = _INTERVAL
 
     def first_look(self) -> None:
@@ -42,8 +40,8 @@ class Polling:
 
     def look(self) -> Iterator[tuple[Member[Held], Binary]]:
         """Processes that run another file than before, or than their parent when they are new."""
-        parents = {new.process: self._parent(new) for new in self._membership.look_below(self._workload)}
-        self._look_around()
+        parents = {new.process: self._parent(new) for new in self._sources.membership.look_below(self._workload)}
+        self._sources.look_around(_SHARE)
         before, self._running = self._running, {}
         for member in list(self._workload.members.values()):
             process = member.process
@@ -57,13 +55,6 @@ class Polling:
                 binary = process.binary(self._binaries)
                 if binary is not None:
                     yield member, binary
-
-    def _look_around(self) -> None:
-        """Who came into the workload's container from outside has no parent in it."""
-        begun = monotonic()
-        if begun >= self._rest_until and self._workload.home is not None:
-            self._membership.look_around(self._workload, all_pids())
-            self._rest_until = begun + (monotonic() - begun) * _SHARE
 
     def _parent(self, member: Member[Held]) -> Held:
         stat = member.process.stat()

@@ -24,7 +24,8 @@ from measurer.processes.connector import Connector, Lost, ProcessEvent
 from measurer.processes.held import Allowance, Held
 from measurer.processes.membership import Member, Membership, Workload
 from measurer.processes.openexec import ExecEvents, OpenExec
-from measurer.processes.proc import listing, stat_of
+from measurer.processes.proc import stat_of
+from measurer.scope import all_pids
 
 _CATCH_UP = 0.25
 _NAMES, _FILES = "process events", "executed files"
@@ -43,6 +44,9 @@ class Watcher(Protocol):
 
     def confirmed(self, member: Member[Held]) -> None:
         """An execution took place."""
+
+    def entered(self, member: Member[Held]) -> None:
+        """It came in from outside, by no event."""
 
     def changed(self, member: Member[Held], tracer: int) -> None:
         """tracer: who attached to it; 0 where something else of it changed."""
@@ -77,6 +81,7 @@ class Sources:
         self._watchers: dict[Workload[Held], Watcher] = {}
         self._executed: dict[Member[Held], None] = {}
         self._ended: list[int] = []
+        self._looked = self._look_took = 0.0
         self._heartbeats: dict[str, Heartbeat] = {}
         self._probe: Nameless | None = None
 
@@ -103,8 +108,23 @@ class Sources:
 
     def look_at_all(self) -> None:
         """Read the whole process table, because events are missing."""
-        names = [name for name in listing("/proc") if name.isdigit()]
-        self.membership.look_at_all({int(name): stat for name in names if (stat := stat_of(int(name)))})
+        self.membership.look_at_all({pid: stat for pid in all_pids() if (stat := stat_of(pid))})
+
+    def look_around(self, share: int, least: float = 0.0) -> None:
+        """Who came into a container without executing anything, for all workloads at once.
+
+        Nothing is looked at sooner after the last time than `least` seconds, or `share` times what that took.
+        """
+        begun = monotonic()
+        if not self.membership.has_homes or begun - self._looked < max(least, self._look_took * share):
+            return
+        self.catch_up()  # a child that was made in there has come from nowhere
+        for member in self.membership.look_around(all_pids()):
+            self._tell_entered(member)
+        self._looked, self._look_took = begun, monotonic() - begun
+
+    def _tell_entered(self, member: Member[Held]) -> None:
+        self._tell(member, lambda watcher: watcher.entered(member))
 
     def catch_up(self) -> None:
         """Take in who was made until now, and what became of them later."""

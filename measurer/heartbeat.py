@@ -17,7 +17,7 @@ from measurer.clock import monotonic
 from measurer.loop import Loop
 
 INTERVAL = 2.0
-LIMIT = 2.0
+LIMIT = 3.0
 """Seconds that an event may be under way, or a turn may come late. Far above what a busy machine makes of it, and below
 the dead-man time, after which the sidecar gives its measurer up."""
 

@@ -54,7 +54,7 @@ _TOLD = (
     ("somebody enters it and executes nothing", "`execution-*`", "3 s", "3 s", "3 s"),
     ("a process changes its user, or is attached to", "`process-user`, `process-tracer`", "5 ms", "1 s", "1 s"),
     ("it changes what it may do, or where it lives", "other `process-*`", "1 s", "1 s", "1 s"),
-    ("a collector falls behind", "`collector-lagging`", "2 to 4 s", "2 to 4 s", "2 to 4 s"),
+    ("a collector falls behind", "`collector-lagging`", "3 to 5 s", "3 to 5 s", "3 to 5 s"),
 )
 
 _HEAD = """# Profiles: what each capability buys
@@ -79,7 +79,7 @@ another user it has to be ambient, which podman makes it (`--user` with `--cap-a
 
 ## Keeping up
 Every two seconds each collector sends something of its own the way of all events: the attributes of a folder that no
-name leads to, its opening, a change of our own name to the same. What is not out within two seconds, or a turn that
+name leads to, its opening, a change of our own name to the same. What is not out within three seconds, or a turn that
 comes as much too late, is `collector-lagging`: the measurer was stopped, starved of its processor or flooded, or the
 kernel has dropped its subscription. Lost events are `collector-overflowed` and are counted in evidence, an end is
 `collector-dead`, and silence beyond the dead-man time ends the identity whatever policy says.

@@ -28,7 +28,7 @@ def sidecar(root: User, workload: Workload, tree: Path) -> Iterator[Sidecar]:
 
 
 def paced(sidecar: Sidecar, collector: str, state: CollectorState) -> CollectorFact:
-    return sidecar.expect(CollectorFact, lambda each: (each.collector, each.state) == (collector, state), 30.0)
+    return sidecar.expect(CollectorFact, lambda each: (each.collector, each.state) == (collector, state), 60.0)
 
 
 def test_a_measurer_that_was_stopped_for_a_while_says_that_it_lags_and_then_that_it_does_not(
@@ -74,12 +74,12 @@ def test_who_keeps_up_says_nothing_of_it(sidecar: Sidecar, workload: Workload, t
 
 @contextmanager
 def starved(pid: int) -> Iterator[None]:
-    """A thousandth of a processor."""
+    """Three thousandths of a processor."""
     group = CPU / f"proofbeat-starved-{pid}"
     group.mkdir()
     try:
         (group / "cpu.cfs_period_us").write_text("1000000")
-        (group / "cpu.cfs_quota_us").write_text("1000")
+        (group / "cpu.cfs_quota_us").write_text("3000")
         (group / "cgroup.procs").write_text(str(pid))
         yield
     finally:

@@ -1,5 +1,5 @@
 # Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
-.PHONY: demo test setup lint unit system test-bare test-alarms bench bench-peers bench-aide fuzz docs signals clean
+.PHONY: demo test setup lint unit system test-containers test-bare test-alarms bench bench-peers bench-aide fuzz docs signals clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?=
@@ -27,6 +27,11 @@ unit: setup
 # Real processes, real Envoys, this kernel.
 system: setup
 	.venv/bin/pytest tests/system -n $(WORKERS) --dist loadfile $(ARGS)
+
+# Workloads and sidecars in real containers. Needs root and apt-get, or podman, runc and busybox-static.
+test-containers: setup
+	@tools/containers.sh
+	.venv/bin/pytest tests/containers -p no:cacheprovider $(ARGS)
 
 # The two commands in a bare Debian 12, as root and as an ordinary user. Needs root and debootstrap.
 test-bare:
@@ -68,6 +73,7 @@ docs: setup
 	.venv/bin/python -m telemetry.document > docs/metrics.md
 	.venv/bin/python -m wire.document > docs/problems.md
 	.venv/bin/python -m policies.author.reference docs
+	.venv/bin/python -m proofbeat.doctor.profiles > docs/profiles.md
 
 # The page of signals, from a run of some minutes. ORDINARY: a report of `bench detect --json` by an ordinary user.
 signals: setup

@@ -18,6 +18,7 @@ from attestation.errors import InvalidInput
 from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, MountFact, ProcessFact
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
+from attestation.means import Trial
 from attestation.observation import Observation
 from attestation.plain import build, plain
 from attestation.proxy import ProxyProcess
@@ -133,9 +134,10 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """What is watched, whenever that changes."""
+    """What is watched, whenever that changes. tried: what of the kernel we can use, as it was found at the start."""
 
     coverage: Coverage
+    tried: tuple[Trial, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

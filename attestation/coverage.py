@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from attestation.layers import Layer
 
+FILES, EXECUTIONS = "files", "processes.executions"
+"""The names of the two collectors that a profile goes by."""
+
 
 class Mechanism(StrEnum):
     FANOTIFY = "fanotify"
@@ -37,6 +40,17 @@ class Cutting(StrEnum):
     """Envoy is killed and comes back closed."""
     CAPPED = "capped"
     """Nothing ends them before the connection-duration cap in Envoy's configuration."""
+
+
+class Profile(StrEnum):
+    """How much of what happens the kernel tells, best first (docs/profiles.md)."""
+
+    FULL = "full"
+    """Every change of a file with its writer, every fork, execution and end."""
+    CONTAINED = "contained"
+    """Every change of a file with its writer and every execution of a file; forks and ends by looking."""
+    RESTRICTED = "restricted"
+    """Less: changes of files without their writers, or processes by looking alone."""
 
 
 class Grade(StrEnum):
@@ -103,6 +117,15 @@ class Coverage:
     cutting: Cutting = Cutting.CAPPED
     grade: Grade = Grade.BOUNDED_NEW_CONNECTIONS_ONLY
     isolation: Isolation = Isolation()
+
+    @property
+    def profile(self) -> Profile:
+        """What its collectors of files and of executions come to; the least where one is missing, or stands."""
+        by = {each.name: each.mechanism for each in self.collectors if each.running}
+        how = by.get(EXECUTIONS)
+        if by.get(FILES) is not Mechanism.FANOTIFY or how not in (Mechanism.PROC_CONNECTOR, Mechanism.FANOTIFY):
+            return Profile.RESTRICTED
+        return Profile.FULL if how is Mechanism.PROC_CONNECTOR else Profile.CONTAINED
 
     @property
     def weakest(self) -> dict[Layer, bool]:

@@ -14,7 +14,10 @@ from attestation.proxy import Proxy
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The process behind an act, as far as it could still be looked at. parent: its pid, 0 where nobody knows."""
+    """The process behind an act, as far as it could still be looked at. parent: its pid, 0 where nobody knows.
+
+    pid, parent: as the measurer's pid namespace numbers them, 0 for who is not in it.
+    """
 
     pid: int
     executable: str = ""
@@ -69,6 +72,9 @@ class ExecutionFact:
     sighting: Sighting
     deleted: bool = False
     """No name leads to the file: deleted, or a memfd."""
+    pid_inside: int = 0
+    """The process's pid as the workload's own pid namespace numbers it; 0 where that is the measurer's too, or where
+    the process was gone."""
 
 
 class ProcessAspect(StrEnum):
@@ -93,12 +99,16 @@ class ProcessFact:
     aspect: ProcessAspect
     before: str
     after: str
+    pid_inside: int = 0
+    """As of an ExecutionFact."""
 
 
 class CollectorState(StrEnum):
     RUNNING = "running"
     OVERFLOWED = "overflowed"
     """The kernel dropped events; everything is measured again."""
+    LAGGING = "lagging"
+    """What happens reaches it, or leaves it, far later than coverage promises."""
     DEAD = "dead"
 
 

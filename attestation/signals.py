@@ -61,6 +61,7 @@ class Signal(StrEnum):
     PROXY_ABSENT = "proxy-absent", _DRIFT, "No Envoy holds the key socket.", True
     # Who watches.
     COLLECTOR_OVERFLOWED = "collector-overflowed", _DRIFT, "A collector lost events."
+    COLLECTOR_LAGGING = "collector-lagging", _DRIFT, "A collector is seconds behind what happens."
     COLLECTOR_DEAD = "collector-dead", _DRIFT, "A collector does not run."
     MEASURER_LOST = "measurer-lost", _DRIFT, "The measurer ended: nobody watches the workload."
     FLAPPING = (

@@ -22,6 +22,7 @@ FAN_CREATE = 0x00000100
 FAN_DELETE = 0x00000200
 FAN_DELETE_SELF = 0x00000400
 FAN_MOVE_SELF = 0x00000800
+FAN_OPEN = 0x00000020
 FAN_OPEN_EXEC = 0x00001000
 FAN_Q_OVERFLOW = 0x00004000
 FAN_EVENT_ON_CHILD = 0x08000000
@@ -87,6 +88,7 @@ PROC_EVENT_UID = 0x4
 PROC_EVENT_GID = 0x40
 PROC_EVENT_SID = 0x80
 PROC_EVENT_PTRACE = 0x100
+PROC_EVENT_COMM = 0x200
 PROC_EVENT_EXIT = 0x80000000
 
 # linux/sock_diag.h, linux/inet_diag.h
@@ -102,6 +104,8 @@ TCP_LISTEN = 10
 # linux/prctl.h
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_GET_NAME = 16
 
 # linux/sched.h
 CLONE_NEWNET = 0x40000000
@@ -232,6 +236,14 @@ def dumpable(pidfd: int) -> bool | None:
         return None
     known, how, _ = _PIDFD_INFO.unpack(answer)
     return bool(how & _PIDFD_COREDUMP_USER) if known & _PIDFD_INFO_COREDUMP else None
+
+
+def keep_name() -> None:
+    """PR_SET_NAME of the calling thread to the name that it has (prctl(2)): an event, and no change."""
+    name = ctypes.create_string_buffer(16)
+    nothing = (ctypes.c_ulong(0),) * 3
+    _call("prctl", PR_GET_NAME, name, *nothing)
+    _call("prctl", PR_SET_NAME, name, *nothing)
 
 
 def forbid_tracing() -> bool:

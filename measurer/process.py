@@ -30,7 +30,8 @@ from attestation.coverage import Coverage, Cutting, Isolation
 from attestation.errors import InvalidInput, ProofbeatError
 from attestation.facts import CollectorFact, CollectorState, InstanceFact, MountFact
 from attestation.layers import Layer
-from measurer import coverage, isolation, kernel, mounts, scope
+from attestation.means import Trial
+from measurer import coverage, isolation, kernel, mounts, scope, trials
 from measurer.channel import Channel, Hangup
 from measurer.clock import boottime
 from measurer.containing import Containing
@@ -73,6 +74,7 @@ class Measurer:
         self._pinned, self._permits = pinned, permits
         self._envoy: Envoy | None = None
         self._told: Coverage | None = None
+        self._tried: tuple[Trial, ...] = ()
         self._can_destroy = can_destroy() == 0
         self._root = pinned.root
         self._processes = Processes(loop, channel, sources, pinned, self.cover, shared=permits is not None)
@@ -95,6 +97,7 @@ class Measurer:
         """Answer the scope, begin to watch, and take the first measurement of both layers unasked."""
         pinned = self._pinned
         self._processes.start(self._mounts)
+        self._tried = trials.tried(pinned, self._processes.executions.tried)
         self._protect()
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
         self.cover()
@@ -156,7 +159,7 @@ class Measurer:
         )
         if now != self._told:
             self._told = now
-            self._channel.send(Covered(now))
+            self._channel.send(Covered(now, self._tried))
 
     def _protect(self) -> None:
         self._processes.wards.protect(self._wards())

@@ -14,7 +14,7 @@ from attestation.channel import Scope
 from attestation.errors import InvalidConfiguration, InvalidInput, WorkloadGone
 from attestation.instance import InstanceId
 from measurer import kernel
-from measurer.processes.proc import open_process, parse_stat
+from measurer.processes.proc import listing, open_process, parse_stat
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -23,7 +23,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class Cgroup:
     """A control group. hierarchy: its number in /proc/PID/cgroup, 0 for version 2. path: as that file writes it.
 
-    folder: of the group, open (O_PATH), so that another group of its name is not taken for it.
+    folder: of the group, open (O_PATH), so that another group of its name is not taken for it; -1 where none of our
+    mounts shows it, as in a container beside: then the process table is searched.
     """
 
     hierarchy: int
@@ -37,6 +38,9 @@ class Cgroup:
 
     def pids(self) -> Iterator[int]:
         """Every process in the group and below it."""
+        if self.folder < 0:
+            yield from (pid for pid in all_pids() if self.holds(_membership_of(pid)))
+            return
         for _, _, _, folder in os.fwalk(".", dir_fd=self.folder):
             try:
                 text = read_at(folder, "cgroup.procs")
@@ -63,6 +67,8 @@ class Pinned:
     instance: InstanceId
     boot_id: str
     cgroup: Cgroup | None
+    home: tuple[int, int] | None = None
+    """Its mount namespace, where it is the first process in it: a container's. Else whoever is in it may be anybody."""
 
     @property
     def started(self) -> float:
@@ -71,8 +77,9 @@ class Pinned:
 
     def close(self) -> None:
         """Let go of it."""
-        for descriptor in (self.pidfd, self.proc, self.root, *((self.cgroup.folder,) if self.cgroup else ())):
-            os.close(descriptor)
+        for descriptor in (self.pidfd, self.proc, self.root, self.cgroup.folder if self.cgroup else -1):
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 def pin(scope: Scope, pidfd: int | None = None) -> Pinned:
@@ -111,13 +118,28 @@ def _pin(scope: Scope, pidfd: int | None, held: ExitStack) -> Pinned:
     if not alive(pidfd):  # the descriptors above belong to the pidfd's process only if that still lives now
         raise gone
     cgroup = find_cgroup(scope.cgroup, membership) if scope.cgroup else None
-    if cgroup is not None:
+    if cgroup is not None and cgroup.folder >= 0:
         held.callback(os.close, cgroup.folder)
     boot_id = _BOOT_ID.read_text().strip()
     instance = InstanceId.of_run(
         boot_id=boot_id, cgroup=cgroup.inode if cgroup else 0, pid=pid, start_ticks=stat.start_ticks
     )
-    return Pinned(pid, pidfd, proc, root, stat.start_ticks, membership, instance, boot_id, cgroup)
+    home = _home_of(proc, stat.parent)
+    return Pinned(pid, pidfd, proc, root, stat.start_ticks, membership, instance, boot_id, cgroup, home)
+
+
+def _home_of(proc: int, parent: int) -> tuple[int, int] | None:
+    try:
+        home = _mounts_at("ns/mnt", proc)
+        around = {_mounts_at("/proc/self/ns/mnt"), *([_mounts_at(f"/proc/{parent}/ns/mnt")] if parent else [])}
+    except OSError:
+        return None
+    return home if home not in around else None
+
+
+def _mounts_at(link: str, folder: int | None = None) -> tuple[int, int]:
+    status = os.stat(link, dir_fd=folder)
+    return status.st_dev, status.st_ino
 
 
 def alive(pidfd: int) -> bool:
@@ -144,6 +166,11 @@ def pid_of(pidfd: int) -> int:
     return -1
 
 
+def all_pids() -> list[int]:
+    """Every process that we may see."""
+    return [int(name) for name in listing("/proc") if name.isdigit()]
+
+
 def read_at(directory: int, name: str) -> bytes:
     """A whole small file below a /proc/PID descriptor. Raises OSError, ESRCH once the process is gone."""
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
@@ -160,14 +187,20 @@ def find_cgroup(wanted: str, membership: bytes) -> Cgroup:
     """The group of that path (as in /proc/PID/cgroup, or as a folder) that the workload lives in.
 
     Looks through version 2 first and then every version 1 hierarchy, because a hybrid system keeps the workload's
-    group in one of those. Raises InvalidConfiguration when the workload is in no such group.
+    group in one of those. From a cgroup namespace of our own the path of another's group begins with `/..`, and no
+    folder of ours leads there. Raises InvalidConfiguration when the workload is in no such group.
     """
-    for hierarchy, mount in _cgroup_mounts():
+    for hierarchy, root, mount in _cgroup_mounts():
         path = "/" + wanted.removeprefix(str(mount)).strip("/")
-        folder = mount / path.lstrip("/")
-        if _holds(hierarchy, path, membership) and (folder / "cgroup.procs").exists():
+        folder = mount / path.removeprefix(root.rstrip("/")).lstrip("/")
+        inside = path == root or path.startswith(root.rstrip("/") + "/")
+        if inside and _holds(hierarchy, path, membership) and (folder / "cgroup.procs").exists():
             held = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             return Cgroup(hierarchy, path, held, os.fstat(held).st_ino)
+    path = "/" + wanted.strip("/")
+    for hierarchy in sorted(cgroups.memberships(membership)):
+        if path != "/" and _holds(hierarchy, path, membership):
+            return Cgroup(hierarchy, path, -1, 0)
     raise InvalidConfiguration(
         "the workload is not in this cgroup", where=f"cgroup {wanted}", mend="Give one of its /proc/PID/cgroup paths."
     )
@@ -178,7 +211,15 @@ def _holds(hierarchy: int, path: str, membership: bytes) -> bool:
     return where is not None and (where == path or where.startswith(path.rstrip("/") + "/"))
 
 
-def _cgroup_mounts() -> list[tuple[int, Path]]:
+def _membership_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_bytes()
+    except OSError:
+        return b""
+
+
+def _cgroup_mounts() -> list[tuple[int, str, Path]]:
+    """Number of the hierarchy, which of its groups is mounted, and where."""
     numbers: dict[str, int] = {}
     for number, controllers in _own_hierarchies():
         for controller in controllers.split(","):
@@ -186,11 +227,12 @@ def _cgroup_mounts() -> list[tuple[int, Path]]:
     found = []
     for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).rstrip("\n").split("\n"):
         before, _, after = line.partition(" - ")
-        point, kind, options = Path(before.split()[4]), after.split()[0], after.split()[2]
+        root, point = before.split()[3], Path(before.split()[4])
+        kind, options = after.split()[0], after.split()[2]
         if kind == "cgroup2":
-            found.append((0, point))
+            found.append((0, root, point))
         elif kind == "cgroup":
-            found += [(numbers[option], point) for option in options.split(",") if option in numbers]
+            found += [(numbers[option], root, point) for option in options.split(",") if option in numbers]
     return sorted(found)
 
 

@@ -301,9 +301,9 @@ class Sidecar:
                 self._heartbeat.answered()
             case InstanceFact():
                 self._machine.step(states.WorkloadEnded("workload-ended"))
-            case Covered(coverage):
+            case Covered(coverage, tried):
                 self._coverage = coverage
-                self._telling.covered(coverage)
+                self._telling.covered(coverage, tried)
             case Pinned():
                 if not self._pinned.done():
                     self._pinned.set_result(message)

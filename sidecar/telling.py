@@ -11,6 +11,7 @@ from attestation.channel import Contained, Pinned
 from attestation.coverage import Coverage
 from attestation.errors import ProofbeatError
 from attestation.forensics import Manifest
+from attestation.means import Trial
 from attestation.plain import plain
 from attestation.violation import Violation
 from sidecar import clock
@@ -54,10 +55,15 @@ class Telling:
         self._metering.enrolled(enrolment.spiffe_id)
         self._log.info(Event.ENROLLED, spiffe_id=enrolment.spiffe_id, policy_epoch=enrolment.policy_epoch)
 
-    def covered(self, coverage: Coverage) -> None:
+    def covered(self, coverage: Coverage, tried: tuple[Trial, ...]) -> None:
         self._metering.covered(coverage)
         self._log.info(
-            Event.COVERAGE, grade=coverage.grade, cutting=coverage.cutting, isolation=plain(coverage.isolation)
+            Event.COVERAGE,
+            profile=coverage.profile,
+            refused={each.means.value: each.refusal for each in tried if each.refusal},
+            grade=coverage.grade,
+            cutting=coverage.cutting,
+            isolation=plain(coverage.isolation),
         )
 
     def violated(self, violation: Violation, cause: str) -> None:

@@ -9,7 +9,7 @@ from random import SystemRandom
 
 from attestation import manifest
 from attestation.channel import Observed
-from attestation.coverage import CollectorCoverage, Mechanism
+from attestation.coverage import FILES, CollectorCoverage, Mechanism
 from attestation.digests import Digest
 from attestation.facts import Actor, CollectorFact, CollectorState, FileChange, FileFact
 from attestation.layers import Layer, Method
@@ -25,10 +25,11 @@ from measurer.files.manifest import Folder, Record, Tree
 from measurer.files.mappings import mapped
 from measurer.files.patterns import Volatile
 from measurer.files.scan import Change, Scanner
+from measurer.heartbeat import Heartbeat, Nameless
 from measurer.loop import TURN, Loop
 from measurer.processes.held import Held
 
-NAME = "files"
+NAME = FILES
 LATENCY_MS = 5.0
 _SHARE = 4
 """Observations that follow events take at most one part in so many of the thread's time."""
@@ -38,6 +39,8 @@ _INTERVAL = 1.0
 """Seconds between two looks for mappings."""
 _LOOKING, _HASHING = 500, 50
 """Looking for mappings, and reading what is mapped, take at most one part in so many of the thread's time."""
+_PROBE = b"//probe"
+"""Where our own events come from: no path of a tree begins so."""
 
 _TRIES = 16
 """How often a measurement waits for what is new: what never rests is told as it is."""
@@ -101,6 +104,8 @@ class Files:
         self._reading: Iterator[FileEvent] | None = None
         self._reading_began = 0.0
         loop.watch(self._watch.descriptor, self.read_on)
+        self._probe = _nameless()
+        self._heartbeat = Heartbeat(loop, NAME, self._send_probe, self._tell_pace)
 
     def rule(self, *, immutable: bool, reread: float) -> None:
         """From now on, as Scope has them."""
@@ -112,6 +117,9 @@ class Files:
         self._closed = True
         self._loop.forget(self._watch.descriptor)
         self._watch.close()
+        self._heartbeat.close()
+        if self._probe is not None:
+            self._probe.close()
         for name in ("files measurement", "files observation", "files events", _MAPPINGS, _REREADING):
             self._loop.cancel(name)
 
@@ -153,8 +161,23 @@ class Files:
         """What the kernel has, as far as a turn goes."""
         self.read_events()
 
+    def _send_probe(self) -> None:
+        """Through the same queue as all else; where there is no such folder, the turns alone are timed."""
+        if self._probe is None or not self._running:
+            self._heartbeat.heard()
+            return
+        self._watch.add(self._probe.descriptor, Folder(_PROBE))
+        self._probe.change()
+
+    def _tell_pace(self, state: CollectorState, detail: str) -> None:
+        if self._running:
+            self._channel.send(CollectorFact(boottime(), NAME, state, detail))
+
     def _handle(self, event: FileEvent) -> None:
-        if event.lost:
+        if event.folder == _PROBE:
+            self._heartbeat.heard()
+        elif event.lost:
+            self._heartbeat.heard()
             self._lost += 1
             self._lost_at = boottime()
             self._tell_state(CollectorState.OVERFLOWED, "the kernel's event queue ran over; everything is read again")
@@ -361,6 +384,13 @@ def fact_of(change: Change, at: float) -> FileFact | None:
 def _content_of(record: Record) -> tuple[bytes, int, bytes]:
     _, kind, _, _, _, size, digest = HEAD.unpack_from(record)
     return kind, size, digest
+
+
+def _nameless() -> Nameless | None:
+    try:
+        return Nameless()
+    except OSError:
+        return None
 
 
 def _best_watch() -> tuple[Watch, str]:

@@ -50,7 +50,8 @@ class Processes:
     ) -> None:
         self._loop, self._channel, self._sources, self._pinned = loop, channel, sources, pinned
         cgroup = pinned.cgroup
-        self._workload: Workload[Held] = Workload((cgroup.hierarchy, cgroup.path) if cgroup is not None else None)
+        place = (cgroup.hierarchy, cgroup.path) if cgroup is not None else None
+        self._workload: Workload[Held] = Workload(place, pinned.home)
         self._binaries = Binaries(pinned.root)
         self._drift, self.wards = Drift(self._tell), Wards(self._tell)
         self.executions = Executions(
@@ -188,6 +189,7 @@ class Processes:
         """Whoever came into it by no event, and whoever left it, in which case they are followed."""
         cgroup = self._pinned.cgroup
         if cgroup is None:
+            self._sources.look_around(_SHARE, _INTERVAL / 2)
             return
         self._sources.catch_up()  # a child that was made in there has come from nowhere
         moved = self._sources.membership.look_into(self._workload, cgroup.pids())

@@ -25,7 +25,16 @@ _OPERATION = struct.Struct("=I")
 _PIDS = struct.Struct("=IIII")
 _ACKNOWLEDGED_WITHIN = 0.5
 _RECEIVE_BUFFER = 4 << 20
-_OF_ONE = frozenset((k.PROC_EVENT_EXEC, k.PROC_EVENT_UID, k.PROC_EVENT_GID, k.PROC_EVENT_SID, k.PROC_EVENT_EXIT))
+_OF_ONE = frozenset(
+    (
+        k.PROC_EVENT_EXEC,
+        k.PROC_EVENT_UID,
+        k.PROC_EVENT_GID,
+        k.PROC_EVENT_SID,
+        k.PROC_EVENT_COMM,
+        k.PROC_EVENT_EXIT,
+    )
+)
 _MOST_BYTES = 8192
 
 

@@ -69,7 +69,8 @@ class Drift:
         self._say(process, ProcessAspect.TRACER, "0", f"{tracer} {executable_of(tracer)}".rstrip())
 
     def _say(self, process: Held, aspect: ProcessAspect, before: str, after: str) -> None:
-        self._tell(ProcessFact(boottime(), Actor(process.pid, process.executable()), aspect, before, after))
+        actor, inside = Actor(process.pid, process.executable()), process.pid_inside()
+        self._tell(ProcessFact(boottime(), actor, aspect, before, after, inside))
 
 
 def differences(before: Rights, after: Rights) -> Iterator[tuple[ProcessAspect, str, str]]:

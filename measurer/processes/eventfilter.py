@@ -1,13 +1,15 @@
 """A filter that the kernel runs on process events, so that what nobody here asks for wakes nobody.
 
 Classic BPF (socket(7), SO_ATTACH_FILTER). It passes forks and ends of processes but not of their threads, executions,
-changes of user, new sessions and attachments; names of commands, core dumps and whatever a later kernel adds are left
-out. A filter only ever takes away: without it everything is read and thrown away by `connector.parse`.
+changes of user, new sessions, attachments, and our own change of name, which is our heartbeat; other commands' names,
+core dumps and whatever a later kernel adds are left out. A filter only ever takes away: without it everything is read
+and thrown away by `connector.parse`.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ _EVERY_BYTE = 0xFFFFFFFF
 _WHAT = 36
 """Where proc_event.what lies, behind the heads of netlink and connector."""
 _FORK_CHILD, _EXIT_PROCESS = 60, 52
+_PROCESS = 56
 """Where a thread's id lies; that of its process follows."""
 _ALWAYS = (
     k.PROC_EVENT_EXEC,
@@ -48,13 +51,16 @@ def attach(port: socket.socket) -> None:
 def _instructions() -> Iterator[tuple[int, int, int, int]]:
     """Code, jumps where it is so and where it is not (as instructions to be passed over), operand."""
     count = len(_ALWAYS)
-    accept = count + 12
+    accept = count + 15
     yield _LOAD, 0, 0, _WHAT
     for position, what in enumerate(_ALWAYS, start=1):
         yield _IS, accept - position - 1, 0, _as_loaded(what)
-    yield _IS, 2, 0, _as_loaded(k.PROC_EVENT_FORK)
-    yield _IS, 5, 0, _as_loaded(k.PROC_EVENT_EXIT)
+    yield _IS, 5, 0, _as_loaded(k.PROC_EVENT_FORK)
+    yield _IS, 8, 0, _as_loaded(k.PROC_EVENT_EXIT)
+    yield _IS, 1, 0, _as_loaded(k.PROC_EVENT_COMM)
     yield _RETURN, 0, 0, 0
+    yield _LOAD, 0, 0, _PROCESS
+    yield _IS, 8, 9, _as_loaded(os.getpid())
     for thread, otherwise in ((_FORK_CHILD, 5), (_EXIT_PROCESS, 1)):
         yield _LOAD, 0, 0, thread
         yield _KEEP, 0, 0, 0

@@ -12,14 +12,16 @@ import select
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from errno import EIO
 from pathlib import Path
 
-from attestation.coverage import CollectorCoverage, Mechanism
+from attestation.coverage import EXECUTIONS, CollectorCoverage, Mechanism
 from attestation.facts import Actor, CollectorFact, CollectorState, ExecutionFact, Sighting
 from attestation.layers import Layer
+from attestation.means import Means
 from measurer import mounts
 from measurer.channel import Channel
-from measurer.clock import boottime
+from measurer.clock import boottime, monotonic
 from measurer.loop import Loop
 from measurer.mounts import Mounts
 from measurer.processes.binaries import UNKNOWN, Binaries, Binary, Stamp
@@ -32,8 +34,10 @@ from measurer.processes.proc import executable_of
 from measurer.processes.sources import Sources
 from measurer.processes.wards import Wards
 
-NAME = "processes.executions"
+NAME = EXECUTIONS
 EVENT_LATENCY_MS = 5.0
+_SETTLED = 2.0
+"""Seconds in which a container engine that came into a container executes what it was asked for."""
 _MOST_STAMPS, _MOST_NAMES, _MOST_WAITING = 32, 1024, 512
 
 
@@ -94,7 +98,10 @@ class Executions:
         self._files: ExecFiles | None = None
         self._polling: Polling | None = None
         self._refusals: list[str] = []
+        self.tried: dict[Means, int] = {}
+        """The errno of each source that there could be, 0 for one that there is."""
         self._running, self._lost = True, 0
+        self._newcomers: dict[Held, tuple[float, Member[Held], tuple[int, int] | None]] = {}
         self._waiting: deque[_Opened | _Confirmed | _Ended] = deque()
         self._chains: dict[int, _Chain] = {}
         self._names: dict[int, str] = {}
@@ -109,11 +116,13 @@ class Executions:
         """
         self._sources.join(self)
         self._refusals += self._sources.refusals
+        self.tried = dict(self._sources.tried)
         try:
             if self._sources.files is not None:
                 self._files = ExecFiles(self._sources.files, root, table, tuple(mounts.here()))
         except OSError as error:
             self._refusals.append(f"fanotify: {error.strerror}")
+            self.tried[Means.EXECUTED_FILES] = error.errno or EIO
         membership = self._sources.membership
         if membership.begin(self.workload, first) is None:
             return False
@@ -121,7 +130,7 @@ class Executions:
         if membership.overlaps(self.workload):
             return False
         if not self.by_events:
-            self._polling = Polling(self._sources.membership, self.workload, self._binaries)
+            self._polling = Polling(self._sources, self.workload, self._binaries, self.entered)
             self._polling.first_look()
             self.loop.after(NAME, self._polling.interval, self._poll)
         return True
@@ -152,6 +161,8 @@ class Executions:
             details.append("a process that ends between two looks is not seen, nor what it leaves behind orphaned")
         if self.workload.place is not None:
             details.append("a process that enters the cgroup from outside and ends within a second may be missed")
+        if self.workload.home is not None:
+            details.append("who enters the container and executes nothing is told after 3 s")
         if self._sources.allowance.refused:
             details.append(f"beyond {self._sources.allowance.most} processes held, start times tell them apart")
         if _hides_processes():
@@ -213,6 +224,9 @@ class Executions:
         self._lost += 1
         self._channel.send(CollectorFact(boottime(), NAME, CollectorState.OVERFLOWED, detail))
         self._covered()
+
+    def paced(self, state: CollectorState, detail: str) -> None:
+        self._channel.send(CollectorFact(boottime(), NAME, state, detail))
 
     def died(self, error: OSError) -> None:
         if self._running:
@@ -313,21 +327,41 @@ class Executions:
         if self._polling is None:
             return
         for member, binary in self._polling.look():
-            self._tell(member, binary, Sighting.POLL)
+            chain = self._chains.get(member.process.pid)
+            if chain is None or binary.stamp not in chain.seen:  # else fanotify has told it
+                self._tell(member, binary, Sighting.POLL)
+        self._chains = {pid: chain for pid, chain in self._chains.items() if pid in self.workload.members}
         self.loop.after(NAME, self._polling.interval, self._poll)
 
     def entered(self, member: Member[Held]) -> None:
-        """It came into the cgroup from outside, by no event."""
-        running = member.process.binary(self._binaries)
-        if running is not None:
-            self._tell(member, running, Sighting.POLL)
+        """It came into the cgroup or the container from outside, by no event.
+
+        A container engine does so, and executes what it was asked for right after: told is who still runs then what
+        it came with.
+        """
+        if member.process not in self._newcomers:
+            self._newcomers[member.process] = (monotonic() + _SETTLED, member, member.process.image())
+            self.loop.after("newcomers", _SETTLED, self._look_at_newcomers)
+
+    def _look_at_newcomers(self) -> None:
+        for process, (due, member, image) in list(self._newcomers.items()):
+            if due > monotonic():
+                self.loop.after("newcomers", due - monotonic(), self._look_at_newcomers)
+                continue
+            del self._newcomers[process]
+            running = process.binary(self._binaries) if process.image() == image else None
+            if running is not None:
+                self._tell(member, running, Sighting.POLL)
 
     def _tell(self, member: Member[Held], binary: Binary, sighting: Sighting) -> None:
         self.events += 1
         pid = member.process.pid
         before = self._names.get(pid) or member.process.executable()
         actor = Actor(pid, before, self._parent(member))
-        self._channel.send(ExecutionFact(boottime(), binary.path, binary.digest, actor, sighting, binary.deleted))
+        inside = member.process.pid_inside()
+        self._channel.send(
+            ExecutionFact(boottime(), binary.path, binary.digest, actor, sighting, binary.deleted, inside)
+        )
         if binary.path:
             self._name(pid, binary.path)
 

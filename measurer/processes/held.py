@@ -148,6 +148,14 @@ class Held:
         """Its /proc/PID/cgroup text."""
         return self._through(lambda folder: read_small(folder, "cgroup", _CGROUP_BYTES)) or b""
 
+    def home(self) -> tuple[int, int] | None:
+        """Device and inode of its mount namespace."""
+        return self._through(_home)
+
+    def pid_inside(self) -> int:
+        """Its pid as its own pid namespace numbers it (NSpid in proc(5)); 0 where that is ours, or unknown."""
+        return self._through(_pid_inside) or 0
+
     def children(self) -> list[int] | None:
         """Pids of its children, whichever of its threads made them (CONFIG_PROC_CHILDREN)."""
         return self._through(_children)
@@ -243,6 +251,19 @@ def _look(pid: int, folder: int, binaries: Binaries) -> Look | None:
 def _image(folder: int) -> tuple[int, int]:
     status = os.stat("exe", dir_fd=folder)
     return status.st_dev, status.st_ino
+
+
+def _home(folder: int) -> tuple[int, int]:
+    status = os.stat("ns/mnt", dir_fd=folder)
+    return status.st_dev, status.st_ino
+
+
+def _pid_inside(folder: int) -> int:
+    for line in read_small(folder, "status").split(b"\n"):
+        if line.startswith(b"NSpid:"):
+            numbers = line.split()[1:]
+            return int(numbers[-1]) if len(numbers) > 1 else 0
+    return 0
 
 
 def _children(folder: int) -> list[int]:

@@ -1,9 +1,11 @@
 """Which processes belong to which workload, by the kernel's events in their order and by looking. No I/O of its own.
 
-A workload is its first process and all that descends from it, and where it has a cgroup, all that lives in that as
-well. Whoever belongs to it once does so until it ends: whatever becomes of its parents, its session, its namespaces
-and its cgroup. A process is known by what holds it (held.py); a pid only leads from an event to that, and the kernel
-tells the end of a process before it tells the fork of another one with its pid.
+A workload is its first process and all that descends from it. Where it has a cgroup, all that lives in that belongs to
+it as well. Where it has a mount namespace of its own, a container's, so does all that came into that: a container
+engine's `exec` makes children of the engine's, and the cgroup is not to be seen from everywhere. Whoever belongs to it
+once does so until it ends: whatever becomes of its parents, its session, its namespaces and its cgroup. A process is
+known by what holds it (held.py); a pid only leads from an event to that, and the kernel tells the end of a process
+before it tells the fork of another one with its pid.
 
 CLONE_PARENT is what leads out of a tree: the kernel names its maker's parent as the new process's, and where that is
 none of ours (the maker is a first process, or an orphan), the new process counts as ours when it is in the workload's
@@ -25,6 +27,8 @@ _MOST_ABOVE, _INIT = 64, 1
 
 Place = tuple[int, str]
 """A cgroup: the number of its hierarchy, and its path there."""
+Home = tuple[int, int]
+"""A mount namespace: device and inode of its link (namespaces(7))."""
 
 
 class Process(Protocol):
@@ -35,6 +39,7 @@ class Process(Protocol):
     def stat(self) -> Stat | None: ...
     def image(self) -> tuple[int, int] | None: ...
     def cgroups(self) -> bytes: ...
+    def home(self) -> Home | None: ...
     def children(self) -> list[int] | None: ...
     def over(self) -> bool: ...
     def close(self) -> None: ...
@@ -57,9 +62,10 @@ class Member(Generic[P]):
 
 @dataclass(eq=False, slots=True)
 class Workload(Generic[P]):
-    """What its processes have in common. place: its cgroup."""
+    """What its processes have in common. place: its cgroup. home: its mount namespace, where that is its own."""
 
     place: Place | None = None
+    home: Home | None = None
     members: dict[int, Member[P]] = field(default_factory=dict)
     sessions: set[int] = field(default_factory=set)
     """Those that a member began, by number, which nobody else can have while anybody lives in one."""
@@ -81,6 +87,7 @@ class Membership(Generic[P]):
         self._hold = hold
         self._members: dict[int, Member[P]] = {}
         self._places: dict[Place, Workload[P]] = {}
+        self._homes: dict[Home, Workload[P]] = {}
         self._workloads: list[Workload[P]] = []
         self._adopted: dict[int, set[Member[P]]] = {}
         self._suspects: dict[int, int] = {}
@@ -94,6 +101,11 @@ class Membership(Generic[P]):
         """Some workload is told by its cgroup: anybody may have entered it."""
         return bool(self._places)
 
+    @property
+    def has_homes(self) -> bool:
+        """Some workload is told by its mount namespace."""
+        return bool(self._homes)
+
     def begin(self, workload: Workload[P], first: P) -> Member[P] | None:
         """From now on. None where the process belongs to a workload already."""
         if first.pid in self._members or workload.place in self._places:
@@ -101,6 +113,8 @@ class Membership(Generic[P]):
         self._workloads.append(workload)
         if workload.place is not None:
             self._places[workload.place] = workload
+        if workload.home is not None:
+            self._homes.setdefault(workload.home, workload)
         stat = first.stat()
         if stat is not None and stat.session == first.pid:
             workload.sessions.add(first.pid)
@@ -120,6 +134,8 @@ class Membership(Generic[P]):
             self._workloads.remove(workload)
             if workload.place is not None:
                 del self._places[workload.place]
+            if workload.home is not None and self._homes.get(workload.home) is workload:
+                del self._homes[workload.home]
 
     # The kernel's events.
 
@@ -146,12 +162,12 @@ class Membership(Generic[P]):
         return self._enter(process, workload)
 
     def executed(self, pid: int, at: float = inf) -> Member[P] | None:
-        """A process executed something. It may have entered a cgroup before."""
+        """A process executed something. It may have entered a cgroup, or a container, before."""
         member = self._members.get(pid)
-        if member is not None or not self._places:
+        if member is not None or not (self._places or self._homes):
             return member
         process = self._hold(pid, at)
-        workload = self._living_in(process.cgroups())
+        workload = self._living_in(process.cgroups()) or self._at_home(process)
         if workload is None:
             process.close()
             return None
@@ -206,6 +222,20 @@ class Membership(Generic[P]):
                 left.append(member)
         return Moved(tuple(entered), tuple(left), tuple(strangers))
 
+    def look_around(self, pids: Iterable[int]) -> list[Member[P]]:
+        """Who of these came into a workload's mount namespace by no event. pids: every process there is."""
+        entered: list[Member[P]] = []
+        for pid in pids:
+            if pid in self._members:
+                continue
+            process = self._hold(pid, inf)
+            workload = self._at_home(process)
+            if workload is not None:
+                entered.append(self._enter(process, workload))
+            else:
+                process.close()
+        return entered
+
     def look_below(self, workload: Workload[P]) -> list[Member[P]]:
         """Without events: the children that its members have now. Those that have ended are let go."""
         found = []
@@ -238,6 +268,9 @@ class Membership(Generic[P]):
         process = self._hold(pid, inf)
         member = self._member_above(process)
         stat = process.stat()
+        there = self._at_home(process) if member is None else None
+        if there is not None:
+            return self._enter(process, there)
         if member is None or stat is None:
             process.close()
             return None
@@ -367,6 +400,10 @@ class Membership(Generic[P]):
     def _lives_elsewhere(self, member: Member[P]) -> bool:
         text = member.process.cgroups()
         return bool(text) and member.workload.place not in set(_around(text))
+
+    def _at_home(self, process: P) -> Workload[P] | None:
+        home = process.home() if self._homes else None
+        return self._homes.get(home) if home is not None else None
 
     def _living_in(self, membership: bytes) -> Workload[P] | None:
         """The workload whose cgroup is the nearest around a process with this /proc/PID/cgroup text."""

@@ -40,6 +40,10 @@ class ExecEvents:
     def __init__(self) -> None:
         self.descriptor = k.fanotify_init(k.FAN_CLOEXEC | k.FAN_NONBLOCK | k.FAN_UNLIMITED_MARKS)
 
+    def hear(self, folder: int) -> None:
+        """Tell when this folder is opened too. Raises OSError."""
+        k.fanotify_mark(self.descriptor, k.FAN_MARK_ADD, k.FAN_OPEN | k.FAN_ONDIR, folder, None)
+
     def read(self) -> Iterator[OpenExec]:
         """The executions there are, without waiting."""
         for buffer in drain(self.descriptor, _BUFFER):

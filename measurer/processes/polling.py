@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from measurer.processes.binaries import Binaries, Binary
 from measurer.processes.held import Held
-from measurer.processes.membership import Member, Membership, Workload
+from measurer.processes.membership import Member, Workload
+from measurer.processes.sources import Sources
 
 _INTERVAL = 0.02
+_SHARE = 50
+"""Looking through the whole process table takes at most one part in so many of the time."""
 Image = tuple[int, int]
 
 
 class Polling:
-    """Remembers which file each process ran at the last look. interval: seconds between two looks."""
+    """Remembers which file each process ran at the last look. interval: seconds between two looks.
 
-    def __init__(self, membership: Membership[Held], workload: Workload[Held], binaries: Binaries) -> None:
-        self._membership, self._workload, self._binaries = membership, workload, binaries
+    entered: told of each that no member made.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        workload: Workload[Held],
+        binaries: Binaries,
+        entered: Callable[[Member[Held]], None],
+    ) -> None:
+        self._entered = entered
+        self._sources, self._workload, self._binaries = sources, workload, binaries
         self._running: dict[Held, Image] = {}
         self.interval = _INTERVAL
 
@@ -27,7 +40,8 @@ class Polling:
 
     def look(self) -> Iterator[tuple[Member[Held], Binary]]:
         """Processes that run another file than before, or than their parent when they are new."""
-        parents = {new.process: self._parent(new) for new in self._membership.look_below(self._workload)}
+        parents = {new.process: self._parent(new) for new in self._sources.membership.look_below(self._workload)}
+        self._sources.look_around(_SHARE)
         before, self._running = self._running, {}
         for member in list(self._workload.members.values()):
             process = member.process
@@ -35,7 +49,9 @@ class Polling:
             if image is None:
                 continue
             self._running[process] = image
-            if image != before.get(process, before.get(parents.get(process, process))):
+            if process not in before and process not in parents:
+                self._entered(member)
+            elif image != before.get(process, before.get(parents.get(process, process))):
                 binary = process.binary(self._binaries)
                 if binary is not None:
                     yield member, binary

@@ -10,19 +10,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from errno import EIO
 from math import inf
 from typing import Protocol
 
+from attestation.facts import CollectorState
+from attestation.means import Means
 from measurer import kernel as k
 from measurer.clock import boottime, monotonic
+from measurer.heartbeat import Heartbeat, Nameless
 from measurer.loop import TURN, Loop
 from measurer.processes.connector import Connector, Lost, ProcessEvent
 from measurer.processes.held import Allowance, Held
 from measurer.processes.membership import Member, Membership, Workload
 from measurer.processes.openexec import ExecEvents, OpenExec
-from measurer.processes.proc import listing, stat_of
+from measurer.processes.proc import stat_of
+from measurer.scope import all_pids
 
 _CATCH_UP = 0.25
+_NAMES, _FILES = "process events", "executed files"
 
 
 class Watcher(Protocol):
@@ -39,6 +45,9 @@ class Watcher(Protocol):
     def confirmed(self, member: Member[Held]) -> None:
         """An execution took place."""
 
+    def entered(self, member: Member[Held]) -> None:
+        """It came in from outside, by no event."""
+
     def changed(self, member: Member[Held], tracer: int) -> None:
         """tracer: who attached to it; 0 where something else of it changed."""
 
@@ -48,6 +57,9 @@ class Watcher(Protocol):
         """To a process that belongs to no workload."""
 
     def overflowed(self, detail: str) -> None: ...
+
+    def paced(self, state: CollectorState, detail: str) -> None:
+        """It lags, or has caught up."""
 
     def died(self, error: OSError) -> None: ...
 
@@ -59,13 +71,19 @@ class Sources:
         self._loop = loop
         self.allowance = Allowance() if allowance is None else allowance
         self.membership: Membership[Held] = Membership(lambda pid, at: Held(pid, self.allowance, at))
+        self.tried: dict[Means, int] = {}
+        """The errno of each of the two sources, 0 for one that there is."""
         self.refusals: tuple[str, ...] = ()
         """Which of the two sources there is not, and why."""
+        self._own = os.getpid()
         self._connector: Connector | None = None
         self._files: ExecEvents | None = None
         self._watchers: dict[Workload[Held], Watcher] = {}
         self._executed: dict[Member[Held], None] = {}
         self._ended: list[int] = []
+        self._looked = self._look_took = 0.0
+        self._heartbeats: dict[str, Heartbeat] = {}
+        self._probe: Nameless | None = None
 
     @property
     def hears(self) -> bool:
@@ -90,8 +108,23 @@ class Sources:
 
     def look_at_all(self) -> None:
         """Read the whole process table, because events are missing."""
-        names = [name for name in listing("/proc") if name.isdigit()]
-        self.membership.look_at_all({int(name): stat for name in names if (stat := stat_of(int(name)))})
+        self.membership.look_at_all({pid: stat for pid in all_pids() if (stat := stat_of(pid))})
+
+    def look_around(self, share: int, least: float = 0.0) -> None:
+        """Who came into a container without executing anything, for all workloads at once.
+
+        Nothing is looked at sooner after the last time than `least` seconds, or `share` times what that took.
+        """
+        begun = monotonic()
+        if not self.membership.has_homes or begun - self._looked < max(least, self._look_took * share):
+            return
+        self.catch_up()  # a child that was made in there has come from nowhere
+        for member in self.membership.look_around(all_pids()):
+            self._tell_entered(member)
+        self._looked, self._look_took = begun, monotonic() - begun
+
+    def _tell_entered(self, member: Member[Held]) -> None:
+        self._tell(member, lambda watcher: watcher.entered(member))
 
     def catch_up(self) -> None:
         """Take in who was made until now, and what became of them later."""
@@ -137,23 +170,55 @@ class Sources:
 
     def _subscribe(self) -> None:
         refused = []
+        self.tried = dict.fromkeys((Means.PROCESS_EVENTS, Means.EXECUTED_FILES), 0)
         try:
             self._connector = Connector()
             self._loop.watch(self._connector.descriptor, self.read)
         except OSError as error:
             refused.append(f"process connector: {error.strerror}")
+            self.tried[Means.PROCESS_EVENTS] = error.errno or EIO
         try:
             self._files = ExecEvents()
             self._loop.watch(self._files.descriptor, self.read)
         except OSError as error:
             refused.append(f"fanotify: {error.strerror}")
+            self.tried[Means.EXECUTED_FILES] = error.errno or EIO
         self.refusals = tuple(refused)
+        self._begin_heartbeats()
+
+    def _begin_heartbeats(self) -> None:
+        def tell(state: CollectorState, detail: str) -> None:
+            self._tell_all(lambda watcher: watcher.paced(state, detail))
+
+        if self._connector is not None:
+            self._heartbeats[_NAMES] = Heartbeat(self._loop, _NAMES, k.keep_name, tell)
+        if self._files is None:
+            return
+        try:
+            self._probe = Nameless()
+            self._files.hear(self._probe.descriptor)
+        except OSError:  # nowhere to make a folder, or on a file system that takes no mark
+            return
+        self._heartbeats[_FILES] = Heartbeat(self._loop, _FILES, self._probe.open, tell)
+
+    def _end_heartbeats(self) -> None:
+        for heartbeat in self._heartbeats.values():
+            heartbeat.close()
+        self._heartbeats.clear()
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
+
+    def _heard(self, which: str) -> None:
+        if which in self._heartbeats:
+            self._heartbeats[which].heard()
 
     def _unsubscribe(self) -> None:
         for source in (self._connector, self._files):
             if source is not None:
                 self._loop.forget(source.descriptor)
                 source.close()
+        self._end_heartbeats()
         self._connector = self._files = None
         self._executed, self._ended = {}, []
         self._loop.cancel("deferred executions")
@@ -185,6 +250,9 @@ class Sources:
             member = self.membership.executed(event.pid, at)
             if member is not None:
                 self._executed[member] = None
+        elif event.what == k.PROC_EVENT_COMM:
+            if event.pid == self._own:
+                self._heard(_NAMES)
         elif event.what == k.PROC_EVENT_SID:
             self.membership.began_session(event.pid)
         else:
@@ -210,6 +278,10 @@ class Sources:
                 yield each
 
     def _hand_over(self, opened: OpenExec) -> None:
+        if opened.pid == self._own:  # we execute nothing: it is our folder
+            os.close(opened.descriptor)
+            self._heard(_FILES)
+            return
         member = self.membership.executed(opened.pid)
         if member is None and not self.hears:
             member = self.membership.descends(opened.pid)
@@ -220,6 +292,8 @@ class Sources:
             watcher.loop.within(watcher.opened, member, opened.descriptor)
 
     def _overflow(self, detail: str) -> None:
+        for which in self._heartbeats:
+            self._heard(which)
         self.look_at_all()
         self._tell_all(lambda watcher: watcher.overflowed(detail))
 
@@ -227,4 +301,5 @@ class Sources:
         for source in (self._connector, self._files):
             if source is not None:
                 self._loop.forget(source.descriptor)
+        self._end_heartbeats()
         self._tell_all(lambda watcher: watcher.died(error))

@@ -119,7 +119,7 @@ def age(layer: Layer, field: str, milliseconds: int, policy: AttestationPolicy) 
 
 
 def weaker(name: str, found: str, policy: AttestationPolicy) -> str:
-    """name: grade or cutting."""
+    """name: grade, cutting or profile."""
     return _policy(policy, f"coverage.{name}", f"{{{name}: {found}}}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from attestation import processes, proxy
 from attestation.claims import Claims, LayerClaim
-from attestation.coverage import Coverage, Cutting, Grade, Guarantee
+from attestation.coverage import Coverage, Cutting, Grade, Guarantee, Profile
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.signals import Signal
@@ -188,6 +188,8 @@ def _coverage(coverage: Coverage, policy: AttestationPolicy) -> list[Finding]:
         found.append(_weak("grade", asked.grade, coverage.grade, policy))
     if list(Cutting).index(coverage.cutting) > list(Cutting).index(asked.cutting):
         found.append(_weak("cutting", asked.cutting, coverage.cutting, policy))
+    if list(Profile).index(coverage.profile) > list(Profile).index(asked.profile):
+        found.append(_weak("profile", asked.profile, coverage.profile, policy))
     held = coverage.isolation.guarantees
     missing = [each for each in asked.isolation if each not in held]
     return found + [_exposed(each, missing, policy) for each in missing]

@@ -25,6 +25,7 @@ from policies.model.registration import WorkloadRegistration
 _UNTOLD = frozenset(
     {
         Signal.COLLECTOR_OVERFLOWED,
+        Signal.COLLECTOR_LAGGING,
         Signal.COLLECTOR_DEAD,
         Signal.MEASURER_LOST,
         Signal.LAYER_ABSENT,

@@ -50,6 +50,7 @@ def summarise(
         coverage=seen.Coverage(
             grade=claims.coverage.grade,
             cutting=claims.coverage.cutting,
+            profile=claims.coverage.profile,
             isolation=tuple(sorted(claims.coverage.isolation.guarantees)),
             absent=claims.coverage.absent,
             collectors=tuple(map(_collector, claims.coverage.collectors)),

@@ -107,7 +107,13 @@ def _execution(fact: ExecutionFact, policy: AttestationPolicy, references: Refer
     if policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
         return None
     finding = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
-    return _violation(finding, fact.at, f", as pid {fact.process.pid}", fact.process) if finding else None
+    by = f", as pid {_pids(fact.process, fact.pid_inside)}"
+    return _violation(finding, fact.at, by, fact.process) if finding else None
+
+
+def _pids(process: Actor, inside: int) -> str:
+    """As the measurer numbers it, and as the workload does where that is another number."""
+    return f"{process.pid}, {inside} inside" if inside else str(process.pid)
 
 
 def _proxy(fact: ProxyFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
@@ -144,7 +150,8 @@ def _process(fact: ProcessFact, policy: AttestationPolicy) -> Violation | None:
         policy.spec.violation_class(kind),
         Layer.PROCESSES,
         fact.process.executable,
-        f"{fact.process.executable} ({fact.process.pid}): {fact.aspect} went from {fact.before} to {fact.after}",
+        f"{fact.process.executable} ({_pids(fact.process, fact.pid_inside)}): {fact.aspect} went from {fact.before} to "
+        f"{fact.after}",
         fact.at,
         rule(policy, "processes"),
         "Start a new instance.",

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from attestation.coverage import Cutting, Grade, Guarantee
+from attestation.coverage import Cutting, Grade, Guarantee, Profile
 from attestation.digests import well_formed
 from attestation.errors import InvalidConfiguration
 from attestation.facts import CollectorState, FileChange, ProcessAspect
@@ -100,12 +100,14 @@ class GivenCoverage(Strict):
     """The watchers, as well as can be where nothing is said.
 
     grade: what holds when the sidecar dies. cutting: the strongest way to end what is open. isolation: the guarantees
-    that hold. dead: layers whose collector does not run. absent: layers that nothing measures.
+    that hold. profile: how much of what happens the kernel tells. dead: layers whose collector does not run. absent:
+    layers that nothing measures.
     """
 
     grade: Grade = Grade.CLOSED_BY_GUARDIAN
     cutting: Cutting = Cutting.DESTROY
     isolation: tuple[Guarantee, ...] = tuple(Guarantee)
+    profile: Profile = Profile.FULL
     dead: tuple[Layer, ...] = ()
     absent: tuple[Layer, ...] = ()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from attestation import digests, manifest, processes, proxy
 from attestation.claims import Claims, LayerClaim
-from attestation.coverage import CollectorCoverage, Coverage, Guarantee, Isolation, Mechanism
+from attestation.coverage import EXECUTIONS, CollectorCoverage, Coverage, Guarantee, Isolation, Mechanism, Profile
 from attestation.digests import Digest
 from attestation.facts import (
     Actor,
@@ -31,6 +31,11 @@ from policies.model.references import EffectiveReferences, FileReference
 
 _KINDS = {"file": manifest.FILE, "link": manifest.LINK, "folder": manifest.DIRECTORY, "other": manifest.OTHER}
 _INSTANCE = InstanceId("i-" + "0" * 32)
+_WATCHED_BY = {
+    Profile.FULL: {Layer.FILES: Mechanism.FANOTIFY, Layer.PROCESSES: Mechanism.PROC_CONNECTOR},
+    Profile.CONTAINED: {Layer.FILES: Mechanism.FANOTIFY, Layer.PROCESSES: Mechanism.FANOTIFY},
+    Profile.RESTRICTED: {Layer.FILES: Mechanism.INOTIFY},
+}
 _SOMEBODY = 4242
 """A pid."""
 
@@ -175,8 +180,15 @@ def _proxy(given: GivenProxy, references: EffectiveReferences) -> Proxy:
 
 
 def _coverage(given: GivenCoverage, measured: tuple[Layer, ...]) -> Coverage:
+    mechanisms = _WATCHED_BY[given.profile]
     watched = tuple(
-        CollectorCoverage(f"{layer}-case", layer, Mechanism.FANOTIFY, 1.0, running=layer not in given.dead)
+        CollectorCoverage(
+            EXECUTIONS if layer is Layer.PROCESSES else layer.value,
+            layer,
+            mechanisms.get(layer, Mechanism.POLL),
+            1.0,
+            running=layer not in given.dead,
+        )
         for layer in measured
     )
     absent = tuple(layer for layer in Layer if layer not in measured)

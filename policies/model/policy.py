@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from attestation.containment import Containment
-from attestation.coverage import Cutting, Grade, Guarantee
+from attestation.coverage import Cutting, Grade, Guarantee, Profile
 from attestation.layers import Layer
 from attestation.signals import Signal
 from attestation.trust import Tier
@@ -187,12 +187,16 @@ class ProxyRules(Strict):
 class CoverageDemand(Strict):
     """The least that the watchers themselves must be. grade: what holds when the sidecar dies.
 
-    cutting: how what is open is ended. isolation: what must be guaranteed against the workload, all of it.
+    cutting: how what is open is ended. isolation: what must be guaranteed against the workload, all of it. profile: how
+    much of what happens the kernel tells (docs/profiles.md).
     """
 
     grade: Annotated[Grade, Ranked(tuple(reversed(Grade)))] = Grade.BOUNDED_NEW_CONNECTIONS_ONLY
     cutting: Annotated[Cutting, Ranked(tuple(reversed(Cutting)))] = Cutting.CAPPED
     isolation: Annotated[tuple[Guarantee, ...], All()] = ()
+    profile: Annotated[Profile, Ranked(tuple(reversed(Profile)))] = Field(
+        default=Profile.RESTRICTED, exclude_if=lambda profile: profile is Profile.RESTRICTED
+    )
 
 
 class FlapLimit(Strict):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from attestation.coverage import Cutting, Grade, Guarantee, Mechanism
+from attestation.coverage import Cutting, Grade, Guarantee, Mechanism, Profile
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.proxy import Delivered, Denial, Known
@@ -131,6 +131,7 @@ class Collector:
 class Coverage:
     grade: Annotated[Grade, "what holds when the sidecar dies"]
     cutting: Annotated[Cutting, "how open connections are ended"]
+    profile: Annotated[Profile, "how much of what happens the kernel tells"]
     isolation: Annotated[tuple[Guarantee, ...], Most(len(Guarantee)), "what is guaranteed against the workload"]
     absent: Annotated[tuple[Layer, ...], Most(len(Layer)), "the layers that nothing measures"]
     collectors: Annotated[tuple[Collector, ...], Most(MOST_COLLECTORS), "what watches"]

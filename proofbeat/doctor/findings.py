@@ -31,7 +31,8 @@ class Facts:
     """What was tried on this machine. Each refusal is the kernel's own word, empty where it went well.
 
     libyaml: what is amiss with the reader of YAML, likewise.
-    release, machine: as uname(2). capabilities: CapEff, hex. max_*, descriptors: limits, None where unreadable.
+    release, machine: as uname(2). capabilities, bounding: CapEff and CapBnd, hex. max_*, descriptors: limits,
+    None where unreadable.
     yama: ptrace_scope, None without Yama. cgroup: version, 0 for none mounted. cgroup_writable: our own group may be
     divided. initial_pids: we see the whole machine's processes. envoy: its version, empty for none found.
     free_bytes: where state would lie. mechanisms: collector -> how it would watch here.
@@ -42,6 +43,7 @@ class Facts:
     python: str
     user: int
     capabilities: str = "0"
+    bounding: str = "0"
     fanotify: str = ""
     connector: str = ""
     sock_destroy: str = ""
@@ -195,6 +197,9 @@ _NEEDS = (
     ),
 )
 
+_NUMBERS = {"CAP_DAC_READ_SEARCH": 2, "CAP_NET_ADMIN": 12, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21}
+"""linux/capability.h"""
+
 LEAST_QUEUED, LEAST_WATCHES, LEAST_INSTANCES, LEAST_DESCRIPTORS = 16_384, 65_536, 16, 1024
 LEAST_FREE = 64 << 20
 
@@ -224,6 +229,7 @@ def checks(facts: Facts) -> tuple[Check, ...]:
             LEAST_INSTANCES,
             "with inotify, no more measurers than that run for one user",
         ),
+        _effective(facts),
         _descriptors(facts),
         _yama(facts),
         _pids(facts),
@@ -237,17 +243,18 @@ def mend_all(found: Sequence[Check], facts: Facts) -> tuple[str, ...]:
     """One set of lines that gives every capability that is missing."""
     lacking = {each.name for each in found if each.health is not Health.OK}
     wanted = sorted({each.capability for each in _NEEDS if each.name in lacking and each.capability})
-    return _granted(wanted) if wanted else ()
+    return _granted(wanted, facts.user) if wanted else ()
 
 
-def _granted(capabilities: Sequence[str]) -> tuple[str, ...]:
+def _granted(capabilities: Sequence[str], user: int) -> tuple[str, ...]:
     short = [each.removeprefix("CAP_") for each in capabilities]
+    root = "runAsUser: 0, " if user else ""
     marked = ",".join(f"+{each.lower()}" for each in short)
     return (
         f"once:        sudo setpriv --reuid $(id -u) --regid $(id -g) --init-groups --inh-caps {marked} "
         f"--ambient-caps {marked} $(command -v proofbeat) sidecar -c FILE",
         f"systemd:     AmbientCapabilities={' '.join(capabilities)}",
-        f"Kubernetes:  securityContext: {{capabilities: {{add: [{', '.join(short)}]}}}}",
+        f"Kubernetes:  securityContext: {{{root}capabilities: {{add: [{', '.join(short)}]}}}}",
     )
 
 
@@ -268,6 +275,28 @@ def _limit(name: str, setting: str, value: int | None, least: int, costs: str) -
     return Check(
         name, health, f"{setting} = {value}", costs if bad else "", (f"sysctl {setting}={least}",) if bad else ()
     )
+
+
+def _effective(facts: Facts) -> Check:
+    """A container engine adds a capability to what its processes may have; who is not root has none of it by that.
+
+    An ordinary user of a machine is told so by each check: there, all that there is may be had.
+    """
+    name, bounding, effective = "effective-capabilities", int(facts.bounding, 16), int(facts.capabilities, 16)
+    given = [each for each, number in _NUMBERS.items() if bounding >> number & 1]
+    idle = [each for each in given if not effective >> _NUMBERS[each] & 1]
+    contained = len(given) < len(_NUMBERS) or not facts.initial_pids
+    if facts.user == 0 or not idle or not contained:
+        return Check(name, Health.OK, "all that are given are effective" if given else "none are given")
+    words = ", ".join(each.removeprefix("CAP_") for each in idle)
+    mend = (
+        f"Kubernetes:  securityContext: {{runAsUser: 0, capabilities: {{drop: [ALL], add: [{words}]}}}}",
+        "docker:      --user 0, as in Kubernetes: of another user's nothing that is added becomes effective",
+        "podman:      --user with --cap-add in the same command makes them ambient",
+        f"systemd:     AmbientCapabilities={' '.join(idle)}",
+    )
+    costs = "what they would buy: they are given to the container, and have to be ambient for any user but root"
+    return Check(name, Health.LIMITED, f"{', '.join(idle)} given, and not effective for user {facts.user}", costs, mend)
 
 
 def _descriptors(facts: Facts) -> Check:

@@ -44,7 +44,8 @@ async def facts(state: Path) -> Facts:
         machine=platform.machine(),
         python=platform.python_version(),
         user=os.geteuid(),
-        capabilities=_capabilities(),
+        capabilities=_capabilities("CapEff:"),
+        bounding=_capabilities("CapBnd:"),
         fanotify=tried(lambda: Fanotify().close()),
         connector=tried(lambda: Connector().close()),
         sock_destroy=_destroying(),
@@ -169,9 +170,9 @@ def _initial_pids() -> None:
         raise OSError(0, f"another pid namespace, {found}")
 
 
-def _capabilities() -> str:
+def _capabilities(which: str) -> str:
     status = Path("/proc/self/status").read_text()
-    return next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    return next((line.split()[1] for line in status.splitlines() if line.startswith(which)), "0")
 
 
 def _number(name: str) -> int | None:

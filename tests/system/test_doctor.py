@@ -60,6 +60,18 @@ def test_an_ordinary_user_is_told_what_is_weaker_and_the_line_that_mends_it() ->
     assert told["mechanisms"]["files"] == "fanotify"
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="takes root to become somebody else")
+def test_a_user_whose_container_was_given_capabilities_is_told_that_none_of_them_counts() -> None:
+    contained = ("setpriv", "--bounding-set=-all,+sys_ptrace,+net_admin", *ORDINARY[1:])
+    told = examined(first=contained, python=open_to_all(), cwd=Path("/"))
+    assert health(told, "effective-capabilities") == "limited"
+    found = next(str(each["found"]) for each in told["checks"] if each["name"] == "effective-capabilities")
+    assert found == "CAP_NET_ADMIN, CAP_SYS_PTRACE given, and not effective for user 65534"
+    given = "+sys_ptrace,+net_admin"
+    ambient = (*contained, "--inh-caps", given, "--ambient-caps", given)
+    assert health(examined(first=ambient, python=open_to_all(), cwd=Path("/")), "effective-capabilities") == "ok"
+
+
 def open_to_all() -> str:
     """An interpreter that nobody in particular may run, and that can use what is installed for ours."""
     wanted = f"import sys, aiohttp, cryptography; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"

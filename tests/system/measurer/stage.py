@@ -151,15 +151,19 @@ class Sidecar:
 
     def __enter__(self) -> Sidecar:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.process = subprocess.Popen(
-            [*self.first, self.python, "-m", "measurer", "--channel", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            cwd=self.sources,
-            start_new_session=True,
-        )
+        self.process = self.spawn(theirs.fileno())
         theirs.close()
         self.send(self.scope)
         return self
+
+    def spawn(self, channel: int) -> subprocess.Popen[bytes]:
+        """The measurer, with its end of the channel."""
+        return subprocess.Popen(
+            [*self.first, self.python, "-m", "measurer", "--channel", str(channel)],
+            pass_fds=[channel],
+            cwd=self.sources,
+            start_new_session=True,
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

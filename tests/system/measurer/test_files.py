@@ -197,8 +197,7 @@ def test_an_overrun_queue_is_told_and_everything_is_measured_again(
         (flood / str(number)).unlink()
     (flood / "last").write_text("after the flood")
     os.kill(sidecar.process.pid, signal.SIGCONT)
-    fact = sidecar.expect(CollectorFact, lambda each: each.collector == "files")
-    assert fact.state is CollectorState.OVERFLOWED
+    sidecar.expect(CollectorFact, lambda each: (each.collector, each.state) == ("files", CollectorState.OVERFLOWED))
     observed = sidecar.expect(
         Observed, lambda each: each.observation.layer is Layer.FILES and each.observation.method is Method.FULL
     )

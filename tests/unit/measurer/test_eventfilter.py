@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
@@ -10,7 +11,7 @@ from measurer import kernel as k
 from measurer import netlink
 from measurer.processes import eventfilter
 
-COMM, COREDUMP, LATER = 0x200, 0x40000000, 0x4000
+COREDUMP, LATER = 0x40000000, 0x4000
 PASSED = 0xFFFFFFFF
 
 
@@ -65,10 +66,16 @@ def test_what_is_asked_for_passes(packet: bytes) -> None:
     [
         event(k.PROC_EVENT_FORK, 300, 300, 301, 300),
         event(k.PROC_EVENT_EXIT, 301, 300, 0, 17),
-        event(COMM, 300, 300),
+        event(k.PROC_EVENT_COMM, 300, 300),
         event(COREDUMP, 300, 300),
         event(LATER, 300, 300),
     ],
 )
 def test_threads_names_and_what_nobody_knows_wake_nobody(packet: bytes) -> None:
     assert run(packet) == 0
+
+
+def test_our_own_name_passes_which_is_our_heartbeat_from_whichever_thread() -> None:
+    assert run(event(k.PROC_EVENT_COMM, os.getpid(), os.getpid())) == PASSED
+    assert run(event(k.PROC_EVENT_COMM, 300, os.getpid())) == PASSED
+    assert run(event(k.PROC_EVENT_COMM, os.getpid(), 300)) == 0

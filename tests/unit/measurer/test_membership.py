@@ -33,6 +33,8 @@ class Running:
     sent_in: bool = False
     """A child of it entered the cgroup."""
     alive: bool = True
+    home: int = 0
+    """Its mount namespace."""
 
     @property
     def kin(self) -> bool:
@@ -58,6 +60,9 @@ class Seen:
 
     def cgroups(self) -> bytes:
         return f"0::{self._now.cgroup}\n".encode() if self._now is not None else b""
+
+    def home(self) -> tuple[int, int] | None:
+        return (0, self._now.home) if self._now is not None and self._now.home else None
 
     def children(self) -> list[int] | None:
         return None
@@ -333,3 +338,62 @@ def test_after_lost_events_the_whole_table_gives_back_who_still_has_a_parent_tha
     assert world.members <= world.truth
     below = {each.start for each in world.kernel.table.values() if each.ours and each.parent in world.workload.members}
     assert below <= world.members
+
+
+HOME = 7
+
+
+def contained() -> tuple[World, Running]:
+    """A workload in a container, and who runs containers: its children are none of the workload's."""
+    world = World()
+    first, engine = world.who(0), world.who(1)
+    first.home = HOME
+    world.membership.end(world.workload)
+    world.workload = Workload(None, (0, HOME))
+    assert world.membership.begin(world.workload, world.kernel.hold(first.pid, 1)) is not None
+    return world, engine
+
+
+def test_who_executes_in_a_container_belongs_to_it_whoever_made_them_and_so_do_their_children() -> None:
+    world, engine = contained()
+    came = world.kernel.fork(engine)
+    assert came is not None
+    came.home = HOME
+    world.kernel.execute(came, 4)
+    child = world.kernel.fork(came)
+    assert child is not None
+    world.kernel.tell(world.membership)
+    assert world.members == {world.who(0).start, came.start, child.start}
+
+
+def test_who_enters_a_container_and_executes_nothing_is_found_by_looking_and_nobody_else_is() -> None:
+    world, engine = contained()
+    came, outside = world.kernel.fork(engine), world.kernel.fork(engine)
+    assert came is not None
+    assert outside is not None
+    came.home = HOME
+    world.kernel.tell(world.membership)
+    entered = world.membership.look_around(world.kernel.table)
+    assert [member.process.pid for member in entered] == [came.pid]
+    assert world.members == {world.who(0).start, came.start}
+    assert world.membership.look_around(world.kernel.table) == []
+
+
+def test_without_events_who_opens_something_to_execute_it_in_a_container_belongs_to_it() -> None:
+    world, engine = contained()
+    came = world.kernel.fork(engine)
+    assert came is not None
+    assert world.membership.descends(came.pid) is None
+    came.home = HOME
+    found = world.membership.descends(came.pid)
+    assert found is not None
+    assert found.workload is world.workload
+
+
+def test_once_a_workload_is_let_go_its_container_is_nobodys() -> None:
+    world, engine = contained()
+    world.membership.end(world.workload)
+    assert not world.membership.has_homes
+    engine.home = HOME
+    assert world.membership.look_around(world.kernel.table) == []
+    assert all(each.closed for each in world.kernel.held)

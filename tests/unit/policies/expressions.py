@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from attestation.coverage import Cutting, Grade, Guarantee, Mechanism
+from attestation.coverage import Cutting, Grade, Guarantee, Mechanism, Profile
 from attestation.layers import Layer
 from attestation.proxy import Known
 from policies.model import seen
@@ -104,6 +104,7 @@ summaries = st.builds(
         seen.Coverage,
         grade=st.sampled_from(Grade),
         cutting=st.sampled_from(Cutting),
+        profile=st.sampled_from(Profile),
         isolation=st.lists(st.sampled_from(Guarantee), unique=True).map(tuple),
         absent=st.lists(st.sampled_from(Layer), unique=True).map(tuple),
         collectors=st.lists(collectors, max_size=3).map(tuple),
@@ -140,6 +141,7 @@ def largest() -> Summary:
         coverage=seen.Coverage(
             Grade.CLOSED_BY_GUARDIAN,
             Cutting.DESTROY,
+            Profile.CONTAINED,
             tuple(Guarantee),
             tuple(Layer),
             (collector,) * seen.MOST_COLLECTORS,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from attestation import manifest
-from attestation.coverage import Coverage, Grade, Guarantee, Isolation
+from attestation.coverage import CollectorCoverage, Coverage, Grade, Guarantee, Isolation, Mechanism, Profile
 from attestation.facts import (
     Actor,
     CollectorFact,
@@ -179,6 +179,42 @@ def test_watchers_weaker_than_the_policy_asks_are_a_warning() -> None:
     policy = ruled(coverage={"grade": "closed-by-guardian"})
     assert judged(policy=policy).tier is Tier.AFFIRMING
     assert judged(policy=policy, watchers=coverage(grade=Grade.BOUNDED_NEW_CONNECTIONS_ONLY)).tier is Tier.WARNING
+
+
+def watched(files: Mechanism, executions: Mechanism, *, running: bool = True) -> Coverage:
+    return replace(
+        coverage(),
+        collectors=(
+            CollectorCoverage("files", Layer.FILES, files, 5.0, running=True),
+            CollectorCoverage("processes.executions", Layer.PROCESSES, executions, 5.0, running),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "executions", "profile"),
+    [
+        (Mechanism.FANOTIFY, Mechanism.PROC_CONNECTOR, Profile.FULL),
+        (Mechanism.FANOTIFY, Mechanism.FANOTIFY, Profile.CONTAINED),
+        (Mechanism.FANOTIFY, Mechanism.POLL, Profile.RESTRICTED),
+        (Mechanism.INOTIFY, Mechanism.PROC_CONNECTOR, Profile.RESTRICTED),
+        (Mechanism.INOTIFY, Mechanism.POLL, Profile.RESTRICTED),
+    ],
+)
+def test_a_profile_follows_from_how_files_and_executions_are_watched_and_a_policy_may_ask_for_one(
+    files: Mechanism, executions: Mechanism, profile: Profile
+) -> None:
+    watchers = watched(files, executions)
+    assert watchers.profile is profile
+    for asked in Profile:
+        found = judged(policy=ruled(coverage={"profile": asked}), watchers=watchers).reasons
+        told = [(each.subject, each.found) for each in found if each.kind == "coverage-weak"]
+        weaker = list(Profile).index(profile) > list(Profile).index(asked)
+        assert told == ([("coverage.profile", profile)] if weaker else [])
+
+
+def test_a_collector_that_stands_watches_nothing() -> None:
+    assert watched(Mechanism.FANOTIFY, Mechanism.PROC_CONNECTOR, running=False).profile is Profile.RESTRICTED
 
 
 EVERY = Isolation(

@@ -238,6 +238,7 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.PROXY_RESUMING: shown(envoy=replace(ENVOY, resumption_off=Known.NO)),
     Signal.PROXY_CERTIFICATE: lambda policy: list(check_served(7, (), policy)),
     Signal.COLLECTOR_OVERFLOWED: seen(CollectorFact(1.0, "files-watch", CollectorState.OVERFLOWED)),
+    Signal.COLLECTOR_LAGGING: seen(CollectorFact(1.0, "files", CollectorState.LAGGING)),
     Signal.COLLECTOR_DEAD: shown(watching=False),
 }
 

@@ -86,6 +86,10 @@ def test_an_ordinary_user_works_in_a_weaker_way_and_one_line_gives_all_that_is_m
         ({"cgroup": 0}, "cgroup", Health.LIMITED),
         ({"cgroup_writable": False}, "cgroup", Health.LIMITED),
         ({"envoy": ""}, "envoy", Health.LIMITED),
+        ({"user": 1337, "bounding": "800a04fb"}, "effective-capabilities", Health.LIMITED),
+        ({"user": 1337, "bounding": "800a04fb", "capabilities": "80000"}, "effective-capabilities", Health.OK),
+        ({"user": 0, "bounding": "800a04fb"}, "effective-capabilities", Health.OK),
+        ({"user": 1000, "bounding": "1ffffffffff"}, "effective-capabilities", Health.OK),
     ],
 )
 def test_each_thing_that_is_lacking_is_one_check_with_its_price_and_its_mend(
@@ -96,6 +100,12 @@ def test_each_thing_that_is_lacking_is_one_check_with_its_price_and_its_mend(
     assert found.health is health
     assert bool(found.costs and found.mend) is (health is not Health.OK)
     assert {each.name for each in checks(facts) if each.health is not Health.OK} <= {name}
+
+
+def test_a_capability_that_is_added_for_another_user_than_root_is_named_with_the_line_that_makes_it_effective() -> None:
+    found = check("effective-capabilities", replace(WHOLE, user=1337, bounding="80000"))
+    assert found.found == "CAP_SYS_PTRACE given, and not effective for user 1337"
+    assert "runAsUser: 0, capabilities: {drop: [ALL], add: [SYS_PTRACE]}" in found.mend[0]
 
 
 def test_the_object_says_whether_it_works_and_whether_all_is_there() -> None:

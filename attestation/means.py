@@ -1,0 +1,86 @@
+"""What a measurer can use of the kernel, each tried at its start: by which capability, and what that buys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Means(StrEnum):
+    """capability: what gives it, besides being of the right user or in the right namespace. buys: for whoever reads."""
+
+    capability: str
+    mechanism: str
+    buys: str
+    else_: str
+
+    def __new__(cls, word: str, capability: str, mechanism: str, buys: str, else_: str) -> Means:
+        made = str.__new__(cls, word)
+        made._value_ = word
+        made.capability, made.mechanism, made.buys, made.else_ = capability, mechanism, buys, else_
+        return made
+
+    FILE_EVENTS = (
+        "file-events",
+        "CAP_SYS_ADMIN",
+        "fanotify, a mark a folder",
+        "each change of a measured file, with its writer",
+        "inotify: each change as soon, without its writer",
+    )
+    EXECUTED_FILES = (
+        "executed-files",
+        "CAP_SYS_ADMIN",
+        "fanotify, FAN_OPEN_EXEC",
+        "each file that is executed, held open: its digest even if it is gone by then",
+        "the files of those processes that still run when they are looked at",
+    )
+    PROCESS_EVENTS = (
+        "process-events",
+        "CAP_NET_ADMIN",
+        "the process events connector; in the machine's own pid and network namespaces alone",
+        "each fork, execution, end, change of user and attachment",
+        "the process table, every 20 ms: what is over by then is not seen",
+    )
+    PROCESS_ACCESS = (
+        "process-access",
+        "CAP_SYS_PTRACE",
+        "/proc/PID/exe, root, ns",
+        "workloads of other users, and what the kernel hides from its own user",
+        "workloads of our own user alone",
+    )
+    FILE_ACCESS = (
+        "file-access",
+        "CAP_DAC_READ_SEARCH",
+        "open",
+        "files that our user may not read",
+        "such a file counts as unreadable",
+    )
+    SOCKET_DESTROY = (
+        "socket-destroy",
+        "CAP_NET_ADMIN",
+        "SOCK_DESTROY of sock_diag",
+        "open connections are ended one by one",
+        "Envoy is ended, or its connections are bounded in time",
+    )
+    NETWORK_ENTRY = (
+        "network-entry",
+        "CAP_SYS_ADMIN",
+        "setns",
+        "the same for an Envoy in another network namespace than ours",
+        "such an Envoy is ended, or its connections are bounded in time",
+    )
+    KILL = (
+        "kill",
+        "CAP_KILL",
+        "pidfd_send_signal",
+        "an Envoy of another user can be ended",
+        "an Envoy of our own user alone",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """refusal: the kernel's, by name (`EPERM`); empty where it went well."""
+
+    means: Means
+    refusal: str = ""

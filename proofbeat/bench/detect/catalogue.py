@@ -105,6 +105,7 @@ ELSEWHERE: Mapping[Signal, str] = MappingProxyType(
         Signal.PROXY_CERTIFICATE: "What Envoy serves, asked once a round (test_served_certificate.py).",
         Signal.PROXY_UNKNOWN: "What cannot be found out of Envoy (tests/unit/policies/test_proxy.py).",
         Signal.PROXY_ABSENT: "Nobody holds the key (tests/unit/policies/test_proxy.py).",
+        Signal.COLLECTOR_LAGGING: "Its events come late (tests/system/measurer/test_pace.py).",
         Signal.FLAPPING: "It takes a policy that counts closings (tests/unit/sidecar/test_freshness.py).",
         Signal.LAYER_ABSENT: "Policy asks for what nothing here measures; found by the authority.",
         Signal.LAYER_OLD: "The measurement is too old; found by the authority.",

@@ -9,8 +9,8 @@ before it tells the fork of another one with its pid.
 
 CLONE_PARENT is what leads out of a tree: the kernel names its maker's parent as the new process's, and where that is
 none of ours (the maker is a first process, or an orphan), the new process counts as ours when it is in the workload's
-cgroup; and where there is none, or the maker had left it, when it is in a session that a member began, or runs the
-file that a member under that parent runs and the parent does not.
+cgroup; and where there is none, or the maker had left it, when it is in a session that a member began. What it runs
+says nothing: a shell that started a service of some interpreter starts other programs of that too.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ class Process(Protocol):
     pid: int
 
     def stat(self) -> Stat | None: ...
-    def image(self) -> tuple[int, int] | None: ...
     def cgroups(self) -> bytes: ...
     def home(self) -> Home | None: ...
     def children(self) -> list[int] | None: ...
@@ -380,22 +379,8 @@ class Membership(Generic[P]):
         if inside in {each.workload for each in adopted}:
             return inside
         makers = [each for each in adopted if each.outside or each.workload.place is None]
-        by_session = next((each for each in makers if stat.session in each.workload.sessions), None)
-        found = by_session or self._alike(process, makers, adopter)
+        found = next((each for each in makers if stat.session in each.workload.sessions), None)
         return found.workload if found is not None else None
-
-    def _alike(self, process: P, makers: list[Member[P]], adopter: int) -> Member[P] | None:
-        """Who runs the same, and their parent does not."""
-        image = process.image()
-        alike = next((each for each in makers if image is not None and each.process.image() == image), None)
-        return alike if alike is not None and image != self._image_of(adopter) else None
-
-    def _image_of(self, pid: int) -> tuple[int, int] | None:
-        process = self._hold(pid, inf)
-        try:
-            return process.image()
-        finally:
-            process.close()
 
     def _lives_elsewhere(self, member: Member[P]) -> bool:
         text = member.process.cgroups()

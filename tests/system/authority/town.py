@@ -31,6 +31,7 @@ from wire import link, messages, problems, proofs, tls
 from wire.messages import Answer, Enrolment, Nonce, Posted, Push, Reply, Request
 from wire.proofs import Purpose
 from wire.session import AuthorityClient, Endpoint, JoinToken, Ticket
+from wire.versions import HEADER, OURS
 
 TRUST_DOMAIN = "town.example"
 MAIN = "/srv/app/main.py"
@@ -287,7 +288,7 @@ async def posted(where: Town, one: Attester, request: Request) -> Reply:
     context = tls.client_context(where.where.bundle, where.where.trust_domain)
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as http,
-        http.post(where.where.url + "/v1/attest", data=sealed) as answer,
+        http.post(where.where.url + "/v1/attest", data=sealed, headers={HEADER: str(OURS)}) as answer,
     ):
         content = await answer.read()
         if answer.content_type == problems.MEDIA_TYPE:

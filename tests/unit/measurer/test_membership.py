@@ -55,9 +55,6 @@ class Seen:
         now = self._now
         return Stat("S", now.parent, now.session, now.start) if now is not None else None
 
-    def image(self) -> tuple[int, int] | None:
-        return (0, self._now.image) if self._now is not None else None
-
     def cgroups(self) -> bytes:
         return f"0::{self._now.cgroup}\n".encode() if self._now is not None else b""
 

@@ -19,6 +19,7 @@ from attestation.errors import Refused, Unavailable
 from attestation.instance import InstanceId
 from attestation.violation import ViolationClass
 from attestation.wording import shown
+from authority.looking import keep_looking
 from authority.rules import Rules, Ruling
 from authority.store.records import Broken, Enrolled, Withdrawn
 from authority.store.store import Store
@@ -28,8 +29,6 @@ from telemetry.names import Event
 from wire.messages import MOST_ORDERS, BreakGlass, Report
 from wire.problems import Kind
 
-_LOOK = 1.0
-"""Seconds between two looks at the clock while an order stands."""
 _NOTE_MS = 5_000
 """How often it is put on disk that an order stands."""
 _SKEW = 5.0
@@ -105,17 +104,11 @@ class BreakGlasses:
 
     async def run(self) -> None:
         """Until cancelled. A store that does not answer is asked again; meanwhile nothing that is over is in force."""
-        while True:
-            try:
-                async with asyncio.timeout(_LOOK if self._standing or self._unsaved else None):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
-            try:
-                await self.look()
-            except Unavailable as error:
-                self._log.error(Event.BREAK_GLASS_LATE, why=error.sentence)
+
+        def late(error: Unavailable) -> None:
+            self._log.error(Event.BREAK_GLASS_LATE, why=error.sentence)
+
+        await keep_looking(self._changed, self.look, timed=lambda: self._standing or self._unsaved, late=late)
 
     async def apply(self, text: str) -> Applied:
         """On disk, told and in force when it returns; applying it twice changes nothing.

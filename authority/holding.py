@@ -13,6 +13,7 @@ from attestation.errors import Unavailable
 from attestation.instance import InstanceId
 from attestation.violation import ViolationClass
 from authority.holds import Summed, summed
+from authority.looking import keep_looking
 from authority.rules import Rules, Ruling
 from authority.store.holds import Ledger, Within
 from authority.store.records import Enrolled, Held, InstanceState, State
@@ -22,10 +23,8 @@ from policies.appraise.reasons import Verdict
 from telemetry.names import Event
 from wire.messages import AskHold, Hold, HoldOver, Push, Report
 
-_LOOK = 1.0
-"""Seconds between two looks while there is drift that is counted."""
 _BREATH = 0.1
-"""And after each, so that questions without end do not make looks without end."""
+"""Seconds after each look, so that questions without end do not make looks without end."""
 MOST_ASKED = 120
 """Questions of one instance in a minute; whoever asks more often closes."""
 _MINUTE = 60.0
@@ -74,18 +73,13 @@ class Holding:
 
     async def run(self) -> None:
         """Until cancelled. A store that does not answer is asked again; meanwhile nobody is told to close by us."""
-        while True:
-            try:
-                async with asyncio.timeout(_LOOK if self._ledgers or self._stirred else None):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
-            try:
-                await self.look()
-            except Unavailable as error:
-                self._log.error(Event.HOLDS_LATE, why=error.sentence)
-            await asyncio.sleep(_BREATH)
+
+        def late(error: Unavailable) -> None:
+            self._log.error(Event.HOLDS_LATE, why=error.sentence)
+
+        await keep_looking(
+            self._changed, self.look, timed=lambda: self._ledgers or self._stirred, late=late, breath=_BREATH
+        )
 
     async def asked(self, enrolled: Enrolled, ruling: Ruling, question: AskHold) -> Hold:
         """The answer to a sidecar that would close: it stays open only where this says so."""

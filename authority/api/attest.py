@@ -16,7 +16,7 @@ from authority.enrolment import Enrolments
 from authority.instances import Instances
 from authority.sessions import Sessions
 from wire import messages
-from wire.messages import Posted, Request
+from wire.messages import AskHold, Posted, Request
 from wire.proofs import Opened, Purpose
 from wire.versions import Version
 
@@ -71,8 +71,10 @@ class Posts:
 
 
 def asked(frame: bytes, version: Version) -> Request:
-    """Raises InvalidInput for a message that is no request."""
+    """Raises InvalidInput for a message that is no request, or one that only a session can make."""
     message = messages.decode(frame, version=version).message
+    if isinstance(message, AskHold):
+        raise InvalidInput("a hold is asked for on a session, where its end is told", where="wire")
     if not isinstance(message, get_args(Request)):
         raise InvalidInput(f"a {type(message).__name__}, which is no request", where="wire")
     return cast(Request, message)

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,25 @@ def home() -> Iterator[Path]:
 
 
 def _remove(made: Path) -> None:
+    _end_all(made)
+    until(lambda: _removed(made))
+
+
+def _end_all(made: Path) -> None:
     if (made / "freezer.state").exists():
         (made / "freezer.state").write_text("THAWED")
     if (made / "cgroup.freeze").exists():
         (made / "cgroup.freeze").write_text("0")
-    for each in (made / "cgroup.procs").read_text().split():
-        os.kill(int(each), signal.SIGKILL)
-    until(lambda: _removed(made))
+    until(lambda: not _killed(made))
+
+
+def _killed(made: Path) -> list[str]:
+    """Who was still in it."""
+    found = (made / "cgroup.procs").read_text().split()
+    for each in found:
+        with suppress(ProcessLookupError):
+            os.kill(int(each), signal.SIGKILL)
+    return found
 
 
 def _removed(made: Path) -> bool:
@@ -99,6 +111,7 @@ def busy(folder: Path, where: Path, children: int = 3) -> Iterator[tuple[Workloa
         yield workload, files
     finally:
         workload.end()
+        _end_all(where)  # they write to the folder for as long as they run
 
 
 def child_of(file: Path) -> int:

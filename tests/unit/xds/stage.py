@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -71,3 +72,9 @@ def play(folder: Path, scene: Callable[[Stage, SocketClient], Awaitable[None]], 
 
 def secret(name: str, body: bytes, ttl: float | None = None) -> Resource:
     return Resource.of(SECRETS, name, body, ttl=ttl)
+
+
+def descriptors() -> int:
+    """How many we have open, but for what an earlier test has left to the garbage collector."""
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))

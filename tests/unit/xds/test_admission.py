@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from tests.unit.xds.stage import Stage, secret, serving
+from tests.unit.xds.stage import Stage, descriptors, secret, serving
 from xds.admission import Refusal
 from xds.peer import Peer
 from xds.snapshot import Snapshot
@@ -107,7 +107,3 @@ def test_no_descriptor_outlives_its_connection(tmp_path: Path) -> None:
             assert len(set(counts)) == 1
 
     asyncio.run(scenario())
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))

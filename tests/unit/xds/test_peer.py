@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.xds.stage import descriptors
 from xds.admission import Admission, Refusal, Seat
 from xds.errors import PeerError
 from xds.peer import Peer, identify
@@ -116,7 +117,3 @@ def test_the_caller_s_rule_sees_only_peers_of_allowed_users(tmp_path: Path) -> N
         assert Seat(Admission(frozenset({os.getuid()}), admit)).take(peer) == Refusal("no")
         assert seen == [peer]
         peer.close()
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))

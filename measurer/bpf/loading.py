@@ -1,0 +1,143 @@
+"""From a compiled object to programs in the kernel, one by one, so that one that is refused takes no other along.
+
+What this needs of libbpf's work is little, because the object asks for little: no linking, no global variables, and the
+kernel relocates fields itself (Linux 5.17).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from measurer.bpf import calls
+from measurer.bpf.btf import Btf
+from measurer.bpf.elf import Elf
+
+_INSTRUCTION = struct.Struct("<BBhi")
+_MAP_BY_DESCRIPTOR = 1
+_TYPEDEF = 8
+_FIND = "syscall/find"
+_QUESTION = struct.Struct("=64sIIq")
+"""Of the program that finds a type of the kernel's by its name: name, kind, nothing, answer."""
+_BTF_TRACEPOINT, _CONNECT = "tp_btf/", "cgroup/connect"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One that the kernel took. section: what it is for. attach: the number of its kind of attachment."""
+
+    section: str
+    descriptor: int
+    attach: int
+
+
+class Loaded:
+    """What an object came to. Closing it takes all away again.
+
+    maps: descriptors by name. refused: why which section's program could not be loaded.
+    """
+
+    def __init__(self, text: bytes, sections: tuple[str, ...], sizes: Mapping[str, int]) -> None:
+        """sections: the programs that are wanted. sizes: most entries of maps of which the object does not say it.
+
+        Raises InvalidInput, OSError where nothing of it can be had."""
+        elf = Elf(text)
+        self._elf, self._btf = elf, Btf(elf)
+        self.maps: dict[str, int] = {}
+        self.refused: dict[str, OSError] = {}
+        self.programs: dict[str, Program] = {}
+        with ExitStack() as held:
+            self._types = calls.load_types(self._btf.loadable)
+            held.callback(os.close, self._types)
+            for each in self._btf.maps:
+                most = sizes.get(each.name, each.max_entries)
+                types = (self._types, each.key, each.value) if each.key_size else (0, 0, 0)
+                self.maps[each.name] = calls.create_map(
+                    each.type, each.key_size, each.value_size, most, each.flags, each.name, types
+                )
+                held.callback(os.close, self.maps[each.name])
+            finder = self._load(_FIND, calls.SYSCALL, 0, 0, calls.SLEEPABLE)
+            try:
+                for section in sections:
+                    self._try(section, finder, held)
+            finally:
+                os.close(finder)
+            self._held = held.pop_all()
+
+    def close(self) -> None:
+        self._held.close()
+
+    def attach(self, section: str) -> int:
+        """Raises OSError; KeyError for one that was refused."""
+        return calls.attach_raw(self.programs[section].descriptor)
+
+    def run(self, section: str) -> None:
+        """Once, one of those that answer a question. Raises OSError."""
+        program = self._load(section, calls.SYSCALL, 0, 0, calls.SLEEPABLE)
+        try:
+            calls.run(program, ctypes.create_string_buffer(_QUESTION.size))
+        finally:
+            os.close(program)
+
+    def _try(self, section: str, finder: int, held: ExitStack) -> None:
+        try:
+            program = self._of(section, finder)
+        except OSError as error:
+            self.refused[section] = error
+        else:
+            self.programs[section] = program
+            held.callback(os.close, program.descriptor)
+
+    def _of(self, section: str, finder: int) -> Program:
+        if section.startswith(_BTF_TRACEPOINT):
+            target = _find(finder, "btf_trace_" + section.removeprefix(_BTF_TRACEPOINT))
+            attach = calls.TRACE_RAW_TP
+            return Program(section, self._load(section, calls.TRACING, attach, target), attach)
+        attach = _CONNECTS[section]
+        return Program(section, self._load(section, calls.CGROUP_SOCK_ADDR, attach, 0), attach)
+
+    def _load(self, section: str, kind: int, attach: int, target: int, flags: int = 0) -> int:
+        number = self._elf.number(section)
+        functions, relocations = self._btf.functions(section), self._btf.relocations(section)
+        return calls.load_program(
+            calls.Load(
+                kind,
+                section.rpartition("/")[2],
+                self._linked(number),
+                attach,
+                target,
+                self._types,
+                (functions.size, functions.records),
+                (relocations.size, relocations.records),
+                flags,
+            )
+        )
+
+    def _linked(self, number: int) -> bytes:
+        """The instructions of a section, with the descriptors of the maps that they name."""
+        code = bytearray(self._elf.sections[number].body)
+        for each in self._elf.references(number):
+            opcode, registers, offset, _ = _INSTRUCTION.unpack_from(code, each.at)
+            registers = registers & 0x0F | _MAP_BY_DESCRIPTOR << 4
+            _INSTRUCTION.pack_into(code, each.at, opcode, registers, offset, self.maps[each.symbol.name])
+        return bytes(code)
+
+
+_CONNECTS: Mapping[str, int] = MappingProxyType(
+    {_CONNECT + "4": calls.CGROUP_INET4_CONNECT, _CONNECT + "6": calls.CGROUP_INET6_CONNECT}
+)
+
+
+def _find(finder: int, name: str) -> int:
+    """The number of a typedef among the kernel's own types. Raises OSError ENOENT where it has none of this name."""
+    context = ctypes.create_string_buffer(_QUESTION.pack(name.encode(), _TYPEDEF, 0, 0), _QUESTION.size)
+    calls.run(finder, context)
+    answer = int(_QUESTION.unpack(context.raw)[-1])
+    if answer < 0:
+        raise OSError(-answer, f"{os.strerror(-answer)}: this kernel has no {name}")
+    return answer

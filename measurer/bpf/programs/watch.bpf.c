@@ -1,0 +1,423 @@
+/* What the kernel tells of the workloads that are measured, and of nobody else.
+ *
+ * A task that belongs to one has a number in `members`, which its children and threads take over before they run a
+ * single instruction; the measurer writes it to those that it finds by itself. Nothing here is found by a pid or by a
+ * cgroup: both are given again, and a host may have cgroups of another version.
+ *
+ * Every program returns early for tasks that belong to nobody. `called` is the only one on a hot path: while it is
+ * attached every system call on the host pays for it, so that there is one for all workloads.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "kernel.h"
+
+#define CALLS 512
+#define WORDS (CALLS / 64)
+#define CPUS 8
+#define OTHER 509 /* a number that no call has */
+#define X32 510   /* any call by that interface */
+#define COMPAT 511
+#define CLONE_THREAD 0x10000
+#define TS_COMPAT 2
+#define TIF_32BIT (1ul << 22)
+#define SIGKILL 9
+#define TCP_SYN_SENT 2
+#define AF_INET 2
+#define AF_INET6 10
+
+enum kind { CALL = 1, FORK, EXEC, EXIT, TRACED, RING, CONNECT, MOVED, WRITTEN, UNKNOWN };
+
+struct event {
+    u64 at, value;
+    u32 kind, workload, pid, thread, other, number;
+    char name[16];
+    u8 address[16];
+};
+
+struct workload {
+    u64 allowed[WORDS];          /* ours to write: calls that are not told */
+    u64 seen[2][WORDS];          /* the kernel's, in the half that `half` names; the other one is cleared by us */
+    u64 told[2][WORDS];
+    u64 operations;              /* of io_uring that are not told; ours to write */
+    u64 told_operations;
+    u64 lost;                    /* events for which there was no room */
+    u32 half, kill;              /* ours to write. kill: end whoever makes a call that is not allowed */
+    u32 counts[CPUS][CALLS];     /* not exact where there are more processors */
+};
+
+struct {
+    NUMBER(type, BPF_MAP_TYPE_TASK_STORAGE);
+    NUMBER(map_flags, BPF_F_NO_PREALLOC);
+    TYPE(key, int);
+    TYPE(value, u32);
+} members SECTION(".maps");
+
+struct {
+    NUMBER(type, BPF_MAP_TYPE_ARRAY);
+    NUMBER(map_flags, BPF_F_MMAPABLE);
+    NUMBER(max_entries, 1);
+    TYPE(key, u32);
+    TYPE(value, struct workload);
+} workloads SECTION(".maps");
+
+struct {
+    NUMBER(type, BPF_MAP_TYPE_RINGBUF);
+    NUMBER(max_entries, 1 << 20);
+} events SECTION(".maps");
+
+/* Where the measurer stands: how deep its pid namespace lies, whose numbers are the ones that are told, and where such
+ * numbers are kept. One program finds that out for all: each pointer that a program follows by its type costs the kernel
+ * a search through all types there are, milliseconds while it is loaded.
+ */
+struct stand {
+    u32 level, pid_at, level_at, numbers_at;
+};
+
+struct {
+    NUMBER(type, BPF_MAP_TYPE_ARRAY);
+    NUMBER(max_entries, 1);
+    TYPE(key, u32);
+    TYPE(value, struct stand);
+} stands SECTION(".maps");
+
+INLINE u32 own(struct task_struct *task)
+{
+    u32 *found = bpf_task_storage_get(&members, task, 0, 0);
+    return found ? *found : 0;
+}
+
+/* 0 for nobody's. A thread that was there before us has no number of its own, and neither has one of io_uring's. */
+INLINE u32 workload_of(struct task_struct *task)
+{
+    u32 number = own(task);
+
+    return number ? number : own(task->group_leader);
+}
+
+/* As the measurer's pid namespace numbers it; 0 for who is not in that. */
+INLINE u32 pid_of(void *task)
+{
+    u32 zero = 0, level = 0;
+    struct stand *stand = bpf_map_lookup_elem(&stands, &zero);
+    struct upid found = {};
+    void *pid = 0;
+
+    if (!stand)
+        return 0;
+    bpf_probe_read_kernel(&pid, sizeof pid, task + stand->pid_at);
+    bpf_probe_read_kernel(&level, sizeof level, pid + stand->level_at);
+    if (stand->level <= level)
+        bpf_probe_read_kernel(&found, sizeof found, pid + stand->numbers_at + stand->level * sizeof found);
+    return found.nr;
+}
+
+INLINE struct event *begin(enum kind kind, u32 number, struct task_struct *task)
+{
+    struct event *event = bpf_ringbuf_reserve(&events, sizeof *event, 0);
+
+    if (!event) {
+        struct workload *workload = bpf_map_lookup_elem(&workloads, &number);
+        if (workload)
+            __sync_fetch_and_add(&workload->lost, 1);
+        return 0;
+    }
+    __builtin_memset(event, 0, sizeof *event);
+    event->at = bpf_ktime_get_boot_ns();
+    event->kind = kind;
+    event->workload = number;
+    event->thread = pid_of(task);
+    event->pid = pid_of(task->group_leader);
+    return event;
+}
+
+INLINE void tell(enum kind kind, u32 number, struct task_struct *task, u32 what, u32 other, u64 value)
+{
+    struct event *event = begin(kind, number, task);
+
+    if (!event)
+        return;
+    event->number = what;
+    event->other = other;
+    event->value = value;
+    bpf_get_current_comm(event->name, sizeof event->name);
+    bpf_ringbuf_submit(event, 0);
+}
+
+INLINE int is_compat(struct task_struct *task)
+{
+    struct pt_regs *registers = 0;
+
+    if (exists(registers->orig_ax))
+        return task->thread_info.status & TS_COMPAT;
+    return (task->thread_info.flags & TIF_32BIT) != 0;
+}
+
+/* Is the call that it is in one of these? By its own interface's numbers: of 64 bits here, of 32 bits otherwise. */
+INLINE int is_in(struct task_struct *task, u32 x86, u32 arm, u32 compat)
+{
+    struct pt_regs *registers = bpf_task_pt_regs(task);
+    u32 call = ~0u;
+
+    if (exists(registers->orig_ax))
+        call = registers->orig_ax & ~0x40000000;
+    else if (exists(registers->syscallno))
+        call = registers->syscallno, x86 = arm;
+    return call == (is_compat(task) ? compat : x86);
+}
+
+INLINE int is_tracing(struct task_struct *task)
+{
+    return is_in(task, 101, 117, 26) || is_in(task, 521, ~1u, ~1u);
+}
+
+/* write, pwrite64, writev, pwritev, pwritev2, process_vm_writev, ptrace */
+INLINE int is_writing(struct task_struct *task)
+{
+    return is_in(task, 1, 64, 4) || is_in(task, 18, 68, 181) || is_in(task, 20, 66, 146) ||
+           is_in(task, 296, 70, 334) || is_in(task, 328, 287, 379) || is_in(task, 311, 271, 348) ||
+           is_in(task, 540, ~1u, ~1u) || is_tracing(task);
+}
+
+/* Its index in the maps of bits. */
+INLINE u32 indexed(struct task_struct *task, u64 call)
+{
+    if (is_compat(task))
+        return COMPAT;
+    if (call & 0x40000000)
+        return X32;
+    return call < OTHER ? call : OTHER;
+}
+
+SECTION("tp_btf/sys_enter")
+int called(u64 *context)
+{
+    struct task_struct *me = bpf_get_current_task_btf();
+    u32 number = workload_of(me), index, word, half;
+    struct workload *workload;
+    u64 bit;
+
+    if (!number)
+        return 0;
+    workload = bpf_map_lookup_elem(&workloads, &number);
+    if (!workload)
+        return 0;
+    index = indexed(me, context[1]);
+    word = index / 64 & (WORDS - 1);
+    bit = 1ull << (index & 63);
+    half = workload->half & 1;
+    workload->counts[bpf_get_smp_processor_id() & (CPUS - 1)][index & (CALLS - 1)]++;
+    if (!(workload->seen[half][word] & bit))
+        __sync_fetch_and_or(&workload->seen[half][word], bit);
+    if (workload->allowed[word] & bit)
+        return 0;
+    if (workload->kill)
+        bpf_send_signal(SIGKILL);
+    if (!(workload->told[half][word] & bit) && !(__sync_fetch_and_or(&workload->told[half][word], bit) & bit))
+        tell(CALL, number, me, index, 0, context[1]);
+    return 0;
+}
+
+/* Before the new task runs. */
+SECTION("tp_btf/task_newtask")
+int made(u64 *context)
+{
+    struct task_struct *child = (void *)context[0], *me = bpf_get_current_task_btf();
+    u32 number = workload_of(me);
+
+    if (!number)
+        return 0;
+    if (!bpf_task_storage_get(&members, child, &number, BPF_LOCAL_STORAGE_GET_F_CREATE))
+        tell(UNKNOWN, number, me, 0, pid_of(child), 0);
+    else if (!(context[1] & CLONE_THREAD))
+        tell(FORK, number, me, 0, pid_of(child), 0);
+    return 0;
+}
+
+/* A thread that executes something becomes the first one of its process: it needs a number of its own by then. */
+SECTION("tp_btf/sched_prepare_exec")
+int executes(u64 *context)
+{
+    struct task_struct *me = bpf_get_current_task_btf();
+    u32 number = workload_of(me);
+
+    if (number && !bpf_task_storage_get(&members, me, &number, BPF_LOCAL_STORAGE_GET_F_CREATE))
+        tell(UNKNOWN, number, me, 0, pid_of(me->group_leader), 0);
+    return 0;
+}
+
+SECTION("tp_btf/sched_process_exec")
+int executed(u64 *context)
+{
+    struct task_struct *me = bpf_get_current_task_btf();
+    struct linux_binprm *program = (void *)context[2];
+    u32 number = workload_of(me);
+
+    if (number)
+        tell(EXEC, number, me, program->file->f_inode->i_nlink, 0, program->file->f_inode->i_ino);
+    return 0;
+}
+
+SECTION("tp_btf/sched_process_exit")
+int ended(u64 *context)
+{
+    struct task_struct *me = bpf_get_current_task_btf();
+    u32 number = workload_of(me);
+
+    if (number)
+        tell(EXIT, number, me, 0, 0, 0);
+    return 0;
+}
+
+/* Attaching sends a signal. */
+SECTION("tp_btf/signal_generate")
+int signalled(u64 *context)
+{
+    struct task_struct *me = bpf_get_current_task_btf(), *other = (void *)context[2];
+    u32 number = workload_of(other);
+
+    if (number && me->group_leader != other->group_leader && is_tracing(me))
+        tell(TRACED, number, me, 0, pid_of(other->group_leader), 0);
+    return 0;
+}
+
+/* What a tracer does to a task that stands still, it waits for. */
+SECTION("tp_btf/sched_wait_task")
+int waited_for(u64 *context)
+{
+    struct task_struct *me = bpf_get_current_task_btf(), *other = (void *)context[0];
+    u32 number = workload_of(other);
+
+    if (number && is_tracing(me))
+        tell(TRACED, number, me, 1, pid_of(other->group_leader), 0);
+    return 0;
+}
+
+/* What another one's memory is reached by takes a lock of that. `mm->owner` is there where memory is accounted. */
+SECTION("tp_btf/mmap_lock_start_locking")
+int reached(u64 *context)
+{
+    struct task_struct *me = bpf_get_current_task_btf(), *other;
+    struct mm_struct *mm = (void *)context[0];
+    u32 number;
+
+    if (!me->mm || me->mm == mm)
+        return 0;
+    other = mm->owner;
+    if (!other)
+        return 0;
+    number = workload_of(other);
+    if (number && is_writing(me))
+        tell(WRITTEN, number, me, 0, pid_of(other->group_leader), 0);
+    return 0;
+}
+
+SECTION("tp_btf/io_uring_create")
+int made_ring(u64 *context)
+{
+    struct task_struct *me = bpf_get_current_task_btf();
+    u32 number = workload_of(me);
+
+    if (number)
+        tell(RING, number, me, ~0u, 0, 0);
+    return 0;
+}
+
+/* These pass no call's entry: each kind of them is told once. */
+SECTION("tp_btf/io_uring_submit_req")
+int submitted(u64 *context)
+{
+    struct task_struct *me = bpf_get_current_task_btf();
+    struct io_kiocb *request = (void *)context[0];
+    u32 number = workload_of(me);
+    struct workload *workload;
+    u64 bit;
+
+    if (!number)
+        return 0;
+    workload = bpf_map_lookup_elem(&workloads, &number);
+    if (!workload)
+        return 0;
+    bit = 1ull << (request->opcode & 63);
+    if (workload->operations & bit)
+        return 0;
+    if (workload->kill)
+        bpf_send_signal(SIGKILL);
+    if (!(__sync_fetch_and_or(&workload->told_operations, bit) & bit))
+        tell(RING, number, me, request->opcode, 0, 0);
+    return 0;
+}
+
+/* A connection begins. The addresses are in place by then. */
+SECTION("tp_btf/inet_sock_set_state")
+int connects(u64 *context)
+{
+    struct task_struct *me = bpf_get_current_task_btf();
+    struct sock *socket = (void *)context[0];
+    u32 number;
+    struct event *event;
+
+    if (context[2] != TCP_SYN_SENT)
+        return 0;
+    number = workload_of(me);
+    if (!number)
+        return 0;
+    event = begin(CONNECT, number, me);
+    if (!event)
+        return 0;
+    event->number = socket->__sk_common.skc_family;
+    event->other = __builtin_bswap16(socket->__sk_common.skc_dport);
+    if (event->number == AF_INET6)
+        __builtin_memcpy(event->address, &socket->__sk_common.skc_v6_daddr, 16);
+    else
+        *(u32 *)event->address = socket->__sk_common.skc_daddr;
+    bpf_get_current_comm(event->name, sizeof event->name);
+    bpf_ringbuf_submit(event, 0);
+    return 0;
+}
+
+SECTION("tp_btf/cgroup_attach_task")
+int moved(u64 *context)
+{
+    struct task_struct *me = bpf_get_current_task_btf(), *other = (void *)context[2];
+    u32 number = workload_of(other);
+
+    if (number)
+        tell(MOVED, number, me, 0, pid_of(other->group_leader), 0);
+    return 0;
+}
+
+/* Run once each by the measurer: what a type of the kernel's is numbered, and how deep we are. */
+struct question {
+    u64 name[8];
+    u32 kind, unused;
+    s64 answer;
+};
+
+SECTION("syscall/find")
+int find(struct question *question)
+{
+    u64 name[8];
+
+    for (int i = 0; i < 8; i++)
+        name[i] = question->name[i];
+    question->answer = bpf_btf_find_by_name_kind((char *)name, sizeof name, question->kind, 0);
+    return 0;
+}
+
+SECTION("syscall/stand")
+int stand(struct question *question)
+{
+    struct task_struct *me = bpf_get_current_task_btf();
+    struct pid *pid = me->thread_pid;
+    u32 zero = 0;
+    struct stand *stand = bpf_map_lookup_elem(&stands, &zero);
+
+    if (!stand)
+        return 0;
+    stand->level = pid->level;
+    stand->pid_at = (void *)&me->thread_pid - (void *)me;
+    stand->level_at = (void *)&pid->level - (void *)pid;
+    stand->numbers_at = (void *)&pid->numbers - (void *)pid;
+    question->answer = 1;
+    return 0;
+}

@@ -1,0 +1,43 @@
+"""The kernel's ring buffer (Documentation/bpf/ringbuf.rst), read through its own pages: no call for an event."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+
+_POSITION, _HEADER = struct.Struct("=Q"), struct.Struct("=I")
+_BUSY, _DISCARDED = 1 << 31, 1 << 30
+_HEADER_BYTES = 8
+
+
+class Ring:
+    """descriptor: of the map, which stays its owner's, and can be waited on. size: as it was made with."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        page = os.sysconf("SC_PAGE_SIZE")
+        self.descriptor = descriptor
+        self._mask, self._data = size - 1, page
+        self._consumer = mmap.mmap(descriptor, page)
+        # The kernel maps what it wrote twice in a row, so that no record is in two pieces.
+        self._producer = mmap.mmap(descriptor, page + 2 * size, prot=mmap.PROT_READ, offset=page)
+
+    def read(self) -> Iterator[bytes]:
+        """The records there are. What was taken is the kernel's again as soon as the next one is asked for."""
+        at = int(_POSITION.unpack_from(self._consumer)[0])
+        while at < _POSITION.unpack_from(self._producer)[0]:
+            start = self._data + (at & self._mask)
+            length = int(_HEADER.unpack_from(self._producer, start)[0])
+            if length & _BUSY:
+                return  # it is being written, by another processor
+            size = length & ~(_BUSY | _DISCARDED)
+            record = self._producer[start + _HEADER_BYTES : start + _HEADER_BYTES + size]
+            at += (_HEADER_BYTES + size + 7) & ~7
+            _POSITION.pack_into(self._consumer, 0, at)
+            if not length & _DISCARDED:
+                yield record
+
+    def close(self) -> None:
+        self._consumer.close()
+        self._producer.close()

@@ -1,0 +1,232 @@
+"""Our programs in the kernel: whom they watch, what is allowed to whom, and what they tell.
+
+The programs are watch.bpf.c's. What is written there as a comment about who writes which field holds here.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from measurer.bpf import calls
+from measurer.bpf.loading import Loaded
+from measurer.bpf.ring import Ring
+
+OBJECT = Path(__file__).parent / "programs" / "watch.bpf.o"
+CALLS, CPUS = 512, 8
+OTHER, X32, COMPAT = 509, 510, 511
+"""Numbers that stand for calls that have none here: unknown ones, and all that come by an older interface."""
+NO_OPERATION = 0xFFFFFFFF
+_WORDS = CALLS // 64
+_EVENT = struct.Struct("=QQIIIIII16s16s")
+_BITS, _WORD, _NUMBER = struct.Struct(f"={_WORDS}Q"), struct.Struct("=Q"), struct.Struct("=I")
+_COUNT = struct.Struct(f"={CALLS}I")
+_ALLOWED, _SEEN, _TOLD = 0, 8 * _WORDS, 8 * 3 * _WORDS
+_OPERATIONS = 8 * 5 * _WORDS
+_LOST, _HALF, _KILL = _OPERATIONS + 16, _OPERATIONS + 24, _OPERATIONS + 28
+_COUNTS = _OPERATIONS + 32
+_SIZE = _COUNTS + CPUS * _COUNT.size
+_RING_BYTES = 1 << 20
+
+MEMBERSHIP = ("task_newtask", "sched_prepare_exec")
+"""Without these nobody's children and threads are known, and nothing else is worth anything."""
+LIFE = ("sched_process_exec", "sched_process_exit")
+LEAN = (
+    "signal_generate",
+    "sched_wait_task",
+    "io_uring_create",
+    "io_uring_submit_req",
+    "inet_sock_set_state",
+    "cgroup_attach_task",
+    "mmap_lock_start_locking",
+)
+STRICT = "sys_enter"
+
+
+class Kind(IntEnum):
+    """What an event is of. CALL: number; value: as it was made. FORK, UNKNOWN: other is the child, which could not be
+    marked in the latter case. EXEC: number is how many names the file has; value: its inode. TRACED: other is touched
+    by pid; number 1 where it waited for it. RING: number is the operation, NO_OPERATION for a ring that is made.
+    CONNECT: number is the family, other the port. MOVED: other is put into another cgroup. WRITTEN: other's memory.
+    """
+
+    CALL = 1
+    FORK = 2
+    EXEC = 3
+    EXIT = 4
+    TRACED = 5
+    RING = 6
+    CONNECT = 7
+    MOVED = 8
+    WRITTEN = 9
+    UNKNOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """at: CLOCK_BOOTTIME seconds. workload: its number. pid, thread, other: as our pid namespace numbers them."""
+
+    kind: Kind
+    at: float
+    workload: int
+    pid: int
+    thread: int
+    other: int
+    number: int
+    value: int
+    name: str
+    address: bytes
+
+
+class Watch:
+    """Loaded and attached from construction on, but for the strict program. Raises OSError where nobody could be watched.
+
+    most: workloads at once. refused: why a program is not there, by its tracepoint.
+    """
+
+    def __init__(self, most: int) -> None:
+        wanted = (*MEMBERSHIP, *LIFE, *LEAN, STRICT)
+        self.refused: dict[str, OSError] = {}
+        self._attached: dict[str, int] = {}
+        with ExitStack() as held:
+            self._loaded = Loaded(OBJECT.read_bytes(), tuple(map(_section, wanted)), {"workloads": most + 1})
+            held.callback(self._loaded.close)
+            self._loaded.run("syscall/stand")
+            held.callback(self._detach_all)
+            for name in (*MEMBERSHIP, *LIFE, *LEAN):
+                self._attach(name)
+            missing = [name for name in MEMBERSHIP if name not in self._attached]
+            if missing:
+                raise self.refused[missing[0]]
+            self._ring = Ring(self._loaded.maps["events"], _RING_BYTES)
+            held.callback(self._ring.close)
+            self._workloads = mmap.mmap(self._loaded.maps["workloads"], (most + 1) * _SIZE)
+            held.callback(self._workloads.close)
+            self._held = held.pop_all()
+        self._free = list(range(most, 0, -1))
+
+    @property
+    def descriptor(self) -> int:
+        """Readable when there is something to be told."""
+        return self._ring.descriptor
+
+    @property
+    def strict(self) -> bool:
+        """Every call is looked at."""
+        return STRICT in self._attached
+
+    def close(self) -> None:
+        self._held.close()
+
+    def look_at_calls(self, wanted: bool) -> None:
+        """While this is so, every call on the host pays for it. Raises OSError where it cannot be had."""
+        if not wanted:
+            link = self._attached.pop(STRICT, None)
+            if link is not None:
+                os.close(link)
+        elif STRICT not in self._attached:
+            self._attach(STRICT)
+            if STRICT in self.refused:
+                raise self.refused[STRICT]
+
+    def begin(self) -> Watched | None:
+        """A number for one more workload; None where there are too many."""
+        if not self._free:
+            return None
+        number = self._free.pop()
+        self._workloads[number * _SIZE : (number + 1) * _SIZE] = bytes(_SIZE)
+        return Watched(number, self._workloads, self._loaded.maps["members"], self._free)
+
+    def read(self) -> Iterator[Event]:
+        for record in self._ring.read():
+            at, value, kind, workload, pid, thread, other, number, name, address = _EVENT.unpack(record)
+            text = name.partition(b"\0")[0].decode("utf-8", "replace")
+            yield Event(Kind(kind), at / 1e9, workload, pid, thread, other, number, value, text, address)
+
+    def _attach(self, name: str) -> None:
+        refused = self._loaded.refused.get(_section(name))
+        try:
+            if refused is not None:
+                raise refused
+            self._attached[name] = self._loaded.attach(_section(name))
+        except OSError as error:
+            self.refused[name] = error
+
+    def _detach_all(self) -> None:
+        for link in self._attached.values():
+            os.close(link)
+        self._attached.clear()
+
+
+class Watched:
+    """One workload, by its number. A call is allowed, or it is told once in a half."""
+
+    def __init__(self, number: int, workloads: mmap.mmap, members: int, free: list[int]) -> None:
+        self.number = number
+        self._workloads, self._at = workloads, number * _SIZE
+        self._members, self._free = members, free
+
+    def end(self) -> None:
+        """Its number is another one's. Whoever is still marked by it is gone: call it when nobody is measured."""
+        self._free.insert(0, self.number)
+
+    def mark(self, pidfd: int) -> None:
+        """This task belongs to it: a process's first thread, or by PIDFD_THREAD another one. Raises OSError."""
+        calls.update(self._members, struct.pack("=i", pidfd), _NUMBER.pack(self.number))
+
+    def forget(self, pidfd: int) -> None:
+        with suppress(OSError):
+            calls.delete(self._members, struct.pack("=i", pidfd))
+
+    def allow(self, numbers: frozenset[int] | None, operations: int, *, kill: bool = False) -> None:
+        """None: every call. operations: bits of io_uring's. kill: whoever makes another one is ended by the kernel."""
+        _BITS.pack_into(self._workloads, self._at + _ALLOWED, *_packed(numbers))
+        _WORD.pack_into(self._workloads, self._at + _OPERATIONS, operations)
+        _NUMBER.pack_into(self._workloads, self._at + _KILL, kill)
+
+    @property
+    def seen(self) -> frozenset[int]:
+        """The calls since the last turn."""
+        return _unpacked(_BITS.unpack_from(self._workloads, self._at + _SEEN + self._half * _BITS.size))
+
+    @property
+    def lost(self) -> int:
+        """Events that there was no room for."""
+        return int(_WORD.unpack_from(self._workloads, self._at + _LOST)[0])
+
+    @property
+    def counts(self) -> list[int]:
+        """How often each call was made, by number: about, and modulo 2^32."""
+        each = [_COUNT.unpack_from(self._workloads, self._at + _COUNTS + cpu * _COUNT.size) for cpu in range(CPUS)]
+        return [sum(of_call) for of_call in zip(*each, strict=True)]
+
+    def turn(self) -> None:
+        """From now on nothing was seen and nothing told. The kernel writes bits while we read them: in the other half."""
+        other = 1 - self._half
+        for start in (_SEEN, _TOLD):
+            _BITS.pack_into(self._workloads, self._at + start + other * _BITS.size, *(0,) * _WORDS)
+        _NUMBER.pack_into(self._workloads, self._at + _HALF, other)
+
+    @property
+    def _half(self) -> int:
+        return int(_NUMBER.unpack_from(self._workloads, self._at + _HALF)[0])
+
+
+def _section(name: str) -> str:
+    return f"tp_btf/{name}"
+
+
+def _packed(numbers: frozenset[int] | None) -> list[int]:
+    if numbers is None:
+        return [(1 << 64) - 1] * _WORDS
+    return [sum(1 << each % 64 for each in numbers if each // 64 == word) for word in range(_WORDS)]
+
+
+def _unpacked(words: tuple[int, ...]) -> frozenset[int]:
+    return frozenset(64 * word + bit for word, bits in enumerate(words) for bit in range(64) if bits >> bit & 1)

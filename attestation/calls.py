@@ -1,13 +1,24 @@
-"""System calls by name and number (arch/x86/entry/syscalls/syscall_64.tbl, scripts/syscall.tbl; to Linux 6.18).
+"""System calls by name and number, and the layer of those that a workload made.
+
+Numbers are those of Linux 6.18 (arch/x86/entry/syscalls/syscall_64.tbl, scripts/syscall.tbl).
 
 Policies and evidence name calls, because numbers are an architecture's; a kernel counts by number.
 """
 
 from __future__ import annotations
 
+import json
 import platform
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 from types import MappingProxyType
+
+from attestation import digests, strictjson
+from attestation.digests import Digest
+from attestation.errors import InvalidInput, MalformedEvidence
+from attestation.plain import build
 
 _X86_64 = """
 read write open close stat fstat lstat poll lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn
@@ -81,7 +92,18 @@ open_tree_attr file_getattr file_setattr
 _FIRST_OF_BOTH = 424
 
 OTHER, X32, COMPAT = "unknown", "x32", "compat"
-"""In place of a name: a number without one; any call by one of the older interfaces."""
+"""In place of a name: a number that has none here; any call by one of the older interfaces."""
+_OPERATIONS = """
+nop readv writev fsync read_fixed write_fixed poll_add poll_remove sync_file_range sendmsg recvmsg timeout
+timeout_remove accept async_cancel link_timeout connect fallocate openat close files_update statx read write fadvise
+madvise send recv openat2 epoll_ctl splice provide_buffers remove_buffers tee shutdown renameat unlinkat mkdirat
+symlinkat linkat msg_ring fsetxattr setxattr fgetxattr getxattr socket uring_cmd send_zc sendmsg_zc read_multishot
+waitid futex_wait futex_wake futex_waitv fixed_fd_install ftruncate bind listen recv_zc epoll_wait readv_fixed
+writev_fixed pipe
+"""
+"""Of io_uring, from 0 on (linux/io_uring.h): they pass no call's entry."""
+RING = "io_uring:"
+"""Before the name of an operation."""
 
 
 def _numbered(text: str, first: int = 0) -> dict[str, int]:
@@ -101,3 +123,82 @@ NAMES = frozenset(name for table in TABLES.values() for name in table)
 def here() -> Mapping[str, int]:
     """Name -> number on this machine; nothing where its table is not known."""
     return TABLES.get(platform.machine(), MappingProxyType({}))
+
+
+def operation(number: int) -> str:
+    """Of io_uring: its name among those of calls."""
+    return RING + (OPERATIONS[number] if number < len(OPERATIONS) else str(number))
+
+
+class Watching(StrEnum):
+    """How calls are looked at, least first."""
+
+    LEAN = "lean"
+    """No call as such, but what there is a rarer trace of: at no cost for what the machine does otherwise."""
+    SAMPLED = "sampled"
+    """Every call, for some seconds of each minute or so."""
+    STRICT = "strict"
+    """Every call."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallsMade:
+    """calls: names, sorted, since the instance began or what was outside of the baseline was last told anew. How often
+    each was made is volatile, and stays outside.
+    """
+
+    watching: Watching
+    calls: tuple[str, ...] = ()
+
+
+def well_formed(name: str) -> bool:
+    """May it stand in a baseline?"""
+    return name in NAMES or name in (OTHER, X32, COMPAT) or _OPERATION.fullmatch(name) is not None
+
+
+def pack(made: CallsMade) -> bytes:
+    """The canonical bytes."""
+    return json.dumps(asdict(made), sort_keys=True, separators=(",", ":")).encode()
+
+
+def unpack(body: bytes) -> CallsMade:
+    """Raises MalformedEvidence for bytes that `pack` cannot have made."""
+    try:
+        made = build(CallsMade, strictjson.loads(body), where=_WHERE)
+    except InvalidInput as error:
+        raise MalformedEvidence("the calls do not parse", where=_WHERE) from error
+    ordered = tuple(sorted(set(made.calls)))
+    if made.calls != ordered or pack(made) != body or not all(map(well_formed, ordered)):
+        raise MalformedEvidence("the calls are not in their canonical form", where=_WHERE)
+    return made
+
+
+def digest(body: bytes) -> Digest:
+    """The layer digest of packed calls."""
+    return digests.tagged("layer/syscalls", body)
+
+
+def names(numbers: Iterable[int], operations: int) -> tuple[str, ...]:
+    """Sorted. operations: bits of io_uring's."""
+    known = {number: name for name, number in here().items()}
+    found = {_AMONG_NUMBERS.get(number) or known.get(number, OTHER) for number in numbers}
+    found |= {operation(bit) for bit in range(64) if operations >> bit & 1}
+    return tuple(sorted(found))
+
+
+def numbers(named: Iterable[str]) -> tuple[frozenset[int], int]:
+    """`names` reversed, as far as there are such calls here: numbers, and bits of io_uring's operations."""
+    known = {**here(), **{name: number for number, name in _AMONG_NUMBERS.items()}}
+    operations = {operation(bit): bit for bit in range(64)}
+    listed = set(named)
+    return (
+        frozenset(known[name] for name in listed if name in known),
+        sum(1 << operations[name] for name in listed if name in operations),
+    )
+
+
+OPERATIONS = tuple(_OPERATIONS.split())
+_OPERATION = re.compile(rf"{RING}([a-z][a-z0-9_]{{0,31}}|[0-9]{{1,2}})")
+_AMONG_NUMBERS: Mapping[int, str] = MappingProxyType({509: OTHER, 510: X32, 511: COMPAT})
+"""What the kernel's program counts in places of numbers that no call has (measurer/bpf/programs/watch.bpf.c)."""
+_WHERE = "syscalls layer"

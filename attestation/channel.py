@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from attestation import strictjson
+from attestation.calls import Watching
 from attestation.containment import Containment, Means
 from attestation.coverage import Coverage
 from attestation.errors import InvalidInput
-from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, MountFact, ProcessFact
+from attestation.facts import CallFact, CollectorFact, ExecutionFact, FileFact, InstanceFact, MountFact, ProcessFact
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
 from attestation.means import Trial
@@ -30,6 +31,20 @@ MOST_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class Calls:
+    """How system calls are watched. allowed: names of calls, of which nothing is told; None for all.
+
+    kill: whoever makes another one is ended by the kernel, at once. window, period: seconds of SAMPLED: so many of each.
+    """
+
+    watching: Watching
+    allowed: tuple[str, ...] | None = None
+    kill: bool = False
+    window: float = 5.0
+    period: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """First message: whom to measure. pid is resolved once, to a pidfd, and never again. Sent again, it replaces
     what is measured of the same workload, and the dead-man time.
@@ -38,7 +53,8 @@ class Scope:
     for each reason lists of glob patterns, of which every one must match (attestation.patterns.Overlap). cgroup: path
     of the workload's cgroup; empty to follow the tree below pid. deadman: seconds of silence after which the guardian
     acts. immutable: tell of a write before what was written is read. reread: seconds after which a file is read again
-    by chance, on average; 0 for never. capabilities: measure those of files as well.
+    by chance, on average; 0 for never. capabilities: measure those of files as well. calls: None where nobody asks for
+    the layer of calls.
     """
 
     pid: int
@@ -49,6 +65,7 @@ class Scope:
     immutable: bool = False
     reread: float = 0.0
     capabilities: bool = True
+    calls: Calls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +272,7 @@ Message = (
     | ProcessFact
     | CollectorFact
     | InstanceFact
+    | CallFact
 )
 
 _SHAPES: dict[str, type[Any]] = {shape.__name__: shape for shape in Message.__args__}

@@ -9,6 +9,8 @@ from attestation.layers import Layer
 
 FILES, EXECUTIONS = "files", "processes.executions"
 """The names of the two collectors that a profile goes by."""
+CALLS = "syscalls"
+"""That of calls."""
 
 
 class Mechanism(StrEnum):
@@ -16,6 +18,7 @@ class Mechanism(StrEnum):
     INOTIFY = "inotify"
     PROC_CONNECTOR = "proc-connector"
     POLL = "poll"
+    BPF = "bpf"
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,8 @@ class ProcessAspect(StrEnum):
     TRACER = "tracer"
     SCOPE = "scope"
     """The process left the measured cgroup or tree."""
+    WRITTEN = "written"
+    """Somebody else wrote into its memory; `after` says who."""
     UNMEASURED = "unmeasured"
     """The process runs in scope and cannot be measured; `after` says why."""
 
@@ -153,4 +155,18 @@ class MountFact:
     kind: str = ""
 
 
-Fact = FileFact | MountFact | ExecutionFact | ProcessFact | CollectorFact | InstanceFact | ProxyFact
+@dataclass(frozen=True, slots=True)
+class CallFact:
+    """A process made a call that is not in its baseline: the first of this name since the last full measurement.
+
+    call: as attestation.calls names them.
+    """
+
+    at: float
+    call: str
+    process: Actor
+    pid_inside: int = 0
+    """As of an ExecutionFact."""
+
+
+Fact = FileFact | MountFact | ExecutionFact | ProcessFact | CollectorFact | InstanceFact | ProxyFact | CallFact

@@ -50,6 +50,9 @@ class Signal(StrEnum):
     PROCESS_TRACER = "process-tracer", _TAMPER, "Somebody attached to a running process."
     PROCESS_SCOPE = "process-scope", _TAMPER, "A running process left what is measured."
     PROCESS_UNMEASURED = "process-unmeasured", _TAMPER, "A process of the workload runs and cannot be measured."
+    PROCESS_WRITTEN = "process-written", _TAMPER, "Somebody wrote into the memory of a running process."
+    # What is found of system calls.
+    CALL_FOREIGN = "call-foreign", _TAMPER, "A system call was made that no reference value allows."
     # What is found of the Envoy that holds the key.
     PROXY_FOREIGN = "proxy-foreign", _TAMPER, "Envoy's executable is not referenced."
     PROXY_TRACED = "proxy-traced", _TAMPER, "Somebody is attached to Envoy."

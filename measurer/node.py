@@ -155,7 +155,7 @@ class Node:
     def __init__(self, listener: socket.socket, granted: Sequence[Grant]) -> None:
         self.reactor = Reactor()
         self.own = Loop(self.reactor)
-        self.sources = Sources(self.own)
+        self.sources = Sources(self.own, many=True)
         self.sessions: set[Session] = set()
         self._listener, self._granted = listener, tuple(granted)
         self.own.watch(listener.fileno(), self._accept)

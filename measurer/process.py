@@ -32,6 +32,7 @@ from attestation.facts import CollectorFact, CollectorState, InstanceFact, Mount
 from attestation.layers import Layer
 from attestation.means import Trial
 from measurer import coverage, isolation, kernel, mounts, scope, trials
+from measurer.calls.collector import CallsCollector
 from measurer.channel import Channel, Hangup
 from measurer.clock import boottime
 from measurer.containing import Containing
@@ -78,6 +79,16 @@ class Measurer:
         self._can_destroy = can_destroy() == 0
         self._root = pinned.root
         self._processes = Processes(loop, channel, sources, pinned, self.cover, shared=permits is not None)
+        self._calls = CallsCollector(
+            loop,
+            channel,
+            sources.programs,
+            lambda: self._processes.held,
+            self._processes.executions.who,
+            self._processes.touched,
+            self._processes.moved,
+            self.cover,
+        )
         self._proxy = ProxyLayer(loop, channel, self.cover)
         forensics = Forensics(loop, channel, pinned.pid)
         self._containing = Containing(loop, channel, pinned, self._processes.found, self._wards, forensics)
@@ -91,6 +102,7 @@ class Measurer:
             held.callback(self._proxy.close)
             held.callback(self._containing.close)
             held.callback(self._processes.close)
+            held.callback(self._calls.close)
             self._held = held.pop_all()
 
     def start(self) -> None:
@@ -99,6 +111,7 @@ class Measurer:
         self._processes.start(self._mounts)
         self._tried = trials.tried(pinned, self._processes.executions.tried)
         self._protect()
+        self._calls.rule(self._scope.calls)
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
         self.cover()
         self._containing.announce()
@@ -140,6 +153,9 @@ class Measurer:
             raise InvalidInput("another workload", where="Scope", mend="Start a measurer for each workload.")
         self._deadman.allow(wanted.deadman)
         self._files.rule(immutable=wanted.immutable, reread=wanted.reread)
+        if wanted.calls != before.calls:
+            self._calls.rule(wanted.calls)
+            self.cover()
         if _to_read(wanted) != _to_read(before):
             self._collect_again()
 
@@ -152,7 +168,7 @@ class Measurer:
     def cover(self) -> None:
         """Tell the coverage if it is not what was told last."""
         now = coverage.coverage(
-            (self._files.coverage, *self._processes.coverage, *self._proxy.coverage),
+            (self._files.coverage, *self._processes.coverage, *self._proxy.coverage, *self._calls.coverage),
             self._cutting(),
             self._deadman.duty is Duty.GUARDING,
             self._isolation(),
@@ -207,6 +223,8 @@ class Measurer:
             self.cover()  # isolation follows what the workload's processes may do by now
         if Layer.PROXY in layers:
             self._proxy.measure(not_before, full)
+        if Layer.SYSCALLS in layers:
+            self._calls.measure(not_before, full)
 
     def _guard(self, pid: int, descriptors: list[int]) -> None:
         if len(descriptors) != 1:
@@ -293,7 +311,7 @@ class Measurer:
 
 def _to_read(scope: Scope) -> Scope:
     """What of it decides what is read of files."""
-    return replace(scope, deadman=0.0, immutable=False, reread=0.0)
+    return replace(scope, deadman=0.0, immutable=False, reread=0.0, calls=None)
 
 
 def run(descriptor: int) -> int:

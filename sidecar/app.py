@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from attestation.channel import (
     Beat,
     Bundled,
+    Calls,
     Contained,
     Covered,
     Fault,
@@ -32,7 +33,16 @@ from attestation.channel import (
 )
 from attestation.coverage import Coverage
 from attestation.errors import InvalidConfiguration, ProofbeatError, Unavailable, WorkloadGone
-from attestation.facts import CollectorFact, ExecutionFact, Fact, FileFact, InstanceFact, MountFact, ProcessFact
+from attestation.facts import (
+    CallFact,
+    CollectorFact,
+    ExecutionFact,
+    Fact,
+    FileFact,
+    InstanceFact,
+    MountFact,
+    ProcessFact,
+)
 from attestation.jws import Signer
 from attestation.layers import Layer
 from attestation.observation import Observation
@@ -54,7 +64,7 @@ from sidecar.containing import Containing
 from sidecar.delivery.resources import Identity
 from sidecar.envoy import Envoy
 from sidecar.forensics import Forensics, Known
-from sidecar.governing import Governed, read_governing
+from sidecar.governing import Governed, read_governing, unmeasurable, watched_calls
 from sidecar.heartbeat import Heartbeat
 from sidecar.judging import Judging
 from sidecar.latch import Latch
@@ -81,7 +91,7 @@ from telemetry.exporting import exported
 from telemetry.recorder import Recorder
 from wire.messages import Quarantined
 from wire.session import Endpoint as AuthorityEndpoint
-from wire.versions import FILE_CAPABILITIES
+from wire.versions import CALLS, FILE_CAPABILITIES
 
 _MOST_FACTS = 512
 """The latest, for a forensic bundle."""
@@ -272,7 +282,7 @@ class Sidecar:
 
     def _heard(self, message: Message, body: bytes | None) -> None:
         match message:
-            case FileFact() | MountFact() | ExecutionFact() | ProcessFact() | CollectorFact():
+            case FileFact() | MountFact() | ExecutionFact() | ProcessFact() | CallFact() | CollectorFact():
                 self._facts.append(message)
                 self._judging.saw(message)
             case Observed(observation):
@@ -303,6 +313,7 @@ class Sidecar:
                 self._machine.step(states.WorkloadEnded("workload-ended"))
             case Covered(coverage, tried):
                 self._coverage = coverage
+                self._observations.lack(unmeasurable(coverage))
                 self._telling.covered(coverage, tried)
             case Pinned():
                 if not self._pinned.done():
@@ -422,7 +433,7 @@ class Sidecar:
             governed.epoch,
             self._envoy.refuses,
             self._coverage,
-            governed.layers,
+            self._layers(governed),
             governed.required,
             governed.policy.spec.freshness,
             governed.policy.spec.mode,
@@ -437,7 +448,7 @@ class Sidecar:
         spec = governed.policy.spec
         if before is not None:
             self._heartbeat.hasten()
-        self._measurer.send(self._scope(spec))
+        self._measurer.send(self._scope(governed))
         self._envoy.rule(spec)
         self._rounds.every(spec.interval)
         self._containing.rule(spec.containment)
@@ -445,8 +456,8 @@ class Sidecar:
         self._waivers.weigh()
         self._judging.catch_up()
 
-    def _scope(self, spec: PolicySpec) -> Scope:
-        local = self._config.workload
+    def _scope(self, governed: Governed) -> Scope:
+        local, spec = self._config.workload, governed.policy.spec
         include = tuple(dict.fromkeys((*spec.files.include, *local.files.include)))
         return Scope(
             local.pid,
@@ -457,7 +468,16 @@ class Sidecar:
             immutable=spec.files.immutable,
             reread=spec.files.reread,
             capabilities=self._client.version.minor >= FILE_CAPABILITIES,
+            calls=self._calls(governed),
         )
+
+    def _calls(self, governed: Governed) -> Calls | None:
+        """How calls are watched, where policy asks for it and the authority reads what comes of it."""
+        return watched_calls(governed) if self._client.version.minor >= CALLS else None
+
+    def _layers(self, governed: Governed) -> tuple[Layer, ...]:
+        known = self._client.version.minor >= CALLS
+        return tuple(each for each in governed.layers if known or each is not Layer.SYSCALLS)
 
     # Life signs.
 
@@ -509,7 +529,7 @@ class Sidecar:
         """It knows nothing: it is told whom to measure and whom to guard, and everything is measured in full."""
         self._measurer.start(asyncio.get_running_loop(), spawned)
         self._heartbeat.answered()
-        self._measurer.send(self._scope(self.spec), self._workload)
+        self._measurer.send(self._scope(self._governing), self._workload)
         self._envoy.guard_again()
         self._containing.repeat()
         self._telling.measurer_back(spawned.pid)

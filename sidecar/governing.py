@@ -9,6 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
 from attestation import results
+from attestation.channel import Calls
+from attestation.coverage import Coverage
 from attestation.errors import MalformedResult
 from attestation.layers import Layer
 from attestation.spiffe import SpiffeId
@@ -17,7 +19,7 @@ from policies.model.references import EffectiveReferences
 from policies.model.registration import WorkloadRegistration
 from sidecar.states import Flaps, Rules
 
-MEASURED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY)
+MEASURED = (Layer.FILES, Layer.PROCESSES, Layer.SYSCALLS, Layer.PROXY)
 """The layers that this sidecar can measure. Others are named absent in the evidence."""
 
 _WHERE = "signed policy"
@@ -62,6 +64,22 @@ class Governed:
     @property
     def required(self) -> tuple[Layer, ...]:
         return tuple(layer for layer in MEASURED if self.policy.spec.demand(layer) is Demand.REQUIRED)
+
+
+def watched_calls(governed: Governed) -> Calls | None:
+    """None where policy does not ask for the layer."""
+    if Layer.SYSCALLS not in governed.layers:
+        return None
+    rules = governed.policy.spec.syscalls
+    kill = rules.kill_outside and governed.policy.spec.mode is Mode.ENFORCE
+    allowed = tuple(sorted(governed.references.spec.calls))
+    return Calls(rules.watching, allowed, kill, rules.window, rules.period)
+
+
+def unmeasurable(coverage: Coverage) -> frozenset[Layer]:
+    """Layers whose collector says that it cannot run here. Without those of files and processes there is no round."""
+    stopped = {each.layer for each in coverage.collectors if not each.running}
+    return frozenset(stopped - {Layer.FILES, Layer.PROCESSES, Layer.PROXY})
 
 
 def read_governing(

@@ -57,6 +57,12 @@ class Observations:
         self._latest: dict[Layer, Observation] = {}
         self._bodies: dict[Layer, tuple[Digest, bytes]] = {}
         self._changed: asyncio.Future[None] | None = None
+        self._lacking: frozenset[Layer] = frozenset()
+
+    def lack(self, layers: frozenset[Layer]) -> None:
+        """Nobody waits for these, and no round has them, until other ones are named: the kernel here refuses them."""
+        self._lacking = layers
+        self._wake()
 
     def observed(self, observation: Observation, body: bytes | None) -> bool:
         """Keeps it; True when the layer's content differs from before. A body that is owed and missing is refused."""
@@ -66,8 +72,7 @@ class Observations:
         elif before is None or before[0] != observation.digest:
             raise Unavailable(f"the body of layer {observation.layer} did not come", where="measurer channel")
         self._latest[observation.layer] = observation
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
+        self._wake()
         return before is None or before[0] != observation.digest
 
     async def measured(self, layers: tuple[Layer, ...], not_before: float, *, full: bool, timeout: float) -> Measured:
@@ -75,17 +80,17 @@ class Observations:
         self._order(Measure(layers, not_before, full))
         try:
             async with asyncio.timeout(timeout):
-                while not all(self._recent(layer, not_before, full) for layer in layers):
+                while not all(self._recent(layer, not_before, full) for layer in self._had(layers)):
                     self._changed = asyncio.get_running_loop().create_future()
                     await self._changed
         except TimeoutError as error:
-            late = [str(layer) for layer in layers if not self._recent(layer, not_before, full)]
+            late = [str(layer) for layer in self._had(layers) if not self._recent(layer, not_before, full)]
             raise Unavailable(
                 f"no measurement of {', '.join(late)} within {timeout:g} s",
                 where="measurer",
                 mend="A large or slow file tree needs a longer interval; `files.include` says what is read.",
             ) from error
-        return self.frozen(layers)
+        return self.frozen(self._had(layers))
 
     def began(self) -> dict[Layer, float]:
         """CLOCK_BOOTTIME at which the latest measurement of each layer began."""
@@ -95,6 +100,13 @@ class Observations:
         """The latest of each layer."""
         bodies = dict(self._bodies[layer] for layer in layers)
         return Measured(tuple(self._latest[layer] for layer in layers), bodies)
+
+    def _had(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        return tuple(layer for layer in layers if layer not in self._lacking)
+
+    def _wake(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
 
     def _recent(self, layer: Layer, not_before: float, full: bool) -> bool:
         found = self._latest.get(layer)

@@ -42,9 +42,11 @@ class Spoken:
 
 
 FIRST = Version(1, 0)
-OURS = Spoken(FIRST, Version(1, 6))
+OURS = Spoken(FIRST, Version(1, 7))
 FILE_CAPABILITIES = 6
 """The minor from which on an authority reads capabilities in a manifest of files; before, it refuses them."""
+CALLS = 7
+"""The minor from which on an authority reads the layer of system calls."""
 
 
 def read(header: str | None) -> Spoken:

@@ -1,4 +1,4 @@
-"""The types of a compiled object (BTF, Documentation/bpf/btf.rst): its maps, and what the kernel relocates fields by."""
+"""The types of a compiled object (BTF, Documentation/bpf/btf.rst): its maps, and by what the kernel relocates fields."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Btf:
 
     def _length(self, number: int) -> int:
         """Of an array type; 0 for none."""
-        return _ARRAY.unpack_from(self._text, self._types[number].at + _TYPE.size)[2] if number else 0
+        return int(_ARRAY.unpack_from(self._text, self._types[number].at + _TYPE.size)[2]) if number else 0
 
     def _size(self, number: int) -> int:
         """Bytes of a value of this type; 0 for none."""
@@ -158,7 +158,7 @@ class Btf:
             return each.size
         if each.kind == _ARRAY_KIND:
             element, _, count = _ARRAY.unpack_from(self._text, each.at + _TYPE.size)
-            return self._size(element) * count
+            return self._size(element) * int(count)
         if each.kind == _POINTER:
             return 8
         return self._size(each.size)  # a typedef, or const

@@ -42,11 +42,11 @@ def _bpf(command: int, attribute: bytes) -> int:
     return result
 
 
-def create_map(kind: int, key: int, value: int, entries: int, flags: int, name: str, types: tuple[int, int, int]) -> int:
-    """key, value: bytes each. types: descriptor of the loaded BTF, and the numbers of the key's and the value's type."""
-    return _bpf(
-        _MAP_CREATE, _CREATE.pack(kind, key, value, entries, flags, 0, 0, _named(name), 0, *types, 0, 0)
-    )
+def create_map(
+    kind: int, key: int, value: int, entries: int, flags: int, name: str, types: tuple[int, int, int]
+) -> int:
+    """key, value: bytes each. types: descriptor of the loaded BTF, and the numbers of both their types."""
+    return _bpf(_MAP_CREATE, _CREATE.pack(kind, key, value, entries, flags, 0, 0, _named(name), 0, *types, 0, 0))
 
 
 def load_types(types: bytes) -> int:

@@ -9,7 +9,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -29,10 +29,14 @@ _BITS, _WORD, _NUMBER = struct.Struct(f"={_WORDS}Q"), struct.Struct("=Q"), struc
 _COUNT = struct.Struct(f"={CALLS}I")
 _ALLOWED, _SEEN, _TOLD = 0, 8 * _WORDS, 8 * 3 * _WORDS
 _OPERATIONS = 8 * 5 * _WORDS
-_LOST, _HALF, _KILL = _OPERATIONS + 16, _OPERATIONS + 24, _OPERATIONS + 28
-_COUNTS = _OPERATIONS + 32
+_SEEN_OPERATIONS, _TOLD_OPERATIONS, _LOST = _OPERATIONS + 8, _OPERATIONS + 16, _OPERATIONS + 24
+_HALF, _KILL, _PLACE_NUMBER = _OPERATIONS + 32, _OPERATIONS + 36, _OPERATIONS + 40
+_COUNTS = _OPERATIONS + 48
 _SIZE = _COUNTS + CPUS * _COUNT.size
 _RING_BYTES = 1 << 20
+_PLACE_BITS = 12
+_PLACES = (1 << _PLACE_BITS) - 1
+ALL_OPERATIONS = (1 << 64) - 1
 
 MEMBERSHIP = ("task_newtask", "sched_prepare_exec")
 """Without these nobody's children and threads are known, and nothing else is worth anything."""
@@ -85,7 +89,7 @@ class Event:
 
 
 class Watch:
-    """Loaded and attached from construction on, but for the strict program. Raises OSError where nobody could be watched.
+    """Loaded and attached from construction on, but for the strict program. Raises OSError where nobody can be watched.
 
     most: workloads at once. refused: why a program is not there, by its tracepoint.
     """
@@ -109,7 +113,8 @@ class Watch:
             self._workloads = mmap.mmap(self._loaded.maps["workloads"], (most + 1) * _SIZE)
             held.callback(self._workloads.close)
             self._held = held.pop_all()
-        self._free = list(range(most, 0, -1))
+        self._free = list(range(1, most + 1))
+        self._turns = 0
 
     @property
     def descriptor(self) -> int:
@@ -139,9 +144,10 @@ class Watch:
         """A number for one more workload; None where there are too many."""
         if not self._free:
             return None
-        number = self._free.pop()
-        self._workloads[number * _SIZE : (number + 1) * _SIZE] = bytes(_SIZE)
-        return Watched(number, self._workloads, self._loaded.maps["members"], self._free)
+        place, self._turns = self._free.pop(0), self._turns + 1
+        return Watched(
+            place | self._turns << _PLACE_BITS & 0xFFFFFFFF, self._workloads, self._loaded.maps["members"], self._free
+        )
 
     def read(self) -> Iterator[Event]:
         for record in self._ring.read():
@@ -169,20 +175,21 @@ class Watched:
 
     def __init__(self, number: int, workloads: mmap.mmap, members: int, free: list[int]) -> None:
         self.number = number
-        self._workloads, self._at = workloads, number * _SIZE
-        self._members, self._free = members, free
+        self._workloads, self._members, self._free = workloads, members, free
+        self._place = number & _PLACES
+        self._at = self._place * _SIZE
+        workloads[self._at : self._at + _SIZE] = bytes(_SIZE)
+        self.allow(None, ALL_OPERATIONS)
+        _NUMBER.pack_into(workloads, self._at + _PLACE_NUMBER, number)
 
     def end(self) -> None:
-        """Its number is another one's. Whoever is still marked by it is gone: call it when nobody is measured."""
-        self._free.insert(0, self.number)
+        """Whoever is still marked belongs to nobody from now on."""
+        _NUMBER.pack_into(self._workloads, self._at + _PLACE_NUMBER, 0)
+        self._free.append(self._place)
 
     def mark(self, pidfd: int) -> None:
         """This task belongs to it: a process's first thread, or by PIDFD_THREAD another one. Raises OSError."""
         calls.update(self._members, struct.pack("=i", pidfd), _NUMBER.pack(self.number))
-
-    def forget(self, pidfd: int) -> None:
-        with suppress(OSError):
-            calls.delete(self._members, struct.pack("=i", pidfd))
 
     def allow(self, numbers: frozenset[int] | None, operations: int, *, kill: bool = False) -> None:
         """None: every call. operations: bits of io_uring's. kill: whoever makes another one is ended by the kernel."""
@@ -196,6 +203,11 @@ class Watched:
         return _unpacked(_BITS.unpack_from(self._workloads, self._at + _SEEN + self._half * _BITS.size))
 
     @property
+    def seen_operations(self) -> int:
+        """Bits of io_uring's operations since the last turn."""
+        return int(_WORD.unpack_from(self._workloads, self._at + _SEEN_OPERATIONS)[0])
+
+    @property
     def lost(self) -> int:
         """Events that there was no room for."""
         return int(_WORD.unpack_from(self._workloads, self._at + _LOST)[0])
@@ -207,10 +219,12 @@ class Watched:
         return [sum(of_call) for of_call in zip(*each, strict=True)]
 
     def turn(self) -> None:
-        """From now on nothing was seen and nothing told. The kernel writes bits while we read them: in the other half."""
+        """From now on nothing was seen and nothing told. The kernel writes while we read: into the other half."""
         other = 1 - self._half
         for start in (_SEEN, _TOLD):
             _BITS.pack_into(self._workloads, self._at + start + other * _BITS.size, *(0,) * _WORDS)
+        for start in (_SEEN_OPERATIONS, _TOLD_OPERATIONS):
+            _WORD.pack_into(self._workloads, self._at + start, 0)
         _NUMBER.pack_into(self._workloads, self._at + _HALF, other)
 
     @property

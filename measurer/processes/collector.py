@@ -118,6 +118,17 @@ class Processes:
         found = membership.executed(pid) or membership.descends(pid)
         return known or (found is not None and found.workload is self._workload)
 
+    def touched(self, pid: int, tracer: int) -> None:
+        """The kernel's programs saw somebody trace a process."""
+        self._sources.catch_up()
+        member = self._workload.members.get(pid)
+        if member is not None:
+            self.executions.changed(member, tracer)
+
+    def moved(self) -> None:
+        """A process was put into another cgroup: at once, instead of by the next look."""
+        self._look_into_cgroup()
+
     def measure(self, not_before: float, full: bool) -> None:
         """Send an observation that begins at or after `not_before`. full: hash every executable again."""
         self._requests.append((not_before, full))

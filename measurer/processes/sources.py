@@ -17,6 +17,7 @@ from typing import Protocol
 from attestation.facts import CollectorState
 from attestation.means import Means
 from measurer import kernel as k
+from measurer.calls.programs import Programs
 from measurer.clock import boottime, monotonic
 from measurer.heartbeat import Heartbeat, Nameless
 from measurer.loop import TURN, Loop
@@ -65,10 +66,13 @@ class Watcher(Protocol):
 
 
 class Sources:
-    """One for all workloads that a measurer has. loop: what the reading of events is a part of."""
+    """One for all workloads that a measurer has. loop: what the reading of events is a part of. many: there may be
+    several of them.
+    """
 
-    def __init__(self, loop: Loop, allowance: Allowance | None = None) -> None:
+    def __init__(self, loop: Loop, allowance: Allowance | None = None, *, many: bool = False) -> None:
         self._loop = loop
+        self.programs = Programs(loop, many=many)
         self.allowance = Allowance() if allowance is None else allowance
         self.membership: Membership[Held] = Membership(lambda pid, at: Held(pid, self.allowance, at))
         self.tried: dict[Means, int] = {}

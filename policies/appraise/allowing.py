@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from attestation.calls import Watching
 from attestation.coverage import Guarantee
 from attestation.digests import Digest
 from attestation.layers import Layer
@@ -62,6 +63,12 @@ def execution(path: str, digest: Digest, references: ReferenceValues) -> str:
     return _references(references, "executables", path, _digests(references.spec.executables.get(path, ()), digest))
 
 
+def call(name: str, references: ReferenceValues) -> str:
+    """This call beside those of the set of its own name, where there is one, so that no other set is replaced."""
+    known = references.spec.syscalls.get(ALLOWED_CALLS, ())
+    return _references(references, "syscalls", ALLOWED_CALLS, f"[{', '.join(map(quoted, (*known, name)))}]")
+
+
 def code(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> str:
     """This path as code, which it is where no pattern makes it anything else, and this executable there."""
     listed, files = execution(path, digest, references), policy.spec.files
@@ -91,6 +98,8 @@ def privileges(policy: AttestationPolicy) -> str:
     return _policy(policy, "processes.requireNoNewPrivileges", "{requireNoNewPrivileges: false}")
 
 
+ALLOWED_CALLS = "allowed"
+"""The set of calls that what is allowed by hand stands in."""
 OTHER_PROXIES = "other"
 """The version under which an Envoy is listed whose version nobody has said."""
 
@@ -121,6 +130,10 @@ def age(layer: Layer, field: str, milliseconds: int, policy: AttestationPolicy) 
 def weaker(name: str, found: str, policy: AttestationPolicy) -> str:
     """name: grade, cutting or profile."""
     return _policy(policy, f"coverage.{name}", f"{{{name}: {found}}}")
+
+
+def watched(found: Watching, policy: AttestationPolicy) -> str:
+    return _policy(policy, "syscalls.watching", f"{{watching: {found}}}")
 
 
 def less_isolated(missing: Sequence[Guarantee], policy: AttestationPolicy) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from attestation import processes, proxy
+from attestation import calls, processes, proxy
+from attestation.calls import Watching
 from attestation.claims import Claims, LayerClaim
 from attestation.coverage import Coverage, Cutting, Grade, Guarantee, Profile
 from attestation.digests import Digest
@@ -14,7 +15,7 @@ from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
 from attestation.violation import ViolationClass
 from policies.appraise import allowing
 from policies.appraise.files import Files, check_files
-from policies.appraise.layers import MOST_FINDINGS, check_process
+from policies.appraise.layers import MOST_FINDINGS, check_call, check_process
 from policies.appraise.proxy import check_proxy, check_served, nobody_seated
 from policies.appraise.reasons import Finding, Verdict
 from policies.appraise.rules import Evaluate, check_rules, evaluate
@@ -28,8 +29,11 @@ APPROVED = int(Tier.AFFIRMING)
 STALE = int(Tier.WARNING)
 CONTRAINDICATED = int(Tier.CONTRAINDICATED)
 
-JUDGED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY)
+JUDGED = (Layer.FILES, Layer.PROCESSES, Layer.SYSCALLS, Layer.PROXY)
 """The layers for which checks exist. A policy that requires another one cannot be met, and says so."""
+
+_EXECUTED = (Layer.PROCESSES, Layer.SYSCALLS)
+"""The layers of what runs, which one claim is about."""
 
 
 def appraise(
@@ -55,6 +59,7 @@ def appraise(
     measured = _judged_files(_claim(claims, Layer.FILES), bodies, policy, clean)
     files = check_files(measured, policy, references) if measured is not None else []
     executables = _processes(_claim(claims, Layer.PROCESSES), bodies, policy, references)
+    called = _calls(_claim(claims, Layer.SYSCALLS), bodies, policy, references)
     envoy, seated = _proxy(claims, bodies, policy, references, issued)
     if not seated and not standing[Layer.PROXY] and policy.spec.demand(Layer.PROXY) is not Demand.OFF:
         standing[Layer.PROXY] = [nobody_seated(policy)]
@@ -68,18 +73,19 @@ def appraise(
         configuration=_worst(
             _configuration(watchers, standing, policy),
             _value(envoy, standing[Layer.PROXY], policy.spec.demand(Layer.PROXY)),
-            _broken(ruled, [layer for layer in Layer if layer not in (Layer.FILES, Layer.PROCESSES)]),
+            _broken(ruled, [layer for layer in Layer if layer not in (Layer.FILES, *_EXECUTED)]),
         ),
         file_system=_worst(
             _value(files, standing[Layer.FILES], policy.spec.demand(Layer.FILES)), _broken(ruled, [Layer.FILES])
         ),
         executables=_worst(
             _value(executables, standing[Layer.PROCESSES], policy.spec.demand(Layer.PROCESSES)),
-            _broken(ruled, [Layer.PROCESSES]),
+            _value(called, standing[Layer.SYSCALLS], policy.spec.demand(Layer.SYSCALLS)),
+            _broken(ruled, _EXECUTED),
         ),
     )
     late = [finding for found in standing.values() for finding in found]
-    judged = (*envoy, *_gravest(files), *_gravest(executables), *_gravest(ruled))
+    judged = (*envoy, *_gravest(files), *_gravest(executables), *_gravest(called), *_gravest(ruled))
     return Verdict(vector, (*judged, *late, *watchers))
 
 
@@ -163,6 +169,32 @@ def _processes(
         return []
     kinds = processes.unpack(bodies[claim.digest])
     return [finding for kind in kinds for finding in check_process(kind, policy, references)]
+
+
+def _calls(
+    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: ReferenceValues
+) -> list[Finding]:
+    if claim is None or policy.spec.demand(Layer.SYSCALLS) is Demand.OFF:
+        return []
+    made = calls.unpack(bodies[claim.digest])
+    asked = policy.spec.syscalls.watching
+    weaker = list(Watching).index(made.watching) < list(Watching).index(asked)
+    found = [check_call(name, policy, references) for name in made.calls]
+    return [each for each in found if each is not None] + ([_unwatched(made.watching, asked, policy)] if weaker else [])
+
+
+def _unwatched(found: Watching, asked: Watching, policy: AttestationPolicy) -> Finding:
+    return Finding(
+        Signal.COVERAGE_WEAK,
+        policy.spec.violation_class(Signal.COVERAGE_WEAK),
+        Layer.SYSCALLS,
+        "syscalls.watching",
+        f"{asked} is the least",
+        found,
+        rule(policy, "syscalls.watching"),
+        "The sidecar follows the policy in force by its next round.",
+        allowing.watched(found, policy),
+    )
 
 
 def _proxy(

@@ -245,6 +245,23 @@ def check_process(kind: ProcessKind, policy: AttestationPolicy, references: Refe
     return [finding for finding in findings if finding is not None]
 
 
+def check_call(name: str, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
+    """One call that was made. Which calls are looked at at all, policy says: of `lean` those that have a trace."""
+    if name in references.spec.calls:
+        return None
+    return Finding(
+        Signal.CALL_FOREIGN,
+        policy.spec.violation_class(Signal.CALL_FOREIGN),
+        Layer.SYSCALLS,
+        name,
+        "no reference value allows it",
+        "the call was made",
+        rule(references, "syscalls"),
+        "Start a new instance; if this is meant to be called, allow it first.",
+        allowing.call(name, references),
+    )
+
+
 def exceeds(capabilities: str, most: str) -> bool:
     """Has the first set (hex, as CapEff) a capability that the second lacks?"""
     return bool(int(capabilities, 16) & ~int(most, 16))

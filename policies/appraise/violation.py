@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attestation.facts import (
     Actor,
+    CallFact,
     CollectorFact,
     CollectorState,
     ExecutionFact,
@@ -21,6 +22,7 @@ from attestation.signals import Signal
 from attestation.violation import Violation
 from policies.appraise import allowing
 from policies.appraise.layers import (
+    check_call,
     check_executable,
     check_file,
     check_written,
@@ -46,6 +48,8 @@ def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues)
         return _execution(fact, policy, references)
     if isinstance(fact, ProcessFact):
         return _process(fact, policy)
+    if isinstance(fact, CallFact):
+        return _call(fact, policy, references)
     if isinstance(fact, CollectorFact):
         return _collector(fact, policy)
     if isinstance(fact, ProxyFact):
@@ -111,6 +115,14 @@ def _execution(fact: ExecutionFact, policy: AttestationPolicy, references: Refer
     return _violation(finding, fact.at, by, fact.process) if finding else None
 
 
+def _call(fact: CallFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
+    if policy.spec.demand(Layer.SYSCALLS) is Demand.OFF:
+        return None
+    finding = check_call(fact.call, policy, references)
+    by = f", by {fact.process.executable or 'pid'} ({_pids(fact.process, fact.pid_inside)})"
+    return _violation(finding, fact.at, by, fact.process) if finding else None
+
+
 def _pids(process: Actor, inside: int) -> str:
     """As the measurer numbers it, and as the workload does where that is another number."""
     return f"{process.pid}, {inside} inside" if inside else str(process.pid)
@@ -171,7 +183,7 @@ def _worse(fact: ProcessFact) -> bool:
             return fact.after not in ("", "0")
         case ProcessAspect.SECCOMP | ProcessAspect.NO_NEW_PRIVILEGES:
             return fact.after < fact.before
-        case ProcessAspect.NAMESPACES | ProcessAspect.SCOPE | ProcessAspect.UNMEASURED:
+        case ProcessAspect.NAMESPACES | ProcessAspect.SCOPE | ProcessAspect.UNMEASURED | ProcessAspect.WRITTEN:
             return True
 
 

@@ -31,7 +31,7 @@ Key = tuple[str, str]
 _MOST_GENERATIONS = 16
 _MOST_IN_VERSIONS = 200_000
 """Versions times the paths that any of them states: each version is looked at for each."""
-_SECTIONS = ("files", "executables", "proxies")
+_SECTIONS = ("files", "executables", "proxies", "syscalls")
 
 
 class _Place(NamedTuple):
@@ -199,7 +199,13 @@ class _Own:
         by = frozenset({key})
         for path in self._spec.without:
             yield _Place("files", path), _Statement(None, by)
-        sections = {"files": self._files(), "executables": self._executables(), "proxies": self._spec.proxies}
+        spec = self._spec
+        sections: dict[str, Mapping[str, Any]] = {
+            "files": self._files(),
+            "executables": self._executables(),
+            "proxies": spec.proxies,
+            "syscalls": spec.syscalls,
+        }
         for section, found in sections.items():
             for name, value in found.items():
                 yield _Place(section, name), _Statement(value, by)
@@ -278,6 +284,7 @@ def _effective(
         files=sections["files"],
         executables=sections["executables"],
         proxies=sections["proxies"],
+        syscalls=sections["syscalls"],
         expires=None if first is None else ends[first],
     )
     nearest = [_nearest(each, rollout, statements) for each, rollout in rollouts.items()]

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from attestation.calls import Watching
 from attestation.containment import Containment
 from attestation.coverage import Cutting, Grade, Guarantee, Profile
 from attestation.layers import Layer
@@ -168,6 +169,27 @@ class ProcessRules(Strict):
     most_capabilities: Annotated[str | None, CommonBits()] = Field(default=None, pattern=r"^[0-9a-f]{1,16}$")
 
 
+class CallRules(Strict):
+    """How system calls are watched, where the layer `syscalls` is measured. What may be called, references say.
+
+    watching: `lean` is free for the rest of the machine and sees no call as such, but rings of io_uring, tracers,
+    writing into another one's memory; `sampled` sees every call for `window` of each `period`; `strict` every call at
+    any time, which every process on the machine pays for a little. kill_outside: whoever makes a call that is not
+    referenced is ended by the kernel at once, before anybody is told.
+    """
+
+    watching: Annotated[Watching, Ranked(tuple(Watching))] = Watching.STRICT
+    window: Annotated[Duration, Most()] = Field(default=5.0, ge=1)
+    period: Annotated[Duration, Least()] = Field(default=60.0, ge=2)
+    kill_outside: Annotated[bool, ASKING] = False
+
+    @model_validator(mode="after")
+    def _turns(self) -> Self:
+        if self.window >= self.period and {"window", "period"} <= self.model_fields_set:
+            raise ValueError("window is a part of period; `watching: strict` is what never rests")
+        return self
+
+
 class ProxyRules(Strict):
     """What the Envoy that holds the key must be, where the layer `proxy` is measured.
 
@@ -239,17 +261,17 @@ class ContainmentRules(Strict):
 class PolicySpec(Strict):
     """What must hold of a workload, and what happens when it does not.
 
-    selector: which registrations it is for; every one of its namespace, or of all in the root namespace, where it
-    says nothing. mode: what happens when something does not hold. interval: between rounds. freshness: of a lease,
-    from the nonce's issue. deadman: how long Envoy may stay open without a sign of life. escalate_after: how long it
-    may take to acknowledge a closing before it is asked to quit, or killed. layers: how much each layer matters;
-    files and processes are required where nobody names them, all others off. files: what is measured of files.
-    processes: what its processes may be. proxy: what the Envoy that holds the key must be. coverage: the least that
-    the watchers must be. recovery: what opens traffic again. containment: what is done to the workload itself. rules:
-    what else must be true, by name; two policies may state the same rule under one name, but not two. break_glass: who
-    may open traffic for a while in spite of policy. on_violation: signal -> class, where it is not to be the signal's
-    own. What is said to be drift opens again by the next full measurement, also where it is an event of which nothing
-    is left to be measured.
+    selector: which registrations it is for; every one of its namespace, or of all in the root namespace, where it says
+    nothing. mode: what happens when something does not hold. interval: between rounds. freshness: of a lease, from the
+    nonce's issue. deadman: how long Envoy may stay open without a sign of life. escalate_after: how long it may take to
+    acknowledge a closing before it is asked to quit, or killed. layers: how much each layer matters; files and
+    processes are required where nobody names them, all others off. files: what is measured of files. processes: what
+    its processes may be. syscalls: how its system calls are watched. proxy: what the Envoy that holds the key must be.
+    coverage: the least that the watchers must be. recovery: what opens traffic again. containment: what is done to the
+    workload itself. rules: what else must be true, by name; two policies may state the same rule under one name, but
+    not two. break_glass: who may open traffic for a while in spite of policy. on_violation: signal -> class, where it
+    is not to be the signal's own. What is said to be drift opens again by the next full measurement, also where it is
+    an event of which nothing is left to be measured.
 
     connections: `cut` ends what is open with every closing. `drain` lets it go on after drift, for the dead-man time
     or what is left of the lease, whichever is shorter; nothing new begins meanwhile, and what has not ended by then
@@ -280,6 +302,7 @@ class PolicySpec(Strict):
     layers: Annotated[dict[Layer, LayerDemand], PerKey()] = Field(default_factory=dict)
     files: FileRules = FileRules()
     processes: ProcessRules = ProcessRules()
+    syscalls: CallRules = Field(default=CallRules(), exclude_if=lambda rules: rules == CallRules())
     proxy: ProxyRules = Field(default=ProxyRules(), exclude_if=lambda rules: rules == ProxyRules())
     """Not written where it says nothing new, so that a sidecar which does not know it reads such a policy, too."""
     coverage: CoverageDemand = CoverageDemand()

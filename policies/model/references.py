@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
 
+from attestation import calls
 from attestation.digests import well_formed
 from attestation.errors import InvalidInput
 from attestation.quantities import instant, instant_text
@@ -79,6 +80,18 @@ FileCapabilities = Annotated[str, Field(pattern=r"^([0-9a-f]{2}){0,32}$")]
 """The extended attribute `security.capability` in hexadecimal digits."""
 
 
+def _call(value: object) -> object:
+    if not isinstance(value, str) or not calls.well_formed(value):
+        raise ValueError(
+            "a system call goes by its name (`openat`), an operation of io_uring by `io_uring:` and its own, any call "
+            f"by an older interface by `{calls.X32}` or `{calls.COMPAT}`, one without a name by `{calls.OTHER}`"
+        )
+    return value
+
+
+CallName = Annotated[str, BeforeValidator(_call), WithJsonSchema({"type": "string", "title": "call"})]
+
+
 class FileReference(Strict):
     """digests: any of them will do. mode: permission bits, where they matter; None leaves them unjudged.
 
@@ -108,6 +121,9 @@ class ReferenceSpec(Strict):
     proxies: Envoy's version -> digests of its builds that may hold the key. What Envoy says of its version itself is
     believed by nobody; the digest tells it. Not written where it is empty, as PolicySpec.proxy.
 
+    syscalls: system calls that may be made, in sets of any name: what is in one of them may be. Which set a call came
+    from then says why it is there.
+
     inherits: what these add to, or replace: whatever is stated here takes the place of what is inherited under the
     same path or version, as a whole. without: inherited paths of files that are not here. expires: from then on these
     affirm nothing, nor does anything that inherits them.
@@ -123,7 +139,13 @@ class ReferenceSpec(Strict):
     files: dict[str, FileReference] = Field(default_factory=dict)
     executables: dict[str, tuple[ReferenceDigest, ...]] = Field(default_factory=dict)
     proxies: dict[str, tuple[ReferenceDigest, ...]] = Field(default_factory=dict, exclude_if=lambda known: not known)
+    syscalls: dict[Label, tuple[CallName, ...]] = Field(default_factory=dict, exclude_if=lambda known: not known)
     versions: dict[Label, ReferenceVersion] = Field(default_factory=dict, exclude_if=lambda versions: not versions)
+
+    @property
+    def calls(self) -> frozenset[str]:
+        """Those of all sets."""
+        return frozenset(name for each in self.syscalls.values() for name in each)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -54,6 +54,9 @@ def _spec(spec: ReferenceSpec) -> Iterator[str]:
         yield from (f"- {quoted(path)}" for path in spec.without)
     yield from _files(spec)
     yield from _section("proxies", spec.proxies)
+    if spec.syscalls:
+        yield "syscalls:"
+        yield from (f"  {quoted(label)}: [{', '.join(map(quoted, each))}]" for label, each in spec.syscalls.items())
     if spec.versions:
         yield "versions:"
         for label, version in spec.versions.items():

@@ -14,6 +14,7 @@
 #define CALLS 512
 #define WORDS (CALLS / 64)
 #define CPUS 8
+#define PLACES 0xfff
 #define OTHER 509 /* a number that no call has */
 #define X32 510   /* any call by that interface */
 #define COMPAT 511
@@ -39,9 +40,10 @@ struct workload {
     u64 seen[2][WORDS];          /* the kernel's, in the half that `half` names; the other one is cleared by us */
     u64 told[2][WORDS];
     u64 operations;              /* of io_uring that are not told; ours to write */
-    u64 told_operations;
+    u64 seen_operations, told_operations;
     u64 lost;                    /* events for which there was no room */
     u32 half, kill;              /* ours to write. kill: end whoever makes a call that is not allowed */
+    u32 number, unused;          /* ours to write: whose place this is by now */
     u32 counts[CPUS][CALLS];     /* not exact where there are more processors */
 };
 
@@ -87,11 +89,23 @@ INLINE u32 own(struct task_struct *task)
 }
 
 /* 0 for nobody's. A thread that was there before us has no number of its own, and neither has one of io_uring's. */
-INLINE u32 workload_of(struct task_struct *task)
+INLINE u32 number_of(struct task_struct *task)
 {
     u32 number = own(task);
 
     return number ? number : own(task->group_leader);
+}
+
+/* A place is given again, a number is not: who has an old one belongs to nobody. */
+INLINE struct workload *numbered(u32 number)
+{
+    u32 place = number & PLACES;
+    struct workload *workload;
+
+    if (!number)
+        return 0;
+    workload = bpf_map_lookup_elem(&workloads, &place);
+    return workload && workload->number == number ? workload : 0;
 }
 
 /* As the measurer's pid namespace numbers it; 0 for who is not in that. */
@@ -111,28 +125,26 @@ INLINE u32 pid_of(void *task)
     return found.nr;
 }
 
-INLINE struct event *begin(enum kind kind, u32 number, struct task_struct *task)
+INLINE struct event *begin(enum kind kind, struct workload *workload, struct task_struct *task)
 {
     struct event *event = bpf_ringbuf_reserve(&events, sizeof *event, 0);
 
     if (!event) {
-        struct workload *workload = bpf_map_lookup_elem(&workloads, &number);
-        if (workload)
-            __sync_fetch_and_add(&workload->lost, 1);
+        __sync_fetch_and_add(&workload->lost, 1);
         return 0;
     }
     __builtin_memset(event, 0, sizeof *event);
     event->at = bpf_ktime_get_boot_ns();
     event->kind = kind;
-    event->workload = number;
+    event->workload = workload->number;
     event->thread = pid_of(task);
     event->pid = pid_of(task->group_leader);
     return event;
 }
 
-INLINE void tell(enum kind kind, u32 number, struct task_struct *task, u32 what, u32 other, u64 value)
+INLINE void tell(enum kind kind, struct workload *workload, struct task_struct *task, u32 what, u32 other, u64 value)
 {
-    struct event *event = begin(kind, number, task);
+    struct event *event = begin(kind, workload, task);
 
     if (!event)
         return;
@@ -192,13 +204,10 @@ SECTION("tp_btf/sys_enter")
 int called(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf();
-    u32 number = workload_of(me), index, word, half;
-    struct workload *workload;
+    struct workload *workload = numbered(number_of(me));
+    u32 index, word, half;
     u64 bit;
 
-    if (!number)
-        return 0;
-    workload = bpf_map_lookup_elem(&workloads, &number);
     if (!workload)
         return 0;
     index = indexed(me, context[1]);
@@ -213,7 +222,7 @@ int called(u64 *context)
     if (workload->kill)
         bpf_send_signal(SIGKILL);
     if (!(workload->told[half][word] & bit) && !(__sync_fetch_and_or(&workload->told[half][word], bit) & bit))
-        tell(CALL, number, me, index, 0, context[1]);
+        tell(CALL, workload, me, index, 0, context[1]);
     return 0;
 }
 
@@ -222,14 +231,15 @@ SECTION("tp_btf/task_newtask")
 int made(u64 *context)
 {
     struct task_struct *child = (void *)context[0], *me = bpf_get_current_task_btf();
-    u32 number = workload_of(me);
+    u32 number = number_of(me);
+    struct workload *workload = numbered(number);
 
-    if (!number)
+    if (!workload)
         return 0;
     if (!bpf_task_storage_get(&members, child, &number, BPF_LOCAL_STORAGE_GET_F_CREATE))
-        tell(UNKNOWN, number, me, 0, pid_of(child), 0);
+        tell(UNKNOWN, workload, me, 0, pid_of(child), 0);
     else if (!(context[1] & CLONE_THREAD))
-        tell(FORK, number, me, 0, pid_of(child), 0);
+        tell(FORK, workload, me, 0, pid_of(child), 0);
     return 0;
 }
 
@@ -238,10 +248,11 @@ SECTION("tp_btf/sched_prepare_exec")
 int executes(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf();
-    u32 number = workload_of(me);
+    u32 number = number_of(me);
+    struct workload *workload = numbered(number);
 
-    if (number && !bpf_task_storage_get(&members, me, &number, BPF_LOCAL_STORAGE_GET_F_CREATE))
-        tell(UNKNOWN, number, me, 0, pid_of(me->group_leader), 0);
+    if (workload && !bpf_task_storage_get(&members, me, &number, BPF_LOCAL_STORAGE_GET_F_CREATE))
+        tell(UNKNOWN, workload, me, 0, pid_of(me), 0);
     return 0;
 }
 
@@ -250,10 +261,10 @@ int executed(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf();
     struct linux_binprm *program = (void *)context[2];
-    u32 number = workload_of(me);
+    struct workload *workload = numbered(number_of(me));
 
-    if (number)
-        tell(EXEC, number, me, program->file->f_inode->i_nlink, 0, program->file->f_inode->i_ino);
+    if (workload)
+        tell(EXEC, workload, me, program->file->f_inode->i_nlink, 0, program->file->f_inode->i_ino);
     return 0;
 }
 
@@ -261,10 +272,10 @@ SECTION("tp_btf/sched_process_exit")
 int ended(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf();
-    u32 number = workload_of(me);
+    struct workload *workload = numbered(number_of(me));
 
-    if (number)
-        tell(EXIT, number, me, 0, 0, 0);
+    if (workload)
+        tell(EXIT, workload, me, 0, 0, 0);
     return 0;
 }
 
@@ -273,10 +284,10 @@ SECTION("tp_btf/signal_generate")
 int signalled(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf(), *other = (void *)context[2];
-    u32 number = workload_of(other);
+    struct workload *workload = numbered(number_of(other));
 
-    if (number && me->group_leader != other->group_leader && is_tracing(me))
-        tell(TRACED, number, me, 0, pid_of(other->group_leader), 0);
+    if (workload && me->group_leader != other->group_leader && is_tracing(me))
+        tell(TRACED, workload, me, 0, pid_of(other->group_leader), 0);
     return 0;
 }
 
@@ -285,10 +296,10 @@ SECTION("tp_btf/sched_wait_task")
 int waited_for(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf(), *other = (void *)context[0];
-    u32 number = workload_of(other);
+    struct workload *workload = numbered(number_of(other));
 
-    if (number && is_tracing(me))
-        tell(TRACED, number, me, 1, pid_of(other->group_leader), 0);
+    if (workload && is_tracing(me))
+        tell(TRACED, workload, me, 1, pid_of(other->group_leader), 0);
     return 0;
 }
 
@@ -298,16 +309,16 @@ int reached(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf(), *other;
     struct mm_struct *mm = (void *)context[0];
-    u32 number;
+    struct workload *workload;
 
     if (!me->mm || me->mm == mm)
         return 0;
     other = mm->owner;
     if (!other)
         return 0;
-    number = workload_of(other);
-    if (number && is_writing(me))
-        tell(WRITTEN, number, me, 0, pid_of(other->group_leader), 0);
+    workload = numbered(number_of(other));
+    if (workload && is_writing(me))
+        tell(WRITTEN, workload, me, 0, pid_of(other->group_leader), 0);
     return 0;
 }
 
@@ -315,10 +326,10 @@ SECTION("tp_btf/io_uring_create")
 int made_ring(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf();
-    u32 number = workload_of(me);
+    struct workload *workload = numbered(number_of(me));
 
-    if (number)
-        tell(RING, number, me, ~0u, 0, 0);
+    if (workload)
+        tell(RING, workload, me, ~0u, 0, 0);
     return 0;
 }
 
@@ -328,22 +339,20 @@ int submitted(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf();
     struct io_kiocb *request = (void *)context[0];
-    u32 number = workload_of(me);
-    struct workload *workload;
+    struct workload *workload = numbered(number_of(me));
     u64 bit;
 
-    if (!number)
-        return 0;
-    workload = bpf_map_lookup_elem(&workloads, &number);
     if (!workload)
         return 0;
     bit = 1ull << (request->opcode & 63);
+    if (!(workload->seen_operations & bit))
+        __sync_fetch_and_or(&workload->seen_operations, bit);
     if (workload->operations & bit)
         return 0;
     if (workload->kill)
         bpf_send_signal(SIGKILL);
     if (!(__sync_fetch_and_or(&workload->told_operations, bit) & bit))
-        tell(RING, number, me, request->opcode, 0, 0);
+        tell(RING, workload, me, request->opcode, 0, 0);
     return 0;
 }
 
@@ -353,15 +362,15 @@ int connects(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf();
     struct sock *socket = (void *)context[0];
-    u32 number;
+    struct workload *workload;
     struct event *event;
 
     if (context[2] != TCP_SYN_SENT)
         return 0;
-    number = workload_of(me);
-    if (!number)
+    workload = numbered(number_of(me));
+    if (!workload)
         return 0;
-    event = begin(CONNECT, number, me);
+    event = begin(CONNECT, workload, me);
     if (!event)
         return 0;
     event->number = socket->__sk_common.skc_family;
@@ -379,10 +388,10 @@ SECTION("tp_btf/cgroup_attach_task")
 int moved(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf(), *other = (void *)context[2];
-    u32 number = workload_of(other);
+    struct workload *workload = numbered(number_of(other));
 
-    if (number)
-        tell(MOVED, number, me, 0, pid_of(other->group_leader), 0);
+    if (workload)
+        tell(MOVED, workload, me, 0, pid_of(other->group_leader), 0);
     return 0;
 }
 

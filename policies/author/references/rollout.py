@@ -79,6 +79,7 @@ def beyond(document: ReferenceValues, base: EffectiveReferences, parent: str) ->
         files=_beyond(spec.files, base.spec.files),
         executables=_beyond(spec.executables, base.spec.executables),
         proxies=_beyond(spec.proxies, base.spec.proxies),
+        syscalls=_beyond(spec.syscalls, base.spec.syscalls),
     )
     return document.model_copy(update={"spec": own})
 

@@ -34,7 +34,7 @@ MOST_BYTES = 64 * 1024
 class Calls:
     """How system calls are watched. allowed: names of calls, of which nothing is told; None for all.
 
-    kill: whoever makes another one is ended by the kernel, at once. window, period: seconds of SAMPLED: so many of each.
+    kill: whoever makes another one is ended by the kernel, at once. window, period: of SAMPLED: seconds.
     """
 
     watching: Watching

@@ -1,4 +1,4 @@
-"""The types of a compiled object (BTF, Documentation/bpf/btf.rst): its maps, and by what the kernel relocates fields."""
+"""Types of a compiled object (BTF, Documentation/bpf/btf.rst): its maps, and what the kernel relocates fields by."""
 
 from __future__ import annotations
 

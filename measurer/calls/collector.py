@@ -90,12 +90,15 @@ class CallsCollector:
         if wanted is None:
             self.close()
             return
-        if self._joined is None and not self._begin():
+        joins = self._joined is None
+        if joins and not self._begin():
             return
         self._allow(wanted)
-        if before is None or _looking(before) != _looking(wanted):
+        if joins or before is None or _looking(before) != _looking(wanted):
             self._loop.cancel(_WINDOW)
             self._look_at_calls(wanted.watching is not Watching.LEAN)
+        if joins:
+            self.measure(0.0, full=True)
 
     def close(self) -> None:
         """Watch no more. What belongs to the workload is nobody's for the kernel's programs then."""
@@ -127,7 +130,6 @@ class CallsCollector:
             return False
         self._refusal = ""
         self._look_for_members()
-        self.measure(0.0, full=True)
         return True
 
     def _allow(self, wanted: Calls) -> None:

@@ -173,8 +173,9 @@ class CallRules(Strict):
     """How system calls are watched, where the layer `syscalls` is measured. What may be called, references say.
 
     watching: `lean` is free for the rest of the machine and sees no call as such, but rings of io_uring, tracers,
-    writing into another one's memory; `sampled` sees every call for `window` of each `period`; `strict` every call at
-    any time, which every process on the machine pays for a little. kill_outside: whoever makes a call that is not
+    writing into another one's memory; `sampled` sees every call for some seconds of each minute; `strict` every call at
+    any time, which every process on the machine pays for a little. window: of each period, that `sampled` looks for.
+    period: of `sampled`. kill_outside: whoever makes a call that is not
     referenced is ended by the kernel at once, before anybody is told.
     """
 

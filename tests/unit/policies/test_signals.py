@@ -16,6 +16,7 @@ from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.errors import InvalidConfiguration
 from attestation.facts import (
     Actor,
+    CallFact,
     CollectorFact,
     CollectorState,
     ExecutionFact,
@@ -40,7 +41,7 @@ from policies.appraise.reasons import Finding
 from policies.appraise.versions import check_versions
 from policies.appraise.violation import violates
 from policies.model import dialect
-from policies.model.policy import AttestationPolicy, PolicySpec
+from policies.model.policy import AttestationPolicy, LayerDemand, PolicySpec
 from policies.model.references import EffectiveReferences, FileReference, ReferenceSpec, Rollout
 from tests.unit.policies.world import (
     BAD,
@@ -182,6 +183,12 @@ def fact_of(aspect: ProcessAspect, before: str = "0", after: str = "1") -> Proce
     return ProcessFact(1.0, Actor(9, PYTHON), aspect, before, after)
 
 
+def with_calls(policy: AttestationPolicy) -> AttestationPolicy:
+    """The same, where the layer of calls is required as well."""
+    layers = {**policy.spec.layers, Layer.SYSCALLS: LayerDemand()}
+    return policy.model_copy(update={"spec": policy.spec.model_copy(update={"layers": layers})})
+
+
 def seen(fact: Fact) -> Callable[[AttestationPolicy], list[Violation | Finding]]:
     def look(policy: AttestationPolicy) -> list[Violation | Finding]:
         found = violates(fact, policy, LISTED)
@@ -231,6 +238,8 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.PROCESS_TRACER: seen(fact_of(ProcessAspect.TRACER)),
     Signal.PROCESS_SCOPE: seen(fact_of(ProcessAspect.SCOPE)),
     Signal.PROCESS_UNMEASURED: seen(fact_of(ProcessAspect.UNMEASURED, "no", "yes: it is hidden from us")),
+    Signal.PROCESS_WRITTEN: seen(fact_of(ProcessAspect.WRITTEN, "", "7 /usr/bin/gdb")),
+    Signal.CALL_FOREIGN: lambda policy: seen(CallFact(1.0, "chroot", Actor(9, PYTHON)))(with_calls(policy)),
     Signal.PROXY_FOREIGN: shown(envoy=varied(executable=BAD)),
     Signal.PROXY_TRACED: shown(envoy=varied(traced=Known.YES)),
     Signal.PROXY_UNDENIED: shown(envoy=replace(ENVOY, denial=Denial.MISSING, filters=())),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from attestation import manifest, processes
+from attestation import calls, manifest, processes
+from attestation.calls import CallsMade
 from attestation.claims import Claims, LayerClaim
 from attestation.coverage import CollectorCoverage, Coverage, Cutting, Grade, Isolation, Mechanism
 from attestation.instance import InstanceId
@@ -56,12 +57,16 @@ def process(
     )
 
 
-def coverage(*, running: bool = True, grade: Grade = Grade.CLOSED_BY_GUARDIAN) -> Coverage:
+def coverage(
+    *, running: bool = True, grade: Grade = Grade.CLOSED_BY_GUARDIAN, further: tuple[Layer, ...] = ()
+) -> Coverage:
+    """further: layers that are measured besides files and processes."""
     watched = tuple(
         CollectorCoverage(f"{layer}-watch", layer, Mechanism.FANOTIFY, 5.0, running)
-        for layer in (Layer.FILES, Layer.PROCESSES)
+        for layer in (Layer.FILES, Layer.PROCESSES, *further)
     )
-    return Coverage(watched, (Layer.SYSCALLS,), Cutting.DESTROY, grade, Isolation(True, True, False, False))
+    absent = tuple(layer for layer in (Layer.SYSCALLS,) if layer not in further)
+    return Coverage(watched, absent, Cutting.DESTROY, grade, Isolation(True, True, False, False))
 
 
 def claimed(
@@ -70,13 +75,18 @@ def claimed(
     *,
     age_ms: int = 10,
     watchers: Coverage | None = None,
+    called: CallsMade | None = None,
 ) -> tuple[Claims, dict[str, bytes]]:
-    """Claims with the bodies behind them."""
+    """Claims with the bodies behind them. called: None where nobody measures calls."""
     files, running = manifest.pack(entries), processes.pack(kinds)
     bodies = {manifest.digest(files): files, processes.digest(running): running}
-    layers = (
+    layers: tuple[LayerClaim, ...] = (
         LayerClaim(Layer.FILES, manifest.digest(files), Method.FULL, age_ms, age_ms, len(entries)),
         LayerClaim(Layer.PROCESSES, processes.digest(running), Method.FULL, age_ms, age_ms, len(kinds)),
     )
+    if called is not None:
+        body = calls.pack(called)
+        bodies[calls.digest(body)] = body
+        layers += (LayerClaim(Layer.SYSCALLS, calls.digest(body), Method.FULL, age_ms, age_ms, len(called.calls)),)
     instance = InstanceId("i-" + "0" * 32)
     return Claims(instance, 1, 0, 1, 0, b"spki", "boot", layers, watchers or coverage()), bodies

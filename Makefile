@@ -1,5 +1,5 @@
 # Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
-.PHONY: demo test setup lint unit system test-containers test-bare test-alarms bench bench-peers bench-aide fuzz docs signals clean
+.PHONY: demo test setup lint unit system test-containers test-bare test-bpf test-alarms bpf bench bench-peers bench-aide fuzz docs signals clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?=
@@ -54,6 +54,11 @@ bench: setup
 	.venv/bin/proofbeat bench appraise $(ARGS)
 	.venv/bin/proofbeat bench merge $(ARGS)
 	.venv/bin/proofbeat bench files $(ARGS)
+
+# The kernel's programs, compiled from their source; and whether what is in git is what that compiles to.
+bpf test-bpf: setup
+	@.tools/bin/uv sync --quiet --frozen --inexact --all-extras --group bpf --python .venv/bin/python
+	.venv/bin/python tools/bpf.py $(if $(filter test-bpf,$@),--check)
 
 # What `bench xds-push` and `bench appraise` are measured beside. Needs Go, or takes it from PyPI.
 bench-peers: setup

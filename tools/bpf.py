@@ -1,10 +1,11 @@
-"""The kernel's programs compiled: `bpf.py` writes the object that is in git, `bpf.py --check` says whether it still is
-what the source compiles to. The compiler comes from PyPI (the group `bpf` of pyproject.toml) and makes the same bytes
+"""The kernel's programs compiled: `bpf.py` writes the object that is in git and its digest, `bpf.py --check` says whether
+they still are what the source compiles to. The compiler comes from PyPI (the group `bpf` of pyproject.toml) and makes the same bytes
 everywhere.
 """
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent / "measurer" / "bpf" / "programs"
-SOURCE, OBJECT = FOLDER / "watch.bpf.c", FOLDER / "watch.bpf.o"
+SOURCE, OBJECT, DIGEST = FOLDER / "watch.bpf.c", FOLDER / "watch.bpf.o", FOLDER / "watch.bpf.o.sha256"
 FLAGS = (
     *("-target", "bpfel-freestanding-none", "-mcpu=v3", "-O2", "-g"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"),
@@ -54,10 +55,12 @@ def without_unread(text: bytes) -> bytes:
 
 def main() -> int:
     made = compiled()
+    digest = f"{hashlib.sha256(made).hexdigest()}  {OBJECT.name}\n"
     if "--check" not in sys.argv:
         OBJECT.write_bytes(made)
+        DIGEST.write_text(digest)
         return 0
-    if OBJECT.read_bytes() == made:
+    if OBJECT.read_bytes() == made and DIGEST.read_text() == digest:
         return 0
     sys.stderr.write(
         f"{OBJECT.name} is not what {SOURCE.name} compiles to. Run `make bpf`, and commit what it writes.\n"

@@ -5,6 +5,8 @@ The programs are watch.bpf.c's. What is written there as a comment about who wri
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import mmap
 import os
 import struct
@@ -19,6 +21,8 @@ from measurer.bpf.loading import Loaded
 from measurer.bpf.ring import Ring
 
 OBJECT = Path(__file__).parent / "programs" / "watch.bpf.o"
+DIGEST = OBJECT.with_suffix(".o.sha256")
+"""What sha256sum prints of it."""
 CALLS, CPUS = 512, 8
 OTHER, X32, COMPAT = 509, 510, 511
 """Numbers that stand for calls that have none here: unknown ones, and all that come by an older interface."""
@@ -99,7 +103,7 @@ class Watch:
         self.refused: dict[str, OSError] = {}
         self._attached: dict[str, int] = {}
         with ExitStack() as held:
-            self._loaded = Loaded(OBJECT.read_bytes(), tuple(map(_section, wanted)), {"workloads": most + 1})
+            self._loaded = Loaded(_object(), tuple(map(_section, wanted)), {"workloads": most + 1})
             held.callback(self._loaded.close)
             self._loaded.run("syscall/stand")
             held.callback(self._detach_all)
@@ -230,6 +234,14 @@ class Watched:
     @property
     def _half(self) -> int:
         return int(_NUMBER.unpack_from(self._workloads, self._at + _HALF)[0])
+
+
+def _object() -> bytes:
+    """Raises OSError for one that nobody compiled from the source beside it."""
+    text = OBJECT.read_bytes()
+    if hashlib.sha256(text).hexdigest() != DIGEST.read_text().partition(" ")[0]:
+        raise OSError(errno.EBADMSG, f"{OBJECT.name} is not what was compiled from its source")
+    return text
 
 
 def _section(name: str) -> str:

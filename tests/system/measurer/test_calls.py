@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from attestation import calls
-from attestation.calls import NAMES, RING, CallsMade, Watching
-from attestation.channel import Calls, Covered, Measure, Observed, Pinned, Scope
-from attestation.coverage import Mechanism
-from attestation.facts import CallFact, CollectorFact, ProcessAspect, ProcessFact
+from attestation.calls import NAMES, CallsMade, Watching
+from attestation.channel import Calls, Measure, Observed, Pinned, Scope
+from attestation.facts import CallFact
 from attestation.layers import Layer
 from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.stage import Sidecar, Workload

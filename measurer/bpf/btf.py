@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from attestation.errors import InvalidInput
-from measurer.bpf.elf import Elf, text_at
+from measurer.bpf.elf import Elf, parsing, text_at
 
 _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
@@ -62,11 +61,14 @@ class Told:
 
 
 class Btf:
-    """Raises InvalidInput for what is none."""
+    """Raises InvalidInput for what is none.
+
+    loadable: for BPF_BTF_LOAD, with the places of variables in their sections, which the compiler leaves to a linker.
+    """
 
     def __init__(self, elf: Elf) -> None:
         self._elf = elf
-        try:
+        with parsing():
             text = elf.body(".BTF")
             magic, _, _, head, types, type_bytes, strings, string_bytes = _HEADER.unpack_from(text)
             if magic != _MAGIC:
@@ -74,34 +76,32 @@ class Btf:
             self._types_at, self._strings = head + types, text[head + strings :][:string_bytes]
             self._text = text
             self._types = [_Type(0, "", 0, 0, 0), *self._read(head + types, head + types + type_bytes)]
-        except (struct.error, ValueError, IndexError) as error:
-            raise InvalidInput(f"types that do not parse: {error}", where="bpf") from error
+            self.maps = tuple(self._maps())
+            self.loadable = self._placed()
 
-    @property
-    def loadable(self) -> bytes:
-        """For BPF_BTF_LOAD: with the places of variables in their sections, which the compiler leaves to a linker."""
+    def _placed(self) -> bytes:
         text = bytearray(self._text)
         for each in self._types:
             if each.kind == _SECTION_KIND:
                 self._place(text, each)
         return bytes(text)
 
-    @property
-    def maps(self) -> tuple[MapDefinition, ...]:
+    def _maps(self) -> Iterator[MapDefinition]:
         for each in self._types:
             if each.kind == _SECTION_KIND and each.name == _MAPS:
-                return tuple(self._map(variable) for variable, _ in self._variables(each))
-        return ()
+                yield from (self._map(variable) for variable, _ in self._variables(each))
 
     def functions(self, section: str) -> Told:
         """Which instruction begins which function (`func_info`), counted in instructions."""
-        size, records = self._told(section, 0)
-        parts = [_WORD.pack(_WORD.unpack_from(each)[0] // 8) + each[4:] for each in _split(records, size)]
-        return Told(size, b"".join(parts))
+        with parsing():
+            size, records = self._told(section, 0)
+            parts = [_WORD.pack(_WORD.unpack_from(each)[0] // 8) + each[4:] for each in _split(records, size)]
+            return Told(size, b"".join(parts))
 
     def relocations(self, section: str) -> Told:
         """Which instructions depend on how the kernel lays its own types out (`core_relo`)."""
-        return Told(*self._told(section, 2))
+        with parsing():
+            return Told(*self._told(section, 2))
 
     def _read(self, at: int, end: int) -> Iterator[_Type]:
         while at < end:

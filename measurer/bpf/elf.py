@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from attestation.errors import InvalidInput
@@ -44,15 +45,22 @@ class Reference:
     symbol: Symbol
 
 
+@contextmanager
+def parsing() -> Iterator[None]:
+    """Whatever does not parse is an InvalidInput."""
+    try:
+        yield
+    except (struct.error, ValueError, IndexError, KeyError, RecursionError) as error:
+        raise InvalidInput(f"no object for the kernel: {error}", where="bpf") from error
+
+
 class Elf:
     """Raises InvalidInput for what is no such object."""
 
     def __init__(self, text: bytes) -> None:
-        try:
+        with parsing():
             self.sections = tuple(_sections(text))
             self.symbols = tuple(self._symbols())
-        except (struct.error, ValueError, IndexError) as error:
-            raise InvalidInput(f"no object for the kernel: {error}", where="bpf") from error
 
     def number(self, name: str) -> int:
         """Of the section of this name. Raises InvalidInput where there is none."""
@@ -66,10 +74,11 @@ class Elf:
 
     def references(self, number: int) -> Iterator[Reference]:
         """Those in the section of this number."""
-        for section in self.sections:
-            if section.kind == _REFERENCES and section.info == number:
-                for at, what in _REFERENCE.iter_unpack(section.body):
-                    yield Reference(at, self.symbols[what >> 32])
+        with parsing():
+            for section in self.sections:
+                if section.kind == _REFERENCES and section.info == number:
+                    for at, what in _REFERENCE.iter_unpack(section.body):
+                        yield Reference(at, self.symbols[what >> 32])
 
     def _symbols(self) -> Iterator[Symbol]:
         for section in self.sections:

@@ -36,7 +36,8 @@ _OPERATIONS = 8 * 5 * _WORDS
 _SEEN_OPERATIONS, _TOLD_OPERATIONS, _LOST = _OPERATIONS + 8, _OPERATIONS + 16, _OPERATIONS + 24
 _HALF, _KILL, _PLACE_NUMBER = _OPERATIONS + 32, _OPERATIONS + 36, _OPERATIONS + 40
 _COUNTS = _OPERATIONS + 48
-_SIZE = _COUNTS + CPUS * _COUNT.size
+SIZE = _COUNTS + CPUS * _COUNT.size
+"""Bytes of one workload's place in the map."""
 _RING_BYTES = 1 << 20
 _PLACE_BITS = 12
 _PLACES = (1 << _PLACE_BITS) - 1
@@ -114,7 +115,7 @@ class Watch:
                 raise self.refused[missing[0]]
             self._ring = Ring(self._loaded.maps["events"], _RING_BYTES)
             held.callback(self._ring.close)
-            self._workloads = mmap.mmap(self._loaded.maps["workloads"], (most + 1) * _SIZE)
+            self._workloads = mmap.mmap(self._loaded.maps["workloads"], (most + 1) * SIZE)
             held.callback(self._workloads.close)
             self._held = held.pop_all()
         self._free = list(range(1, most + 1))
@@ -181,8 +182,8 @@ class Watched:
         self.number = number
         self._workloads, self._members, self._free = workloads, members, free
         self._place = number & _PLACES
-        self._at = self._place * _SIZE
-        workloads[self._at : self._at + _SIZE] = bytes(_SIZE)
+        self._at = self._place * SIZE
+        workloads[self._at : self._at + SIZE] = bytes(SIZE)
         self.allow(None, ALL_OPERATIONS)
         _NUMBER.pack_into(workloads, self._at + _PLACE_NUMBER, number)
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from attestation import calls
-from attestation.calls import NAMES, CallsMade, Watching
-from attestation.channel import Calls, Measure, Observed, Pinned, Scope
-from attestation.facts import CallFact
+from attestation.calls import NAMES, RING, CallsMade, Watching
+from attestation.channel import Calls, Covered, Measure, Observed, Pinned, Scope
+from attestation.coverage import Mechanism
+from attestation.facts import CallFact, ProcessAspect, ProcessFact
 from attestation.layers import Layer
 from tests.system.measurer.conftest import needs_root
-from tests.system.measurer.stage import Sidecar, Workload
+from tests.system.measurer.stage import Sidecar, User, Workload
 
 pytestmark = needs_root
 ALL = tuple(sorted(NAMES))
@@ -117,3 +123,170 @@ def test_nobody_else_is_told_of(workload: Workload, tree: Path) -> None:
         workload.do("import os; os.getpid()")
         measured(sidecar)
         assert not sidecar.seen(CallFact)
+
+
+# Calls that pass no call's entry, or not by its own interface.
+
+OLD_INTERFACE = """
+import ctypes, mmap
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+page.write(bytes.fromhex('b814000000cd80c3'))  # mov eax, 20 (getpid); int 0x80; ret
+ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
+"""
+RING_OPEN = """
+import ctypes, mmap, struct
+libc = ctypes.CDLL(None, use_errno=True)
+params = ctypes.create_string_buffer(120)
+ring = libc.syscall(425, 4, params)
+assert ring >= 0, ctypes.get_errno()
+head_at, tail_at, mask_at, entries_at, flags_at, dropped_at, array_at = struct.unpack_from('=7I', params.raw, 40)
+queue = mmap.mmap(ring, array_at + 4 * 8, offset=0)
+entries = mmap.mmap(ring, 64 * 4, offset=0x10000000)
+path = ctypes.create_string_buffer(b'/etc/hostname')
+struct.pack_into('=BBHiQQII', entries, 0, 18, 0, 0, -100, 0, ctypes.addressof(path), 0, 0)
+struct.pack_into('=I', queue, array_at, 0)
+struct.pack_into('=I', queue, tail_at, struct.unpack_from('=I', queue, tail_at)[0] + 1)
+assert libc.syscall(426, ring, 1, 1, 1, None, 0) == 1
+"""
+
+
+def ran(workload: Workload, program: str) -> None:
+    workload.do(f"exec({program!r})")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the interface of 32 bits is x86's")
+def test_a_call_by_the_interface_of_32_bits_is_outside_of_every_baseline_that_does_not_name_it(
+    workload: Workload, tree: Path
+) -> None:
+    with watched(workload, tree, STRICT) as sidecar:
+        ran(workload, OLD_INTERFACE)
+        assert told(sidecar).call == calls.COMPAT
+    with watched(workload, tree, replace(STRICT, allowed=(*ALL, calls.COMPAT))) as sidecar:
+        ran(workload, OLD_INTERFACE)
+        measured(sidecar)
+        assert not sidecar.seen(CallFact)
+
+
+@pytest.mark.parametrize("watching", [Watching.LEAN, Watching.STRICT])
+def test_what_io_uring_is_asked_for_is_told_by_its_own_name_although_no_call_is_made(
+    watching: Watching, workload: Workload, tree: Path
+) -> None:
+    with watched(workload, tree, Calls(watching, ALL)) as sidecar:
+        ran(workload, RING_OPEN)
+        assert told(sidecar).call == f"{RING}openat"
+        assert f"{RING}openat" in measured(sidecar).calls
+    with watched(workload, tree, Calls(watching, (*ALL, f"{RING}openat"))) as sidecar:
+        ran(workload, RING_OPEN)
+        measured(sidecar)
+        assert not sidecar.seen(CallFact)
+
+
+def test_making_a_ring_is_told_where_it_is_not_referenced_even_if_no_call_is_looked_at(
+    workload: Workload, tree: Path
+) -> None:
+    with watched(workload, tree, Calls(Watching.LEAN, ("read",))) as sidecar:
+        ran(workload, "import ctypes; ctypes.CDLL(None).syscall(425, 4, ctypes.create_string_buffer(120))")
+        assert told(sidecar).call == "io_uring_setup"
+
+
+# What others do to it.
+
+WRITE = """
+import ctypes, os, sys
+libc, pid, at = ctypes.CDLL(None, use_errno=True), int(sys.argv[1]), int(sys.argv[2])
+how = sys.argv[3]
+if how == 'mem':
+    os.pwrite(os.open(f'/proc/{pid}/mem', os.O_WRONLY), b'x', at)
+elif how == 'process_vm_writev':
+    class Part(ctypes.Structure):
+        _fields_ = [('at', ctypes.c_void_p), ('size', ctypes.c_size_t)]
+    mine = ctypes.create_string_buffer(b'x')
+    here, there = ctypes.byref(Part(ctypes.addressof(mine), 1)), ctypes.byref(Part(at, 1))
+    assert libc.process_vm_writev(pid, here, 1, there, 1, 0) == 1
+else:
+    PEEK, POKE, ATTACH, DETACH = 2, 5, 16, 17
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    assert libc.ptrace(ATTACH, pid, None, None) == 0
+    os.waitpid(pid, 0x40000000)
+    libc.ptrace(POKE, pid, at, libc.ptrace(PEEK, pid, at, None))
+    libc.ptrace(DETACH, pid, None, None)
+"""
+
+
+@pytest.mark.parametrize("how", ["mem", "process_vm_writev", "ptrace"])
+def test_whoever_writes_into_the_memory_of_the_workload_is_told(
+    how: str, workload: Workload, tree: Path, elsewhere: Path
+) -> None:
+    at = elsewhere / "at"
+    workload.do("import ctypes; kept = ctypes.create_string_buffer(64)")
+    workload.do(f"open({str(at)!r}, 'w').write(str(ctypes.addressof(kept)))")
+    with watched(workload, tree, Calls(Watching.LEAN, ALL)) as sidecar:
+        writer = subprocess.Popen([sys.executable, "-c", WRITE, str(workload.pid), at.read_text(), how])
+        assert writer.wait(20) == 0
+        fact = sidecar.expect(ProcessFact, lambda each: each.aspect is ProcessAspect.WRITTEN)
+        assert fact.process.pid == workload.pid
+        assert fact.after.startswith(f"{writer.pid} ")
+
+
+def test_reading_it_is_no_writing(workload: Workload, tree: Path) -> None:
+    with watched(workload, tree, Calls(Watching.LEAN, ALL)) as sidecar:
+        for name in ("environ", "cmdline", "maps", "mem"):
+            with open(f"/proc/{workload.pid}/{name}", "rb", buffering=0) as file, suppress(OSError):
+                file.read(1)
+        measured(sidecar)
+        assert not sidecar.seen(ProcessFact)
+
+
+# How it is watched.
+
+
+def test_whoever_calls_outside_of_the_baseline_is_killed_by_the_kernel_where_that_is_asked_for(
+    workload: Workload, tree: Path, elsewhere: Path
+) -> None:
+    status = elsewhere / "status"
+    with watched(workload, tree, replace(STRICT, kill=True)) as sidecar:
+        workload.do("import os; child = os.fork() or (os.chroot('/'), os._exit(0))")
+        workload.do(f"open({str(status)!r}, 'w').write(str(os.waitpid(child, 0)[1]))")
+        assert os.WTERMSIG(int(status.read_text())) == signal.SIGKILL
+        assert told(sidecar).call == OUTSIDE
+
+
+def test_samples_see_a_call_that_is_made_again_and_again(workload: Workload, tree: Path) -> None:
+    wanted = replace(STRICT, watching=Watching.SAMPLED, window=0.2, period=0.6)
+    with watched(workload, tree, wanted) as sidecar:
+        covered = sidecar.expect(Covered).coverage
+        (own,) = [each for each in covered.collectors if each.mechanism is Mechanism.BPF]
+        assert own.latency_ms == pytest.approx(400.0)
+        workload.begin("import os, time; [(os.chroot('/'), time.sleep(0.01)) for _ in range(300)]")
+        assert told(sidecar).call == OUTSIDE
+        workload.done()
+
+
+def test_another_baseline_holds_at_once_and_against_it_everything_is_told_anew(workload: Workload, tree: Path) -> None:
+    with watched(workload, tree, Calls(Watching.STRICT, ALL)) as sidecar:
+        workload.do("import os; os.chroot('/')")
+        sidecar.send(replace(sidecar.scope, calls=STRICT))
+        measured(sidecar)
+        workload.do("os.chroot('/')")
+        assert told(sidecar).call == OUTSIDE
+
+
+def test_a_workload_that_is_not_asked_about_any_more_is_nobodys(workload: Workload, tree: Path) -> None:
+    with watched(workload, tree, STRICT) as sidecar:
+        sidecar.send(replace(sidecar.scope, calls=None))
+        sidecar.expect(Covered, lambda each: not [c for c in each.coverage.collectors if c.layer is Layer.SYSCALLS])
+        workload.do("import os; os.chroot('/')")
+        sidecar.files()
+        assert not sidecar.seen(CallFact)
+
+
+def test_an_ordinary_users_measurer_says_why_it_watches_no_calls(nobody: User, tree: Path) -> None:
+    workload = nobody.workload()
+    try:
+        with nobody.sidecar(Scope(workload.pid, (str(tree),), deadman=30.0, calls=STRICT)) as sidecar:
+            covered = sidecar.expect(Covered)
+            (own,) = [each for each in covered.coverage.collectors if each.layer is Layer.SYSCALLS]
+            assert not own.running
+            assert "the kernel takes no programs of ours: Operation not permitted" in own.detail
+    finally:
+        workload.end()

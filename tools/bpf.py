@@ -1,6 +1,6 @@
-"""The kernel's programs compiled: `bpf.py` writes the object that is in git and its digest, `bpf.py --check` says whether
-they still are what the source compiles to. The compiler comes from PyPI (the group `bpf` of pyproject.toml) and makes the same bytes
-everywhere.
+"""The kernel's programs compiled: `bpf.py` writes the object that is in git and its digest, `bpf.py --check` says
+whether they still are what the source compiles to. The compiler comes from PyPI (the group `bpf` of pyproject.toml) and
+makes the same bytes everywhere.
 """
 
 from __future__ import annotations

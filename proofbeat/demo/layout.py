@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from attestation.quantities import duration
 from policies.model.metadata import Metadata
-from policies.model.policy import AttestationPolicy, PolicySpec, RecoveryRules
+from policies.model.policy import AttestationPolicy, Demand, PolicySpec, RecoveryRules
 from policies.model.references import ReferenceValues
 from proofbeat import documents
 from proofbeat.demo import service
@@ -51,7 +51,8 @@ class Terms:
     delivered its secrets and filters, or everything. envoy_attested: whether it has to be attested as well before it
     gets an identity, which costs reading a hundred megabytes. recovery: what opens traffic again. floor: what else
     rules both services; each of them runs as a user of its own then, if root runs the demo. stated: what the demo's own
-    policies say besides, as a policy's spec has it; of files without what is included.
+    policies say besides, as a policy's spec has it; of files without what is included. calls: those that both services
+    may make; none where nobody asks.
 
     Shorter times than the presets', so that a minute shows everything; the dead-man time suits a busy laptop.
     """
@@ -67,6 +68,7 @@ class Terms:
     recovery: RecoveryRules = field(default_factory=RecoveryRules)
     floor: Floor | None = None
     stated: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    calls: tuple[str, ...] = ()
 
     def telemetry(self, socket: Path) -> TelemetrySettings:
         """The part of a program's settings that says where its telemetry goes."""
@@ -172,8 +174,14 @@ def policy(terms: Terms, name: str, app: str) -> AttestationPolicy:
         "deadman": duration(terms.deadman),
         "files": {**terms.stated.get("files", {}), "include": [app]},
         **(_envoy_rules(terms) if terms.envoy_attested else {}),
+        **({"layers": {"syscalls": {"demand": _where_possible()}}} if terms.calls else {}),
     }
     return AttestationPolicy(metadata=Metadata(name=f"{name}-hardened"), spec=PolicySpec.model_validate(spec))
+
+
+def _where_possible() -> Demand:
+    """An ordinary user's measurer brings no programs into the kernel."""
+    return Demand.REQUIRED if os.geteuid() == 0 else Demand.BEST_EFFORT
 
 
 def _envoy_rules(terms: Terms) -> dict[str, object]:
@@ -196,7 +204,11 @@ def write_policies(layout: Layout, taken: dict[str, ReferenceValues]) -> None:
         (layout.policies / "floor.yaml").write_text(layout.terms.floor.text)
     for side in layout.sides:
         ruled = policy(layout.terms, side.name, str(side.app))
-        text = documents.governing(side.name, side.spiffe_id, ruled, taken[side.name])
+        values = taken[side.name]
+        if layout.terms.calls:
+            sets = {"syscalls": {"any": layout.terms.calls}}
+            values = values.model_copy(update={"spec": values.spec.model_copy(update=sets)})
+        text = documents.governing(side.name, side.spiffe_id, ruled, values)
         (layout.policies / f"{side.name}.yaml").write_text(text)
 
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from attestation.signals import Signal
 from attestation.violation import ViolationClass
-from proofbeat.bench.detect import acts
+from proofbeat.bench.detect import acts, calls
 from proofbeat.bench.detect.acts import DEADMAN, Act, Where
 
 EVENT_MS, END_MS, LOOK_MS = 5.0, 50.0, 1000.0
@@ -60,7 +60,7 @@ class Attack:
         return not self.needs_root or os.geteuid() == 0
 
 
-FILES, EXECUTIONS, RIGHTS = "files", "processes.executions", "processes.rights"
+FILES, EXECUTIONS, RIGHTS, CALLS = "files", "processes.executions", "processes.rights", "syscalls"
 SIDECAR, GUARDIAN = "sidecar", "guardian"
 
 CATALOGUE: tuple[Attack, ...] = (
@@ -80,6 +80,10 @@ CATALOGUE: tuple[Attack, ...] = (
     Attack(acts.raise_a_capability, Signal.PROCESS_CAPABILITIES, RIGHTS, LOOK_MS, needs_root=True, dear=True),
     Attack(acts.enter_another_namespace, Signal.PROCESS_NAMESPACES, RIGHTS, LOOK_MS, needs_root=True, dear=True),
     Attack(acts.attach, Signal.PROCESS_TRACER, RIGHTS, EVENT_MS, needs_root=True),
+    Attack(calls.leave_the_baseline, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
+    Attack(calls.call_by_the_older_interface, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
+    Attack(calls.open_by_io_uring, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
+    Attack(calls.write_into_a_process, Signal.PROCESS_WRITTEN, CALLS, EVENT_MS, needs_root=True),
     Attack(acts.ask_for_the_key, Signal.KEY_SOCKET_SECOND_CLIENT, SIDECAR, EVENT_MS, graver=True),
     Attack(acts.flood_a_stopped_measurer, Signal.COLLECTOR_OVERFLOWED, FILES, LOOK_MS, needs_root=True, dear=True),
     Attack(acts.stop_the_sidecar, Signal.COLLECTOR_DEAD, GUARDIAN, DEADMAN * 2000, dear=True),
@@ -138,6 +142,11 @@ UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
         RIGHTS: (
             "What is taken and laid down again between two looks, but for users and tracers: the kernel tells of them.",
             "What a process may do that is none of the workload's.",
+        ),
+        CALLS: (
+            "A call of the baseline with other arguments, or in another sequence.",
+            "A second call of the same name, until all is measured in full again.",
+            "Without CAP_BPF and CAP_PERFMON: all of it.",
         ),
         SIDECAR: ("Who only looks at the key socket's name.",),
         GUARDIAN: ("Anything while measurer and sidecar are both stopped: then Envoy's own lifetime ends it.",),

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from attestation.calls import NAMES
 from attestation.errors import Unavailable
 from proofbeat.bench.detect import service
 from proofbeat.bench.detect.acts import DEADMAN, Where
@@ -26,6 +27,7 @@ TERMS = Terms(
     deadman=DEADMAN,
     pages=4,
     stated={"files": {"logs": ["**/app/logs/**"]}, "recovery": {"drift": "auto", "tamper": "auto"}},
+    calls=tuple(sorted(NAMES - {"chroot"})),
 )
 """Tamper heals as drift does, or each act would take a new instance."""
 Line = dict[str, Any]

@@ -1,5 +1,5 @@
 # Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
-.PHONY: demo test setup lint unit system test-containers test-bare test-bpf test-alarms bpf bench bench-peers bench-aide fuzz docs signals clean
+.PHONY: demo test setup lint unit system test-containers test-bare test-bpf test-alarms bpf bench bench-peers bench-aide bench-tracers fuzz docs signals clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?=
@@ -54,6 +54,7 @@ bench: setup
 	.venv/bin/proofbeat bench appraise $(ARGS)
 	.venv/bin/proofbeat bench merge $(ARGS)
 	.venv/bin/proofbeat bench files $(ARGS)
+	.venv/bin/proofbeat bench syscalls $(ARGS)
 
 # The kernel's programs, compiled from their source; and whether what is in git is what that compiles to.
 bpf test-bpf: setup
@@ -67,6 +68,10 @@ bench-peers: setup
 # What `bench files` is measured beside. Needs root, and Debian.
 bench-aide:
 	apt-get install --yes --no-install-recommends aide
+
+# What `bench syscalls` is measured beside. Needs root, and Debian.
+bench-tracers:
+	apt-get install --yes --no-install-recommends redis-server nginx-light strace linux-perf bpftrace
 
 # Every parser against mutated input (docs/fuzzing.md): `make fuzz SECONDS=600 TARGET="cbor evidence" JOBS=1`.
 fuzz: setup

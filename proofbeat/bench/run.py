@@ -11,6 +11,7 @@ from attestation.errors import InvalidInput
 from proofbeat.bench import deadman, idle, merge, start, telemetry, violation
 from proofbeat.bench import round as round_bench
 from proofbeat.bench.appraise import run as appraise
+from proofbeat.bench.calls import run as syscalls
 from proofbeat.bench.cut import run as cut
 from proofbeat.bench.detect import run as detect
 from proofbeat.bench.faults import run as faults
@@ -32,6 +33,7 @@ BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "xds-push": (push.run, "one secret to 1, 200 and 1,000 streams, beside go-control-plane"),
     "appraise": (appraise.run, "10,000 files and 20 rules, judged, beside Open Policy Agent"),
     "merge": (merge.run, "what rules 10,000 workloads under 1,000 policies"),
+    "syscalls": (syscalls.run, "redis and nginx, their calls looked at, beside strace, perf and bpftrace"),
     "storm": (storm.run, "20,000 files and 50,000 programs at once: what is told, and what the workload pays"),
     "telemetry": (telemetry.run, "what exporting costs a round"),
     "files": (files.run, "100,000 files read, checked again, and one changed, beside AIDE and sha256sum"),

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
-from attestation.channel import Beat, Message, Observed, Scope
+from attestation.channel import Beat, Calls, Message, Observed, Scope
 from attestation.errors import Unavailable
 from attestation.facts import ExecutionFact, FileFact
 from proofbeat.ephemeral.clock import now
@@ -55,7 +55,8 @@ class Workload:
 class Listener:
     """Asks for one workload as a sidecar does, and hears what it is told."""
 
-    def __init__(self, workload: Workload, spawned: Spawned) -> None:
+    def __init__(self, workload: Workload, spawned: Spawned, calls: Calls | None) -> None:
+        self._calls = calls
         self.workload, self.pid = workload, spawned.pid
         self._measurer = Measurer(self._heard, self._lost)
         self._measurer.start(asyncio.get_running_loop(), spawned)
@@ -64,12 +65,12 @@ class Listener:
         self._found: asyncio.Future[float] | None = None
 
     async def begin(self) -> None:
-        """Until both layers are measured. Raises Unavailable."""
-        pid = self.workload.process.pid
+        """Until all layers are measured. Raises Unavailable."""
+        pid, layers = self.workload.process.pid, 2 if self._calls is None else 3
         pidfd = os.pidfd_open(pid)
-        self._measurer.send(Scope(pid, (str(self.workload.folder),), deadman=60.0), pidfd)
+        self._measurer.send(Scope(pid, (str(self.workload.folder),), deadman=60.0, calls=self._calls), pidfd)
         os.close(pidfd)
-        await self._until(lambda message: isinstance(message, Observed) and self._observed == 2)
+        await self._until(lambda message: isinstance(message, Observed) and self._observed == layers)
 
     async def write_to_fact(self) -> float:
         """Milliseconds from telling it to write a file to the fact of it."""
@@ -112,8 +113,8 @@ class Listener:
 
 
 @asynccontextmanager
-async def crowd(folder: Path, count: int, *, shared: bool) -> AsyncIterator[list[Listener]]:
-    """So many workloads, all measured. shared: by one measurer, else by one each."""
+async def crowd(folder: Path, count: int, *, shared: bool, calls: Calls | None = None) -> AsyncIterator[list[Listener]]:
+    """So many workloads, all measured. shared: by one measurer, else by one each. calls: how theirs are watched."""
     async with AsyncExitStack() as undo:
         node = undo.enter_context(_node(folder)) if shared else None
         listeners = []
@@ -121,7 +122,7 @@ async def crowd(folder: Path, count: int, *, shared: bool) -> AsyncIterator[list
             workload = Workload(folder / f"workload{number}")
             undo.callback(workload.end)
             spawned = await _called(node) if node is not None else spawn()
-            listener = Listener(workload, spawned)
+            listener = Listener(workload, spawned, calls)
             undo.callback(listener.end)
             await listener.begin()
             listeners.append(listener)

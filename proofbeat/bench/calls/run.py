@@ -1,0 +1,127 @@
+"""`bench syscalls`: redis and nginx with a full core, watched in each way and by what else there is, in turn.
+
+And what a call of somebody else's costs beside 1, 10 and 30 watched workloads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+
+from attestation.calls import NAMES, Watching
+from attestation.channel import Calls, Observed, Scope
+from attestation.layers import Layer
+from proofbeat.bench.calls.load import Nginx, Redis, Server, serving
+from proofbeat.bench.calls.tracers import TRACERS, missing, tracing
+from proofbeat.bench.figures import Budget, Distribution, Figure, Report, Value
+from proofbeat.bench.files.probe import Probe
+from proofbeat.bench.node.crowd import crowd
+from proofbeat.ephemeral import folder
+
+EVERY = tuple(sorted(NAMES))
+OURS = {"off": None, "lean": Calls(Watching.LEAN, EVERY), "strict": Calls(Watching.STRICT, EVERY)}
+"""off: measured, but for calls."""
+MOST_STRICT, NOISE = 8.5, 3.0
+"""Percent of the rate."""
+LOOPS = 200_000
+
+
+async def run(*, quick: bool) -> Report:
+    rounds, requests = (2, 60_000) if quick else (9, 200_000)
+    figures: dict[str, Figure] = {}
+    peers: dict[str, dict[str, Figure | str]] = {name: {} for name in TRACERS}
+    budgets: list[Budget] = []
+    for kind in (Redis, Nginx):
+        with folder.passing("syscalls") as here, serving(kind, here / kind.name) as server:
+            rates = await _rates(server, here, rounds, requests)
+        _state(kind.name, rates, figures, peers)
+        budgets += _budgets(kind.name, rates)
+    costs = {count: await _beside(count) for count in ((0, 1) if quick else (0, 1, 10, 30))}
+    for count, nanoseconds in costs.items():
+        figures[f"call_elsewhere_beside_{count}"] = Distribution.of(nanoseconds, "ns")
+    if not quick:
+        budgets.append(
+            Budget("a call elsewhere beside 30 workloads, as a multiple of beside one", 1.1, _multiple(costs))
+        )
+    for name in TRACERS:
+        if missing(name):
+            peers[name] = {"missing": missing(name)}
+    return Report("syscalls", figures, tuple(budgets), peers)
+
+
+async def _rates(server: Server, here: Path, rounds: int, requests: int) -> dict[str, list[float]]:
+    """Requests a second, of each way in turn, so that what the machine does otherwise meets all alike."""
+    ways = [*OURS, *(name for name in TRACERS if not missing(name))]
+    found: dict[str, list[float]] = {way: [] for way in ways}
+    await server.rate(requests // 4)
+    for _ in range(rounds):
+        for way in ways:
+            with _watched(way, server.process.pid, here):
+                share = 8 if way in ("strace", "perf") else 1
+                found[way].append(await server.rate(requests // share))
+    return found
+
+
+@contextmanager
+def _watched(way: str, pid: int, here: Path) -> Iterator[None]:
+    with ExitStack() as undo:
+        if way in TRACERS:
+            undo.enter_context(tracing(way, pid))
+        else:
+            layer = Layer.PROCESSES if OURS[way] is None else Layer.SYSCALLS
+            probe = undo.enter_context(Probe(Scope(pid, (str(here),), deadman=600.0, calls=OURS[way])))
+            probe.expect(Observed, lambda each: each.observation.layer is layer)
+        yield
+
+
+def _state(
+    name: str, rates: dict[str, list[float]], figures: dict[str, Figure], peers: dict[str, dict[str, Figure | str]]
+) -> None:
+    for way, found in rates.items():
+        figure = Distribution.of(found, "requests/s")
+        if way in TRACERS:
+            peers[way] |= {f"{name}_rate": figure, f"{name}_lost": Value("%", round(_lost(rates, way), 1))}
+        else:
+            figures[f"{name}_{way}_rate"] = figure
+            if way != "off":
+                figures[f"{name}_{way}_lost"] = Value("%", round(_lost(rates, way), 1))
+
+
+def _lost(rates: dict[str, list[float]], way: str) -> float:
+    """Percent of the rate, at the median of rounds: each round is held against itself."""
+    return median(100 * (1 - with_it / without) for with_it, without in zip(rates[way], rates["off"], strict=True))
+
+
+def _budgets(name: str, rates: dict[str, list[float]]) -> list[Budget]:
+    return [
+        Budget(f"{name}: rate lost by lean, in %", NOISE, round(_lost(rates, "lean"), 1)),
+        Budget(f"{name}: rate lost by strict, in %", MOST_STRICT, round(_lost(rates, "strict"), 1)),
+    ]
+
+
+async def _beside(count: int) -> list[float]:
+    """Nanoseconds of a call of ours that nobody watches, beside so many strictly watched workloads."""
+    if count == 0:
+        return await asyncio.to_thread(_calls)
+    with folder.passing("syscalls") as here:
+        async with crowd(here, count, shared=True, calls=OURS["strict"]):
+            return await asyncio.to_thread(_calls)
+
+
+def _calls() -> list[float]:
+    found = []
+    for _ in range(15):
+        began = time.perf_counter_ns()
+        for _ in range(LOOPS):
+            os.getppid()
+        found.append((time.perf_counter_ns() - began) / LOOPS)
+    return found
+
+
+def _multiple(costs: dict[int, list[float]]) -> float:
+    return round(median(costs[30]) / median(costs[1]), 3)

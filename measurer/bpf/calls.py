@@ -13,10 +13,9 @@ import struct
 from dataclasses import dataclass
 
 # linux/bpf.h
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD, _TEST_RUN = 0, 1, 2, 3, 5, 10
-_RAW_TRACEPOINT_OPEN, _BTF_LOAD, _LINK_CREATE = 17, 18, 28
-RAW_TRACEPOINT, CGROUP_SOCK_ADDR, TRACING, SYSCALL = 17, 18, 26, 31
-TRACE_RAW_TP, CGROUP_INET4_CONNECT, CGROUP_INET6_CONNECT = 23, 10, 11
+_MAP_CREATE, _MAP_UPDATE, _PROG_LOAD, _TEST_RUN, _RAW_TRACEPOINT_OPEN, _BTF_LOAD = 0, 2, 5, 10, 17, 18
+TRACING, SYSCALL = 26, 31
+TRACE_RAW_TP = 23
 SLEEPABLE = 1 << 4
 _LOG_BYTES, _NAME_BYTES = 1 << 16, 15
 
@@ -107,32 +106,15 @@ def attach_raw(program: int) -> int:
     return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", 0, program))
 
 
-def attach_cgroup(program: int, cgroup: int, kind: int) -> int:
-    """BPF_LINK_CREATE to an open cgroup folder: runs until the descriptor is closed."""
-    return _bpf(_LINK_CREATE, struct.pack("<IIII", program, cgroup, kind, 0))
-
-
 def run(program: int, context: ctypes.Array[ctypes.c_char]) -> None:
     """BPF_PROG_TEST_RUN of a SYSCALL program, which changes its context."""
     size = len(context)
     _bpf(_TEST_RUN, struct.pack("<IIIIQQIIIIQQ", program, 0, 0, 0, 0, 0, 0, 0, size, 0, _at(context), 0))
 
 
-def lookup(map_: int, key: bytes, size: int) -> bytes:
-    """size: of the value."""
-    keyed, found = _buffer(key), ctypes.create_string_buffer(size)
-    _bpf(_MAP_LOOKUP, struct.pack("<IxxxxQQQ", map_, _at(keyed), _at(found), 0))
-    return found.raw
-
-
 def update(map_: int, key: bytes, value: bytes) -> None:
     keyed, valued = _buffer(key), _buffer(value)
     _bpf(_MAP_UPDATE, struct.pack("<IxxxxQQQ", map_, _at(keyed), _at(valued), 0))
-
-
-def delete(map_: int, key: bytes) -> None:
-    keyed = _buffer(key)
-    _bpf(_MAP_DELETE, struct.pack("<IxxxxQQQ", map_, _at(keyed), 0, 0))
 
 
 def _buffer(text: bytes) -> ctypes.Array[ctypes.c_char] | None:

@@ -11,8 +11,6 @@ import os
 import struct
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from types import MappingProxyType
 
 from measurer.bpf import calls
 from measurer.bpf.btf import Btf
@@ -24,33 +22,25 @@ _TYPEDEF = 8
 _FIND = "syscall/find"
 _QUESTION = struct.Struct("=64sIIq")
 """Of the program that finds a type of the kernel's by its name: name, kind, nothing, answer."""
-_BTF_TRACEPOINT, _CONNECT = "tp_btf/", "cgroup/connect"
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """One that the kernel took. section: what it is for. attach: the number of its kind of attachment."""
-
-    section: str
-    descriptor: int
-    attach: int
+_TRACEPOINT = "tp_btf/"
 
 
 class Loaded:
     """What an object came to. Closing it takes all away again.
 
-    maps: descriptors by name. refused: why which section's program could not be loaded.
+    maps, programs: descriptors by name, and by section. refused: why which section's program could not be loaded.
     """
 
     def __init__(self, text: bytes, sections: tuple[str, ...], sizes: Mapping[str, int]) -> None:
         """sections: the programs that are wanted. sizes: most entries of maps of which the object does not say it.
 
-        Raises InvalidInput, OSError where nothing of it can be had."""
+        Raises InvalidInput, and OSError where nothing of it can be had.
+        """
         elf = Elf(text)
         self._elf, self._btf = elf, Btf(elf)
         self.maps: dict[str, int] = {}
         self.refused: dict[str, OSError] = {}
-        self.programs: dict[str, Program] = {}
+        self.programs: dict[str, int] = {}
         with ExitStack() as held:
             self._types = calls.load_types(self._btf.loadable)
             held.callback(os.close, self._types)
@@ -74,7 +64,7 @@ class Loaded:
 
     def attach(self, section: str) -> int:
         """Raises OSError; KeyError for one that was refused."""
-        return calls.attach_raw(self.programs[section].descriptor)
+        return calls.attach_raw(self.programs[section])
 
     def run(self, section: str) -> None:
         """Once, one of those that answer a question. Raises OSError."""
@@ -86,20 +76,13 @@ class Loaded:
 
     def _try(self, section: str, finder: int, held: ExitStack) -> None:
         try:
-            program = self._of(section, finder)
+            target = _find(finder, "btf_trace_" + section.removeprefix(_TRACEPOINT))
+            program = self._load(section, calls.TRACING, calls.TRACE_RAW_TP, target)
         except OSError as error:
             self.refused[section] = error
         else:
             self.programs[section] = program
-            held.callback(os.close, program.descriptor)
-
-    def _of(self, section: str, finder: int) -> Program:
-        if section.startswith(_BTF_TRACEPOINT):
-            target = _find(finder, "btf_trace_" + section.removeprefix(_BTF_TRACEPOINT))
-            attach = calls.TRACE_RAW_TP
-            return Program(section, self._load(section, calls.TRACING, attach, target), attach)
-        attach = _CONNECTS[section]
-        return Program(section, self._load(section, calls.CGROUP_SOCK_ADDR, attach, 0), attach)
+            held.callback(os.close, program)
 
     def _load(self, section: str, kind: int, attach: int, target: int, flags: int = 0) -> int:
         number = self._elf.number(section)
@@ -126,11 +109,6 @@ class Loaded:
             registers = registers & 0x0F | _MAP_BY_DESCRIPTOR << 4
             _INSTRUCTION.pack_into(code, each.at, opcode, registers, offset, self.maps[each.symbol.name])
         return bytes(code)
-
-
-_CONNECTS: Mapping[str, int] = MappingProxyType(
-    {_CONNECT + "4": calls.CGROUP_INET4_CONNECT, _CONNECT + "6": calls.CGROUP_INET6_CONNECT}
-)
 
 
 def _find(finder: int, name: str) -> int:

@@ -45,7 +45,6 @@ ALL_OPERATIONS = (1 << 64) - 1
 
 MEMBERSHIP = ("task_newtask", "sched_prepare_exec")
 """Without these nobody's children and threads are known, and nothing else is worth anything."""
-LIFE = ("sched_process_exec", "sched_process_exit")
 LEAN = (
     "signal_generate",
     "sched_wait_task",
@@ -59,22 +58,18 @@ STRICT = "sys_enter"
 
 
 class Kind(IntEnum):
-    """What an event is of. CALL: number; value: as it was made. FORK, UNKNOWN: other is the child, which could not be
-    marked in the latter case. EXEC: number is how many names the file has; value: its inode. TRACED: other is touched
-    by pid; number 1 where it waited for it. RING: number is the operation, NO_OPERATION for a ring that is made.
-    CONNECT: number is the family, other the port. MOVED: other is put into another cgroup. WRITTEN: other's memory.
+    """What an event is of. CALL: number; value: as it was made. TRACED: other is touched by pid; number 1 where it waited
+    for it. RING: number is the operation, NO_OPERATION for a ring that is made. CONNECT: number is the family, other the
+    port. MOVED: other is put into another cgroup. WRITTEN: other's memory. UNKNOWN: other could not be marked.
     """
 
     CALL = 1
-    FORK = 2
-    EXEC = 3
-    EXIT = 4
-    TRACED = 5
-    RING = 6
-    CONNECT = 7
-    MOVED = 8
-    WRITTEN = 9
-    UNKNOWN = 10
+    TRACED = 2
+    RING = 3
+    CONNECT = 4
+    MOVED = 5
+    WRITTEN = 6
+    UNKNOWN = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +95,7 @@ class Watch:
     """
 
     def __init__(self, most: int) -> None:
-        wanted = (*MEMBERSHIP, *LIFE, *LEAN, STRICT)
+        wanted = (*MEMBERSHIP, *LEAN, STRICT)
         self.refused: dict[str, OSError] = {}
         self._attached: dict[str, int] = {}
         with ExitStack() as held:
@@ -108,7 +103,7 @@ class Watch:
             held.callback(self._loaded.close)
             self._loaded.run("syscall/stand")
             held.callback(self._detach_all)
-            for name in (*MEMBERSHIP, *LIFE, *LEAN):
+            for name in (*MEMBERSHIP, *LEAN):
                 self._attach(name)
             missing = [name for name in MEMBERSHIP if name not in self._attached]
             if missing:

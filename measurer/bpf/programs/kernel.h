@@ -71,19 +71,6 @@ struct pt_regs {
     s32 syscallno;         /* arm64 */
 } RELOCATED;
 
-struct inode {
-    u32 i_nlink;
-    unsigned long i_ino;
-} RELOCATED;
-
-struct file {
-    struct inode *f_inode;
-} RELOCATED;
-
-struct linux_binprm {
-    struct file *file;
-} RELOCATED;
-
 struct in6_addr {
     u8 bytes[16];
 };
@@ -101,7 +88,3 @@ struct sock {
 struct io_kiocb {
     u8 opcode;
 } RELOCATED;
-
-struct bpf_sock_addr {
-    u32 user_family, user_ip4, user_ip6[4], user_port, family;
-};

@@ -18,7 +18,6 @@
 #define OTHER 509 /* a number that no call has */
 #define X32 510   /* any call by that interface */
 #define COMPAT 511
-#define CLONE_THREAD 0x10000
 #define TS_COMPAT 2
 #define TIF_32BIT (1ul << 22)
 #define SIGKILL 9
@@ -26,7 +25,7 @@
 #define AF_INET 2
 #define AF_INET6 10
 
-enum kind { CALL = 1, FORK, EXEC, EXIT, TRACED, RING, CONNECT, MOVED, WRITTEN, UNKNOWN };
+enum kind { CALL = 1, TRACED, RING, CONNECT, MOVED, WRITTEN, UNKNOWN };
 
 struct event {
     u64 at, value;
@@ -238,8 +237,6 @@ int made(u64 *context)
         return 0;
     if (!bpf_task_storage_get(&members, child, &number, BPF_LOCAL_STORAGE_GET_F_CREATE))
         tell(UNKNOWN, workload, me, 0, pid_of(child), 0);
-    else if (!(context[1] & CLONE_THREAD))
-        tell(FORK, workload, me, 0, pid_of(child), 0);
     return 0;
 }
 
@@ -253,29 +250,6 @@ int executes(u64 *context)
 
     if (workload && !bpf_task_storage_get(&members, me, &number, BPF_LOCAL_STORAGE_GET_F_CREATE))
         tell(UNKNOWN, workload, me, 0, pid_of(me), 0);
-    return 0;
-}
-
-SECTION("tp_btf/sched_process_exec")
-int executed(u64 *context)
-{
-    struct task_struct *me = bpf_get_current_task_btf();
-    struct linux_binprm *program = (void *)context[2];
-    struct workload *workload = numbered(number_of(me));
-
-    if (workload)
-        tell(EXEC, workload, me, program->file->f_inode->i_nlink, 0, program->file->f_inode->i_ino);
-    return 0;
-}
-
-SECTION("tp_btf/sched_process_exit")
-int ended(u64 *context)
-{
-    struct task_struct *me = bpf_get_current_task_btf();
-    struct workload *workload = numbered(number_of(me));
-
-    if (workload)
-        tell(EXIT, workload, me, 0, 0, 0);
     return 0;
 }
 

@@ -31,7 +31,7 @@ def test_the_object_is_the_one_whose_digest_stands_beside_it() -> None:
 def test_the_object_has_a_program_for_each_tracepoint_and_says_what_of_the_kernel_each_depends_on() -> None:
     elf = Elf(OBJECT)
     btf = Btf(elf)
-    for name in (*watch.MEMBERSHIP, *watch.LIFE, *watch.LEAN, watch.STRICT):
+    for name in (*watch.MEMBERSHIP, *watch.LEAN, watch.STRICT):
         section = f"tp_btf/{name}"
         assert len(elf.body(section)) % 8 == 0
         assert btf.functions(section).count == 1

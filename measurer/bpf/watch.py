@@ -58,9 +58,11 @@ STRICT = "sys_enter"
 
 
 class Kind(IntEnum):
-    """What an event is of. CALL: number; value: as it was made. TRACED: other is touched by pid; number 1 where it waited
-    for it. RING: number is the operation, NO_OPERATION for a ring that is made. CONNECT: number is the family, other the
-    port. MOVED: other is put into another cgroup. WRITTEN: other's memory. UNKNOWN: other could not be marked.
+    """What an event is of.
+
+    CALL: number; value: as it was made. TRACED: other is touched by pid; number 1 where it waited for it. RING: number
+    is the operation, NO_OPERATION for a ring that is made. CONNECT: number is the family, other the port. MOVED: other
+    is put into another cgroup. WRITTEN: other's memory. UNKNOWN: other could not be marked.
     """
 
     CALL = 1

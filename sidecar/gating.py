@@ -36,11 +36,11 @@ class Gating:
         if self._allowed is None:
             self._order(Gate(stands=False), None)
             return
-        listed = _sealed(self._allowed)
+        descriptor = listed(self._allowed)
         try:
-            self._order(Gate(stands=True), listed)
+            self._order(Gate(stands=True), descriptor)
         finally:
-            os.close(listed)
+            os.close(descriptor)
 
 
 def allowed(governed: Governed) -> frozenset[Digest] | None:
@@ -50,7 +50,7 @@ def allowed(governed: Governed) -> frozenset[Digest] | None:
     return frozenset(digest for each in governed.references.spec.executables.values() for digest in each)
 
 
-def _sealed(digests: Iterable[Digest]) -> int:
+def listed(digests: Iterable[Digest]) -> int:
     """A memfd of them that nobody can change any more, 32 bytes each."""
     descriptor = os.memfd_create("allowed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(descriptor, "wb", closefd=False) as file:

@@ -6,10 +6,13 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 from measurer import kernel
 from measurer.gate.judge import Judge
 from measurer.processes.held import allow_descriptors
+
+_BEFORE_OTHERS = -15
 
 
 def main(control: int, alive: int, parent: int) -> None:
@@ -24,6 +27,8 @@ def main(control: int, alive: int, parent: int) -> None:
     for each in both:
         each.setblocking(False)
     judge = Judge(*both)
+    with suppress(OSError):  # whoever executes something waits for this thread, and for no other of ours
+        os.nice(_BEFORE_OTHERS)
     try:
         judge.run()
     finally:

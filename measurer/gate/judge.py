@@ -14,7 +14,7 @@ import socket
 import struct
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from measurer import fanotify
 from measurer import kernel as k
@@ -57,7 +57,6 @@ class Asked:
     descriptor: int
     tid: int
     came: float
-    at: float = field(default_factory=boottime)
     stamp: Stamp = (0, 0, 0, 0)
     deleted: bool = False
     hold: Hold = Hold.BUSY
@@ -78,6 +77,7 @@ class Judge:
         self._unsent: deque[Word] = deque()
         self._untold = 0
         self._unheld_told = False
+        self._due = 0.0
         self._home = os.stat("/proc/self/ns/mnt").st_ino  # noqa: PTH116 - as everywhere here
 
     def run(self) -> None:
@@ -85,10 +85,12 @@ class Judge:
         poll = select.poll()
         for each in (self._alive, self._control, self._readers.descriptor, self._group):
             poll.register(each, select.POLLIN)
-        hears = True
+        hears, wanted = True, select.POLLIN
         while hears:
-            wanted = select.POLLIN | (select.POLLOUT if self._unsent else 0)
-            poll.modify(self._control, wanted)
+            wants = select.POLLIN | (select.POLLOUT if self._unsent else 0)
+            if wants != wanted:
+                poll.modify(self._control, wants)
+                wanted = wants
             ready = dict(poll.poll(self._patience()))
             if self._alive.fileno() in ready:
                 self._say_that_it_lives()
@@ -156,9 +158,10 @@ class Judge:
         except OSError as error:  # it could not be opened for us, and the kernel has refused it
             self._tell(Untold(1, f"a file could not be opened: {error.strerror}"))
             return
+        now = monotonic()
         for event in fanotify.events(buffer):
             self._leases.passed(event.pid)
-            self._ask(Asked(event.descriptor, event.pid, monotonic()))
+            self._ask(Asked(event.descriptor, event.pid, now))
 
     def _ask(self, asked: Asked) -> None:
         """Answer what can be answered at once."""
@@ -191,6 +194,9 @@ class Judge:
 
     def _settle(self) -> None:
         now = monotonic()
+        if now < self._due:
+            return
+        self._due = now + _TICK
         self._leases.settle(now)
         for _ in range(len(self._busy)):
             asked = self._busy.popleft()
@@ -272,7 +278,7 @@ def _told(asked: Asked, digest: bytes | None) -> Refused:
     status = _status(folder)
     inside = status.get("NStgid", "").split()
     return Refused(
-        at=asked.at,
+        at=boottime() - (monotonic() - asked.came),
         link=_link(f"/proc/self/fd/{asked.descriptor}"),
         digest=digest.hex() if digest is not None else "",
         deleted=asked.deleted,

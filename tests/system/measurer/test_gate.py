@@ -16,7 +16,9 @@ from attestation.channel import Beat, Covered, Gate, Measure, Observed, Scope
 from attestation.coverage import GATE
 from attestation.facts import CollectorFact, CollectorState, ExecutionFact, MountFact, RefusalFact
 from attestation.layers import Layer
+from measurer.gate.judge import READ_WITHIN
 from measurer.gate.watch import INTERVAL, LIMIT
+from tests.system.measurer import stuck
 from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.gates import (
     APART,
@@ -271,6 +273,34 @@ def test_an_overlay_of_its_own_is_behind_the_gate_in_every_mount_namespace(
         workload.do(f"tell = lambda what: open('{elsewhere}/answer', 'w').write(str(what))")
         workload.do(f"assert subprocess.run({[*APART, 'sh', '-c', script]!r}, stderr=-3).returncode == 0")
         assert workload.process.poll() is None
+
+
+def test_a_file_that_is_never_read_to_its_end_is_refused_and_keeps_nobody_else_waiting(
+    workload: Gated, tree: Path, elsewhere: Path
+) -> None:
+    below = elsewhere / "stuck"
+    below.mkdir()
+    workload.define(Path(stuck.__file__).read_text())
+    workload.do(f"serve({str(below)!r})")
+    with gated(workload, tree, TRUE, LOADER) as sidecar:
+        began = time.monotonic()
+        workload.define(
+            f"""
+import threading
+def slowly():
+    global slow
+    slow = ran({str(below / "file")!r})
+waiting = threading.Thread(target=slowly)
+waiting.start()
+"""
+        )
+        while time.monotonic() < began + READ_WITHIN / 2:
+            assert workload.run(TRUE) == 0
+        workload.begin("waiting.join(); tell(slow)")
+        assert workload.outcome() == -EPERM
+        assert READ_WITHIN <= time.monotonic() - began < READ_WITHIN + 2
+        assert refused(sidecar, below / "file").digest == ""
+        assert workload.run(TRUE) == 0
 
 
 # Whatever becomes of the gate.

@@ -42,6 +42,7 @@ _AGAIN, _MOST_AGAIN = 2.0, 60.0
 """Seconds until one that has ended is started again; twice as long each time that it did not stand in between."""
 _PATIENCE = 5.0
 """Seconds within which it has to stand, for whoever waits for that."""
+_ENDS_WITHIN = 0.2
 _STANDS_BY, _AGAIN_BY = "gate stands", "gate again"
 _MOST_A_TURN = 64
 _SHARED = "others execute from its mounts as well: it has no mount namespace of its own"
@@ -62,6 +63,7 @@ class _Running:
     pidfd: int
     control: socket.socket
     watch: Watch
+    given_up: bool = False
     unanswered: int = 0
     unmarked: set[str] = field(default_factory=set)
     batch: list[tuple[int, str, bool]] = field(default_factory=list)
@@ -182,6 +184,7 @@ class Gate:
         self._running = _Running(process, pidfd, control, Watch(pidfd, alive))
         self._why, self._waited_for = "it is being set up", True
         self._loop.watch(pidfd, self._ended)
+        self._loop.watch(self._running.watch.descriptor, self._given_up)
         self._loop.watch(control.fileno(), self._heard)
         self._loop.after(_STANDS_BY, _PATIENCE, self._settle)
         self._send(Allow(), (self._list,))
@@ -252,6 +255,16 @@ class Gate:
         path = self._path_of(refused.link)
         self._channel.send(RefusalFact(refused.at, path, refused.digest, actor, refused.deleted, refused.inside))
 
+    def _given_up(self) -> None:
+        """Whoever waits is let go once it has ended, which is soon, unless it hangs in the kernel."""
+        running = self._running
+        if running is None or running.given_up:
+            return
+        running.given_up = True
+        self._loop.forget(running.watch.descriptor)
+        self._falls("it did not answer and was killed")
+        self._settle()
+
     def _ended(self) -> None:
         """Whoever waited has been let go by the kernel."""
         running = self._running
@@ -259,12 +272,18 @@ class Gate:
             return
         self._heard()  # what it said last
         status = running.process.wait()
-        why = "it did not answer and was killed" if running.watch.gave_up else f"it ended ({_spelled(status)})"
-        self._end(why)
-        self._say(CollectorState.DEAD, f"{why}: nothing is refused")
+        if running.watch.gave_up:
+            self._given_up()
+        else:
+            self._falls(f"it ended ({_spelled(status)})")
+        self._end(self._why)
         self._settle()
         self._loop.after(_AGAIN_BY, self._pause, self._start_again)
         self._pause = min(self._pause * 2, _MOST_AGAIN)
+
+    def _falls(self, why: str) -> None:
+        self._stands, self._why = False, why
+        self._say(CollectorState.DEAD, f"{why}: nothing is refused")
 
     def _start_again(self) -> None:
         if self.asked and self._running is None:
@@ -279,8 +298,10 @@ class Gate:
         if running is not None:
             self._loop.forget(running.pidfd)
             self._loop.forget(running.control.fileno())
+            self._loop.forget(running.watch.descriptor)
             running.process.kill()
-            running.process.wait()
+            with suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, and nobody waits for that
+                running.process.wait(_ENDS_WITHIN)
             running.watch.close()
             running.control.close()
             os.close(running.pidfd)

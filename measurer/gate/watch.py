@@ -26,7 +26,9 @@ class Watch:
         self._process, self._alive, self._limit = process, alive, limit
         self._over = os.eventfd(0, os.EFD_CLOEXEC)
         self.gave_up = False
-        """It did not answer."""
+        """It did not answer, and was killed. It may end later: not before what it hangs in lets it."""
+        self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        """Readable once that is so."""
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
         self._thread.start()
 
@@ -34,7 +36,8 @@ class Watch:
         """Watch no more."""
         os.eventfd_write(self._over, 1)
         self._thread.join()
-        os.close(self._over)
+        for each in (self._over, self.descriptor):
+            os.close(each)
         self._alive.close()
 
     def _run(self) -> None:
@@ -52,6 +55,7 @@ class Watch:
             if not ready:
                 self.gave_up = True
                 signal.pidfd_send_signal(self._process, signal.SIGKILL)
+                os.eventfd_write(self.descriptor, 1)
                 return
             with suppress(OSError):
                 self._alive.recv(1)

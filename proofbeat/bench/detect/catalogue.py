@@ -139,8 +139,8 @@ UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "For an ordinary user's measurer: whatever ends between two looks at the process table.",
         ),
         GATE: (
-            "What needs no file of a mount to be executed (a memfd), nor an execution (a library, what an interpreter"
-            " reads): the former runs and is told, as an execution is.",
+            "What needs no file of a mount to be executed (a memfd): it runs, and is told as an execution.",
+            "What is no execution: a library, what an interpreter reads, what a loader is told to load.",
             "What a script holds by the time that its interpreter opens it: what was held against the list is what it"
             " held when it was executed.",
             "The first execution in a mount namespace, or from a mount, that a process of the workload has just made.",

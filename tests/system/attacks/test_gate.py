@@ -103,3 +103,14 @@ def test_a_gate_that_policy_comes_to_require_closes_nothing_while_it_is_being_se
         assert {each["event"] for each in playing.logs[before:]}.isdisjoint({"phase", "violation"})
         assert wants_to_run(playing) == "PermissionError"
         playing.until_quarantined("execution-refused")
+
+
+def test_with_measurer_and_gate_stopped_the_sidecar_closes_and_lets_go_of_whoever_waits() -> None:
+    with scene(workload=APART, processes={"gate": "required"}) as playing:
+        playing.until_open()
+        for pid in (gate_of(playing), playing.measurer):
+            os.kill(pid, signal.SIGSTOP)
+        playing.workload.begin(f"tell({str(playing.folder / 'loot')!r}, 'ran', lambda: {RUN.format(path='/bin/true')})")
+        playing.until("measurer-lost")
+        playing.workload.done()
+        assert (playing.folder / "loot" / "ran").read_text() == "0"

@@ -1,6 +1,7 @@
-"""A file system with one file that can be opened and never read: run by a workload, in its own mount namespace.
+"""A file system with one file that is never read, or not even opened: run by a workload, in its own mount namespace.
 
-Usage, in the workload: `exec` this source, then `serve(FOLDER)`. The kernel's side of fuse(4), as far as that takes.
+Usage, in the workload: `exec` this source, then `serve(FOLDER, NEVER)`, a request that is never answered. fuse(4), as
+far as that takes.
 """
 
 import ctypes
@@ -9,6 +10,7 @@ import struct
 import threading
 
 LOOKUP, GETATTR, OPEN, READ, INIT, OPENDIR, ENOSYS = 1, 3, 14, 15, 26, 27, 38
+MNT_FORCE = 1
 HEADER, ANSWER = struct.Struct("=IIQQIIII"), struct.Struct("=IiQ")
 ROOT, FILE, LONG = 1, 2, 3600
 SIZE = 4096
@@ -20,7 +22,7 @@ def attributes(node: int) -> bytes:
 
 
 def answer(kind: int, node: int) -> bytes | None:
-    """None where it is never answered."""
+    """None for what there is not."""
     if kind == INIT:
         return struct.pack("=IIIIHHIIHHIIHH20x", 7, 31, 65536, 0, 12, 10, 65536, 1, 1, 0, 0, 0, 0, 0)
     if kind == LOOKUP:
@@ -32,7 +34,7 @@ def answer(kind: int, node: int) -> bytes | None:
     return None
 
 
-def serve(folder: str) -> None:
+def serve(folder: str, never: int) -> None:
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -44,9 +46,16 @@ def serve(folder: str) -> None:
             request = os.read(device, 1 << 17)
             _, kind, unique, node, *_ = HEADER.unpack_from(request)
             body = answer(kind, node)
+            if kind == never:
+                continue
             if body is not None:
                 os.write(device, ANSWER.pack(ANSWER.size + len(body), 0, unique) + body)
-            elif kind != READ and unique:
+            elif unique:
                 os.write(device, ANSWER.pack(ANSWER.size, -ENOSYS, unique))
 
     threading.Thread(target=listen, daemon=True).start()
+
+
+def end(folder: str) -> None:
+    """Whoever waits for an answer gets an error."""
+    ctypes.CDLL(None).umount2(folder.encode(), MNT_FORCE)

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import EPERM
 from pathlib import Path
 
@@ -266,41 +266,71 @@ def test_an_overlay_of_its_own_is_behind_the_gate_in_every_mount_namespace(
     workload.do(f"[os.mkdir(each) for each in {[lower, upper, work, merged]}]")
     options = f"lowerdir={lower},upperdir={upper},workdir={work}"
     workload.do(f"subprocess.run({['mount', '-t', 'overlay', 'x', '-o', options, merged]}, check=True)")
-    workload.do(f"import shutil; shutil.copy('{TRUE}', '{merged}/listed'); shutil.copy('{FALSE}', '{merged}/foreign')")
+    workload.do(f"import shutil; [shutil.copy('{TRUE}', '{merged}/' + name) for name in ('listed', 'foreign')]")
+    workload.do(f"open('{merged}/foreign', 'ab').write(b'foreign')")
     tools = [Path(f"/usr/bin/{name}") for name in ("unshare", "sh", "mount")]
     with gated(workload, tree, TRUE, LOADER, *tools):
-        script = f"mount --bind {merged} {lower}; {lower}/listed && ! {lower}/foreign"
-        workload.do(f"tell = lambda what: open('{elsewhere}/answer', 'w').write(str(what))")
-        workload.do(f"assert subprocess.run({[*APART, 'sh', '-c', script]!r}, stderr=-3).returncode == 0")
-        assert workload.process.poll() is None
+        script = f"mount --bind {merged} {lower}; {lower}/listed && {lower}/foreign"
+        workload.do(f"assert subprocess.run({[*APART, 'sh', '-c', script]!r}, stderr=-3).returncode == 126")
+        assert workload.process.poll() is None, "sh says 126 of what it may not execute"
+
+
+SLOWLY = """
+import threading
+def slowly(path):
+    global slow
+    slow = ran(path)
+"""
+
+
+@pytest.fixture
+def unanswered(workload: Gated, elsewhere: Path) -> Callable[[int], Path]:
+    """A program on a file system of the workload's own, which never answers this request."""
+
+    def serve(never: int) -> Path:
+        folder = elsewhere / "stuck"
+        folder.mkdir()
+        workload.define(Path(stuck.__file__).read_text() + SLOWLY)
+        workload.do(f"serve({str(folder)!r}, {never})")
+        return folder / "program"
+
+    return serve
+
+
+def run_aside(workload: Gated, program: Path) -> None:
+    workload.do(f"waiting = threading.Thread(target=slowly, args=[{str(program)!r}]); waiting.start()")
 
 
 def test_a_file_that_is_never_read_to_its_end_is_refused_and_keeps_nobody_else_waiting(
-    workload: Gated, tree: Path, elsewhere: Path
+    workload: Gated, tree: Path, unanswered: Callable[[int], Path]
 ) -> None:
-    below = elsewhere / "stuck"
-    below.mkdir()
-    workload.define(Path(stuck.__file__).read_text())
-    workload.do(f"serve({str(below)!r})")
+    program = unanswered(stuck.READ)
     with gated(workload, tree, TRUE, LOADER) as sidecar:
         began = time.monotonic()
-        workload.define(
-            f"""
-import threading
-def slowly():
-    global slow
-    slow = ran({str(below / "file")!r})
-waiting = threading.Thread(target=slowly)
-waiting.start()
-"""
-        )
+        run_aside(workload, program)
         while time.monotonic() < began + READ_WITHIN / 2:
             assert workload.run(TRUE) == 0
         workload.begin("waiting.join(); tell(slow)")
         assert workload.outcome() == -EPERM
         assert READ_WITHIN <= time.monotonic() - began < READ_WITHIN + 2
-        assert refused(sidecar, below / "file").digest == ""
+        assert refused(sidecar, program).digest == ""
         assert workload.run(TRUE) == 0
+
+
+def test_a_gate_that_hangs_in_a_file_system_of_the_workloads_own_is_told_and_hangs_nobody_else(
+    workload: Gated, tree: Path, unanswered: Callable[[int], Path]
+) -> None:
+    program = unanswered(stuck.OPEN)
+    with gated(workload, tree, TRUE, LOADER) as sidecar:
+        run_aside(workload, program)
+        dead = sidecar.expect(CollectorFact, lambda each: each.state is CollectorState.DEAD)
+        assert "did not answer" in dead.detail
+        assert not until(sidecar, stands=False).running
+        sidecar.send(Gate(False))
+        sidecar.send(Beat(2))
+        sidecar.expect(Beat, lambda each: each.number == 2, seconds=1.0)
+        workload.begin(f"end({str(program.parent)!r}); waiting.join(); tell(slow)")
+        assert workload.outcome() != 0
 
 
 # Whatever becomes of the gate.

@@ -269,7 +269,8 @@ def test_an_overlay_of_its_own_is_behind_the_gate_in_every_mount_namespace(
     workload.do(f"import shutil; [shutil.copy('{TRUE}', '{merged}/' + name) for name in ('listed', 'foreign')]")
     workload.do(f"open('{merged}/foreign', 'ab').write(b'foreign')")
     tools = [Path(f"/usr/bin/{name}") for name in ("unshare", "sh", "mount")]
-    with gated(workload, tree, TRUE, LOADER, *tools):
+    # With a measurer that is stopped, nobody hears of the other namespace.
+    with gated(workload, tree, TRUE, LOADER, *tools) as sidecar, stopped(sidecar.process.pid):
         script = f"mount --bind {merged} {lower}; {lower}/listed && {lower}/foreign"
         workload.do(f"assert subprocess.run({[*APART, 'sh', '-c', script]!r}, stderr=-3).returncode == 126")
         assert workload.process.poll() is None, "sh says 126 of what it may not execute"

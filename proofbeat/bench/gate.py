@@ -16,7 +16,7 @@ from pathlib import Path
 from attestation import elf
 from attestation.channel import Covered, Gate, Scope
 from attestation.errors import Unavailable
-from proofbeat.bench.costs import pss
+from proofbeat.bench.costs import Reading, pss
 from proofbeat.bench.figures import Budget, Distribution, Figure, Report, Value
 from proofbeat.bench.files.probe import Probe
 from proofbeat.ephemeral import folder
@@ -115,6 +115,10 @@ def _measured(often: int, seldom: int) -> Report:
                     taken[each] += each.run(next(turns[each]))
             found[name] = taken
         refused = gated.run([foreign] * seldom)
+        gate = _gate_of(probe)
+        before = Reading.of((gate,))
+        gated.run([PROGRAM] * often)
+        spent = (Reading.of((gate,)).ran - before.ran) / often
         figures: dict[str, Figure] = {}
         for name, taken in found.items():
             with_gate, without = (Distribution.of(taken[each]) for each in (gated, free))
@@ -124,7 +128,8 @@ def _measured(often: int, seldom: int) -> Report:
                 f"{name}_extra_p99": Value("ms", round(with_gate.p99 - without.p99, 3)),
             }
         figures["refused"] = Distribution.of(refused)
-        figures["gate_pss"] = Value("MB", round(pss((_gate_of(probe),)), 1))
+        figures["gate_processor"] = Value("ms of CPU an execution", round(spent * 1000, 3))
+        figures["gate_pss"] = Value("MB", round(pss((gate,)), 1))
         beside: dict[str, Figure | str] = {name: Distribution.of(taken[free]) for name, taken in found.items()}
     extra = figures["execution_known_extra_p50"]
     measured = extra.value if isinstance(extra, Value) else 0.0

@@ -15,7 +15,15 @@ from attestation import strictjson
 from attestation.containment import Containment, Means
 from attestation.coverage import Coverage
 from attestation.errors import InvalidInput
-from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, MountFact, ProcessFact
+from attestation.facts import (
+    CollectorFact,
+    ExecutionFact,
+    FileFact,
+    InstanceFact,
+    MountFact,
+    ProcessFact,
+    RefusalFact,
+)
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
 from attestation.means import Trial
@@ -118,6 +126,15 @@ class Contain:
     bundle: int = 0
     within: float = 0.0
     before: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """stands: refuse whatever the workload is about to execute and this list does not have, a sealed memfd of SHA-256
+    digests, 32 bytes each; it replaces the list before. Without it nothing comes along: let everything be executed.
+    """
+
+    stands: bool
 
 
 # Measurer to sidecar.
@@ -239,6 +256,7 @@ Message = (
     | KillEnvoy
     | Beat
     | Contain
+    | Gate
     | Pinned
     | Covered
     | Observed
@@ -252,6 +270,7 @@ Message = (
     | FileFact
     | MountFact
     | ExecutionFact
+    | RefusalFact
     | ProcessFact
     | CollectorFact
     | InstanceFact

@@ -9,6 +9,8 @@ from attestation.layers import Layer
 
 FILES, EXECUTIONS = "files", "processes.executions"
 """The names of the two collectors that a profile goes by."""
+GATE = "processes.gate"
+"""What is asked before an execution, where policy wants that. It measures nothing."""
 
 
 class Mechanism(StrEnum):
@@ -129,8 +131,15 @@ class Coverage:
 
     @property
     def weakest(self) -> dict[Layer, bool]:
-        """Layer by layer: does every collector that feeds it run?"""
+        """Layer by layer: does every collector that feeds it run? The gate feeds none."""
         running: dict[Layer, bool] = {}
         for collector in self.collectors:
+            if collector.name == GATE:
+                continue
             running[collector.layer] = running.get(collector.layer, True) and collector.running
         return running
+
+    @property
+    def gated(self) -> bool:
+        """Nothing is executed that was not allowed before."""
+        return any(each.name == GATE and each.running for each in self.collectors)

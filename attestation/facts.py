@@ -77,6 +77,20 @@ class ExecutionFact:
     the process was gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class RefusalFact:
+    """An execution did not take place, because what was to be executed is in no list of what may be. digest is empty
+    where it could not be read in time. process: who wanted to. deleted, pid_inside: as of an ExecutionFact.
+    """
+
+    at: float
+    path: str
+    digest: Digest
+    process: Actor
+    deleted: bool = False
+    pid_inside: int = 0
+
+
 class ProcessAspect(StrEnum):
     CAPABILITIES = "capabilities"
     SECCOMP = "seccomp"
@@ -153,4 +167,4 @@ class MountFact:
     kind: str = ""
 
 
-Fact = FileFact | MountFact | ExecutionFact | ProcessFact | CollectorFact | InstanceFact | ProxyFact
+Fact = FileFact | MountFact | ExecutionFact | RefusalFact | ProcessFact | CollectorFact | InstanceFact | ProxyFact

@@ -40,6 +40,7 @@ class Signal(StrEnum):
     EXECUTION_MODIFIED = "execution-modified", _TAMPER, "An executable ran with another content than referenced."
     EXECUTION_DELETED = "execution-deleted", _TAMPER, "An executable ran that no name leads to."
     EXECUTION_FROM_DATA = "execution-from-data", _TAMPER, "Something was executed from a path that holds no code."
+    EXECUTION_REFUSED = "execution-refused", _TAMPER, "An executable that nothing allows was refused before it ran."
     CAPABILITIES_EXCEEDED = "capabilities-exceeded", _TAMPER, "A process has capabilities beyond those allowed."
     PRIVILEGES_OPEN = "privileges-open", _TAMPER, "A process lacks no_new_privs."
     PROCESS_CAPABILITIES = "process-capabilities", _TAMPER, "A running process gained capabilities."

@@ -10,6 +10,7 @@ import fcntl
 import os
 import resource
 import select
+import signal
 import struct
 
 # linux/fanotify.h
@@ -25,11 +26,15 @@ FAN_MOVE_SELF = 0x00000800
 FAN_OPEN = 0x00000020
 FAN_OPEN_EXEC = 0x00001000
 FAN_Q_OVERFLOW = 0x00004000
+FAN_OPEN_EXEC_PERM = 0x00040000
 FAN_EVENT_ON_CHILD = 0x08000000
 FAN_ONDIR = 0x40000000
 FAN_CLOEXEC = 0x1
 FAN_NONBLOCK = 0x2
+FAN_CLASS_CONTENT = 0x4
+FAN_UNLIMITED_QUEUE = 0x10
 FAN_UNLIMITED_MARKS = 0x20
+FAN_REPORT_TID = 0x100
 FAN_REPORT_FID = 0x200
 FAN_REPORT_DFID_NAME = 0xC00
 FAN_MARK_ADD = 0x1
@@ -45,6 +50,8 @@ FAN_MNT_DETACH = 0x02000000
 FAN_EVENT_INFO_TYPE_FID = 1
 FAN_EVENT_INFO_TYPE_DFID_NAME = 2
 FAN_EVENT_INFO_TYPE_DFID = 3
+FAN_ALLOW = 1
+FAN_DENY = 2
 
 # linux/inotify.h
 IN_MODIFY = 0x002
@@ -102,6 +109,7 @@ TCP_CLOSE = 7
 TCP_LISTEN = 10
 
 # linux/prctl.h
+PR_SET_PDEATHSIG = 1
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
@@ -251,3 +259,9 @@ def forbid_tracing() -> bool:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _call("prctl", PR_SET_DUMPABLE, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
     return _call("prctl", PR_GET_DUMPABLE, *(ctypes.c_ulong(0),) * 4) == 0
+
+
+def die_with_parent(parent: int) -> bool:
+    """PR_SET_PDEATHSIG (prctl(2)): SIGKILL once the thread that started us ends. False where it has ended already."""
+    _call("prctl", PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), *(ctypes.c_ulong(0),) * 3)
+    return os.getppid() == parent

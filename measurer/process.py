@@ -14,6 +14,7 @@ from attestation.channel import (
     Contain,
     Covered,
     Fault,
+    Gate,
     Guard,
     Guarded,
     KillEnvoy,
@@ -159,6 +160,7 @@ class Measurer:
         )
         if now != self._told:
             self._told = now
+            self._protect()  # the gate may have another process
             self._channel.send(Covered(now, self._tried))
 
     def _protect(self) -> None:
@@ -166,15 +168,18 @@ class Measurer:
 
     def _wards(self) -> dict[int, int]:
         """Pids and pidfds of those that must not be reached."""
-        return dict([self._own, self._deadman.sidecar, *([self._envoy.named] if self._envoy is not None else [])])
+        others = (self._envoy.named if self._envoy is not None else None, self._processes.gate.named)
+        return dict([self._own, self._deadman.sidecar, *(each for each in others if each is not None)])
 
     def _isolation(self) -> Isolation:
         envoy = self._envoy.named if self._envoy is not None else None
-        return isolation.look((self._own, self._deadman.sidecar), envoy, self._processes.held)
+        gate = self._processes.gate.named
+        ours = (self._own, self._deadman.sidecar, *((gate,) if gate is not None else ()))
+        return isolation.look(ours, envoy, self._processes.held)
 
     def handle(self, message: Message, descriptors: list[int]) -> None:
         """One message of the sidecar. Raises InvalidInput for one that does not belong here."""
-        if not isinstance(message, Guard):
+        if not isinstance(message, Guard | Gate):
             for each in descriptors:
                 os.close(each)
         match message:
@@ -194,6 +199,8 @@ class Measurer:
                 self._channel.send(Severed(number, cut.destroyed, cut.left))
             case Contain():
                 self._containing.order(message)
+            case Gate(stands):
+                self._stand(stands, descriptors)
             case KillEnvoy(number):
                 self._answer(number, self._envoy.kill() if self._envoy else Cut(0, 0, 0))
             case _:
@@ -233,6 +240,13 @@ class Measurer:
         if was is Duty.FIRED:
             self._channel.send(CollectorFact(boottime(), GUARDIAN, CollectorState.RUNNING, "guards again"))
         self.cover()
+
+    def _stand(self, stands: bool, descriptors: list[int]) -> None:
+        if len(descriptors) != stands:
+            for each in descriptors:
+                os.close(each)
+            raise InvalidInput("Gate came without its list", where="measurer channel", mend="Send it beside it.")
+        self._processes.gate.order(descriptors[0] if stands else None)
 
     def _answer(self, number: int, cut: Cut) -> None:
         self._channel.send(Swept(number, cut.destroyed, cut.left, cut.passes, boottime()))

@@ -32,7 +32,16 @@ from attestation.channel import (
 )
 from attestation.coverage import Coverage
 from attestation.errors import InvalidConfiguration, ProofbeatError, Unavailable, WorkloadGone
-from attestation.facts import CollectorFact, ExecutionFact, Fact, FileFact, InstanceFact, MountFact, ProcessFact
+from attestation.facts import (
+    CollectorFact,
+    ExecutionFact,
+    Fact,
+    FileFact,
+    InstanceFact,
+    MountFact,
+    ProcessFact,
+    RefusalFact,
+)
 from attestation.jws import Signer
 from attestation.layers import Layer
 from attestation.observation import Observation
@@ -54,6 +63,7 @@ from sidecar.containing import Containing
 from sidecar.delivery.resources import Identity
 from sidecar.envoy import Envoy
 from sidecar.forensics import Forensics, Known
+from sidecar.gating import Gating
 from sidecar.governing import Governed, read_governing
 from sidecar.heartbeat import Heartbeat
 from sidecar.judging import Judging
@@ -136,6 +146,7 @@ class Sidecar:
         self._forensics = Forensics(
             config.state, config.forensics, kept=self._telling.bundle_kept, failed=self._telling.bundle_failed
         )
+        self._gating = Gating(self._measurer.send)
         self._facts: deque[Fact] = deque(maxlen=_MOST_FACTS)
         self._signer: Signer | None = None
         self._judging = Judging(
@@ -272,7 +283,7 @@ class Sidecar:
 
     def _heard(self, message: Message, body: bytes | None) -> None:
         match message:
-            case FileFact() | MountFact() | ExecutionFact() | ProcessFact() | CollectorFact():
+            case FileFact() | MountFact() | ExecutionFact() | RefusalFact() | ProcessFact() | CollectorFact():
                 self._facts.append(message)
                 self._judging.saw(message)
             case Observed(observation):
@@ -438,6 +449,7 @@ class Sidecar:
         if before is not None:
             self._heartbeat.hasten()
         self._measurer.send(self._scope(spec))
+        self._gating.rule(governed)
         self._envoy.rule(spec)
         self._rounds.every(spec.interval)
         self._containing.rule(spec.containment)
@@ -511,6 +523,7 @@ class Sidecar:
         self._heartbeat.answered()
         self._measurer.send(self._scope(self.spec), self._workload)
         self._envoy.guard_again()
+        self._gating.repeat()
         self._containing.repeat()
         self._telling.measurer_back(spawned.pid)
         self._rounds.want(full=True)

@@ -14,6 +14,7 @@ from attestation.layers import Layer, Method
 from attestation.observation import Observation
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime, monotonic
+from measurer.gate.gate import Gate
 from measurer.loop import Loop
 from measurer.mounts import Mounts
 from measurer.processes.binaries import Binaries
@@ -57,6 +58,15 @@ class Processes:
         self.executions = Executions(
             loop, channel, sources, self._workload, self._binaries, self._drift, self.wards, covered
         )
+        self.gate = Gate(
+            loop,
+            channel,
+            self.executions,
+            apart=pinned.home is not None,
+            path_of=self._binaries.path_of,
+            changed=covered,
+            settled=self._next,
+        )
         self._events = 0
         self._sent: Digest = ""
         self._full_began = 0.0
@@ -79,7 +89,8 @@ class Processes:
         self._loop.after(NAME, self._interval, self._look_for_drift)
 
     def close(self) -> None:
-        """Watch no more."""
+        """Watch no more, and hold nothing up."""
+        self.gate.close()
         self.executions.close()
 
     @property
@@ -94,7 +105,7 @@ class Processes:
             running=True,
             detail="; ".join(details),
         )
-        return self.executions.coverage, own
+        return self.executions.coverage, own, *self.gate.coverage
 
     @property
     def held(self) -> list[Held]:
@@ -124,7 +135,7 @@ class Processes:
         self._next()
 
     def _next(self) -> None:
-        if self._measuring or not self._requests:
+        if self._measuring or not self._requests or self.gate.unsettled:
             return
         wait = max(each for each, _ in self._requests) - boottime()
         if wait > 0:

@@ -22,6 +22,7 @@ from attestation.means import Means
 from measurer import mounts
 from measurer.channel import Channel
 from measurer.clock import boottime, monotonic
+from measurer.gate.gate import Gate
 from measurer.loop import Loop
 from measurer.mounts import Mounts
 from measurer.processes.binaries import UNKNOWN, Binaries, Binary, Stamp
@@ -183,6 +184,12 @@ class Executions:
             self._files.mark_mounts(root)
             if (self._files.unmarked, self._files.whole) != before:
                 self._covered()
+
+    def gate(self, gate: Gate | None) -> bool:
+        """Have it asked wherever an execution is seen. False where none is seen by its file."""
+        if self._files is not None:
+            self._files.gate(gate)
+        return self._files is not None
 
     def who(self, pid: int) -> str:
         """The executable of a pid, from memory when it is gone."""

@@ -123,6 +123,11 @@ def weaker(name: str, found: str, policy: AttestationPolicy) -> str:
     return _policy(policy, f"coverage.{name}", f"{{{name}: {found}}}")
 
 
+def ungated(policy: AttestationPolicy) -> str:
+    """A gate where there can be one, and missed by nobody where there cannot."""
+    return _policy(policy, "processes.gate", f"{{gate: {Demand.BEST_EFFORT}}}")
+
+
 def less_isolated(missing: Sequence[Guarantee], policy: AttestationPolicy) -> str:
     """Everything that is asked of isolation but these."""
     asked = [each for each in policy.spec.coverage.isolation if each not in missing]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from attestation.coverage import GATE
 from attestation.facts import (
     Actor,
     CollectorFact,
@@ -14,6 +17,7 @@ from attestation.facts import (
     ProcessAspect,
     ProcessFact,
     ProxyFact,
+    RefusalFact,
 )
 from attestation.layers import Layer
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry, capabilities_of
@@ -44,6 +48,8 @@ def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues)
         return _mount(fact, policy)
     if isinstance(fact, ExecutionFact):
         return _execution(fact, policy, references)
+    if isinstance(fact, RefusalFact):
+        return _refusal(fact, policy, references)
     if isinstance(fact, ProcessFact):
         return _process(fact, policy)
     if isinstance(fact, CollectorFact):
@@ -109,6 +115,25 @@ def _execution(fact: ExecutionFact, policy: AttestationPolicy, references: Refer
     finding = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
     by = f", as pid {_pids(fact.process, fact.pid_inside)}"
     return _violation(finding, fact.at, by, fact.process) if finding else None
+
+
+def _refusal(fact: RefusalFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
+    """None where the policy in force by now allows it: the list was of an earlier one."""
+    if policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
+        return None
+    finding = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
+    if finding is None:
+        return None
+    kind = Signal.EXECUTION_REFUSED
+    refused = replace(
+        finding,
+        kind=kind,
+        finding_class=policy.spec.violation_class(kind),
+        found="it was refused before it ran",
+        mend="Find out who wanted to run it; if it is meant to run, allow it first.",
+    )
+    by = f"; wanted by {fact.process.executable or 'pid'} ({_pids(fact.process, fact.pid_inside)})"
+    return _violation(refused, fact.at, by, fact.process)
 
 
 def _pids(process: Actor, inside: int) -> str:
@@ -178,7 +203,8 @@ def _worse(fact: ProcessFact) -> bool:
 def _collector(fact: CollectorFact, policy: AttestationPolicy) -> Violation | None:
     """A collector that lost events or died may have missed anything: as bad as the worst drift."""
     layer = next((each for each in Layer if fact.collector.startswith(each)), Layer.ATTESTER)
-    judged = layer is Layer.ATTESTER or policy.spec.demand(layer) is Demand.REQUIRED
+    demand = policy.spec.gate if fact.collector == GATE else policy.spec.demand(layer)
+    judged = layer is Layer.ATTESTER or demand is Demand.REQUIRED
     if fact.state is CollectorState.RUNNING or not judged:
         return None
     kind = Signal[f"COLLECTOR_{fact.state.name}"]
@@ -189,7 +215,7 @@ def _collector(fact: CollectorFact, policy: AttestationPolicy) -> Violation | No
         fact.collector,
         f"the collector {fact.collector} is {fact.state}{': ' + fact.detail if fact.detail else ''}",
         fact.at,
-        rule(policy, "layers", layer),
+        rule(policy, "processes.gate") if fact.collector == GATE else rule(policy, "layers", layer),
         "A full measurement taken from now on shows what was missed.",
-        allow=allowing.unmeasured(layer, policy),
+        allow=allowing.ungated(policy) if fact.collector == GATE else allowing.unmeasured(layer, policy),
     )

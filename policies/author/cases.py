@@ -100,14 +100,15 @@ class GivenCoverage(Strict):
     """The watchers, as well as can be where nothing is said.
 
     grade: what holds when the sidecar dies. cutting: the strongest way to end what is open. isolation: the guarantees
-    that hold. profile: how much of what happens the kernel tells. dead: layers whose collector does not run. absent:
-    layers that nothing measures.
+    that hold. profile: how much of what happens the kernel tells. gate: whether one is in force before executions.
+    dead: layers whose collector does not run. absent: layers that nothing measures.
     """
 
     grade: Grade = Grade.CLOSED_BY_GUARDIAN
     cutting: Cutting = Cutting.DESTROY
     isolation: tuple[Guarantee, ...] = tuple(Guarantee)
     profile: Profile = Profile.FULL
+    gate: bool = True
     dead: tuple[Layer, ...] = ()
     absent: tuple[Layer, ...] = ()
 
@@ -149,11 +150,15 @@ class FileHappened(Strict):
 
 
 class Executed(Strict):
-    """path: what was executed. content: of it; `unreadable` where nobody could look. deleted: no name leads to it."""
+    """path: what was executed. content: of it; `unreadable` where nobody could look. deleted: no name leads to it.
+
+    refused: a gate refused it before it ran.
+    """
 
     path: str
     content: Content = "referenced"
     deleted: bool = False
+    refused: bool = False
 
 
 class ProcessHappened(Strict):

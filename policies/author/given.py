@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from attestation import digests, manifest, processes, proxy
 from attestation.claims import Claims, LayerClaim
-from attestation.coverage import EXECUTIONS, CollectorCoverage, Coverage, Guarantee, Isolation, Mechanism, Profile
+from attestation.coverage import EXECUTIONS, GATE, CollectorCoverage, Coverage, Guarantee, Isolation, Mechanism, Profile
 from attestation.digests import Digest
 from attestation.facts import (
     Actor,
@@ -17,6 +17,7 @@ from attestation.facts import (
     FileFact,
     ProcessFact,
     ProxyFact,
+    RefusalFact,
     Sighting,
 )
 from attestation.instance import InstanceId
@@ -192,6 +193,8 @@ def _coverage(given: GivenCoverage, measured: tuple[Layer, ...]) -> Coverage:
         for layer in measured
     )
     absent = tuple(layer for layer in Layer if layer not in measured)
+    if given.gate and Layer.PROCESSES in measured:
+        watched += (CollectorCoverage(GATE, Layer.PROCESSES, Mechanism.FANOTIFY, 0.0, running=True),)
     return Coverage(watched, absent, given.cutting, given.grade, _isolation(frozenset(given.isolation)))
 
 
@@ -221,6 +224,8 @@ def _file_fact(given: FileHappened, references: EffectiveReferences) -> FileFact
     return FileFact(0.0, given.path, given.change, digest, entry.mode, entry.uid, entry.gid)
 
 
-def _execution(given: Executed, references: EffectiveReferences) -> ExecutionFact:
+def _execution(given: Executed, references: EffectiveReferences) -> ExecutionFact | RefusalFact:
     digest = _content(given.content, references.spec.executables.get(given.path, ()), given.path)
+    if given.refused:
+        return RefusalFact(0.0, given.path, digest, Actor(_SOMEBODY), given.deleted)
     return ExecutionFact(0.0, given.path, digest, Actor(_SOMEBODY, given.path), Sighting.EVENT, given.deleted)

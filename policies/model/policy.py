@@ -161,11 +161,18 @@ class ProcessRules(Strict):
 
     require_no_new_privileges: every process has no_new_privs. most_capabilities: hexadecimal, as CapEff: those that
     no process may exceed; where nobody says so they are not judged.
+
+    gate: what is executed is held against the digests of the reference values before it runs, and refused (EPERM) where
+    none is its own; only where policy enforces. `required`: without a gate in force nothing is affirmed. `best-effort`:
+    where there can be one. `off`: what was executed is told, and closes, but runs.
     """
 
     forbid_deleted: Annotated[bool, ASKING] = True
     require_no_new_privileges: Annotated[bool, ASKING] = False
     most_capabilities: Annotated[str | None, CommonBits()] = Field(default=None, pattern=r"^[0-9a-f]{1,16}$")
+    gate: Annotated[Demand, Ranked((Demand.OFF, Demand.BEST_EFFORT, Demand.REQUIRED))] = Field(
+        default=Demand.OFF, exclude_if=lambda gate: gate is Demand.OFF
+    )
 
 
 class ProxyRules(Strict):
@@ -329,6 +336,11 @@ class PolicySpec(Strict):
     def holds(self) -> bool:
         """Whether an instance that drifts may be held open, where enough others are closed for the same."""
         return self.mode is Mode.ENFORCE and self.max_unavailable < 100
+
+    @property
+    def gate(self) -> Demand:
+        """Of a gate before executions: nothing is refused that policy would not close for."""
+        return self.processes.gate if self.mode is Mode.ENFORCE else Demand.OFF
 
     def violation_class(self, signal: Signal) -> ViolationClass:
         """What a finding or a violation of this kind is: by this policy, else by default."""

@@ -54,6 +54,7 @@ from attestation.facts import (
     MountFact,
     ProcessAspect,
     ProcessFact,
+    RefusalFact,
     Sighting,
 )
 from attestation.layers import Layer, Method
@@ -321,6 +322,7 @@ def _datagrams() -> tuple[bytes, ...]:
             FileFact(1.0, "/srv/\udcff", FileChange.MODIFIED, "a" * 64, 0o644, 1, 2, actor),
             MountFact(1.0, "/srv", mounted=True, kind="tmpfs"),
             ExecutionFact(1.0, "/bin/sh", "a" * 64, actor, Sighting.EVENT, deleted=True),
+            RefusalFact(1.0, "/bin/sh", "a" * 64, actor, deleted=True),
             ProcessFact(1.0, actor, ProcessAspect.TRACER, "0", "9"),
             CollectorFact(1.0, "files", CollectorState.OVERFLOWED),
             InstanceFact(1.0, "ended"),

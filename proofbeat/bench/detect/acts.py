@@ -197,6 +197,16 @@ def run_from_the_logs(where: Where) -> Act:
     copy.unlink()
 
 
+def run_what_a_gate_refuses(where: Where) -> Act:
+    """A program is written into a folder that is not measured, and is to be run, where policy has a gate."""
+    dropped = where.stolen("dropped")
+    at = now()
+    with suppress(PermissionError):
+        run(dropped)
+    yield at
+    dropped.unlink()
+
+
 # What a process may do.
 
 

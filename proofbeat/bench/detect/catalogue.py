@@ -25,6 +25,7 @@ class Attack:
     """One act. collector: whose coverage answers for it. within_ms: stated from act to violation, on an idle machine
     and with all privileges. needs_root: an ordinary user cannot do it, or is told nothing of it that can be relied
     upon. dear: it takes seconds, or a new sidecar. graver: it is tamper here, whatever the signal's own class is.
+    gated: by a workload that a gate stands before.
     """
 
     act: Callable[[Where], Act]
@@ -34,6 +35,7 @@ class Attack:
     needs_root: bool = False
     dear: bool = False
     graver: bool = False
+    gated: bool = False
 
     @property
     def told_class(self) -> ViolationClass:
@@ -60,7 +62,7 @@ class Attack:
         return not self.needs_root or os.geteuid() == 0
 
 
-FILES, EXECUTIONS, RIGHTS = "files", "processes.executions", "processes.rights"
+FILES, EXECUTIONS, RIGHTS, GATE = "files", "processes.executions", "processes.rights", "processes.gate"
 SIDECAR, GUARDIAN = "sidecar", "guardian"
 
 CATALOGUE: tuple[Attack, ...] = (
@@ -76,6 +78,7 @@ CATALOGUE: tuple[Attack, ...] = (
     Attack(acts.run_from_memory, Signal.EXECUTION_DELETED, EXECUTIONS, EVENT_MS, needs_root=True),
     Attack(acts.run_what_was_deleted, Signal.EXECUTION_DELETED, EXECUTIONS, EVENT_MS, needs_root=True),
     Attack(acts.run_from_the_logs, Signal.EXECUTION_FROM_DATA, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.run_what_a_gate_refuses, Signal.EXECUTION_REFUSED, GATE, EVENT_MS, needs_root=True, gated=True),
     Attack(acts.become_root, Signal.PROCESS_USER, RIGHTS, EVENT_MS, needs_root=True),
     Attack(acts.raise_a_capability, Signal.PROCESS_CAPABILITIES, RIGHTS, LOOK_MS, needs_root=True, dear=True),
     Attack(acts.enter_another_namespace, Signal.PROCESS_NAMESPACES, RIGHTS, LOOK_MS, needs_root=True, dear=True),
@@ -134,6 +137,13 @@ UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
             " command line or reads on its input.",
             "A process that enters the cgroup from outside and ends within milliseconds.",
             "For an ordinary user's measurer: whatever ends between two looks at the process table.",
+        ),
+        GATE: (
+            "What needs no file of a mount to be executed (a memfd): it runs, and is told as an execution.",
+            "What is no execution: a library, what an interpreter reads, what a loader is told to load.",
+            "What a script holds by the time that its interpreter opens it: what was held against the list is what it"
+            " held when it was executed.",
+            "The first execution in a mount namespace, or from a mount, that a process of the workload has just made.",
         ),
         RIGHTS: (
             "What is taken and laid down again between two looks, but for users and tracers: the kernel tells of them.",

@@ -6,16 +6,18 @@ import asyncio
 import json
 import os
 import shutil
-from dataclasses import asdict
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from attestation.errors import Unavailable
+from proofbeat.bench import mesh
 from proofbeat.bench.detect import service
 from proofbeat.bench.detect.acts import DEADMAN, Where
 from proofbeat.bench.detect.catalogue import Attack
 from proofbeat.demo import service as demo_service
-from proofbeat.demo.layout import Layout, Terms
+from proofbeat.demo.layout import Layout, Side, Terms
 from proofbeat.demo.scene import Scene, Standing
 from telemetry.names import Event
 
@@ -28,6 +30,7 @@ TERMS = Terms(
     stated={"files": {"logs": ["**/app/logs/**"]}, "recovery": {"drift": "auto", "tamper": "auto"}},
 )
 """Tamper heals as drift does, or each act would take a new instance."""
+GATED_TERMS = replace(TERMS, stated={**TERMS.stated, "processes": {"gate": "required"}})
 Line = dict[str, Any]
 
 
@@ -92,6 +95,18 @@ class BrokenScene(Scene):
         stdout = standing.workload.process.stdout if standing.workload else None
         while stdout is not None and (line := await stdout.readline()):
             self._told.put_nowait(json.loads(line))
+
+
+class GatedScene(BrokenScene):
+    """With services that have mount namespaces of their own, as containers have: what a gate takes."""
+
+    def command(self, side: Side) -> list[str]:
+        return ["unshare", "--mount", "--propagation", "private", *super().command(side)]
+
+
+def staged(*, gated: bool) -> AbstractAsyncContextManager[BrokenScene]:
+    """A mesh for these acts."""
+    return mesh.staged(GATED_TERMS, GatedScene) if gated else mesh.staged(TERMS, BrokenScene)
 
 
 def _lay_out(where: Where) -> None:

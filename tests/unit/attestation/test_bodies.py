@@ -15,7 +15,7 @@ from attestation import channel, manifest, processes
 from attestation.channel import Beat, Covered, Fault, Measure, Observed, Pinned, Scope, Sever, Severed, Swept
 from attestation.claims import Claims
 from attestation.errors import InvalidInput, MalformedEvidence
-from attestation.facts import Actor, ExecutionFact, FileChange, FileFact, MountFact, Sighting
+from attestation.facts import Actor, ExecutionFact, FileChange, FileFact, MountFact, RefusalFact, Sighting
 from attestation.layers import Layer, Method
 from attestation.manifest import DIRECTORY, FILE, LINK, NO_DIGEST, OTHER, Entry
 from attestation.observation import Observation
@@ -169,6 +169,8 @@ MESSAGES: Iterable[channel.Message] = (
     FileFact(1.0, "/srv/app/x", FileChange.REMOVED, actor=Actor(7, "/bin/sh")),
     MountFact(1.0, "/srv/app", mounted=True, kind="tmpfs"),
     ExecutionFact(1.0, "/bin/sh", "ab" * 32, Actor(7), Sighting.EVENT),
+    RefusalFact(1.0, "/tmp/x", "", Actor(7), deleted=True, pid_inside=2),
+    channel.Gate(stands=True),
 )
 
 

@@ -26,6 +26,7 @@ from attestation.facts import (
     ProcessAspect,
     ProcessFact,
     ProxyFact,
+    RefusalFact,
     Sighting,
 )
 from attestation.layers import Layer, Method
@@ -221,6 +222,7 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.EXECUTION_MODIFIED: shown(kinds=(running(PYTHON, BAD),)),
     Signal.EXECUTION_DELETED: shown(kinds=(running(deleted=True),)),
     Signal.EXECUTION_FROM_DATA: shown(kinds=(running(PLUGIN),)),
+    Signal.EXECUTION_REFUSED: seen(RefusalFact(1.0, "/tmp/x", BAD, Actor(9, PYTHON))),
     Signal.CAPABILITIES_EXCEEDED: shown(kinds=(replace(running(), capabilities="1ff"),)),
     Signal.PRIVILEGES_OPEN: shown(kinds=(replace(running(), no_new_privileges=False),)),
     Signal.PROCESS_CAPABILITIES: seen(fact_of(ProcessAspect.CAPABILITIES)),

@@ -45,7 +45,7 @@ async def run(*, quick: bool) -> Report:
 
 
 def report(found: Mapping[Attack, Sequence[Sample | None]], *, stated: bool) -> Report:
-    """Pure. None: an act of which nothing was told. stated: held against what is stated for a run with all privileges."""
+    """Pure. None: an act of which nothing was told. stated: held against what is stated for a run with privileges."""
     figures: dict[str, Figure] = {}
     budgets = []
     for attack, acts in found.items():

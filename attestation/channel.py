@@ -187,10 +187,14 @@ class Severed:
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """Answer to Guard. workload: it is a process of the workload, which is guarded by nobody and gets no key."""
+    """Answer to Guard. workload: it is a process of the workload, which is guarded by nobody and gets no key.
+
+    outlives: why what it has open would go on if sidecar and measurer ended in one act; empty where the kernel ends it.
+    """
 
     pid: int
     workload: bool
+    outlives: str = ""
 
 
 @dataclass(frozen=True, slots=True)

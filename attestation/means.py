@@ -69,6 +69,13 @@ class Means(StrEnum):
         "the same for an Envoy in another network namespace than ours",
         "such an Envoy is ended, or its connections are bounded in time",
     )
+    DEADLINE = (
+        "deadline",
+        "CAP_SYS_ADMIN",
+        "a program (bpf(2)) at Envoy's own control group of version 2",
+        "no packet of Envoy passes once sidecar and measurer are gone together for the dead-man time and half a second",
+        "what is open then ends by Envoy's own lifetimes (`mode: xds`) or limits (`mode: sds`)",
+    )
     KILL = (
         "kill",
         "CAP_KILL",

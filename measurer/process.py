@@ -235,7 +235,7 @@ class Measurer:
         self._proxy.guard(envoy)
         self._deadman.guard(envoy)
         self._envoy = envoy
-        self._channel.send(Guarded(pid, workload=False))
+        self._channel.send(Guarded(pid, workload=False, outlives=envoy.outlives))
         self._protect()
         if was is Duty.FIRED:
             self._channel.send(CollectorFact(boottime(), GUARDIAN, CollectorState.RUNNING, "guards again"))

@@ -180,8 +180,9 @@ class Telling:
         told = self._log.error if looping else self._log.warning
         told(Event.ENVOY_ENDED, why=why, again_in=round(again_in, 2), looping=looping)
 
-    def envoy_admitted(self, peer: Peer) -> None:
-        self._log.info(Event.ENVOY_ADMITTED, envoy=peer.pid, executable=peer.executable)
+    def envoy_admitted(self, peer: Peer, outlives: str) -> None:
+        """outlives: as Guarded has it."""
+        self._log.info(Event.ENVOY_ADMITTED, envoy=peer.pid, executable=peer.executable, outlives=outlives)
 
     def envoy_refused(self, reason: str) -> None:
         self._log.error(Event.ENVOY_REFUSED, reason=reason)

@@ -19,7 +19,7 @@ GIVEN: dict[tuple[str, ...], tuple[Profile, frozenset[Means]]] = {
     ),
     ("SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN", "KILL"): (
         Profile.RESTRICTED,
-        frozenset({Means.FILE_EVENTS, Means.EXECUTED_FILES, Means.NETWORK_ENTRY}),
+        frozenset({Means.FILE_EVENTS, Means.EXECUTED_FILES, Means.NETWORK_ENTRY, Means.DEADLINE}),
     ),
     ("SYS_PTRACE",): (Profile.RESTRICTED, frozenset(Means) - {Means.PROCESS_ACCESS}),
     (): (Profile.RESTRICTED, frozenset(Means) - {Means.PROCESS_ACCESS, Means.KILL}),

@@ -156,6 +156,18 @@ def run_what_was_dropped(where: Where) -> Act:
     dropped.unlink()
 
 
+def run_what_stays(where: Where) -> Act:
+    """A program is written into a folder that is not measured, and runs on."""
+    dropped = Path(where.loot) / "stays"
+    shutil.copy("/bin/sleep", dropped)
+    at = now()
+    running = subprocess.Popen([dropped, "3600"])
+    yield at
+    running.kill()
+    running.wait()
+    dropped.unlink()
+
+
 def run_a_script(where: Where) -> Act:
     """A script is run whose interpreter is a referenced program."""
     script = Path(where.loot) / "script"

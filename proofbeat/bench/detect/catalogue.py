@@ -6,9 +6,9 @@ An act may be in another file than acts.py, if that imports the standard library
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from attestation.signals import Signal
@@ -24,8 +24,8 @@ EVENT_MS, END_MS, LOOK_MS = 5.0, 50.0, 1000.0
 class Attack:
     """One act. collector: whose coverage answers for it. within_ms: stated from act to violation, on an idle machine
     and with all privileges. needs_root: an ordinary user cannot do it, or is told nothing of it that can be relied
-    upon. dear: it takes seconds, or a new sidecar. graver: it is tamper here, whatever the signal's own class is.
-    gated: by a workload that a gate stands before.
+    upon. privileged: the former. dear: it takes seconds, or a new sidecar. graver: it is tamper here, whatever the
+    signal's own class is. gated: by a workload that a gate stands before.
     """
 
     act: Callable[[Where], Act]
@@ -33,6 +33,7 @@ class Attack:
     collector: str
     within_ms: float
     needs_root: bool = False
+    privileged: bool = False
     dear: bool = False
     graver: bool = False
     gated: bool = False
@@ -56,10 +57,19 @@ class Attack:
         module = inspect.getmodule(self.act)
         return inspect.getsource(module) if module else ""
 
-    @property
-    def possible(self) -> bool:
-        """Here, as whom we are."""
-        return not self.needs_root or os.geteuid() == 0
+    def possible(self, *, restricted: bool) -> bool:
+        """restricted: nobody here has any capability."""
+        return not (restricted and self.privileged)
+
+    def reliable(self, *, restricted: bool) -> bool:
+        """It is told each time."""
+        return not (restricted and self.needs_root)
+
+
+def restricted() -> bool:
+    """Have we no capability, whichever user we are (capabilities(7))?"""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return any(line.startswith("CapEff:") and not int(line.split()[1], 16) for line in lines)
 
 
 FILES, EXECUTIONS, RIGHTS, GATE = "files", "processes.executions", "processes.rights", "processes.gate"
@@ -73,18 +83,51 @@ CATALOGUE: tuple[Attack, ...] = (
     Attack(acts.put_a_pipe_there, Signal.FILE_UNREADABLE, FILES, EVENT_MS),
     Attack(acts.change_the_mode, Signal.FILE_ATTRIBUTES, FILES, EVENT_MS),
     Attack(acts.run_what_was_dropped, Signal.EXECUTION_FOREIGN, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.run_what_stays, Signal.EXECUTION_FOREIGN, EXECUTIONS, EVENT_MS),
     Attack(acts.run_a_script, Signal.EXECUTION_FOREIGN, EXECUTIONS, EVENT_MS, needs_root=True),
     Attack(acts.run_what_was_exchanged, Signal.EXECUTION_MODIFIED, EXECUTIONS, EVENT_MS, needs_root=True),
     Attack(acts.run_from_memory, Signal.EXECUTION_DELETED, EXECUTIONS, EVENT_MS, needs_root=True),
     Attack(acts.run_what_was_deleted, Signal.EXECUTION_DELETED, EXECUTIONS, EVENT_MS, needs_root=True),
     Attack(acts.run_from_the_logs, Signal.EXECUTION_FROM_DATA, EXECUTIONS, EVENT_MS, needs_root=True),
-    Attack(acts.run_what_a_gate_refuses, Signal.EXECUTION_REFUSED, GATE, EVENT_MS, needs_root=True, gated=True),
-    Attack(acts.become_root, Signal.PROCESS_USER, RIGHTS, EVENT_MS, needs_root=True),
-    Attack(acts.raise_a_capability, Signal.PROCESS_CAPABILITIES, RIGHTS, LOOK_MS, needs_root=True, dear=True),
-    Attack(acts.enter_another_namespace, Signal.PROCESS_NAMESPACES, RIGHTS, LOOK_MS, needs_root=True, dear=True),
+    Attack(
+        acts.run_what_a_gate_refuses,
+        Signal.EXECUTION_REFUSED,
+        GATE,
+        EVENT_MS,
+        needs_root=True,
+        privileged=True,
+        gated=True,
+    ),
+    Attack(acts.become_root, Signal.PROCESS_USER, RIGHTS, EVENT_MS, needs_root=True, privileged=True),
+    Attack(
+        acts.raise_a_capability,
+        Signal.PROCESS_CAPABILITIES,
+        RIGHTS,
+        LOOK_MS,
+        needs_root=True,
+        privileged=True,
+        dear=True,
+    ),
+    Attack(
+        acts.enter_another_namespace,
+        Signal.PROCESS_NAMESPACES,
+        RIGHTS,
+        LOOK_MS,
+        needs_root=True,
+        privileged=True,
+        dear=True,
+    ),
     Attack(acts.attach, Signal.PROCESS_TRACER, RIGHTS, EVENT_MS, needs_root=True),
     Attack(acts.ask_for_the_key, Signal.KEY_SOCKET_SECOND_CLIENT, SIDECAR, EVENT_MS, graver=True),
-    Attack(acts.flood_a_stopped_measurer, Signal.COLLECTOR_OVERFLOWED, FILES, LOOK_MS, needs_root=True, dear=True),
+    Attack(
+        acts.flood_a_stopped_measurer,
+        Signal.COLLECTOR_OVERFLOWED,
+        FILES,
+        LOOK_MS,
+        needs_root=True,
+        privileged=True,
+        dear=True,
+    ),
     Attack(acts.stop_the_sidecar, Signal.COLLECTOR_DEAD, GUARDIAN, DEADMAN * 2000, dear=True),
     Attack(acts.kill_the_measurer, Signal.MEASURER_LOST, SIDECAR, END_MS, dear=True),
 )
@@ -150,7 +193,9 @@ UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "What a process may do that is none of the workload's.",
         ),
         SIDECAR: ("Who only looks at the key socket's name.",),
-        GUARDIAN: ("Anything while measurer and sidecar are both stopped: then Envoy's own lifetime ends it.",),
+        GUARDIAN: (
+            "Anything while measurer and sidecar are both stopped: then the kernel ends it, or Envoy's own lifetime.",
+        ),
     }
 )
 """What each collector does not see of the acts that it is there for."""

@@ -9,6 +9,8 @@ from attestation.layers import Layer
 
 FILES, EXECUTIONS = "files", "processes.executions"
 """The names of the two collectors that a profile goes by."""
+EGRESS = "processes.egress"
+"""The collector of connections, which there is where policy says what may be connected to."""
 
 
 class Mechanism(StrEnum):

@@ -100,6 +100,7 @@ class Measurer:
         """Answer the scope, begin to watch, and take the first measurement of both layers unasked."""
         pinned = self._pinned
         self._processes.start(self._mounts)
+        self._egress.rule(self._scope.egress, self._scope.egress_every)
         self._tried = trials.tried(pinned, self._processes.executions.tried)
         self._protect()
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
@@ -112,7 +113,6 @@ class Measurer:
         self._loop.watch(self._deadman.reported, self._guardian_fired)
         self._processes.measure(0.0, full=True)
         self._files.measure(0.0, full=True)
-        self._egress.rule(self._scope.egress, self._scope.egress_every)
 
     def close(self) -> None:
         """Let go of all that was held for this sidecar. Its Envoy is the guardian's to close."""

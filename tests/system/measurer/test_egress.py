@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import time
@@ -14,10 +13,21 @@ import pytest
 
 from attestation.channel import Covered, Measure, Observed, Scope
 from attestation.coverage import EGRESS, CollectorCoverage
-from attestation.facts import EgressFact
+from attestation.facts import CollectorFact, CollectorState, EgressFact
 from attestation.layers import Layer
 from tests.system.measurer.conftest import needs_root
-from tests.system.measurer.networks import ALONE, OTHERS, OURS, OURS_6, THEIRS, THEIRS_6, Elsewhere, beside, inside, neighbour
+from tests.system.measurer.networks import (
+    ALONE,
+    OTHERS,
+    OURS,
+    OURS_6,
+    THEIRS,
+    THEIRS_6,
+    Elsewhere,
+    beside,
+    inside,
+    neighbour,
+)
 from tests.system.measurer.stage import Sidecar, User, Workload
 
 pytestmark = needs_root
@@ -77,7 +87,10 @@ def test_a_connection_to_where_nobody_expects_it_is_told_with_address_and_proces
         workload.do(f"peer('{THEIRS}', {elsewhere.port})")
         told = sidecar.expect(EgressFact)
         assert (told.protocol, told.host, told.port) == ("tcp", THEIRS, elsewhere.port)
-        assert (told.process.pid, told.process.executable) == (workload.pid, os.readlink(f"/proc/{workload.pid}/exe"))
+        assert (told.process.pid, told.process.executable) == (
+            workload.pid,
+            str(Path(f"/proc/{workload.pid}/exe").readlink()),
+        )
 
 
 def test_one_that_is_open_when_the_measurer_comes_is_told_too_and_each_once(
@@ -124,7 +137,9 @@ def test_a_connection_from_a_port_that_is_listened_on_does_not_pass_for_an_accep
     with watching() as sidecar:
         sidecar.settle()
         workload.do(f"server = socket.create_server(('{OURS}', 7000), reuse_port=True); out = socket.socket()")
-        workload.do(f"out.setsockopt(1, 15, 1); out.bind(('{OURS}', 7000)); out.connect(('{THEIRS}', {elsewhere.port}))")
+        workload.do(
+            f"out.setsockopt(1, 15, 1); out.bind(('{OURS}', 7000)); out.connect(('{THEIRS}', {elsewhere.port}))"
+        )
         assert sidecar.expect(EgressFact).port == elsewhere.port
 
 
@@ -176,7 +191,9 @@ def test_what_a_neighbour_in_the_same_network_connects_to_is_not_the_workloads_u
         has(f"out = socket.create_connection(('{THEIRS}', {elsewhere.port}))")
         assert look_past(sidecar, workload) == []
         workload.do(f"post = socket.socket(1); post.bind('{tree}/post'); post.listen()")
-        has(f"to = socket.socket(1); to.connect('{tree}/post'); socket.send_fds(to, [b'x'], [out.fileno()]); out.close()")
+        has(
+            f"to = socket.socket(1); to.connect('{tree}/post'); socket.send_fds(to, [b'x'], [out.fileno()]); out.close()"
+        )
         workload.do("kept.append(socket.recv_fds(post.accept()[0], 1, 1))")
         assert sidecar.expect(EgressFact, lambda each: each.host == THEIRS, 40).process.pid == workload.pid
     other.kill()
@@ -218,5 +235,24 @@ def test_an_ordinary_users_measurer_tells_in_its_own_network_and_says_that_it_ca
         _, covered = sidecar.settle()
         assert (found := collector(covered)) is not None and not found.running
         assert "Operation not permitted" in found.detail
+    there.close()
+    running.end()
+
+
+def test_a_process_whose_descriptors_may_not_be_read_is_no_reason_to_say_that_nothing_is_connected(
+    nobody: User, tree: Path
+) -> None:
+    running = Workload((*ALONE, *nobody.first), nobody.python)
+    running.do(CONNECT)
+    there = Elsewhere(running)
+    with beside(nobody.sidecar(scope(running, tree)), running) as sidecar:
+        sidecar.settle()
+        running.do("import ctypes; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)")
+        running.do(f"peer('{THEIRS}', {there.port})")
+        dead = sidecar.expect(CollectorFact, lambda each: each.collector == EGRESS)
+        assert (dead.state, "may not be read" in dead.detail) == (CollectorState.DEAD, True)
+        running.do("ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)")
+        assert sidecar.expect(EgressFact).port == there.port
+        sidecar.expect(CollectorFact, lambda each: each.state is CollectorState.RUNNING)
     there.close()
     running.end()

@@ -165,17 +165,17 @@ def counts(text: bytes) -> Iterator[int]:
     """The numbers of interest in /proc/net/snmp, which has a line of names before each of numbers, or in snmp6."""
     names: list[bytes] = []
     for line in text.split(b"\n"):
-        first, *others = line.split() or [b""]
-        if first == b"Udp6OutDatagrams" and others:
-            yield int(others[0])
-        elif first in _NAMED and not names:
-            names = others
-        elif first in _NAMED:
-            yield from (int(number) for name, number in zip(names, others, strict=False) if name == _NAMED[first])
-            names = []
+        if line.startswith(_IN_SNMP6):
+            yield int(line.split()[1])
+        elif line.startswith(_IN_SNMP):
+            words = line.split()
+            if names:
+                yield from (int(number) for name, number in zip(names, words, strict=False) if name in _COUNTED)
+            names = [] if names else words
 
 
-_NAMED = {b"Tcp:": b"ActiveOpens", b"Udp:": b"OutDatagrams"}
+_IN_SNMP, _IN_SNMP6 = (b"Tcp:", b"Udp:"), b"Udp6OutDatagrams"
+_COUNTED = frozenset({b"ActiveOpens", b"OutDatagrams"})
 
 
 def _tcp_opened(state: int, waiting: int, body: bytes) -> Opened:

@@ -47,6 +47,7 @@ from attestation.facts import (
     Actor,
     CollectorFact,
     CollectorState,
+    EgressFact,
     ExecutionFact,
     FileChange,
     FileFact,

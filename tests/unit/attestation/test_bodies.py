@@ -15,7 +15,17 @@ from attestation import channel, manifest, processes
 from attestation.channel import Beat, Covered, Fault, Measure, Observed, Pinned, Scope, Sever, Severed, Swept
 from attestation.claims import Claims
 from attestation.errors import InvalidInput, MalformedEvidence
-from attestation.facts import Actor, ExecutionFact, FileChange, FileFact, MountFact, Sighting
+from attestation.facts import (
+    Actor,
+    EgressFact,
+    ExecutionFact,
+    FileChange,
+    FileFact,
+    MountFact,
+    Opened,
+    Sighting,
+    StdioFact,
+)
 from attestation.layers import Layer, Method
 from attestation.manifest import DIRECTORY, FILE, LINK, NO_DIGEST, OTHER, Entry
 from attestation.observation import Observation
@@ -169,6 +179,9 @@ MESSAGES: Iterable[channel.Message] = (
     FileFact(1.0, "/srv/app/x", FileChange.REMOVED, actor=Actor(7, "/bin/sh")),
     MountFact(1.0, "/srv/app", mounted=True, kind="tmpfs"),
     ExecutionFact(1.0, "/bin/sh", "ab" * 32, Actor(7), Sighting.EVENT),
+    StdioFact(1.0, Actor(7, "/bin/sh"), (0, 1), "TCP", Opened.HERE, "203.0.113.9:4444"),
+    EgressFact(1.0, Actor(7, "/bin/sh"), "udp", "2001:db8::9", 53),
+    Scope(42, ("/srv/app",), egress=(), egress_every=0.5),
 )
 
 

@@ -56,7 +56,7 @@ class Processes:
         self._workload: Workload[Held] = Workload(place, pinned.home)
         self._binaries = Binaries(pinned.root)
         self._drift, self.wards = Drift(self._tell), Wards(self._tell)
-        self._stdio = Stdio(self.network, self._tell)
+        self._stdio = Stdio(self.network, self._tell, covered)
         self.executions = Executions(
             loop, channel, sources, self._workload, self._binaries, self._drift, self._stdio, self.wards, covered
         )
@@ -89,6 +89,7 @@ class Processes:
     def coverage(self) -> tuple[CollectorCoverage, ...]:
         details = ["users and tracers by event, the rest by looking"] if self.executions.by_events else []
         details += ["by the measurer of the node"] if self._shared else []
+        details += ["whose stdio are sockets may not be seen"] if self._stdio.blind else []
         own = CollectorCoverage(
             NAME,
             Layer.PROCESSES,

@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 _OUR_OWN_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -27,13 +26,17 @@ class Stdio:
 
 
 def stdio_sockets(proc: int) -> tuple[Stdio, ...]:
-    """Those that lead out of the machine; none where we may not look, and of a process that is gone."""
+    """Those that lead out of the machine. Raises PermissionError where we may not look."""
     found: dict[int, list[int]] = {}
     for number in _STDIO:
-        with suppress(OSError):  # closed
+        try:
             status = os.stat(f"fd/{number}", dir_fd=proc)
-            if stat.S_ISSOCK(status.st_mode):
-                found.setdefault(status.st_ino, []).append(number)
+        except PermissionError:
+            raise
+        except OSError:  # closed
+            continue
+        if stat.S_ISSOCK(status.st_mode):
+            found.setdefault(status.st_ino, []).append(number)
     named = ((inode, numbers, _protocol(proc, numbers[0])) for inode, numbers in found.items())
     return tuple(
         Stdio(inode, tuple(numbers), name)

@@ -17,10 +17,17 @@ from measurer.processes.held import Held
 
 
 class Stdio:
-    """network: opens what lists the connections of the workload's network namespace; raises OSError."""
+    """network: opens what lists the connections of the workload's network namespace; raises OSError. covered: whether
+    we see them changed.
+    """
 
-    def __init__(self, network: Callable[[], Connections], tell: Callable[[StdioFact], None]) -> None:
-        self._network, self._tell = network, tell
+    def __init__(
+        self, network: Callable[[], Connections], tell: Callable[[StdioFact], None], covered: Callable[[], None]
+    ) -> None:
+        self._network, self._tell, self._covered = network, tell, covered
+        self.blind = False
+        """There are processes whose descriptors we may not look at."""
+        self._refused: set[Held] = set()
         self._told: dict[Held, frozenset[int]] = {}
         """Inodes of those that were there at the last look; whoever has none is not here."""
 
@@ -30,7 +37,9 @@ class Stdio:
         self.look(process)
 
     def look(self, process: Held) -> None:
-        sockets = process.read(stdio_sockets) or ()
+        sockets = process.read(stdio_sockets)
+        if sockets is None:
+            self._refuse(process)
         if not sockets:
             self._told.pop(process, None)
             return
@@ -42,7 +51,17 @@ class Stdio:
             for each in new:
                 self._say(process, each, known.get(each.inode))
 
+    def _refuse(self, process: Held) -> None:
+        """Who is only about to end may not be looked at either: what counts is the second time."""
+        if self.blind or not process.lives():
+            return
+        if process in self._refused:
+            self.blind = True
+            self._covered()
+        self._refused.add(process)
+
     def keep_only(self, processes: set[Held]) -> None:
+        self._refused &= processes
         for each in [each for each in self._told if each not in processes]:
             del self._told[each]
 

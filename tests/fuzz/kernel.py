@@ -7,8 +7,8 @@ import struct
 from contextlib import suppress
 
 from attestation import cgroups
-from attestation.errors import InvalidInput
 from attestation.destinations import TCP
+from attestation.errors import InvalidInput
 from measurer import connections, fanotify, mounts, netlink, sockdiag
 from measurer import kernel as k
 from measurer.files import fanotify as folders

@@ -15,6 +15,7 @@ from measurer import kernel as k
 from measurer.connections import Connection, Takers, cookie_of, counts, parse
 from measurer.egress import pace
 
+NOBODY = str(ipaddress.IPv4Address(0))
 SNMP = (
     b"Ip: Forwarding DefaultTTL\nIp: 1 64\n"
     b"Tcp: RtoAlgorithm ActiveOpens PassiveOpens\nTcp: 1 42 7\n"
@@ -87,21 +88,21 @@ def test_who_opened_a_connection_is_told_by_one_byte_whatever_is_under_way(
 def test_what_the_kernel_does_not_say_is_told_by_who_listens(info: tuple[int, int, int, int] | None) -> None:
     found = parsed(info=info)
     assert found.opened is Opened.UNKNOWN
-    listener = parsed(state=k.TCP_LISTEN, ports=(40000, 0), remote="0.0.0.0", info=None)
-    other = parsed(state=k.TCP_LISTEN, ports=(40001, 0), remote="0.0.0.0", info=None)
+    listener = parsed(state=k.TCP_LISTEN, ports=(40000, 0), remote=NOBODY, info=None)
+    other = parsed(state=k.TCP_LISTEN, ports=(40001, 0), remote=NOBODY, info=None)
     assert listener.listens
     assert Takers([listener]).judge(found).opened is Opened.THERE
     assert Takers([other]).judge(found).opened is Opened.HERE
 
 
 def test_what_the_kernel_says_no_listener_changes() -> None:
-    listener = parsed(state=k.TCP_LISTEN, ports=(40000, 0), remote="0.0.0.0", info=None)
+    listener = parsed(state=k.TCP_LISTEN, ports=(40000, 0), remote=NOBODY, info=None)
     assert Takers([listener]).judge(parsed()).opened is Opened.HERE
 
 
 def test_a_server_of_udp_that_connects_to_each_of_its_callers_connects_to_nobody_from_here() -> None:
     server, caller = (
-        parse(written(state=7, ports=(443, 0), remote="0.0.0.0", info=None), UDP),
+        parse(written(state=7, ports=(443, 0), remote=NOBODY, info=None), UDP),
         parse(written(state=1, ports=(443, 50000), info=None), UDP),
     )
     assert server is not None and caller is not None

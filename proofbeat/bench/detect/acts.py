@@ -231,7 +231,7 @@ def run_a_shell_on_a_connection(where: Where) -> Act:
     """A program that policy calls a shell is run with a connection as its standard input and output."""
     out, other = connection()
     at = now()
-    shell = subprocess.Popen([where.tool, "60"], stdin=out, stdout=out)
+    shell = subprocess.Popen([where.tool, "60"], stdin=out.fileno(), stdout=out.fileno())
     yield at
     shell.kill()
     shell.wait()

@@ -18,7 +18,7 @@ from attestation.facts import Actor, CollectorFact, CollectorState, EgressFact, 
 from attestation.layers import Layer
 from measurer import connections
 from measurer.channel import Channel
-from measurer.clock import boottime, monotonic
+from measurer.clock import boottime, monotonic, spent
 from measurer.connections import Connection, Connections, Takers, cookie_of
 from measurer.loop import Loop
 from measurer.processes.descriptors import open_descriptors, sockets_in
@@ -95,19 +95,19 @@ class Egress:
         self._loop.begin(self._round())
 
     def _round(self) -> Iterator[None]:
-        spent, begun, refusal = 0.0, monotonic(), ""
+        took, begun, refusal = 0.0, spent(), ""
         try:
             for _ in self._search():
-                spent += monotonic() - begun
+                took += spent() - begun
                 yield
-                begun = monotonic()
+                begun = spent()
         except OSError as error:
             refusal = _said(error)
             self.close()
-        spent += monotonic() - begun
+        took += spent() - begun
         self._looking = False
         if self._expected is not None:
-            self._settle(refusal, pace(self._every, self._interval, spent * _SHARE))
+            self._settle(refusal, pace(self._every, self._interval, took * _SHARE))
             self._loop.after(NAME, self._interval, self._look)
 
     def _settle(self, refusal: str, interval: float) -> None:

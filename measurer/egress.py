@@ -29,7 +29,9 @@ ANYWAY = 30.0
 """Seconds after which all is listed although nothing was counted, and the most after which what is nobody's, or was
 opened from elsewhere, is looked at again: a descriptor can be passed on."""
 _SHARE = 100
-"""Looking takes at most one part in so many of the thread's time."""
+"""Looking takes one part in so many of the thread's time."""
+SELDOM = 10.0
+"""Seconds from which on it may take more: else whoever opens sockets without end would not be looked at."""
 _AT_ONCE = 64
 """Sockets, or descriptors, of a step."""
 _MOST_TOLD = 256
@@ -238,6 +240,7 @@ def _said(error: OSError) -> str:
 
 def pace(every: float, before: float, needed: float) -> float:
     """Seconds until the next look: as asked, doubled as often as it takes; the same as before for small differences."""
+    needed = min(needed, SELDOM)
     if before / 4 <= needed <= before or needed <= every == before:
         return before
     return every * 2 ** max(0, ceil(log2(needed / every))) if needed > every else every

@@ -64,7 +64,7 @@ _TOLD = (
     (
         "a process connects",
         "`egress-foreign`",
-        "as policy says (1 s), or 100 times what a look takes",
+        "as policy says (1 s), or 100 times what a look takes, up to 20 s",
         "as `full`",
         "as `full`, where the network namespace is ours",
     ),

@@ -259,3 +259,19 @@ def test_a_process_whose_descriptors_may_not_be_read_is_no_reason_to_say_that_no
         sidecar.expect(CollectorFact, lambda each: each.state is CollectorState.RUNNING)
     there.close()
     running.end()
+
+
+def test_the_network_that_is_watched_stays_the_one_that_the_workload_began_in(
+    workload: Workload, elsewhere: Elsewhere, tree: Path
+) -> None:
+    stay = f"os.fork() or (os.read(later[0], 1), peer('{THEIRS}', {elsewhere.port}), os.read(later[0], 1), os._exit(0))"
+    workload.do(f"import ctypes; later = os.pipe(); child = {stay}")
+    with Sidecar(replace(scope(workload, tree), egress=None)) as sidecar:
+        sidecar.settle()
+        workload.do("assert ctypes.CDLL(None).unshare(0x40000000) == 0")
+        sidecar.send(scope(workload, tree))
+        workload.do("os.write(later[1], b'x')")
+        told = sidecar.expect(EgressFact)
+        assert told.host == THEIRS
+        assert told.process.pid != workload.pid
+    workload.do("os.write(later[1], b'x')")

@@ -17,12 +17,14 @@ from attestation.coverage import Coverage
 from attestation.errors import InvalidInput
 from attestation.facts import (
     CollectorFact,
+    EgressFact,
     ExecutionFact,
     FileFact,
     InstanceFact,
     MountFact,
     ProcessFact,
     RefusalFact,
+    StdioFact,
 )
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
@@ -46,7 +48,9 @@ class Scope:
     for each reason lists of glob patterns, of which every one must match (attestation.patterns.Overlap). cgroup: path
     of the workload's cgroup; empty to follow the tree below pid. deadman: seconds of silence after which the guardian
     acts. immutable: tell of a write before what was written is read. reread: seconds after which a file is read again
-    by chance, on average; 0 for never. capabilities: measure those of files as well.
+    by chance, on average; 0 for never. capabilities: measure those of files as well. egress: destinations whose
+    connections are not told (attestation.destinations); None where none are looked for. egress_every: seconds from one
+    look for them to the next, at least.
     """
 
     pid: int
@@ -57,6 +61,8 @@ class Scope:
     immutable: bool = False
     reread: float = 0.0
     capabilities: bool = True
+    egress: tuple[str, ...] | None = None
+    egress_every: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +282,8 @@ Message = (
     | ExecutionFact
     | RefusalFact
     | ProcessFact
+    | StdioFact
+    | EgressFact
     | CollectorFact
     | InstanceFact
 )

@@ -11,6 +11,8 @@ FILES, EXECUTIONS = "files", "processes.executions"
 """The names of the two collectors that a profile goes by."""
 GATE = "processes.gate"
 """What is asked before an execution, where policy wants that. It measures nothing."""
+EGRESS = "processes.egress"
+"""The collector of connections, which there is where policy says what may be connected to."""
 
 
 class Mechanism(StrEnum):

@@ -117,6 +117,49 @@ class ProcessFact:
     """As of an ExecutionFact."""
 
 
+class Opened(StrEnum):
+    """Which end opened a connection."""
+
+    HERE = "here"
+    THERE = "there"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class StdioFact:
+    """A process has a socket that leads out of the machine as its standard input, output or error.
+
+    descriptors: which of 0, 1 and 2. protocol: as the kernel calls it (`TCP`, `UDPv6`, `AF_VSOCK`). remote: address
+    and port of the other end, empty where it has none or nobody knows. opened: by whom; of what is no connection THERE.
+    Sockets of AF_UNIX are not told, nor are those that listen.
+    """
+
+    at: float
+    process: Actor
+    descriptors: tuple[int, ...]
+    protocol: str
+    opened: Opened
+    remote: str = ""
+    pid_inside: int = 0
+    """As of an ExecutionFact."""
+
+
+@dataclass(frozen=True, slots=True)
+class EgressFact:
+    """A process has connected to an address that the scope does not expect, or tries to. host: an IP address.
+
+    protocol: as attestation.destinations has it.
+    """
+
+    at: float
+    process: Actor
+    protocol: str
+    host: str
+    port: int
+    pid_inside: int = 0
+    """As of an ExecutionFact."""
+
+
 class CollectorState(StrEnum):
     RUNNING = "running"
     OVERFLOWED = "overflowed"
@@ -167,4 +210,15 @@ class MountFact:
     kind: str = ""
 
 
-Fact = FileFact | MountFact | ExecutionFact | RefusalFact | ProcessFact | CollectorFact | InstanceFact | ProxyFact
+Fact = (
+    FileFact
+    | MountFact
+    | ExecutionFact
+    | RefusalFact
+    | ProcessFact
+    | StdioFact
+    | EgressFact
+    | CollectorFact
+    | InstanceFact
+    | ProxyFact
+)

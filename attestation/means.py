@@ -52,8 +52,8 @@ class Means(StrEnum):
         "file-access",
         "CAP_DAC_READ_SEARCH",
         "open",
-        "files that our user may not read",
-        "such a file counts as unreadable",
+        "files that our user may not read, and what other users' processes have open",
+        "such a file counts as unreadable; of other users' processes no sockets are seen",
     )
     SOCKET_DESTROY = (
         "socket-destroy",
@@ -66,8 +66,8 @@ class Means(StrEnum):
         "network-entry",
         "CAP_SYS_ADMIN",
         "setns",
-        "the same for an Envoy in another network namespace than ours",
-        "such an Envoy is ended, or its connections are bounded in time",
+        "the same for an Envoy in another network namespace than ours, and what its workload connects to",
+        "such an Envoy is ended, or its connections are bounded in time; egress is not watched",
     )
     DEADLINE = (
         "deadline",

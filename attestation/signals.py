@@ -51,6 +51,8 @@ class Signal(StrEnum):
     PROCESS_TRACER = "process-tracer", _TAMPER, "Somebody attached to a running process."
     PROCESS_SCOPE = "process-scope", _TAMPER, "A running process left what is measured."
     PROCESS_UNMEASURED = "process-unmeasured", _TAMPER, "A process of the workload runs and cannot be measured."
+    PROCESS_STDIO_SOCKET = "process-stdio-socket", _TAMPER, "A shell or an interpreter has a socket as its stdio."
+    EGRESS_FOREIGN = "egress-foreign", _TAMPER, "A process connected to an address that policy does not allow."
     # What is found of the Envoy that holds the key.
     PROXY_FOREIGN = "proxy-foreign", _TAMPER, "Envoy's executable is not referenced."
     PROXY_TRACED = "proxy-traced", _TAMPER, "Somebody is attached to Envoy."

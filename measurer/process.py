@@ -38,6 +38,7 @@ from measurer.clock import boottime
 from measurer.containing import Containing
 from measurer.cutting import Cut
 from measurer.deadman import Deadman
+from measurer.egress import Egress
 from measurer.envoy import Envoy, Permits
 from measurer.files.collector import Files
 from measurer.forensics import Forensics
@@ -79,6 +80,7 @@ class Measurer:
         self._can_destroy = can_destroy() == 0
         self._root = pinned.root
         self._processes = Processes(loop, channel, sources, pinned, self.cover, shared=permits is not None)
+        self._egress = Egress(loop, channel, self._processes.network, lambda: self._processes.held, self.cover)
         self._proxy = ProxyLayer(loop, channel, self.cover)
         forensics = Forensics(loop, channel, pinned.pid)
         self._containing = Containing(loop, channel, pinned, self._processes.found, self._wards, forensics)
@@ -91,6 +93,7 @@ class Measurer:
             held.callback(os.close, self._own[1])
             held.callback(self._proxy.close)
             held.callback(self._containing.close)
+            held.callback(self._egress.close)
             held.callback(self._processes.close)
             self._held = held.pop_all()
 
@@ -98,6 +101,7 @@ class Measurer:
         """Answer the scope, begin to watch, and take the first measurement of both layers unasked."""
         pinned = self._pinned
         self._processes.start(self._mounts)
+        self._egress.rule(self._scope.egress, self._scope.egress_every)
         self._tried = trials.tried(pinned, self._processes.executions.tried)
         self._protect()
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
@@ -141,6 +145,8 @@ class Measurer:
             raise InvalidInput("another workload", where="Scope", mend="Start a measurer for each workload.")
         self._deadman.allow(wanted.deadman)
         self._files.rule(immutable=wanted.immutable, reread=wanted.reread)
+        self._egress.rule(wanted.egress, wanted.egress_every)
+        self.cover()
         if _to_read(wanted) != _to_read(before):
             self._collect_again()
 
@@ -153,7 +159,7 @@ class Measurer:
     def cover(self) -> None:
         """Tell the coverage if it is not what was told last."""
         now = coverage.coverage(
-            (self._files.coverage, *self._processes.coverage, *self._proxy.coverage),
+            (self._files.coverage, *self._processes.coverage, *self._egress.coverage, *self._proxy.coverage),
             self._cutting(),
             self._deadman.duty is Duty.GUARDING,
             self._isolation(),
@@ -307,7 +313,7 @@ class Measurer:
 
 def _to_read(scope: Scope) -> Scope:
     """What of it decides what is read of files."""
-    return replace(scope, deadman=0.0, immutable=False, reread=0.0)
+    return replace(scope, deadman=0.0, immutable=False, reread=0.0, egress=None, egress_every=0.0)
 
 
 def run(descriptor: int) -> int:

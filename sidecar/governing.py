@@ -69,6 +69,8 @@ class Governed:
             immutable=spec.files.immutable,
             reread=spec.files.reread,
             capabilities=version.minor >= FILE_CAPABILITIES,
+            egress=spec.egress.allowed,
+            egress_every=spec.egress.every,
         )
 
     @property

@@ -24,6 +24,7 @@ from attestation.coverage import Coverage
 from attestation.errors import Unavailable
 from attestation.facts import (
     CollectorFact,
+    EgressFact,
     ExecutionFact,
     Fact,
     FileFact,
@@ -31,6 +32,7 @@ from attestation.facts import (
     MountFact,
     ProcessFact,
     RefusalFact,
+    StdioFact,
 )
 from sidecar import states
 from sidecar.containing import Containing
@@ -94,7 +96,16 @@ class Hearing:
     def heard(self, message: Message, body: bytes | None) -> None:
         parts = self._parts
         match message:
-            case FileFact() | MountFact() | ExecutionFact() | RefusalFact() | ProcessFact() | CollectorFact():
+            case (
+                FileFact()
+                | MountFact()
+                | ExecutionFact()
+                | RefusalFact()
+                | ProcessFact()
+                | StdioFact()
+                | EgressFact()
+                | CollectorFact()
+            ):
                 self.facts.append(message)
                 parts.judging.saw(message)
             case Observed(observation):

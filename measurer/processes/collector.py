@@ -9,11 +9,12 @@ from attestation.channel import Observed
 from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.digests import Digest
 from attestation.errors import InvalidConfiguration
-from attestation.facts import ProcessFact
+from attestation.facts import ProcessFact, StdioFact
 from attestation.layers import Layer, Method
 from attestation.observation import Observation
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime, monotonic
+from measurer.connections import Connections
 from measurer.gate.gate import Gate
 from measurer.loop import Loop
 from measurer.mounts import Mounts
@@ -24,6 +25,7 @@ from measurer.processes.held import Held
 from measurer.processes.membership import Workload
 from measurer.processes.proc import Look
 from measurer.processes.sources import Sources
+from measurer.processes.stdio import Stdio
 from measurer.processes.wards import Wards
 from measurer.scope import Pinned
 
@@ -55,8 +57,9 @@ class Processes:
         self._workload: Workload[Held] = Workload(place, pinned.home)
         self._binaries = Binaries(pinned.root)
         self._drift, self.wards = Drift(self._tell), Wards(self._tell)
+        self._stdio = Stdio(self.network, self._tell, covered)
         self.executions = Executions(
-            loop, channel, sources, self._workload, self._binaries, self._drift, self.wards, covered
+            loop, channel, sources, self._workload, self._binaries, self._drift, self._stdio, self.wards, covered
         )
         self.gate = Gate(
             loop,
@@ -97,6 +100,7 @@ class Processes:
     def coverage(self) -> tuple[CollectorCoverage, ...]:
         details = ["users and tracers by event, the rest by looking"] if self.executions.by_events else []
         details += ["by the measurer of the node"] if self._shared else []
+        details += ["whose stdio are sockets may not be seen"] if self._stdio.blind else []
         own = CollectorCoverage(
             NAME,
             Layer.PROCESSES,
@@ -106,6 +110,10 @@ class Processes:
             detail="; ".join(details),
         )
         return self.executions.coverage, own, *self.gate.coverage
+
+    def network(self) -> Connections:
+        """What is connected in the workload's network namespace; whoever asks closes it. Raises OSError."""
+        return Connections(self._pinned.network, self._pinned.proc)
 
     @property
     def held(self) -> list[Held]:
@@ -195,6 +203,7 @@ class Processes:
             self._sources.look_at_all()
         self._look_into_cgroup()
         self._drift.keep_only(set(self.held))
+        self._stdio.keep_only(set(self.held))
 
     def _look_into_cgroup(self) -> None:
         """Whoever came into it by no event, and whoever left it, in which case they are followed."""
@@ -226,12 +235,13 @@ class Processes:
         for process in self.held:
             begun = monotonic()
             self._drift.look(process)
+            self._stdio.look(process)
             self._tell_unreadable(process)
             spent += monotonic() - begun
             yield
         self._interval = max(_INTERVAL, spent * _SHARE)
         self._loop.after(NAME, self._interval, self._look_for_drift)
 
-    def _tell(self, fact: ProcessFact) -> None:
+    def _tell(self, fact: ProcessFact | StdioFact) -> None:
         self._events += 1
         self._channel.send(fact)

@@ -33,6 +33,7 @@ from measurer.processes.openexec import ExecFiles
 from measurer.processes.polling import Polling
 from measurer.processes.proc import executable_of
 from measurer.processes.sources import Sources
+from measurer.processes.stdio import Stdio
 from measurer.processes.wards import Wards
 
 NAME = EXECUTIONS
@@ -90,12 +91,13 @@ class Executions:
         workload: Workload[Held],
         binaries: Binaries,
         drift: Drift,
+        stdio: Stdio,
         wards: Wards,
         covered: Callable[[], None],
     ) -> None:
         self.loop, self.workload = loop, workload
         self._channel, self._sources, self._covered = channel, sources, covered
-        self._binaries, self._drift, self._wards = binaries, drift, wards
+        self._binaries, self._drift, self._stdio, self._wards = binaries, drift, stdio, wards
         self._files: ExecFiles | None = None
         self._polling: Polling | None = None
         self._refusals: list[str] = []
@@ -318,6 +320,7 @@ class Executions:
             self._follow(member.process)
             self._tell(member, running, Sighting.EVENT)
         self._drift.look(member.process)
+        self._stdio.executed(member.process)
 
     def _follow(self, process: Held) -> None:
         """It ran a file that was not marked: perhaps it has other mounts than its first process."""
@@ -337,6 +340,7 @@ class Executions:
             chain = self._chains.get(member.process.pid)
             if chain is None or binary.stamp not in chain.seen:  # else fanotify has told it
                 self._tell(member, binary, Sighting.POLL)
+            self._stdio.executed(member.process)
         self._chains = {pid: chain for pid, chain in self._chains.items() if pid in self.workload.members}
         self.loop.after(NAME, self._polling.interval, self._poll)
 

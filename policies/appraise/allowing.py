@@ -91,6 +91,19 @@ def privileges(policy: AttestationPolicy) -> str:
     return _policy(policy, "processes.requireNoNewPrivileges", "{requireNoNewPrivileges: false}")
 
 
+def shell_on_socket(path: str, policy: AttestationPolicy) -> str:
+    """This program, with connections that it is given."""
+    listed = dict.fromkeys((*policy.spec.processes.shells_on_sockets, path))
+    place = "processes.shellsOnSockets"
+    return _policy(policy, place, f"{{shellsOnSockets: [{', '.join(map(quoted, listed))}]}}", path)
+
+
+def destination(to: str, policy: AttestationPolicy) -> str:
+    """This one beside those that are allowed."""
+    listed = dict.fromkeys((*(policy.spec.egress.allowed or ()), to))
+    return _policy(policy, "egress.allowed", f"{{allowed: [{', '.join(map(quoted, listed))}]}}")
+
+
 OTHER_PROXIES = "other"
 """The version under which an Envoy is listed whose version nobody has said."""
 

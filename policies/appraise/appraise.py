@@ -12,7 +12,7 @@ from attestation.layers import Layer
 from attestation.signals import Signal
 from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
 from attestation.violation import ViolationClass
-from policies.appraise import allowing
+from policies.appraise import allowing, sockets
 from policies.appraise.files import Files, check_files
 from policies.appraise.layers import MOST_FINDINGS, check_process
 from policies.appraise.proxy import check_proxy, check_served, nobody_seated
@@ -194,6 +194,8 @@ def _coverage(coverage: Coverage, policy: AttestationPolicy) -> list[Finding]:
         found.append(_ungated(policy))
     held = coverage.isolation.guarantees
     missing = [each for each in asked.isolation if each not in held]
+    unwatched = sockets.watched(coverage, policy)
+    found += [unwatched] if unwatched is not None else []
     return found + [_exposed(each, missing, policy) for each in missing]
 
 

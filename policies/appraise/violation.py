@@ -9,6 +9,7 @@ from attestation.facts import (
     Actor,
     CollectorFact,
     CollectorState,
+    EgressFact,
     ExecutionFact,
     Fact,
     FileChange,
@@ -18,12 +19,13 @@ from attestation.facts import (
     ProcessFact,
     ProxyFact,
     RefusalFact,
+    StdioFact,
 )
 from attestation.layers import Layer
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry, capabilities_of
 from attestation.signals import Signal
 from attestation.violation import Violation
-from policies.appraise import allowing
+from policies.appraise import allowing, sockets
 from policies.appraise.layers import (
     check_executable,
     check_file,
@@ -52,6 +54,10 @@ def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues)
         return _refusal(fact, policy, references)
     if isinstance(fact, ProcessFact):
         return _process(fact, policy)
+    if isinstance(fact, StdioFact):
+        return sockets.stdio(fact, policy)
+    if isinstance(fact, EgressFact):
+        return sockets.egress(fact, policy)
     if isinstance(fact, CollectorFact):
         return _collector(fact, policy)
     if isinstance(fact, ProxyFact):
@@ -113,7 +119,7 @@ def _execution(fact: ExecutionFact, policy: AttestationPolicy, references: Refer
     if policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
         return None
     finding = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
-    by = f", as pid {_pids(fact.process, fact.pid_inside)}"
+    by = f", as pid {sockets.pids(fact.process, fact.pid_inside)}"
     return _violation(finding, fact.at, by, fact.process) if finding else None
 
 
@@ -132,13 +138,8 @@ def _refusal(fact: RefusalFact, policy: AttestationPolicy, references: Reference
         found="it was refused before it ran",
         mend="Find out who wanted to run it; if it is meant to run, allow it first.",
     )
-    by = f"; wanted by {fact.process.executable or 'pid'} ({_pids(fact.process, fact.pid_inside)})"
+    by = f"; wanted by {fact.process.executable or 'pid'} ({sockets.pids(fact.process, fact.pid_inside)})"
     return _violation(refused, fact.at, by, fact.process)
-
-
-def _pids(process: Actor, inside: int) -> str:
-    """As the measurer numbers it, and as the workload does where that is another number."""
-    return f"{process.pid}, {inside} inside" if inside else str(process.pid)
 
 
 def _proxy(fact: ProxyFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
@@ -169,14 +170,13 @@ def _violation(finding: Finding, at: float, by: str, process: Actor | None) -> V
 def _process(fact: ProcessFact, policy: AttestationPolicy) -> Violation | None:
     if policy.spec.demand(Layer.PROCESSES) is Demand.OFF or not _worse(fact):
         return None
-    kind = Signal[f"PROCESS_{fact.aspect.name}"]
+    kind, pids = Signal[f"PROCESS_{fact.aspect.name}"], sockets.pids(fact.process, fact.pid_inside)
     return Violation(
         kind,
         policy.spec.violation_class(kind),
         Layer.PROCESSES,
         fact.process.executable,
-        f"{fact.process.executable} ({_pids(fact.process, fact.pid_inside)}): {fact.aspect} went from {fact.before} to "
-        f"{fact.after}",
+        f"{fact.process.executable} ({pids}): {fact.aspect} went from {fact.before} to {fact.after}",
         fact.at,
         rule(policy, "processes"),
         "Start a new instance.",

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyAddress, model_validator
 
 from attestation.coverage import Cutting, Grade, Guarantee, Profile
 from attestation.digests import well_formed
 from attestation.errors import InvalidConfiguration
-from attestation.facts import CollectorState, FileChange, ProcessAspect
+from attestation.facts import CollectorState, FileChange, Opened, ProcessAspect
 from attestation.layers import Layer
 from attestation.proxy import Delivered, Denial, Known
 from attestation.signals import Signal
@@ -170,6 +170,22 @@ class ProcessHappened(Strict):
     after: str
 
 
+class StdioHappened(Strict):
+    """executable: of the process that has a socket as its stdio. opened: which end opened the connection."""
+
+    executable: str
+    opened: Opened = Opened.HERE
+
+
+class Connected(Strict):
+    """executable: of the process that connected. host: the IP address. port: of it. protocol: TCP where not said."""
+
+    executable: str
+    host: IPvAnyAddress
+    port: int = Field(ge=1, le=65_535)
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+
 class CollectorHappened(Strict):
     """name: of the collector, `files-fanotify`, which begins with its layer. state: what it is now."""
 
@@ -180,13 +196,16 @@ class CollectorHappened(Strict):
 class GivenFact(Strict):
     """One thing that the measurer sees happen: exactly one of these.
 
-    file: a path changed. execution: something was executed. process: a process changed what it may do. collector: a
-    collector failed, or is back. proxy: the Envoy that holds the key is another, or stands otherwise.
+    file: a path changed. execution: something was executed. process: a process changed what it may do. stdio: a process
+    has a socket as standard input, output or error. egress: a process connected to somewhere. collector: a collector
+    failed, or is back. proxy: the Envoy that holds the key is another, or stands otherwise.
     """
 
     file: FileHappened | None = None
     execution: Executed | None = None
     process: ProcessHappened | None = None
+    stdio: StdioHappened | None = None
+    egress: Connected | None = None
     collector: CollectorHappened | None = None
     proxy: GivenProxy | None = None
 

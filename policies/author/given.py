@@ -6,11 +6,22 @@ from collections.abc import Mapping
 
 from attestation import digests, manifest, processes, proxy
 from attestation.claims import Claims, LayerClaim
-from attestation.coverage import EXECUTIONS, GATE, CollectorCoverage, Coverage, Guarantee, Isolation, Mechanism, Profile
+from attestation.coverage import (
+    EGRESS,
+    EXECUTIONS,
+    GATE,
+    CollectorCoverage,
+    Coverage,
+    Guarantee,
+    Isolation,
+    Mechanism,
+    Profile,
+)
 from attestation.digests import Digest
 from attestation.facts import (
     Actor,
     CollectorFact,
+    EgressFact,
     ExecutionFact,
     Fact,
     FileChange,
@@ -19,6 +30,7 @@ from attestation.facts import (
     ProxyFact,
     RefusalFact,
     Sighting,
+    StdioFact,
 )
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
@@ -54,7 +66,7 @@ def claims(given: GivenClaims, governing: Governing) -> tuple[Claims, dict[Diges
     measured = {layer: each for layer, each in packed.items() if layer not in given.coverage.absent}
     made = tuple(_claim(layer, digest[layer](body), items, given) for layer, (body, items) in measured.items())
     bodies = {digest[layer](body): body for layer, (body, _) in measured.items()}
-    return Claims(_INSTANCE, 1, 0, 1, 0, b"", "", made, _coverage(given.coverage, tuple(measured))), bodies
+    return Claims(_INSTANCE, 1, 0, 1, 0, b"", "", made, _coverage(given.coverage, tuple(measured), governing)), bodies
 
 
 def fact(given: GivenFact, governing: Governing) -> Fact:
@@ -67,6 +79,11 @@ def fact(given: GivenFact, governing: Governing) -> Fact:
     if given.process is not None:
         who = Actor(_SOMEBODY, given.process.executable)
         return ProcessFact(0.0, who, given.process.aspect, given.process.before, given.process.after)
+    if given.stdio is not None:
+        return StdioFact(0.0, Actor(_SOMEBODY, given.stdio.executable), (0, 1, 2), "TCP", given.stdio.opened)
+    if given.egress is not None:
+        to = given.egress
+        return EgressFact(0.0, Actor(_SOMEBODY, to.executable), to.protocol, str(to.host), to.port)
     if given.collector is not None:
         return CollectorFact(0.0, given.collector.name, given.collector.state)
     seated = _proxy(given.proxy or GivenProxy(), references)
@@ -180,7 +197,7 @@ def _proxy(given: GivenProxy, references: EffectiveReferences) -> Proxy:
     return Proxy(process, given.delivered, given.denial, tuple(sorted(given.filters)), given.resumption_off)
 
 
-def _coverage(given: GivenCoverage, measured: tuple[Layer, ...]) -> Coverage:
+def _coverage(given: GivenCoverage, measured: tuple[Layer, ...], governing: Governing) -> Coverage:
     mechanisms = _WATCHED_BY[given.profile]
     watched = tuple(
         CollectorCoverage(
@@ -192,6 +209,9 @@ def _coverage(given: GivenCoverage, measured: tuple[Layer, ...]) -> Coverage:
         )
         for layer in measured
     )
+    if governing.policy.spec.egress.allowed is not None and Layer.PROCESSES in measured:
+        runs = Layer.PROCESSES not in given.dead
+        watched = (*watched, CollectorCoverage(EGRESS, Layer.PROCESSES, Mechanism.POLL, 1000.0, running=runs))
     absent = tuple(layer for layer in Layer if layer not in measured)
     if given.gate and Layer.PROCESSES in measured:
         watched += (CollectorCoverage(GATE, Layer.PROCESSES, Mechanism.FANOTIFY, 0.0, running=True),)

@@ -54,6 +54,20 @@ _TOLD = (
     ("somebody enters it and executes nothing", "`execution-*`", "3 s", "3 s", "3 s"),
     ("a process changes its user, or is attached to", "`process-user`, `process-tracer`", "5 ms", "1 s", "1 s"),
     ("it changes what it may do, or where it lives", "other `process-*`", "1 s", "1 s", "1 s"),
+    (
+        "a shell is executed on a connection; it is put there later",
+        "`process-stdio-socket`",
+        "5 ms; 1 s",
+        "20 ms; 1 s",
+        "20 ms; 1 s",
+    ),
+    (
+        "a process connects",
+        "`egress-foreign`",
+        "as policy says (1 s), or 100 times what a look takes, up to 20 s",
+        "as `full`",
+        "as `full`, where the network namespace is ours",
+    ),
     ("a collector falls behind", "`collector-lagging`", "3 to 5 s", "3 to 5 s", "3 to 5 s"),
 )
 

@@ -47,15 +47,18 @@ from attestation.facts import (
     Actor,
     CollectorFact,
     CollectorState,
+    EgressFact,
     ExecutionFact,
     FileChange,
     FileFact,
     InstanceFact,
     MountFact,
+    Opened,
     ProcessAspect,
     ProcessFact,
     RefusalFact,
     Sighting,
+    StdioFact,
 )
 from attestation.layers import Layer, Method
 from attestation.manifest import Entry
@@ -304,7 +307,7 @@ def _datagrams() -> tuple[bytes, ...]:
     return tuple(
         channel.encode(message)
         for message in (
-            Scope(7, ("/srv",), ((("*.log",), ("/srv/**",)),), "/pod", 3.0),
+            Scope(7, ("/srv",), ((("*.log",), ("/srv/**",)),), "/pod", 3.0, egress=("10.0.0.0/8:443",)),
             Measure((Layer.FILES,), 1.5, full=True),
             Guard(8),
             Sweep(1),
@@ -324,6 +327,8 @@ def _datagrams() -> tuple[bytes, ...]:
             ExecutionFact(1.0, "/bin/sh", "a" * 64, actor, Sighting.EVENT, deleted=True),
             RefusalFact(1.0, "/bin/sh", "a" * 64, actor, deleted=True),
             ProcessFact(1.0, actor, ProcessAspect.TRACER, "0", "9"),
+            StdioFact(1.0, actor, (0, 2), "TCPv6", Opened.THERE, "[2001:db8::7]:4444", 3),
+            EgressFact(1.0, actor, "udp", "203.0.113.9", 53),
             CollectorFact(1.0, "files", CollectorState.OVERFLOWED),
             InstanceFact(1.0, "ended"),
         )

@@ -249,6 +249,48 @@ def enter_another_namespace(where: Where) -> Act:
     yield at
 
 
+def run_a_shell_on_a_connection(where: Where) -> Act:
+    """A program that policy calls a shell is run with a connection as its standard input and output."""
+    out, other = connection()
+    at = now()
+    shell = subprocess.Popen([where.tool, "60"], stdin=out.fileno(), stdout=out.fileno())
+    yield at
+    shell.kill()
+    shell.wait()
+    other.close()
+
+
+def put_a_connection_on_stdin(where: Where) -> Act:
+    """An interpreter that runs already puts a connection in the place of its standard input."""
+    out, other = connection()
+    at = now()
+    os.dup2(out.fileno(), 0)
+    yield at
+    other.close()
+
+
+def connect_elsewhere(where: Where) -> Act:
+    """The workload connects to an address that policy does not list."""
+    with socket.create_server((outward(), 0)) as there, socket.socket() as out:
+        out.bind(("127.0.0.2", 0))
+        at = now()
+        out.connect(there.getsockname())
+        yield at
+
+
+def connection() -> tuple[socket.socket, socket.socket]:
+    """Both ends, on this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return socket.create_connection(server.getsockname()), server.accept()[0]
+
+
+def outward() -> str:
+    """An address of this machine that is not loopback's: whoever comes to it from loopback comes to somewhere else."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nothing_is_sent:
+        nothing_is_sent.connect(("203.0.113.1", 9))
+        return str(nothing_is_sent.getsockname()[0])
+
+
 def attach(where: Where) -> Act:
     """A child attaches to the workload's first process, as a debugger does."""
     service = os.getppid()

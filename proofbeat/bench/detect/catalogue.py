@@ -73,6 +73,7 @@ def restricted() -> bool:
 
 
 FILES, EXECUTIONS, RIGHTS, GATE = "files", "processes.executions", "processes.rights", "processes.gate"
+EGRESS = "processes.egress"
 SIDECAR, GUARDIAN = "sidecar", "guardian"
 
 CATALOGUE: tuple[Attack, ...] = (
@@ -118,6 +119,9 @@ CATALOGUE: tuple[Attack, ...] = (
         dear=True,
     ),
     Attack(acts.attach, Signal.PROCESS_TRACER, RIGHTS, EVENT_MS, needs_root=True),
+    Attack(acts.run_a_shell_on_a_connection, Signal.PROCESS_STDIO_SOCKET, RIGHTS, EVENT_MS, needs_root=True),
+    Attack(acts.put_a_connection_on_stdin, Signal.PROCESS_STDIO_SOCKET, RIGHTS, LOOK_MS, dear=True),
+    Attack(acts.connect_elsewhere, Signal.EGRESS_FOREIGN, EGRESS, LOOK_MS, dear=True),
     Attack(acts.ask_for_the_key, Signal.KEY_SOCKET_SECOND_CLIENT, SIDECAR, EVENT_MS, graver=True),
     Attack(
         acts.flood_a_stopped_measurer,
@@ -191,6 +195,14 @@ UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
         RIGHTS: (
             "What is taken and laid down again between two looks, but for users and tracers: the kernel tells of them.",
             "What a process may do that is none of the workload's.",
+            "A shell that reads from a pipe which somebody else fills from a connection, as any server does for what it"
+            " starts; a connection of AF_UNIX; one on any other descriptor than 0, 1 and 2.",
+        ),
+        EGRESS: (
+            "What is connected and over between two looks.",
+            "Datagrams that are sent without connecting, and raw packets.",
+            "What is reached through this machine: a proxy on loopback, or Envoy itself.",
+            "Connections in another network namespace than that of the first process, which is `process-namespaces`.",
         ),
         SIDECAR: ("Who only looks at the key socket's name.",),
         GUARDIAN: (

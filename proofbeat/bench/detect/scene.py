@@ -27,7 +27,12 @@ TERMS = Terms(
     freshness=20.0,
     deadman=DEADMAN,
     pages=4,
-    stated={"files": {"logs": ["**/app/logs/**"]}, "recovery": {"drift": "auto", "tamper": "auto"}},
+    stated={
+        "files": {"logs": ["**/app/logs/**"]},
+        "processes": {"shells": ["**/loot/tool"]},
+        "egress": {"allowed": []},
+        "recovery": {"drift": "auto", "tamper": "auto"},
+    },
 )
 """Tamper heals as drift does, or each act would take a new instance."""
 GATED_TERMS = replace(TERMS, stated={**TERMS.stated, "processes": {"gate": "required"}})

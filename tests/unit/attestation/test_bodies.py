@@ -15,7 +15,18 @@ from attestation import channel, manifest, processes
 from attestation.channel import Beat, Covered, Fault, Measure, Observed, Pinned, Scope, Sever, Severed, Swept
 from attestation.claims import Claims
 from attestation.errors import InvalidInput, MalformedEvidence
-from attestation.facts import Actor, ExecutionFact, FileChange, FileFact, MountFact, RefusalFact, Sighting
+from attestation.facts import (
+    Actor,
+    EgressFact,
+    ExecutionFact,
+    FileChange,
+    FileFact,
+    MountFact,
+    Opened,
+    RefusalFact,
+    Sighting,
+    StdioFact,
+)
 from attestation.layers import Layer, Method
 from attestation.manifest import DIRECTORY, FILE, LINK, NO_DIGEST, OTHER, Entry
 from attestation.observation import Observation
@@ -171,6 +182,9 @@ MESSAGES: Iterable[channel.Message] = (
     ExecutionFact(1.0, "/bin/sh", "ab" * 32, Actor(7), Sighting.EVENT),
     RefusalFact(1.0, "/tmp/x", "", Actor(7), deleted=True, pid_inside=2),
     channel.Gate(stands=True),
+    StdioFact(1.0, Actor(7, "/bin/sh"), (0, 1), "TCP", Opened.HERE, "203.0.113.9:4444"),
+    EgressFact(1.0, Actor(7, "/bin/sh"), "udp", "2001:db8::9", 53),
+    Scope(42, ("/srv/app",), egress=(), egress_every=0.5),
 )
 
 

@@ -150,6 +150,9 @@ def test_an_envoy_is_there_and_well_where_policy_asks_for_one_unless_the_case_sa
         ("execution: {path: /usr/bin/python3, deleted: true}", "execution-deleted"),
         ("process: {executable: /usr/bin/python3, aspect: tracer, before: '', after: '77'}", "process-tracer"),
         ("process: {executable: /usr/bin/python3, aspect: tracer, before: '77', after: ''}", "nothing"),
+        ("stdio: {executable: /bin/sh}", "process-stdio-socket"),
+        ("stdio: {executable: /usr/sbin/nginx}", "nothing"),
+        ("egress: {executable: /usr/bin/python3, host: 203.0.113.9, port: 443}", "nothing"),
         ("collector: {name: files-fanotify, state: dead}", "collector-dead"),
     ],
 )

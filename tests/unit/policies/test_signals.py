@@ -12,22 +12,25 @@ from hypothesis import strategies as st
 
 from attestation import proxy as body
 from attestation.claims import LayerClaim
-from attestation.coverage import CollectorCoverage, Mechanism
+from attestation.coverage import EGRESS, CollectorCoverage, Mechanism
 from attestation.errors import InvalidConfiguration
 from attestation.facts import (
     Actor,
     CollectorFact,
     CollectorState,
+    EgressFact,
     ExecutionFact,
     Fact,
     FileChange,
     FileFact,
     MountFact,
+    Opened,
     ProcessAspect,
     ProcessFact,
     ProxyFact,
     RefusalFact,
     Sighting,
+    StdioFact,
 )
 from attestation.layers import Layer, Method
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
@@ -103,6 +106,7 @@ def ruled(stated: Mapping[Signal, ViolationClass] | None = None, **changes: Any)
                 "layers": {"files": {}, "processes": {}, "proxy": {}},
                 "files": {"include": ["/srv/app"], "configuration": ["*.conf"], "volatile": ["/srv/app/cache/**"]},
                 "processes": {"mostCapabilities": "0f", "requireNoNewPrivileges": True},
+                "egress": {"allowed": ["10.0.0.0/8"]},
                 "proxy": {"requireDrainNow": True, "requireDenyFilters": True, "requireResumptionOff": True},
                 "onViolation": dict(stated or {}),
                 **changes,
@@ -138,7 +142,8 @@ def reasons(
     packed = body.pack(envoy)
     claim = LayerClaim(Layer.PROXY, body.digest(packed), Method.FULL, 10, 10, 1)
     collector = CollectorCoverage("proxy", Layer.PROXY, Mechanism.POLL, 1000.0, running=True)
-    covered = replace(claims.coverage, collectors=(*claims.coverage.collectors, collector))
+    connections = CollectorCoverage(EGRESS, Layer.PROCESSES, Mechanism.POLL, 1000.0, running=True)
+    covered = replace(claims.coverage, collectors=(*claims.coverage.collectors, connections, collector))
     claims = replace(claims, layers=(*claims.layers, claim), coverage=covered)
     return appraise(claims, bodies | {claim.digest: packed}, governing(policy, LISTED)).reasons
 
@@ -233,6 +238,8 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.PROCESS_TRACER: seen(fact_of(ProcessAspect.TRACER)),
     Signal.PROCESS_SCOPE: seen(fact_of(ProcessAspect.SCOPE)),
     Signal.PROCESS_UNMEASURED: seen(fact_of(ProcessAspect.UNMEASURED, "no", "yes: it is hidden from us")),
+    Signal.PROCESS_STDIO_SOCKET: seen(StdioFact(1.0, Actor(9, "/bin/dash"), (0, 1), "TCP", Opened.HERE)),
+    Signal.EGRESS_FOREIGN: seen(EgressFact(1.0, Actor(9, PYTHON), "tcp", "203.0.113.9", 443)),
     Signal.PROXY_FOREIGN: shown(envoy=varied(executable=BAD)),
     Signal.PROXY_TRACED: shown(envoy=varied(traced=Known.YES)),
     Signal.PROXY_UNDENIED: shown(envoy=replace(ENVOY, denial=Denial.MISSING, filters=())),

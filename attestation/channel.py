@@ -15,7 +15,16 @@ from attestation import strictjson
 from attestation.containment import Containment, Means
 from attestation.coverage import Coverage
 from attestation.errors import InvalidInput
-from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, MountFact, ProcessFact
+from attestation.facts import (
+    CollectorFact,
+    ExecutionFact,
+    FileFact,
+    InstanceFact,
+    MountFact,
+    PreloadFact,
+    ProcessFact,
+    ScriptFact,
+)
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
 from attestation.means import Trial
@@ -252,6 +261,8 @@ Message = (
     | FileFact
     | MountFact
     | ExecutionFact
+    | ScriptFact
+    | PreloadFact
     | ProcessFact
     | CollectorFact
     | InstanceFact

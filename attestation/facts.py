@@ -77,6 +77,42 @@ class ExecutionFact:
     the process was gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class ScriptFact:
+    """An interpreter runs this file, as its arguments said right after its execution; or a loader this program.
+
+    digest: empty where the file could not be read, or was gone. process: its executable is the interpreter.
+    """
+
+    at: float
+    path: str
+    digest: Digest
+    process: Actor
+    sighting: Sighting
+    deleted: bool = False
+    """No name leads to the file."""
+    pid_inside: int = 0
+    """As of an ExecutionFact."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreloadFact:
+    """A process has libraries that come before its program's own, or folders of them, as it was told when it began.
+
+    source: who says so: a variable of its environment, or /etc/ld.so.preload. entry: what is said there; empty where it
+    could not be read. path: where that leads to; empty where nobody knows. digest: of a file, empty for a folder.
+    """
+
+    at: float
+    source: str
+    entry: str
+    process: Actor
+    path: str = ""
+    digest: Digest = ""
+    pid_inside: int = 0
+    """As of an ExecutionFact."""
+
+
 class ProcessAspect(StrEnum):
     CAPABILITIES = "capabilities"
     SECCOMP = "seccomp"
@@ -153,4 +189,14 @@ class MountFact:
     kind: str = ""
 
 
-Fact = FileFact | MountFact | ExecutionFact | ProcessFact | CollectorFact | InstanceFact | ProxyFact
+Fact = (
+    FileFact
+    | MountFact
+    | ExecutionFact
+    | ScriptFact
+    | PreloadFact
+    | ProcessFact
+    | CollectorFact
+    | InstanceFact
+    | ProxyFact
+)

@@ -40,6 +40,9 @@ class Signal(StrEnum):
     EXECUTION_MODIFIED = "execution-modified", _TAMPER, "An executable ran with another content than referenced."
     EXECUTION_DELETED = "execution-deleted", _TAMPER, "An executable ran that no name leads to."
     EXECUTION_FROM_DATA = "execution-from-data", _TAMPER, "Something was executed from a path that holds no code."
+    SCRIPT_FOREIGN = "script-foreign", _TAMPER, "An interpreter ran a file that no reference value allows."
+    SCRIPT_MODIFIED = "script-modified", _TAMPER, "An interpreter ran a file with another content than referenced."
+    SCRIPT_FROM_DATA = "script-from-data", _TAMPER, "An interpreter ran a file from a path that holds no code."
     CAPABILITIES_EXCEEDED = "capabilities-exceeded", _TAMPER, "A process has capabilities beyond those allowed."
     PRIVILEGES_OPEN = "privileges-open", _TAMPER, "A process lacks no_new_privs."
     PROCESS_CAPABILITIES = "process-capabilities", _TAMPER, "A running process gained capabilities."
@@ -48,6 +51,7 @@ class Signal(StrEnum):
     PROCESS_NAMESPACES = "process-namespaces", _TAMPER, "A running process changed a namespace."
     PROCESS_USER = "process-user", _TAMPER, "A running process became root."
     PROCESS_TRACER = "process-tracer", _TAMPER, "Somebody attached to a running process."
+    PROCESS_PRELOAD = "process-preload", _TAMPER, "A program was begun with libraries that come before its own."
     PROCESS_SCOPE = "process-scope", _TAMPER, "A running process left what is measured."
     PROCESS_UNMEASURED = "process-unmeasured", _TAMPER, "A process of the workload runs and cannot be measured."
     # What is found of the Envoy that holds the key.

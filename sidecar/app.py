@@ -32,7 +32,17 @@ from attestation.channel import (
 )
 from attestation.coverage import Coverage
 from attestation.errors import InvalidConfiguration, ProofbeatError, Unavailable, WorkloadGone
-from attestation.facts import CollectorFact, ExecutionFact, Fact, FileFact, InstanceFact, MountFact, ProcessFact
+from attestation.facts import (
+    CollectorFact,
+    ExecutionFact,
+    Fact,
+    FileFact,
+    InstanceFact,
+    MountFact,
+    PreloadFact,
+    ProcessFact,
+    ScriptFact,
+)
 from attestation.jws import Signer
 from attestation.layers import Layer
 from attestation.observation import Observation
@@ -272,7 +282,15 @@ class Sidecar:
 
     def _heard(self, message: Message, body: bytes | None) -> None:
         match message:
-            case FileFact() | MountFact() | ExecutionFact() | ProcessFact() | CollectorFact():
+            case (
+                FileFact()
+                | MountFact()
+                | ExecutionFact()
+                | ScriptFact()
+                | PreloadFact()
+                | ProcessFact()
+                | CollectorFact()
+            ):
                 self._facts.append(message)
                 self._judging.saw(message)
             case Observed(observation):

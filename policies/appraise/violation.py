@@ -11,15 +11,18 @@ from attestation.facts import (
     FileChange,
     FileFact,
     MountFact,
+    PreloadFact,
     ProcessAspect,
     ProcessFact,
     ProxyFact,
+    ScriptFact,
 )
 from attestation.layers import Layer
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry, capabilities_of
 from attestation.signals import Signal
 from attestation.violation import Violation
 from policies.appraise import allowing
+from policies.appraise.begun import check_preload, check_script
 from policies.appraise.layers import (
     check_executable,
     check_file,
@@ -44,6 +47,8 @@ def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues)
         return _mount(fact, policy)
     if isinstance(fact, ExecutionFact):
         return _execution(fact, policy, references)
+    if isinstance(fact, ScriptFact | PreloadFact):
+        return _begun(fact, policy, references)
     if isinstance(fact, ProcessFact):
         return _process(fact, policy)
     if isinstance(fact, CollectorFact):
@@ -108,6 +113,17 @@ def _execution(fact: ExecutionFact, policy: AttestationPolicy, references: Refer
         return None
     finding = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
     by = f", as pid {_pids(fact.process, fact.pid_inside)}"
+    return _violation(finding, fact.at, by, fact.process) if finding else None
+
+
+def _begun(fact: ScriptFact | PreloadFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
+    if policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
+        return None
+    if isinstance(fact, ScriptFact):
+        finding = check_script(fact, policy, references)
+    else:
+        finding = check_preload(fact, policy, references)
+    by = f", by {fact.process.executable or 'a process'} ({_pids(fact.process, fact.pid_inside)})"
     return _violation(finding, fact.at, by, fact.process) if finding else None
 
 

@@ -26,6 +26,7 @@ from policies.model.strictness import (
     Alike,
     All,
     Bounded,
+    Common,
     CommonBits,
     Least,
     LeastStated,
@@ -161,11 +162,19 @@ class ProcessRules(Strict):
 
     require_no_new_privileges: every process has no_new_privs. most_capabilities: hexadecimal, as CapEff: those that
     no process may exceed; where nobody says so they are not judged.
+
+    require_referenced_scripts: what an interpreter is given to run is among the files or the executables that are
+    referenced. preload: patterns of what LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH and /etc/ld.so.preload may name, besides
+    libraries that are referenced and folders that are measured as code.
     """
 
     forbid_deleted: Annotated[bool, ASKING] = True
     require_no_new_privileges: Annotated[bool, ASKING] = False
     most_capabilities: Annotated[str | None, CommonBits()] = Field(default=None, pattern=r"^[0-9a-f]{1,16}$")
+    require_referenced_scripts: Annotated[bool, ASKING] = Field(default=True, exclude_if=lambda required: required)
+    preload: Annotated[tuple[str, ...] | None, Common()] = Field(
+        default=None, exclude_if=lambda allowed: allowed is None
+    )
 
 
 class ProxyRules(Strict):

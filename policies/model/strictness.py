@@ -71,6 +71,16 @@ class All:
 
 
 @dataclass(frozen=True, slots=True)
+class Common:
+    """A list of what is allowed, or None for what nobody has said: stricter with only those of both."""
+
+    def join(self, one: tuple[str, ...] | None, other: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if one is None or other is None or one == other:
+            return other if one is None else one
+        return tuple(sorted({*one} & {*other}))
+
+
+@dataclass(frozen=True, slots=True)
 class CommonBy:
     """A list of models that are allowed, each known by one field of its own: stricter with only those of both.
 

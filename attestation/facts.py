@@ -75,6 +75,11 @@ class ExecutionFact:
     pid_inside: int = 0
     """The process's pid as the workload's own pid namespace numbers it; 0 where that is the measurer's too, or where
     the process was gone."""
+    temporary: str = ""
+    """Why nothing that was built can be expected where the file lies: `tmpfs`, `fuse`, or the folder that is open to
+    everybody; empty where it can."""
+    gains: str = ""
+    """What its execution may give to whoever executes it, by the file: `user 0`, `group 42`, `capabilities 0100...`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,8 @@ class ProcessAspect(StrEnum):
     NAMESPACES = "namespaces"
     USER = "user"
     TRACER = "tracer"
+    LABEL = "label"
+    """That of a Linux security module, with its mode where that is known."""
     SCOPE = "scope"
     """The process left the measured cgroup or tree."""
     UNMEASURED = "unmeasured"

@@ -81,6 +81,7 @@ def differences(before: Rights, after: Rights) -> Iterator[tuple[ProcessAspect, 
         (ProcessAspect.NO_NEW_PRIVILEGES, str(before.no_new_privileges).lower(), str(after.no_new_privileges).lower()),
         (ProcessAspect.NAMESPACES, " ".join(before.namespaces), " ".join(after.namespaces)),
         (ProcessAspect.USER, _ids(before), _ids(after)),
+        (ProcessAspect.LABEL, before.label, after.label),
         (ProcessAspect.TRACER, str(before.tracer), str(after.tracer)),
     )
     for aspect, earlier, later in pairs:

@@ -185,6 +185,7 @@ class Executions:
         if self._files is not None:
             before = self._files.unmarked, self._files.whole
             self._files.mark_mounts(root)
+            self._binaries.grounds.forget()
             if (self._files.unmarked, self._files.whole) != before:
                 self._covered()
 
@@ -361,9 +362,9 @@ class Executions:
         pid = member.process.pid
         actor = Actor(pid, self.names.before(member), self.names.parent(member))
         inside = member.process.pid_inside()
-        self._channel.send(
-            ExecutionFact(boottime(), binary.path, binary.digest, actor, sighting, binary.deleted, inside)
-        )
+        temporary = binary.ground or ("" if binary.deleted else self._binaries.grounds.open_to_everybody(binary.path))
+        told = (binary.path, binary.digest, actor, sighting, binary.deleted, inside, temporary, binary.gains)
+        self._channel.send(ExecutionFact(boottime(), *told))
         if binary.path:
             self.names.ran(pid, binary.path)
 

@@ -81,9 +81,9 @@ def deleted(path: str, digest: Digest, policy: AttestationPolicy, references: Re
     return f"{unnamed}---\n{listed}" if listed else ""
 
 
-def scripts(policy: AttestationPolicy) -> str:
-    """Whatever an interpreter is given to run."""
-    return _policy(policy, "processes.requireReferencedScripts", "{requireReferencedScripts: false}")
+def process_rule(field: str, policy: AttestationPolicy) -> str:
+    """field: one of spec.processes that asks for something, or forbids it."""
+    return _policy(policy, f"processes.{field}", f"{{{field}: false}}")
 
 
 def preload(entry: str, policy: AttestationPolicy) -> str:

@@ -1,9 +1,9 @@
-"""The checks of what a process was begun with: scripts that an interpreter runs, libraries before a program's own."""
+"""The checks of how a process was begun: from where, with which rights, scripts, and libraries before its own."""
 
 from __future__ import annotations
 
 from attestation.digests import Digest
-from attestation.facts import PreloadFact, ScriptFact
+from attestation.facts import ExecutionFact, PreloadFact, ScriptFact
 from attestation.layers import Layer
 from attestation.patterns import matches
 from attestation.signals import Signal
@@ -16,6 +16,7 @@ from policies.model.policy import AttestationPolicy
 from policies.model.references import ReferenceValues
 
 FOLDERS = "LD_LIBRARY_PATH"
+_MEND = "Start a new instance; if this is meant to run, allow it first."
 
 
 def check_script(fact: ScriptFact, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:
@@ -43,7 +44,7 @@ def _referenced(fact: ScriptFact, policy: AttestationPolicy, references: Referen
         return None
     place = ("executables", path) if path in references.spec.executables else ("executables",)
     allow = "" if fact.deleted else allowing.execution(path, fact.digest, references)
-    allow = allow or allowing.scripts(policy)
+    allow = allow or allowing.process_rule("requireReferencedScripts", policy)
     stated = rule(references, *place)
     if not digests or nameless:
         expected = "files without a name may not run" if nameless and digests else "no reference value allows it"
@@ -62,9 +63,42 @@ def _digests(path: str, references: ReferenceValues) -> tuple[Digest, ...]:
 def _script(
     kind: Signal, fact: ScriptFact, policy: AttestationPolicy, expected: str, found: str, stated: str, allow: str
 ) -> Finding:
-    mend = "Start a new instance; if this is meant to run, allow it first."
     finding_class = policy.spec.violation_class(kind)
-    return Finding(kind, finding_class, Layer.PROCESSES, fact.path, expected, found, stated, mend, allow, fact.digest)
+    return Finding(kind, finding_class, Layer.PROCESSES, fact.path, expected, found, stated, _MEND, allow, fact.digest)
+
+
+def check_temporary(fact: ExecutionFact, policy: AttestationPolicy) -> Finding | None:
+    """One execution from where nothing lies that was built."""
+    if not fact.temporary or fact.deleted or not policy.spec.processes.forbid_temporary:
+        return None
+    where = f"below {fact.temporary}, which is open to everybody" if fact.temporary.startswith("/") else fact.temporary
+    expected = "nothing may be executed from temporary files"
+    return _execution(Signal.EXECUTION_FROM_TEMPORARY, fact, policy, expected, f"it lies in {where}", "forbidTemporary")
+
+
+def check_gaining(fact: ExecutionFact, policy: AttestationPolicy) -> Finding | None:
+    """One execution that gives its caller more than it has."""
+    if not fact.gains or not policy.spec.processes.forbid_gaining:
+        return None
+    expected, found = "nothing may give its caller more than it has", f"it gives {fact.gains}"
+    return _execution(Signal.EXECUTION_GAINING, fact, policy, expected, found, "forbidGaining")
+
+
+def _execution(
+    kind: Signal, fact: ExecutionFact, policy: AttestationPolicy, expected: str, found: str, field: str
+) -> Finding:
+    return Finding(
+        kind,
+        policy.spec.violation_class(kind),
+        Layer.PROCESSES,
+        fact.path,
+        expected,
+        found,
+        rule(policy, f"processes.{field}"),
+        _MEND,
+        allowing.process_rule(field, policy),
+        fact.digest,
+    )
 
 
 def check_preload(fact: PreloadFact, policy: AttestationPolicy, references: ReferenceValues) -> Finding | None:

@@ -22,12 +22,14 @@ from attestation.manifest import FILE, LINK, NO_DIGEST, Entry, capabilities_of
 from attestation.signals import Signal
 from attestation.violation import Violation
 from policies.appraise import allowing
-from policies.appraise.begun import check_preload, check_script
+from policies.appraise.begun import check_gaining, check_preload, check_script, check_temporary
+from policies.appraise.labels import confines_less
 from policies.appraise.layers import (
     check_executable,
     check_file,
     check_written,
     exceeds,
+    gravest,
     judged,
     missing_file,
     projected,
@@ -111,7 +113,9 @@ def _covers_measured(path: str, policy: AttestationPolicy) -> bool:
 def _execution(fact: ExecutionFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
     if policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
         return None
-    finding = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
+    executable = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
+    each = (check_temporary(fact, policy), executable, check_gaining(fact, policy))
+    finding = gravest(found for found in each if found is not None)
     by = f", as pid {_pids(fact.process, fact.pid_inside)}"
     return _violation(finding, fact.at, by, fact.process) if finding else None
 
@@ -187,6 +191,8 @@ def _worse(fact: ProcessFact) -> bool:
             return fact.after not in ("", "0")
         case ProcessAspect.SECCOMP | ProcessAspect.NO_NEW_PRIVILEGES:
             return fact.after < fact.before
+        case ProcessAspect.LABEL:
+            return confines_less(fact.before, fact.after)
         case ProcessAspect.NAMESPACES | ProcessAspect.SCOPE | ProcessAspect.UNMEASURED:
             return True
 

@@ -166,12 +166,18 @@ class ProcessRules(Strict):
     require_referenced_scripts: what an interpreter is given to run is among the files or the executables that are
     referenced. preload: patterns of what LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH and /etc/ld.so.preload may name, besides
     libraries that are referenced and folders that are measured as code.
+
+    forbid_temporary: nothing is executed, referenced or not, from memory (tmpfs, ramfs), from what a program makes up
+    (FUSE), or from below a folder that everybody may write to; the file system of the workload's root does not count.
+    forbid_gaining: nothing is executed that gives its caller another user, another group or capabilities.
     """
 
     forbid_deleted: Annotated[bool, ASKING] = True
     require_no_new_privileges: Annotated[bool, ASKING] = False
     most_capabilities: Annotated[str | None, CommonBits()] = Field(default=None, pattern=r"^[0-9a-f]{1,16}$")
     require_referenced_scripts: Annotated[bool, ASKING] = Field(default=True, exclude_if=lambda required: required)
+    forbid_temporary: Annotated[bool, ASKING] = Field(default=False, exclude_if=lambda forbidden: not forbidden)
+    forbid_gaining: Annotated[bool, ASKING] = Field(default=False, exclude_if=lambda forbidden: not forbidden)
     preload: Annotated[tuple[str, ...] | None, Common()] = Field(
         default=None, exclude_if=lambda allowed: allowed is None
     )

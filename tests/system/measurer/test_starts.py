@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from attestation.channel import Measure, Observed, Scope
+from attestation.channel import Beat, Measure, Observed, Scope
 from attestation.facts import ExecutionFact, PreloadFact, ProcessAspect, ProcessFact, ScriptFact, Sighting
 from attestation.layers import Layer
 from tests.system.measurer.conftest import needs_root
+from tests.system.measurer.silent import Silent
 from tests.system.measurer.stage import Sidecar, Workload
-from tests.system.measurer.test_executions import digest
+from tests.system.measurer.test_executions import digest, foreign
 
 pytestmark = needs_root
 PYTHON, SHELL = os.path.realpath(sys.executable), os.path.realpath("/bin/sh")
 LOADER = "/lib64/ld-linux-x86-64.so.2"
+PATIENCE = 10.0
 LINGER = "import time; time.sleep(0.2)\n"
 
 
@@ -223,3 +227,66 @@ def test_a_list_of_libraries_for_all_programs_is_told_when_it_appears(tree: Path
             assert ran.digest == digest(Path(ran.path))
     finally:
         workload.end()
+
+
+# From where, and with which rights.
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def ran(sidecar: Sidecar, workload: Workload, program: Path) -> ExecutionFact:
+    run(workload, program)
+    return sidecar.expect(ExecutionFact, lambda each: each.path == str(program))
+
+
+def test_an_execution_says_that_nothing_was_built_where_the_file_lies(
+    sidecar: Sidecar, workload: Workload, elsewhere: Path, memory: Path
+) -> None:
+    assert ran(sidecar, workload, foreign(memory, "in-memory")).temporary == "tmpfs"
+    (elsewhere / "open").mkdir()
+    (elsewhere / "open").chmod(0o1777)
+    (elsewhere / "open" / "below").mkdir()
+    fact = ran(sidecar, workload, foreign(elsewhere / "open" / "below", "program"))
+    assert fact.temporary == str(elsewhere / "open")
+    built = Path("/usr/bin/true")
+    assert ran(sidecar, workload, built).temporary == ""
+
+
+def test_an_execution_says_what_its_file_gives_to_its_caller(
+    sidecar: Sidecar, workload: Workload, elsewhere: Path
+) -> None:
+    program = foreign(elsewhere, "set-user")
+    program.chmod(0o6755)
+    assert ran(sidecar, workload, program).gains == "user 0, group 0"
+    program = foreign(elsewhere, "with-capabilities")
+    attribute = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)
+    os.setxattr(program, "security.capability", attribute)
+    assert ran(sidecar, workload, program).gains == f"capabilities {attribute.hex()}"
+    script = elsewhere / "set-user.sh"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o4755)
+    assert ran(sidecar, workload, script).gains == "", "the kernel heeds it of no script"
+
+
+# What never answers.
+
+
+def test_a_script_on_a_file_system_that_never_answers_is_told_and_holds_up_nothing_else(
+    sidecar: Sidecar, workload: Workload, elsewhere: Path
+) -> None:
+    with Silent(elsewhere / "silent") as silent:
+        workload.begin(f"subprocess.run([sys.executable, '{silent.file}'], timeout=30)")
+        silent.asked.wait(PATIENCE)
+        for number in range(20):
+            sidecar.send(Beat(number))
+            sidecar.expect(Beat, lambda each, number=number: each.number == number, seconds=1.0)  # type: ignore[misc]
+        fact = sidecar.expect(ProcessFact, lambda each: each.aspect is ProcessAspect.UNMEASURED, seconds=15.0)
+        assert "it does not answer" in fact.after
+    workload.done()
+    run(workload, sys.executable, script(elsewhere))
+    assert told(sidecar, elsewhere / "script.py").digest

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -18,13 +19,12 @@ from attestation.digests import Digest
 from measurer import kernel
 from measurer.processes import preload, scripts
 from measurer.processes.binaries import Binaries, Binary
-from measurer.processes.proc import parse_stat, read_small
 from measurer.processes.scripts import STDIN, Script
 
 _MOST_ARGUMENTS, _MOST_ENVIRONMENT, _MOST_LIST = 1 << 18, 8 << 20, 1 << 16
 _PART = 1 << 16
 _MOST_PATH, _MOST_ENTRY = 4096, 1024
-_TRIES = 3
+_TRIES, _BETWEEN = 10, 0.02
 _DELETED = " (deleted)"
 _OPEN = re.compile(r"/dev/(?:fd/([0-9]+)|std(in|out|err))|/proc/(?:self|thread-self|[0-9]+)/fd/([0-9]+)")
 _STANDARD = {"in": 0, "out": 1, "err": 2}
@@ -58,19 +58,23 @@ GONE = Startup()
 
 def read(folder: int, binaries: Binaries, *, dynamic: bool) -> Startup:
     """folder: a /proc/PID descriptor. dynamic: it may load libraries. GONE where it has ended meanwhile."""
-    for _ in range(_TRIES):
-        try:
+    hidden = GONE
+    try:
+        for _ in range(_TRIES):
             link = os.readlink("exe", dir_fd=folder)
-            arguments = _bytes(folder, "cmdline", _MOST_ARGUMENTS)
+            asked = scripts.asks(link.removesuffix(_DELETED))
+            arguments = _bytes(folder, "cmdline", _MOST_ARGUMENTS) if asked else b""
             environment = _bytes(folder, "environ", _MOST_ENVIRONMENT) if dynamic else b""
-            if os.readlink("exe", dir_fd=folder) == link:
+            if os.readlink("exe", dir_fd=folder) != link:
+                continue  # it has executed something else meanwhile
+            if arguments or not asked:
                 with closing(_Seen(folder, binaries)) as seen:
                     return _startup(seen, link, arguments, environment, dynamic=dynamic)
-        except PermissionError:
-            return GONE  # told by what it runs, which is not to be read either
-        except OSError:
-            return GONE
-    return GONE
+            hidden = Startup(binaries.path_of(link), unknown="it hides its arguments")
+            time.sleep(_BETWEEN)  # in the midst of an execution there are none yet
+    except OSError:
+        return GONE  # or not for us to read, as what it runs, of which that is told
+    return hidden
 
 
 def list_of(root: int, binaries: Binaries) -> tuple[Library, ...]:
@@ -90,9 +94,6 @@ def list_of(root: int, binaries: Binaries) -> tuple[Library, ...]:
 
 def _startup(seen: _Seen, link: str, arguments: bytes, environment: bytes, *, dynamic: bool) -> Startup:
     executable = seen.binaries.path_of(link)
-    if not arguments and scripts.asks(executable):
-        state = parse_stat(read_small(seen.folder, "stat")).state
-        return GONE if state in "ZXx" else Startup(executable, unknown="it hides its arguments")
     whole = len(arguments) < _MOST_ARGUMENTS
     given = [os.fsdecode(each) for each in arguments.split(b"\0", scripts.MOST_ARGUMENTS)]
     whole, given = whole and len(given) <= scripts.MOST_ARGUMENTS, given[: scripts.MOST_ARGUMENTS]

@@ -206,11 +206,13 @@ class Executions:
     def ended(self, member: Member[Held]) -> None:
         self._take(_Ended(member))
 
-    def changed(self, member: Member[Held], tracer: int) -> None:
+    def changed(self, member: Member[Held], tracer: int, thread: int) -> None:
         if tracer:
             self._drift.traced(member.process, tracer)
-        else:
+        elif thread == member.process.pid:
             self._drift.look(member.process)
+        else:
+            self._drift.look_at_thread(member.process, thread)
 
     def attached(self, pid: int, tracer: int) -> None:
         self._wards.attached(pid, tracer)

@@ -162,6 +162,11 @@ def rights_at(folder: int) -> Rights:
     return replace(rights, label=label) if label else rights
 
 
+def thread_rights(folder: int, thread: int) -> Rights:
+    """Of one thread, without its namespaces. Raises OSError, InvalidInput."""
+    return parse_status(read_small(folder, f"task/{thread}/status"))
+
+
 def read_small(folder: int, name: str, most: int = _STATUS_BYTES) -> bytes:
     """A file below a /proc/PID descriptor, in one reading. Raises OSError, ESRCH once the process is gone."""
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)

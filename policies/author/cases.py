@@ -149,11 +149,35 @@ class FileHappened(Strict):
 
 
 class Executed(Strict):
-    """path: what was executed. content: of it; `unreadable` where nobody could look. deleted: no name leads to it."""
+    """path: what was executed. content: of it; `unreadable` where nobody could look. deleted: no name leads to it.
+
+    temporary: why nothing was built there: `tmpfs`, or the folder that is open to everybody. gains: what its caller
+    gets by it, `user 0` for one.
+    """
 
     path: str
     content: Content = "referenced"
     deleted: bool = False
+    temporary: str = ""
+    gains: str = ""
+
+
+class ScriptRan(Strict):
+    """path: what an interpreter ran. content: of it, by files or executables as referenced. deleted: it has no name."""
+
+    path: str
+    content: Content = "referenced"
+    deleted: bool = False
+
+
+class Preloaded(Strict):
+    """source: who names it, `LD_PRELOAD` for one. entry: what is named. path: where that leads to, as it is named where
+    nothing is said. content: of a library; `unreadable` of a folder."""
+
+    source: str = "LD_PRELOAD"
+    entry: str
+    path: str | None = None
+    content: Content = "unreadable"
 
 
 class ProcessHappened(Strict):
@@ -175,12 +199,15 @@ class CollectorHappened(Strict):
 class GivenFact(Strict):
     """One thing that the measurer sees happen: exactly one of these.
 
-    file: a path changed. execution: something was executed. process: a process changed what it may do. collector: a
+    file: a path changed. execution: something was executed. script: an interpreter ran a file. preload: a library, or a
+    folder of them, comes before a program's own. process: a process changed what it may do. collector: a
     collector failed, or is back. proxy: the Envoy that holds the key is another, or stands otherwise.
     """
 
     file: FileHappened | None = None
     execution: Executed | None = None
+    script: ScriptRan | None = None
+    preload: Preloaded | None = None
     process: ProcessHappened | None = None
     collector: CollectorHappened | None = None
     proxy: GivenProxy | None = None

@@ -52,8 +52,10 @@ from attestation.facts import (
     FileFact,
     InstanceFact,
     MountFact,
+    PreloadFact,
     ProcessAspect,
     ProcessFact,
+    ScriptFact,
     Sighting,
 )
 from attestation.layers import Layer, Method
@@ -321,6 +323,8 @@ def _datagrams() -> tuple[bytes, ...]:
             FileFact(1.0, "/srv/\udcff", FileChange.MODIFIED, "a" * 64, 0o644, 1, 2, actor),
             MountFact(1.0, "/srv", mounted=True, kind="tmpfs"),
             ExecutionFact(1.0, "/bin/sh", "a" * 64, actor, Sighting.EVENT, deleted=True),
+            ScriptFact(1.0, "/srv/x.py", "a" * 64, actor, Sighting.EVENT, deleted=True, pid_inside=3),
+            PreloadFact(1.0, "LD_PRELOAD", "/x.so", actor, "/x.so.1", "a" * 64, 3),
             ProcessFact(1.0, actor, ProcessAspect.TRACER, "0", "9"),
             CollectorFact(1.0, "files", CollectorState.OVERFLOWED),
             InstanceFact(1.0, "ended"),

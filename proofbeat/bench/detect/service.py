@@ -26,7 +26,7 @@ class Intruder:
     """Who does what is sent, one act at a time. Until the first one tool and script run: they belong to what runs."""
 
     def __init__(self) -> None:
-        commands = [[TOOL, "3600"], [sys.executable, SCRIPT, "3600"]] if TOOL.exists() else []
+        commands = [[str(TOOL), "3600"], [sys.executable, str(SCRIPT), "3600"]] if TOOL.exists() else []
         self._helpers = [subprocess.Popen(command) for command in commands]
         self._child = self._leash = -1
 

@@ -15,7 +15,7 @@ from attestation import channel, manifest, processes
 from attestation.channel import Beat, Covered, Fault, Measure, Observed, Pinned, Scope, Sever, Severed, Swept
 from attestation.claims import Claims
 from attestation.errors import InvalidInput, MalformedEvidence
-from attestation.facts import Actor, ExecutionFact, FileChange, FileFact, MountFact, Sighting
+from attestation.facts import Actor, ExecutionFact, FileChange, FileFact, MountFact, PreloadFact, ScriptFact, Sighting
 from attestation.layers import Layer, Method
 from attestation.manifest import DIRECTORY, FILE, LINK, NO_DIGEST, OTHER, Entry
 from attestation.observation import Observation
@@ -168,7 +168,9 @@ MESSAGES: Iterable[channel.Message] = (
     Fault("it broke", "here", ""),
     FileFact(1.0, "/srv/app/x", FileChange.REMOVED, actor=Actor(7, "/bin/sh")),
     MountFact(1.0, "/srv/app", mounted=True, kind="tmpfs"),
-    ExecutionFact(1.0, "/bin/sh", "ab" * 32, Actor(7), Sighting.EVENT),
+    ExecutionFact(1.0, "/bin/sh", "ab" * 32, Actor(7), Sighting.EVENT, temporary="tmpfs", gains="user 0"),
+    ScriptFact(1.0, "/srv/app/x.py", "ab" * 32, Actor(7), Sighting.EVENT),
+    PreloadFact(1.0, "LD_PRELOAD", "/x.so", Actor(7), "/x.so.1", "ab" * 32),
 )
 
 

@@ -33,7 +33,7 @@ def policy(files: dict[str, Any] | None = None, **processes: Any) -> Attestation
     return AttestationPolicy(metadata=Metadata(name="web"), spec=PolicySpec.model_validate(spec))
 
 
-def found(fact: Any, ruled: AttestationPolicy) -> tuple[Signal, str] | None:
+def found(fact: Any, ruled: AttestationPolicy) -> tuple[str, str] | None:
     violation = violates(fact, ruled, REFERENCES)
     return (violation.kind, violation.allow) if violation is not None else None
 

@@ -200,8 +200,8 @@ def varied(**process: Any) -> Proxy:
     return replace(ENVOY, process=replace(ENVOY.process, **process))
 
 
-def ran(**more: str) -> ExecutionFact:
-    return ExecutionFact(1.0, PYTHON, GOOD[PYTHON], Actor(9), Sighting.EVENT, **more)
+def ran(temporary: str = "", gains: str = "") -> ExecutionFact:
+    return ExecutionFact(1.0, PYTHON, GOOD[PYTHON], Actor(9), Sighting.EVENT, temporary=temporary, gains=gains)
 
 
 def begun(path: str, digest: str) -> ScriptFact:

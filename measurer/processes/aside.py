@@ -103,17 +103,19 @@ class Aside:
 
     def __init__(self, loop: Loop, worn_out: Callable[[], None], patience: float = PATIENCE) -> None:
         self._loop, self._worn_out, self._patience = loop, worn_out, patience
-        self._done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._done = -1
         self._hand: _Hand | None = None
         self._hung = self._asked = self._over = 0
         self._afterwards: deque[tuple[int, Callable[[], None]]] = deque()
-        loop.watch(self._done, self._collect)
 
     def take(self, look: Look) -> bool:
         """False, and it is let go, where too much waits already, or hangs."""
         if self._hung >= MOST_HUNG or (self._hand is not None and len(self._hand) >= MOST_WAITING):
             look.let_go()
             return False
+        if self._done < 0:
+            self._done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._loop.watch(self._done, self._collect)
         if self._hand is None:
             self._hand = _Hand(self._done)
         self._asked += 1
@@ -130,7 +132,6 @@ class Aside:
 
     def close(self) -> None:
         """No more answers. A look that hangs keeps its thread."""
-        self._loop.forget(self._done)
         self._loop.cancel(_DUE)
         self._afterwards.clear()
         if self._hand is not None:
@@ -138,7 +139,10 @@ class Aside:
             for each in left:
                 each.let_go()
             self._hand = None
-        os.close(self._done)
+        if self._done >= 0:
+            self._loop.forget(self._done)
+            os.close(self._done)
+            self._done = -1
 
     def _collect(self) -> None:
         os.eventfd_read(self._done)

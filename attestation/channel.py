@@ -22,8 +22,10 @@ from attestation.facts import (
     FileFact,
     InstanceFact,
     MountFact,
+    PreloadFact,
     ProcessFact,
     RefusalFact,
+    ScriptFact,
     StdioFact,
 )
 from attestation.instance import InstanceId
@@ -280,6 +282,8 @@ Message = (
     | FileFact
     | MountFact
     | ExecutionFact
+    | ScriptFact
+    | PreloadFact
     | RefusalFact
     | ProcessFact
     | StdioFact

@@ -75,6 +75,47 @@ class ExecutionFact:
     pid_inside: int = 0
     """The process's pid as the workload's own pid namespace numbers it; 0 where that is the measurer's too, or where
     the process was gone."""
+    temporary: str = ""
+    """Why nothing that was built can be expected where the file lies: `tmpfs`, `fuse`, or the folder that is open to
+    everybody; empty where it can."""
+    gains: str = ""
+    """What its execution may give to whoever executes it, by the file: `user 0`, `group 42`, `capabilities 0100...`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptFact:
+    """An interpreter runs this file, as its arguments said right after its execution; or a loader this program.
+
+    digest: empty where the file could not be read, or was gone. process: its executable is the interpreter.
+    """
+
+    at: float
+    path: str
+    digest: Digest
+    process: Actor
+    sighting: Sighting
+    deleted: bool = False
+    """No name leads to the file."""
+    pid_inside: int = 0
+    """As of an ExecutionFact."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreloadFact:
+    """A process has libraries that come before its program's own, or folders of them, as it was told when it began.
+
+    source: who says so: a variable of its environment, or /etc/ld.so.preload. entry: what is said there; empty where it
+    could not be read. path: where that leads to; empty where nobody knows. digest: of a file, empty for a folder.
+    """
+
+    at: float
+    source: str
+    entry: str
+    process: Actor
+    path: str = ""
+    digest: Digest = ""
+    pid_inside: int = 0
+    """As of an ExecutionFact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +139,8 @@ class ProcessAspect(StrEnum):
     NAMESPACES = "namespaces"
     USER = "user"
     TRACER = "tracer"
+    LABEL = "label"
+    """That of a Linux security module, with its mode where that is known."""
     SCOPE = "scope"
     """The process left the measured cgroup or tree."""
     UNMEASURED = "unmeasured"
@@ -214,6 +257,8 @@ Fact = (
     FileFact
     | MountFact
     | ExecutionFact
+    | ScriptFact
+    | PreloadFact
     | RefusalFact
     | ProcessFact
     | StdioFact

@@ -13,6 +13,7 @@ import resource
 import select
 import signal
 import struct
+import sys
 
 # linux/fanotify.h
 FAN_MODIFY = 0x00000002
@@ -167,6 +168,9 @@ SO_PEERPIDFD = 77
 SOL_NETLINK = 270
 NETLINK_NO_ENOBUFS = 5
 
+# bits/statfs.h: no architecture needs more
+_STATFS_BYTES = 256
+
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_HANDLE_FID = 0x200
@@ -235,6 +239,16 @@ def open_below(root: int, path: bytes, flags: int, resolve: int = RESOLVE_IN_ROO
     """openat2(2): open `path` as a process whose root is `root` would, and never outside of it."""
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
     return _call("syscall", ctypes.c_long(_SYS_OPENAT2), root, path, ctypes.c_char_p(how), ctypes.c_size_t(len(how)))
+
+
+def file_system(descriptor: int) -> int:
+    """f_type of fstatfs(2): linux/magic.h names them. 0 where it cannot be told."""
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    try:
+        _call("fstatfs", descriptor, buffer)
+    except OSError:
+        return 0
+    return int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], sys.byteorder)
 
 
 def enter_network(namespace: int) -> None:

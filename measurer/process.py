@@ -122,7 +122,7 @@ class Measurer:
     def _collect_files(self, wanted: Scope) -> Files:
         for path in wanted.include:
             scope.check_include(self._root, path)
-        who = self._processes.executions.who
+        who = self._processes.executions.names.who
         files = Files(
             self._loop,
             self._channel,

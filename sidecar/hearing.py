@@ -30,8 +30,10 @@ from attestation.facts import (
     FileFact,
     InstanceFact,
     MountFact,
+    PreloadFact,
     ProcessFact,
     RefusalFact,
+    ScriptFact,
     StdioFact,
 )
 from sidecar import states
@@ -101,6 +103,8 @@ class Hearing:
                 | MountFact()
                 | ExecutionFact()
                 | RefusalFact()
+                | ScriptFact()
+                | PreloadFact()
                 | ProcessFact()
                 | StdioFact()
                 | EgressFact()

@@ -9,9 +9,10 @@ from attestation.channel import Observed
 from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.digests import Digest
 from attestation.errors import InvalidConfiguration
-from attestation.facts import ProcessFact, StdioFact
+from attestation.facts import ProcessFact, Sighting, StdioFact
 from attestation.layers import Layer, Method
 from attestation.observation import Observation
+from attestation.processes import ProcessKind
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime, monotonic
 from measurer.connections import Connections
@@ -59,7 +60,16 @@ class Processes:
         self._drift, self.wards = Drift(self._tell), Wards(self._tell)
         self._stdio = Stdio(self.network, self._tell, covered)
         self.executions = Executions(
-            loop, channel, sources, self._workload, self._binaries, self._drift, self._stdio, self.wards, covered
+            loop,
+            channel,
+            sources,
+            self._workload,
+            self._binaries,
+            self._drift,
+            self._stdio,
+            self.wards,
+            pinned.root,
+            covered,
         )
         self.gate = Gate(
             loop,
@@ -80,7 +90,7 @@ class Processes:
 
     def start(self, table: Mounts) -> None:
         """Begin to watch, and keep looking for drift. Raises InvalidConfiguration where it is measured already."""
-        first = Held(self._pinned.pid, self._sources.allowance)
+        self._first = first = Held(self._pinned.pid, self._sources.allowance)
         if not self.executions.start(first, self._pinned.root, table):
             first.close()
             raise InvalidConfiguration(
@@ -89,6 +99,8 @@ class Processes:
                 mend="One sidecar a workload, with one connection to its measurer.",
             )
         self._look_into_cgroup()
+        for member in list(self._workload.members.values()):
+            self.executions.starts.began(member, self.executions.names.parent(member), Sighting.POLL)
         self._loop.after(NAME, self._interval, self._look_for_drift)
 
     def close(self) -> None:
@@ -158,8 +170,9 @@ class Processes:
         began = boottime()
         if full:
             self._binaries.forget()
+            self.executions.starts.forget()
         self._refresh()
-        kinds = set()
+        kinds: set[ProcessKind] = set()
         for process in self.held:
             yield from process.read_slowly(self._binaries)
             found = process.look(self._binaries)
@@ -168,6 +181,9 @@ class Processes:
                 self._seen(process, found)
             self._tell_unreadable(process)
             yield
+        self.executions.starts.afterwards(lambda: self._measured(kinds, began, full))
+
+    def _measured(self, kinds: set[ProcessKind], began: float, full: bool) -> None:
         body = layer.pack(kinds)
         digest = layer.digest(body)
         has_body, self._sent = digest != self._sent, digest
@@ -180,7 +196,7 @@ class Processes:
             began,
             self._full_began,
             len(kinds),
-            self._events + self.executions.events,
+            self._events + self.executions.events + self.executions.starts.events,
         )
         self._channel.send(Observed(observation, has_body), sealed("processes layer", [body]) if has_body else None)
         self._measuring = False
@@ -188,7 +204,7 @@ class Processes:
 
     def _seen(self, process: Held, found: Look) -> None:
         self._drift.compare(process, found.rights)
-        self.executions.remember(found.pid, found.binary.path)
+        self.executions.names.ran(found.pid, found.binary.path)
         if found.binary.loader_digest:
             self.executions.loaders.add(found.binary.loader_digest)
 
@@ -232,6 +248,7 @@ class Processes:
         spent = 0.0
         self.wards.look()
         self._look_into_cgroup()
+        self.executions.starts.look_at_list(self._first)
         for process in self.held:
             begun = monotonic()
             self._drift.look(process)

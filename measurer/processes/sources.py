@@ -50,8 +50,8 @@ class Watcher(Protocol):
     def entered(self, member: Member[Held]) -> None:
         """It came in from outside, by no event."""
 
-    def changed(self, member: Member[Held], tracer: int) -> None:
-        """tracer: who attached to it; 0 where something else of it changed."""
+    def changed(self, member: Member[Held], tracer: int, thread: int) -> None:
+        """tracer: who attached to it; 0 where something else of it changed. thread: whose."""
 
     def ended(self, member: Member[Held]) -> None: ...
 
@@ -273,17 +273,17 @@ class Sources:
         elif event.what == k.PROC_EVENT_SID:
             self.membership.began_session(event.pid)
         else:
-            self._changed(event.pid, event.other if event.what == k.PROC_EVENT_PTRACE else 0)
+            self._changed(event.pid, event.thread, event.other if event.what == k.PROC_EVENT_PTRACE else 0)
 
     def _forked(self, parent: int, child: int, at: float) -> None:
         member = self.membership.forked(parent, child, at)
         if member is not None:
             self._tell(member, lambda watcher: watcher.forked(parent, member))
 
-    def _changed(self, pid: int, tracer: int) -> None:
+    def _changed(self, pid: int, thread: int, tracer: int) -> None:
         member = self.membership.of(pid)
         if member is not None:
-            self._tell(member, lambda watcher: watcher.changed(member, tracer))
+            self._tell(member, lambda watcher: watcher.changed(member, tracer, thread))
         elif tracer:
             self._tell_all(lambda watcher: watcher.attached(pid, tracer))
 

@@ -81,6 +81,18 @@ def deleted(path: str, digest: Digest, policy: AttestationPolicy, references: Re
     return f"{unnamed}---\n{listed}" if listed else ""
 
 
+def process_rule(field: str, policy: AttestationPolicy) -> str:
+    """field: one of spec.processes that asks for something, or forbids it."""
+    return _policy(policy, f"processes.{field}", f"{{{field}: false}}")
+
+
+def preload(entry: str, policy: AttestationPolicy) -> str:
+    """This library or folder before a program's own, and those that may come there already."""
+    allowed = [*(policy.spec.processes.preload or ()), entry]
+    value = f"{{preload: [{', '.join(quoted(each) for each in allowed)}]}}"
+    return _policy(policy, "processes.preload", value, entry)
+
+
 def capabilities(found: str, policy: AttestationPolicy) -> str:
     """These capabilities beside those that are allowed. found: hex, as CapEff."""
     both = int(found, 16) | int(policy.spec.processes.most_capabilities or "0", 16)

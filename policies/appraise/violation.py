@@ -15,10 +15,12 @@ from attestation.facts import (
     FileChange,
     FileFact,
     MountFact,
+    PreloadFact,
     ProcessAspect,
     ProcessFact,
     ProxyFact,
     RefusalFact,
+    ScriptFact,
     StdioFact,
 )
 from attestation.layers import Layer
@@ -26,11 +28,14 @@ from attestation.manifest import FILE, LINK, NO_DIGEST, Entry, capabilities_of
 from attestation.signals import Signal
 from attestation.violation import Violation
 from policies.appraise import allowing, sockets
+from policies.appraise.begun import check_gaining, check_preload, check_script, check_temporary
+from policies.appraise.labels import confines_less
 from policies.appraise.layers import (
     check_executable,
     check_file,
     check_written,
     exceeds,
+    gravest,
     judged,
     missing_file,
     projected,
@@ -52,6 +57,8 @@ def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues)
         return _execution(fact, policy, references)
     if isinstance(fact, RefusalFact):
         return _refusal(fact, policy, references)
+    if isinstance(fact, ScriptFact | PreloadFact):
+        return _begun(fact, policy, references)
     if isinstance(fact, ProcessFact):
         return _process(fact, policy)
     if isinstance(fact, StdioFact):
@@ -118,8 +125,21 @@ def _covers_measured(path: str, policy: AttestationPolicy) -> bool:
 def _execution(fact: ExecutionFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
     if policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
         return None
-    finding = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
+    executable = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
+    each = (check_temporary(fact, policy), executable, check_gaining(fact, policy))
+    finding = gravest(found for found in each if found is not None)
     by = f", as pid {sockets.pids(fact.process, fact.pid_inside)}"
+    return _violation(finding, fact.at, by, fact.process) if finding else None
+
+
+def _begun(fact: ScriptFact | PreloadFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
+    if policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
+        return None
+    if isinstance(fact, ScriptFact):
+        finding = check_script(fact, policy, references)
+    else:
+        finding = check_preload(fact, policy, references)
+    by = f", by {fact.process.executable or 'a process'} ({sockets.pids(fact.process, fact.pid_inside)})"
     return _violation(finding, fact.at, by, fact.process) if finding else None
 
 
@@ -196,6 +216,8 @@ def _worse(fact: ProcessFact) -> bool:
             return fact.after not in ("", "0")
         case ProcessAspect.SECCOMP | ProcessAspect.NO_NEW_PRIVILEGES:
             return fact.after < fact.before
+        case ProcessAspect.LABEL:
+            return confines_less(fact.before, fact.after)
         case ProcessAspect.NAMESPACES | ProcessAspect.SCOPE | ProcessAspect.UNMEASURED:
             return True
 

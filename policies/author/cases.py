@@ -152,13 +152,34 @@ class FileHappened(Strict):
 class Executed(Strict):
     """path: what was executed. content: of it; `unreadable` where nobody could look. deleted: no name leads to it.
 
-    refused: a gate refused it before it ran.
+    refused: a gate refused it before it ran. temporary: why nothing was built there: `tmpfs`, or the folder that is
+    open to everybody. gains: what its caller gets by it, `user 0` for one.
     """
 
     path: str
     content: Content = "referenced"
     deleted: bool = False
     refused: bool = False
+    temporary: str = ""
+    gains: str = ""
+
+
+class ScriptRan(Strict):
+    """path: what an interpreter ran. content: of it, by files or executables as referenced. deleted: it has no name."""
+
+    path: str
+    content: Content = "referenced"
+    deleted: bool = False
+
+
+class Preloaded(Strict):
+    """source: who names it, `LD_PRELOAD` for one. entry: what is named. path: where that leads to, as it is named where
+    nothing is said. content: of a library; `unreadable` of a folder."""
+
+    source: str = "LD_PRELOAD"
+    entry: str
+    path: str | None = None
+    content: Content = "unreadable"
 
 
 class ProcessHappened(Strict):
@@ -196,13 +217,16 @@ class CollectorHappened(Strict):
 class GivenFact(Strict):
     """One thing that the measurer sees happen: exactly one of these.
 
-    file: a path changed. execution: something was executed. process: a process changed what it may do. stdio: a process
-    has a socket as standard input, output or error. egress: a process connected to somewhere. collector: a collector
-    failed, or is back. proxy: the Envoy that holds the key is another, or stands otherwise.
+    file: a path changed. execution: something was executed. script: an interpreter ran a file. preload: a library, or a
+    folder of them, comes before a program's own. process: a process changed what it may do. stdio: a process has a
+    socket as standard input, output or error. egress: a process connected to somewhere. collector: a collector failed,
+    or is back. proxy: the Envoy that holds the key is another, or stands otherwise.
     """
 
     file: FileHappened | None = None
     execution: Executed | None = None
+    script: ScriptRan | None = None
+    preload: Preloaded | None = None
     process: ProcessHappened | None = None
     stdio: StdioHappened | None = None
     egress: Connected | None = None

@@ -26,9 +26,11 @@ from attestation.facts import (
     Fact,
     FileChange,
     FileFact,
+    PreloadFact,
     ProcessFact,
     ProxyFact,
     RefusalFact,
+    ScriptFact,
     Sighting,
     StdioFact,
 )
@@ -37,7 +39,17 @@ from attestation.layers import Layer, Method
 from attestation.manifest import NO_DIGEST, Entry
 from attestation.processes import ProcessKind
 from attestation.proxy import Proxy, ProxyProcess
-from policies.author.cases import Executed, FileHappened, GivenClaims, GivenCoverage, GivenFact, GivenFile, GivenProxy
+from policies.author.cases import (
+    Executed,
+    FileHappened,
+    GivenClaims,
+    GivenCoverage,
+    GivenFact,
+    GivenFile,
+    GivenProxy,
+    Preloaded,
+    ScriptRan,
+)
 from policies.model.governing import Governing
 from policies.model.policy import Demand
 from policies.model.references import EffectiveReferences, FileReference
@@ -76,6 +88,10 @@ def fact(given: GivenFact, governing: Governing) -> Fact:
         return _file_fact(given.file, references)
     if given.execution is not None:
         return _execution(given.execution, references)
+    if given.script is not None:
+        return _script(given.script, references)
+    if given.preload is not None:
+        return _preload(given.preload, references)
     if given.process is not None:
         who = Actor(_SOMEBODY, given.process.executable)
         return ProcessFact(0.0, who, given.process.aspect, given.process.before, given.process.after)
@@ -248,4 +264,21 @@ def _execution(given: Executed, references: EffectiveReferences) -> ExecutionFac
     digest = _content(given.content, references.spec.executables.get(given.path, ()), given.path)
     if given.refused:
         return RefusalFact(0.0, given.path, digest, Actor(_SOMEBODY), given.deleted)
-    return ExecutionFact(0.0, given.path, digest, Actor(_SOMEBODY, given.path), Sighting.EVENT, given.deleted)
+    told = (Sighting.EVENT, given.deleted, 0, given.temporary, given.gains)
+    return ExecutionFact(0.0, given.path, digest, Actor(_SOMEBODY, given.path), *told)
+
+
+def _script(given: ScriptRan, references: EffectiveReferences) -> ScriptFact:
+    digest = _content(given.content, _known(given.path, references), given.path)
+    return ScriptFact(0.0, given.path, digest, Actor(_SOMEBODY), Sighting.EVENT, given.deleted)
+
+
+def _preload(given: Preloaded, references: EffectiveReferences) -> PreloadFact:
+    path = given.path if given.path is not None else given.entry
+    digest = _content(given.content, _known(path, references), path)
+    return PreloadFact(0.0, given.source, given.entry, Actor(_SOMEBODY), path, digest)
+
+
+def _known(path: str, references: EffectiveReferences) -> tuple[Digest, ...]:
+    file = references.spec.files.get(path)
+    return (*references.spec.executables.get(path, ()), *(file.digests if file is not None else ()))

@@ -174,6 +174,14 @@ class ProcessRules(Strict):
     those that never may: the usual shells, interpreters and relays. shells_on_sockets: glob patterns of those that may
     where the connection was opened from elsewhere, as inetd and socket activation start them; where several policies
     list some, only what all list, word for word. A connection that was opened from here is allowed to none.
+
+    require_referenced_scripts: what an interpreter is given to run is among the files or the executables that are
+    referenced. preload: patterns of what LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH and /etc/ld.so.preload may name, besides
+    libraries that are referenced and folders that are measured as code.
+
+    forbid_temporary: nothing is executed, referenced or not, from memory (tmpfs, ramfs), from what a program makes up
+    (FUSE), or from below a folder that everybody may write to; the file system of the workload's root does not count.
+    forbid_gaining: nothing is executed that gives its caller another user, another group or capabilities.
     """
 
     forbid_deleted: Annotated[bool, ASKING] = True
@@ -184,6 +192,12 @@ class ProcessRules(Strict):
     )
     shells: Annotated[tuple[str, ...], All()] = Field(default=(), exclude_if=lambda patterns: not patterns)
     shells_on_sockets: Annotated[tuple[str, ...], Common()] = Field(default=(), exclude_if=lambda listed: not listed)
+    require_referenced_scripts: Annotated[bool, ASKING] = Field(default=True, exclude_if=lambda required: required)
+    forbid_temporary: Annotated[bool, ASKING] = Field(default=False, exclude_if=lambda forbidden: not forbidden)
+    forbid_gaining: Annotated[bool, ASKING] = Field(default=False, exclude_if=lambda forbidden: not forbidden)
+    preload: Annotated[tuple[str, ...] | None, Common()] = Field(
+        default=None, exclude_if=lambda allowed: allowed is None
+    )
 
 
 def _destinations(listed: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -73,6 +73,16 @@ class All:
 
 
 @dataclass(frozen=True, slots=True)
+class Common:
+    """A list of what is allowed, or None where nobody says so: stricter with only what is in both, word for word."""
+
+    def join(self, one: tuple[str, ...] | None, other: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if one is None or other is None or one == other:
+            return other if one is None else one
+        return tuple(sorted({*one} & {*other}))
+
+
+@dataclass(frozen=True, slots=True)
 class CommonBy:
     """A list of models that are allowed, each known by one field of its own: stricter with only those of both.
 
@@ -89,14 +99,6 @@ class CommonBy:
         if any(each != same for each, same in both):
             raise Unordered(f"entries of the same {self.field} are not alike", mend="Make them alike in both.")
         return tuple(sorted(each for each, _ in both))
-
-
-@dataclass(frozen=True, slots=True)
-class Common:
-    """A list of what is allowed: stricter with only what is in both, word for word."""
-
-    def join(self, one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
-        return one if one == other else tuple(sorted({*one} & {*other}))
 
 
 @dataclass(frozen=True, slots=True)

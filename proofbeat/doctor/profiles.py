@@ -38,6 +38,13 @@ _TOLD = (
     ),
     ("it runs from a memfd", "`execution-deleted`", "5 ms", "20 ms", "20 ms"),
     (
+        "it was started with a script, or with libraries before its own, and runs on",
+        "`script-*`, `process-preload`",
+        "5 ms",
+        "20 ms",
+        "20 ms; not where an interpreter executes itself anew",
+    ),
+    (
         "a process is made that leaves its parents",
         "all of processes",
         "5 ms",

@@ -90,6 +90,11 @@ CATALOGUE: tuple[Attack, ...] = (
     Attack(acts.run_from_memory, Signal.EXECUTION_DELETED, EXECUTIONS, EVENT_MS, needs_root=True),
     Attack(acts.run_what_was_deleted, Signal.EXECUTION_DELETED, EXECUTIONS, EVENT_MS, needs_root=True),
     Attack(acts.run_from_the_logs, Signal.EXECUTION_FROM_DATA, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.give_an_interpreter_a_script, Signal.SCRIPT_FOREIGN, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.give_a_loader_a_program, Signal.SCRIPT_FOREIGN, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.exchange_a_script, Signal.SCRIPT_MODIFIED, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.give_an_interpreter_a_log, Signal.SCRIPT_FROM_DATA, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.preload_a_library, Signal.PROCESS_PRELOAD, EXECUTIONS, EVENT_MS, needs_root=True),
     Attack(
         acts.run_what_a_gate_refuses,
         Signal.EXECUTION_REFUSED,
@@ -141,6 +146,9 @@ ELSEWHERE: Mapping[Signal, str] = MappingProxyType(
         Signal.FILE_WRITTEN: "It takes a policy that has code `immutable` (tests/system/attacks/test_files.py).",
         Signal.MOUNT_CHANGED: "It takes mounts of the workload's own (tests/system/measurer/test_mounts.py).",
         Signal.FILE_VERSIONS_MIXED: "It takes reference values of two versions (tests/unit/policies/test_versions.py).",
+        Signal.EXECUTION_FROM_TEMPORARY: "Policy has to `forbidTemporary` (tests/system/measurer/test_starts.py).",
+        Signal.EXECUTION_GAINING: "Policy has to `forbidGaining` (tests/system/measurer/test_starts.py).",
+        Signal.PROCESS_LABEL: "It takes a kernel with AppArmor or SELinux (tests/unit/measurer/test_labels.py).",
         Signal.CAPABILITIES_EXCEEDED: "Found by the next round, told as `contraindicated` (test_appraise.py).",
         Signal.PRIVILEGES_OPEN: "Found by the next round, told as `contraindicated` (test_appraise.py).",
         Signal.PROCESS_SECCOMP: "The kernel takes no filter back; told should it ever.",
@@ -180,8 +188,13 @@ UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "Reading: no collector tells who reads what.",
         ),
         EXECUTIONS: (
-            "Code that is run without an execution: a shared library, a module, what an interpreter is told on its"
-            " command line or reads on its input.",
+            "Code that is run without an execution and is not among what a process is started with: a library that is"
+            " loaded later, a module or a script that a script reads, what an interpreter is told on its command line"
+            " or reads through a pipe, classes of a JVM that are in no `-jar`.",
+            "The script of an interpreter that has ended before its arguments could be read, within a millisecond or"
+            " two, or that has written others over them by then; an interpreter by a name that is not known.",
+            "Environment that is set or changed by the process itself, and other variables than those of the loader"
+            " (`BASH_ENV`, `PYTHONPATH`, `NODE_OPTIONS`, `PERL5OPT`, `JAVA_TOOL_OPTIONS`).",
             "A process that enters the cgroup from outside and ends within milliseconds.",
             "For an ordinary user's measurer: whatever ends between two looks at the process table.",
         ),

@@ -81,6 +81,7 @@ class BrokenScene(Scene):
             logs=str(side.app / "logs"),
             loot=str(loot),
             tool=str(loot / "tool"),
+            script=str(loot / "script.py"),
             key_socket=str(side.xds),
             sidecar=sidecar,
             measurer=measurer,
@@ -121,3 +122,4 @@ def _lay_out(where: Where) -> None:
     tool = Path(where.tool)
     shutil.copy("/bin/sleep", tool)
     os.utime(tool)
+    Path(where.script).write_text("import sys, time; time.sleep(float(sys.argv[1]))\n")

@@ -25,10 +25,12 @@ from attestation.facts import (
     FileFact,
     MountFact,
     Opened,
+    PreloadFact,
     ProcessAspect,
     ProcessFact,
     ProxyFact,
     RefusalFact,
+    ScriptFact,
     Sighting,
     StdioFact,
 )
@@ -204,6 +206,23 @@ def varied(**process: Any) -> Proxy:
     return replace(ENVOY, process=replace(ENVOY.process, **process))
 
 
+def ran(temporary: str = "", gains: str = "") -> ExecutionFact:
+    return ExecutionFact(1.0, PYTHON, GOOD[PYTHON], Actor(9), Sighting.EVENT, temporary=temporary, gains=gains)
+
+
+def begun(path: str, digest: str) -> ScriptFact:
+    return ScriptFact(1.0, path, digest, Actor(9, PYTHON), Sighting.EVENT)
+
+
+def forbidding(field: str, fact: Fact) -> Callable[[AttestationPolicy], list[Violation | Finding]]:
+    def look(policy: AttestationPolicy) -> list[Violation | Finding]:
+        rules = policy.spec.processes.model_copy(update={field: True})
+        spec = policy.spec.model_copy(update={"processes": rules})
+        return seen(fact)(policy.model_copy(update={"spec": spec}))
+
+    return look
+
+
 FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = {
     Signal.FILE_MODIFIED: shown(entries=(entry(MAIN, BAD), *FILES[1:])),
     Signal.FILE_MISSING: shown(entries=FILES[1:]),
@@ -228,6 +247,11 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.EXECUTION_DELETED: shown(kinds=(running(deleted=True),)),
     Signal.EXECUTION_FROM_DATA: shown(kinds=(running(PLUGIN),)),
     Signal.EXECUTION_REFUSED: seen(RefusalFact(1.0, "/tmp/x", BAD, Actor(9, PYTHON))),
+    Signal.EXECUTION_FROM_TEMPORARY: forbidding("forbid_temporary", ran(temporary="tmpfs")),
+    Signal.EXECUTION_GAINING: forbidding("forbid_gaining", ran(gains="user 0")),
+    Signal.SCRIPT_FOREIGN: seen(begun("/tmp/x.py", BAD)),
+    Signal.SCRIPT_MODIFIED: seen(begun(MAIN, BAD)),
+    Signal.SCRIPT_FROM_DATA: seen(begun(PLUGIN, GOOD[PYTHON])),
     Signal.CAPABILITIES_EXCEEDED: shown(kinds=(replace(running(), capabilities="1ff"),)),
     Signal.PRIVILEGES_OPEN: shown(kinds=(replace(running(), no_new_privileges=False),)),
     Signal.PROCESS_CAPABILITIES: seen(fact_of(ProcessAspect.CAPABILITIES)),
@@ -236,6 +260,8 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.PROCESS_NAMESPACES: seen(fact_of(ProcessAspect.NAMESPACES)),
     Signal.PROCESS_USER: seen(fact_of(ProcessAspect.USER, "1000", "0")),
     Signal.PROCESS_TRACER: seen(fact_of(ProcessAspect.TRACER)),
+    Signal.PROCESS_LABEL: seen(fact_of(ProcessAspect.LABEL, "web (enforce)", "unconfined")),
+    Signal.PROCESS_PRELOAD: seen(PreloadFact(1.0, "LD_PRELOAD", "/tmp/x.so", Actor(9, PYTHON), "/tmp/x.so", BAD)),
     Signal.PROCESS_SCOPE: seen(fact_of(ProcessAspect.SCOPE)),
     Signal.PROCESS_UNMEASURED: seen(fact_of(ProcessAspect.UNMEASURED, "no", "yes: it is hidden from us")),
     Signal.PROCESS_STDIO_SOCKET: seen(StdioFact(1.0, Actor(9, "/bin/dash"), (0, 1), "TCP", Opened.HERE)),

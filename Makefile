@@ -54,6 +54,7 @@ bench: setup
 	.venv/bin/proofbeat bench appraise $(ARGS)
 	.venv/bin/proofbeat bench merge $(ARGS)
 	.venv/bin/proofbeat bench files $(ARGS)
+	.venv/bin/proofbeat bench gate $(ARGS)
 	.venv/bin/proofbeat bench syscalls $(ARGS)
 
 # The kernel's programs, compiled from their source; and whether what is in git is what that compiles to.
@@ -85,11 +86,13 @@ docs: setup
 	.venv/bin/python -m policies.author.reference docs
 	.venv/bin/python -m proofbeat.doctor.profiles > docs/profiles.md
 
-# The page of signals, from a run of some minutes. ORDINARY: a report of `bench detect --json` by an ordinary user.
+# The page of signals, from two runs of some minutes each: with all privileges, and without any. Needs root.
 signals: setup
 	.venv/bin/proofbeat bench detect --json $(ARGS) > .signals.json || test -s .signals.json
-	.venv/bin/python -m proofbeat.bench.detect.document .signals.json $(ORDINARY) > docs/signals.md
-	rm .signals.json
+	setpriv --bounding-set=-all --inh-caps=-all .venv/bin/proofbeat bench detect --json $(ARGS) > .restricted.json \
+		|| test -s .restricted.json
+	.venv/bin/python -m proofbeat.bench.detect.document .signals.json .restricted.json > docs/signals.md
+	rm .signals.json .restricted.json
 
 clean:
 	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -16,7 +16,20 @@ from attestation.calls import Watching
 from attestation.containment import Containment, Means
 from attestation.coverage import Coverage
 from attestation.errors import InvalidInput
-from attestation.facts import CallFact, CollectorFact, ExecutionFact, FileFact, InstanceFact, MountFact, ProcessFact
+from attestation.facts import (
+    CallFact,
+    CollectorFact,
+    EgressFact,
+    ExecutionFact,
+    FileFact,
+    InstanceFact,
+    MountFact,
+    PreloadFact,
+    ProcessFact,
+    RefusalFact,
+    ScriptFact,
+    StdioFact,
+)
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
 from attestation.means import Trial
@@ -53,8 +66,9 @@ class Scope:
     for each reason lists of glob patterns, of which every one must match (attestation.patterns.Overlap). cgroup: path
     of the workload's cgroup; empty to follow the tree below pid. deadman: seconds of silence after which the guardian
     acts. immutable: tell of a write before what was written is read. reread: seconds after which a file is read again
-    by chance, on average; 0 for never. capabilities: measure those of files as well. calls: None where nobody asks for
-    the layer of calls.
+    by chance, on average; 0 for never. capabilities: measure those of files as well. egress: destinations whose
+    connections are not told (attestation.destinations); None where none are looked for. egress_every: seconds from one
+    look for them to the next, at least. calls: None where nobody asks for the layer of calls.
     """
 
     pid: int
@@ -65,6 +79,8 @@ class Scope:
     immutable: bool = False
     reread: float = 0.0
     capabilities: bool = True
+    egress: tuple[str, ...] | None = None
+    egress_every: float = 1.0
     calls: Calls | None = None
 
 
@@ -137,6 +153,15 @@ class Contain:
     before: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """stands: refuse whatever the workload is about to execute and this list does not have, a sealed memfd of SHA-256
+    digests, 32 bytes each; it replaces the list before. Without it nothing comes along: let everything be executed.
+    """
+
+    stands: bool
+
+
 # Measurer to sidecar.
 
 
@@ -187,10 +212,14 @@ class Severed:
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """Answer to Guard. workload: it is a process of the workload, which is guarded by nobody and gets no key."""
+    """Answer to Guard. workload: it is a process of the workload, which is guarded by nobody and gets no key.
+
+    outlives: why what it has open would go on if sidecar and measurer ended in one act; empty where the kernel ends it.
+    """
 
     pid: int
     workload: bool
+    outlives: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +285,7 @@ Message = (
     | KillEnvoy
     | Beat
     | Contain
+    | Gate
     | Pinned
     | Covered
     | Observed
@@ -269,7 +299,12 @@ Message = (
     | FileFact
     | MountFact
     | ExecutionFact
+    | ScriptFact
+    | PreloadFact
+    | RefusalFact
     | ProcessFact
+    | StdioFact
+    | EgressFact
     | CollectorFact
     | InstanceFact
     | CallFact

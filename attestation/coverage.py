@@ -11,6 +11,10 @@ FILES, EXECUTIONS = "files", "processes.executions"
 """The names of the two collectors that a profile goes by."""
 CALLS = "syscalls"
 """That of calls."""
+GATE = "processes.gate"
+"""What is asked before an execution, where policy wants that. It measures nothing."""
+EGRESS = "processes.egress"
+"""The collector of connections, which there is where policy says what may be connected to."""
 
 
 class Mechanism(StrEnum):
@@ -132,8 +136,15 @@ class Coverage:
 
     @property
     def weakest(self) -> dict[Layer, bool]:
-        """Layer by layer: does every collector that feeds it run?"""
+        """Layer by layer: does every collector that feeds it run? The gate feeds none."""
         running: dict[Layer, bool] = {}
         for collector in self.collectors:
+            if collector.name == GATE:
+                continue
             running[collector.layer] = running.get(collector.layer, True) and collector.running
         return running
+
+    @property
+    def gated(self) -> bool:
+        """Nothing is executed that was not allowed before."""
+        return any(each.name == GATE and each.running for each in self.collectors)

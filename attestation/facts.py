@@ -75,6 +75,61 @@ class ExecutionFact:
     pid_inside: int = 0
     """The process's pid as the workload's own pid namespace numbers it; 0 where that is the measurer's too, or where
     the process was gone."""
+    temporary: str = ""
+    """Why nothing that was built can be expected where the file lies: `tmpfs`, `fuse`, or the folder that is open to
+    everybody; empty where it can."""
+    gains: str = ""
+    """What its execution may give to whoever executes it, by the file: `user 0`, `group 42`, `capabilities 0100...`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptFact:
+    """An interpreter runs this file, as its arguments said right after its execution; or a loader this program.
+
+    digest: empty where the file could not be read, or was gone. process: its executable is the interpreter.
+    """
+
+    at: float
+    path: str
+    digest: Digest
+    process: Actor
+    sighting: Sighting
+    deleted: bool = False
+    """No name leads to the file."""
+    pid_inside: int = 0
+    """As of an ExecutionFact."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreloadFact:
+    """A process has libraries that come before its program's own, or folders of them, as it was told when it began.
+
+    source: who says so: a variable of its environment, or /etc/ld.so.preload. entry: what is said there; empty where it
+    could not be read. path: where that leads to; empty where nobody knows. digest: of a file, empty for a folder.
+    """
+
+    at: float
+    source: str
+    entry: str
+    process: Actor
+    path: str = ""
+    digest: Digest = ""
+    pid_inside: int = 0
+    """As of an ExecutionFact."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalFact:
+    """An execution did not take place, because what was to be executed is in no list of what may be. digest is empty
+    where it could not be read in time. process: who wanted to. deleted, pid_inside: as of an ExecutionFact.
+    """
+
+    at: float
+    path: str
+    digest: Digest
+    process: Actor
+    deleted: bool = False
+    pid_inside: int = 0
 
 
 class ProcessAspect(StrEnum):
@@ -84,6 +139,8 @@ class ProcessAspect(StrEnum):
     NAMESPACES = "namespaces"
     USER = "user"
     TRACER = "tracer"
+    LABEL = "label"
+    """That of a Linux security module, with its mode where that is known."""
     SCOPE = "scope"
     """The process left the measured cgroup or tree."""
     WRITTEN = "written"
@@ -101,6 +158,49 @@ class ProcessFact:
     aspect: ProcessAspect
     before: str
     after: str
+    pid_inside: int = 0
+    """As of an ExecutionFact."""
+
+
+class Opened(StrEnum):
+    """Which end opened a connection."""
+
+    HERE = "here"
+    THERE = "there"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class StdioFact:
+    """A process has a socket that leads out of the machine as its standard input, output or error.
+
+    descriptors: which of 0, 1 and 2. protocol: as the kernel calls it (`TCP`, `UDPv6`, `AF_VSOCK`). remote: address
+    and port of the other end, empty where it has none or nobody knows. opened: by whom; of what is no connection THERE.
+    Sockets of AF_UNIX are not told, nor are those that listen.
+    """
+
+    at: float
+    process: Actor
+    descriptors: tuple[int, ...]
+    protocol: str
+    opened: Opened
+    remote: str = ""
+    pid_inside: int = 0
+    """As of an ExecutionFact."""
+
+
+@dataclass(frozen=True, slots=True)
+class EgressFact:
+    """A process has connected to an address that the scope does not expect, or tries to. host: an IP address.
+
+    protocol: as attestation.destinations has it.
+    """
+
+    at: float
+    process: Actor
+    protocol: str
+    host: str
+    port: int
     pid_inside: int = 0
     """As of an ExecutionFact."""
 
@@ -169,4 +269,18 @@ class CallFact:
     """As of an ExecutionFact."""
 
 
-Fact = FileFact | MountFact | ExecutionFact | ProcessFact | CollectorFact | InstanceFact | ProxyFact | CallFact
+Fact = (
+    FileFact
+    | MountFact
+    | ExecutionFact
+    | ScriptFact
+    | PreloadFact
+    | RefusalFact
+    | ProcessFact
+    | StdioFact
+    | EgressFact
+    | CallFact
+    | CollectorFact
+    | InstanceFact
+    | ProxyFact
+)

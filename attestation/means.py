@@ -52,8 +52,8 @@ class Means(StrEnum):
         "file-access",
         "CAP_DAC_READ_SEARCH",
         "open",
-        "files that our user may not read",
-        "such a file counts as unreadable",
+        "files that our user may not read, and what other users' processes have open",
+        "such a file counts as unreadable; of other users' processes no sockets are seen",
     )
     SOCKET_DESTROY = (
         "socket-destroy",
@@ -66,8 +66,15 @@ class Means(StrEnum):
         "network-entry",
         "CAP_SYS_ADMIN",
         "setns",
-        "the same for an Envoy in another network namespace than ours",
-        "such an Envoy is ended, or its connections are bounded in time",
+        "the same for an Envoy in another network namespace than ours, and what its workload connects to",
+        "such an Envoy is ended, or its connections are bounded in time; egress is not watched",
+    )
+    DEADLINE = (
+        "deadline",
+        "CAP_SYS_ADMIN",
+        "a program (bpf(2)) at Envoy's own control group of version 2",
+        "no packet of Envoy passes once sidecar and measurer are gone together for the dead-man time and half a second",
+        "what is open then ends by Envoy's own lifetimes (`mode: xds`) or limits (`mode: sds`)",
     )
     KILL = (
         "kill",

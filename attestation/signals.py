@@ -40,6 +40,20 @@ class Signal(StrEnum):
     EXECUTION_MODIFIED = "execution-modified", _TAMPER, "An executable ran with another content than referenced."
     EXECUTION_DELETED = "execution-deleted", _TAMPER, "An executable ran that no name leads to."
     EXECUTION_FROM_DATA = "execution-from-data", _TAMPER, "Something was executed from a path that holds no code."
+    EXECUTION_REFUSED = "execution-refused", _TAMPER, "An executable that nothing allows was refused before it ran."
+    EXECUTION_FROM_TEMPORARY = (
+        "execution-from-temporary",
+        _TAMPER,
+        "An executable ran from memory, or from a folder that is open to everybody, where policy forbids that.",
+    )
+    EXECUTION_GAINING = (
+        "execution-gaining",
+        _TAMPER,
+        "An executable ran that gives its caller another user, group or capabilities, where policy forbids that.",
+    )
+    SCRIPT_FOREIGN = "script-foreign", _TAMPER, "An interpreter ran a file that no reference value allows."
+    SCRIPT_MODIFIED = "script-modified", _TAMPER, "An interpreter ran a file with another content than referenced."
+    SCRIPT_FROM_DATA = "script-from-data", _TAMPER, "An interpreter ran a file from a path that holds no code."
     CAPABILITIES_EXCEEDED = "capabilities-exceeded", _TAMPER, "A process has capabilities beyond those allowed."
     PRIVILEGES_OPEN = "privileges-open", _TAMPER, "A process lacks no_new_privs."
     PROCESS_CAPABILITIES = "process-capabilities", _TAMPER, "A running process gained capabilities."
@@ -48,9 +62,13 @@ class Signal(StrEnum):
     PROCESS_NAMESPACES = "process-namespaces", _TAMPER, "A running process changed a namespace."
     PROCESS_USER = "process-user", _TAMPER, "A running process became root."
     PROCESS_TRACER = "process-tracer", _TAMPER, "Somebody attached to a running process."
+    PROCESS_LABEL = "process-label", _TAMPER, "A running process is confined less by its security module's label."
+    PROCESS_PRELOAD = "process-preload", _TAMPER, "A program was begun with libraries that come before its own."
     PROCESS_SCOPE = "process-scope", _TAMPER, "A running process left what is measured."
     PROCESS_UNMEASURED = "process-unmeasured", _TAMPER, "A process of the workload runs and cannot be measured."
     PROCESS_WRITTEN = "process-written", _TAMPER, "Somebody wrote into the memory of a running process."
+    PROCESS_STDIO_SOCKET = "process-stdio-socket", _TAMPER, "A shell or an interpreter has a socket as its stdio."
+    EGRESS_FOREIGN = "egress-foreign", _TAMPER, "A process connected to an address that policy does not allow."
     # What is found of system calls.
     CALL_FOREIGN = "call-foreign", _TAMPER, "A system call was made that no reference value allows."
     # What is found of the Envoy that holds the key.

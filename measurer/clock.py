@@ -1,4 +1,4 @@
-"""The two clocks the measurer reads."""
+"""The clocks the measurer reads."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def boottime() -> float:
 def monotonic() -> float:
     """CLOCK_MONOTONIC in seconds: for silences, which a suspended machine must not make longer."""
     return time.monotonic()
+
+
+def spent() -> float:
+    """Seconds of a processor that this thread has had."""
+    return time.thread_time()

@@ -7,16 +7,15 @@ what Envoy listens on: another Envoy may listen on the same port of another addr
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass
 
 from measurer import kernel as k
+from measurer.processes.descriptors import socket_inodes
 from measurer.sockdiag import Diagnosis, Remote, Socket, can_destroy
 
 _OPEN_STATES = 0xFFFF & ~(1 << k.TCP_LISTEN | 1 << k.TCP_TIME_WAIT | 1 << k.TCP_CLOSE | 1)
 """A bit a state: all that can still carry data."""
-_OUR_OWN_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _MOST_PASSES = 20
 _EVERY_ADDRESS = bytes(16)
 
@@ -135,7 +134,7 @@ class Cutter:
         unknown = inodes - self._own - self._foreign
         if unknown:
             try:
-                held = _socket_inodes(self._proc)
+                held = socket_inodes(self._proc)
             except PermissionError:
                 if not k.has_ended(self._pidfd):
                     raise
@@ -152,40 +151,6 @@ def _is_spent(connection: Socket) -> bool:
 def _accepts(listening: set[tuple[bytes, bytes]], connection: Socket) -> bool:
     """Is this connection one that would be accepted there?"""
     return (connection.port, connection.address) in listening or (connection.port, _EVERY_ADDRESS) in listening
-
-
-def _socket_inodes(proc: int) -> set[int]:
-    """Inodes of the sockets that a process has open; none once it is gone.
-
-    Raises OSError where we could not look, PermissionError where the kernel does not let us (a non-dumpable process,
-    for whom has no CAP_SYS_PTRACE): neither is the same as finding nothing.
-    """
-    found: set[int] = set()
-    try:
-        folder = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=proc)
-    except OSError as error:
-        return _nothing_if_gone(error)
-    try:
-        for name in os.listdir(folder):  # noqa: PTH208 - a descriptor, not a path
-            try:
-                link = os.readlink(name, dir_fd=folder)
-            except PermissionError:
-                raise
-            except OSError:  # closed since it was listed
-                continue
-            if link.startswith("socket:["):
-                found.add(int(link[8:-1]))
-    except OSError as error:
-        return found | _nothing_if_gone(error)
-    finally:
-        os.close(folder)
-    return found
-
-
-def _nothing_if_gone(error: OSError) -> set[int]:
-    if error.errno in _OUR_OWN_LACK or isinstance(error, PermissionError):
-        raise error
-    return set()
 
 
 def _in_our_network(proc: int) -> bool:

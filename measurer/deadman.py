@@ -19,6 +19,9 @@ from measurer.envoy import Envoy
 from measurer.guardian import Duty, Guardian
 from measurer.scope import pid_of
 
+_KERNEL_AFTER = 0.5
+"""Seconds after the dead-man time at which the kernel itself lets nothing pass any more (deadline.py)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fired:
@@ -67,11 +70,13 @@ class Deadman:
     def beat(self) -> None:
         with self._lock:
             self._guardian.beat(monotonic())
+            self._put_off()
 
     def allow(self, deadman: float) -> None:
         """Another dead-man time, in seconds, from now on."""
         with self._lock:
             self._guardian.allow(deadman)
+            self._put_off()
         os.eventfd_write(self._wake, 1)
 
     def guard(self, envoy: Envoy) -> None:
@@ -79,6 +84,7 @@ class Deadman:
         with self._lock:
             before, self._envoy = self._envoy, envoy
             self._guardian.guard(monotonic())
+            self._put_off()
         if before is not None:
             before.close()
         os.eventfd_write(self._wake, 1)
@@ -88,6 +94,11 @@ class Deadman:
         self._status = status
         self._hung_up = True
         os.eventfd_write(self._wake, 1)
+
+    def _put_off(self) -> None:
+        """The kernel's own deadline: a moment after ours, which ends Envoy and does not only silence it."""
+        if self._guardian.duty is Duty.GUARDING and self._envoy is not None:
+            self._envoy.put_off(self._guardian.deadman + _KERNEL_AFTER)
 
     def _run(self) -> None:
         """Whatever fails in here, nobody would be left to notice: it counts as the sidecar's end."""
@@ -133,3 +144,5 @@ def _cut_off(envoy: Envoy) -> Fired:
     except OSError as error:
         envoy.end()
         return Fired(Cut(0, 0, 0), error.strerror or "")
+    finally:
+        envoy.settle()

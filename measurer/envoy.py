@@ -11,6 +11,7 @@ from collections.abc import Callable
 from attestation.addresses import parse
 from attestation.coverage import Cutting
 from attestation.errors import InvalidInput
+from measurer import deadline
 from measurer.cutting import Cut, Cutter
 from measurer.kernel import has_ended
 from measurer.scope import pid_of, read_at
@@ -48,6 +49,8 @@ class Envoy:
         self._lock = threading.Lock()
         self._cutter = Cutter(self._proc, pidfd)
         self._closed = False
+        self._deadline, self.outlives = deadline.of_process(pid, self._proc)
+        """outlives: as Guarded has it."""
 
     def _check(self, permits: Permits) -> None:
         try:
@@ -75,6 +78,11 @@ class Envoy:
     def refusal(self) -> str:
         """Why sockets cannot be destroyed; empty when they can."""
         return os.strerror(self._cutter.refusal) if self._cutter.refusal else ""
+
+    def put_off(self, seconds: float) -> None:
+        """Its traffic goes on for so long from now, whatever becomes of us. Raises OSError."""
+        if self._deadline is not None:
+            self._deadline.put_off(seconds)
 
     def sweep(self, *, verify: bool = True) -> Cut:
         """End its open connections. verify: and look whether they have ended.
@@ -122,9 +130,18 @@ class Envoy:
         with self._lock:
             return _NOTHING if self._closed or self._kill() else _ALIVE
 
+    def settle(self) -> None:
+        """What bounds its traffic is not needed once it has ended: its successor may live in the same group."""
+        if self._deadline is not None and has_ended(self.pidfd):
+            self._deadline.lift()
+
     def close(self) -> None:
+        """Let go of it. What bounds the traffic of one that lives on stays, and is put off no more."""
         with self._lock:
             self._closed = True
+            self.settle()
+            if self._deadline is not None:
+                self._deadline.leave()
             self._cutter.close()
             os.close(self._proc)
             os.close(self.pidfd)

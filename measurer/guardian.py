@@ -25,14 +25,14 @@ class Guardian:
     """Times are CLOCK_MONOTONIC seconds. deadman: how long a living sidecar may be silent."""
 
     def __init__(self, deadman: float) -> None:
-        self._deadman = deadman
+        self.deadman = deadman
         self._heard = 0.0
         self._guards = False
         self.duty = Duty.IDLE
 
     def allow(self, deadman: float) -> None:
         """Another dead-man time from now on."""
-        self._deadman = deadman
+        self.deadman = deadman
 
     def guard(self, now: float) -> None:
         """The sidecar named its Envoy, which also is a sign of life."""
@@ -50,11 +50,11 @@ class Guardian:
 
     def tick(self, now: float) -> bool:
         """Time passed. True exactly when the silence has become too long."""
-        if self.duty is not Duty.GUARDING or now - self._heard < self._deadman:
+        if self.duty is not Duty.GUARDING or now - self._heard < self.deadman:
             return False
         self.duty = Duty.FIRED
         return True
 
     def patience(self, now: float) -> float | None:
         """Seconds until `tick` may fire; None when it cannot."""
-        return max(0.0, self._heard + self._deadman - now) if self.duty is Duty.GUARDING else None
+        return max(0.0, self._heard + self.deadman - now) if self.duty is Duty.GUARDING else None

@@ -6,11 +6,14 @@ Each group names its header. Every call raises OSError with the kernel's errno.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import resource
 import select
+import signal
 import struct
+import sys
 
 # linux/fanotify.h
 FAN_MODIFY = 0x00000002
@@ -25,11 +28,15 @@ FAN_MOVE_SELF = 0x00000800
 FAN_OPEN = 0x00000020
 FAN_OPEN_EXEC = 0x00001000
 FAN_Q_OVERFLOW = 0x00004000
+FAN_OPEN_EXEC_PERM = 0x00040000
 FAN_EVENT_ON_CHILD = 0x08000000
 FAN_ONDIR = 0x40000000
 FAN_CLOEXEC = 0x1
 FAN_NONBLOCK = 0x2
+FAN_CLASS_CONTENT = 0x4
+FAN_UNLIMITED_QUEUE = 0x10
 FAN_UNLIMITED_MARKS = 0x20
+FAN_REPORT_TID = 0x100
 FAN_REPORT_FID = 0x200
 FAN_REPORT_DFID_NAME = 0xC00
 FAN_MARK_ADD = 0x1
@@ -45,6 +52,8 @@ FAN_MNT_DETACH = 0x02000000
 FAN_EVENT_INFO_TYPE_FID = 1
 FAN_EVENT_INFO_TYPE_DFID_NAME = 2
 FAN_EVENT_INFO_TYPE_DFID = 3
+FAN_ALLOW = 1
+FAN_DENY = 2
 
 # linux/inotify.h
 IN_MODIFY = 0x002
@@ -93,15 +102,24 @@ PROC_EVENT_EXIT = 0x80000000
 
 # linux/sock_diag.h, linux/inet_diag.h
 TCPDIAG_GETSOCK = 18
+SOCK_DIAG_BY_FAMILY = 20
 SOCK_DESTROY = 21
+INET_DIAG_INFO = 2
 
 # linux/tcp_states.h
+TCP_ESTABLISHED = 1
+TCP_SYN_SENT = 2
+TCP_SYN_RECV = 3
+TCP_FIN_WAIT1 = 4
 TCP_FIN_WAIT2 = 5
 TCP_TIME_WAIT = 6
 TCP_CLOSE = 7
+TCP_LAST_ACK = 9
 TCP_LISTEN = 10
+TCP_CLOSING = 11
 
 # linux/prctl.h
+PR_SET_PDEATHSIG = 1
 PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
@@ -124,6 +142,16 @@ CAP_MKNOD = 27
 CAP_SETFCAP = 31
 CAP_PERFMON = 38
 
+# linux/bpf.h
+BPF_CGROUP_INET_INGRESS = 0
+BPF_CGROUP_INET_EGRESS = 1
+_SYS_BPF = {"x86_64": 321, "aarch64": 280}
+_BPF_MAP_CREATE, _BPF_MAP_UPDATE_ELEM, _BPF_PROG_LOAD, _BPF_PROG_ATTACH, _BPF_PROG_DETACH = 0, 2, 5, 8, 9
+_BPF_PROG_GET_FD_BY_ID, _BPF_OBJ_GET_INFO_BY_FD, _BPF_PROG_QUERY = 13, 15, 16
+_BPF_MAP_TYPE_ARRAY, _BPF_PROG_TYPE_CGROUP_SKB, _BPF_F_ALLOW_MULTI = 2, 8, 2
+_BPF_INFO_NAME, _BPF_NAME_BYTES = 64, 16
+_MOST_ATTACHED = 64
+
 # linux/nsfs.h
 _NS_GET_PARENT = 0xB702
 
@@ -139,6 +167,9 @@ SO_RCVBUFFORCE = 33
 SO_PEERPIDFD = 77
 SOL_NETLINK = 270
 NETLINK_NO_ENOBUFS = 5
+
+# bits/statfs.h: no architecture needs more
+_STATFS_BYTES = 256
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -210,6 +241,16 @@ def open_below(root: int, path: bytes, flags: int, resolve: int = RESOLVE_IN_ROO
     return _call("syscall", ctypes.c_long(_SYS_OPENAT2), root, path, ctypes.c_char_p(how), ctypes.c_size_t(len(how)))
 
 
+def file_system(descriptor: int) -> int:
+    """f_type of fstatfs(2): linux/magic.h names them. 0 where it cannot be told."""
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    try:
+        _call("fstatfs", descriptor, buffer)
+    except OSError:
+        return 0
+    return int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], sys.byteorder)
+
+
 def enter_network(namespace: int) -> None:
     """setns(2) of the calling thread into the network namespace of a pidfd or of an open ns/net link."""
     _call("setns", namespace, CLONE_NEWNET)
@@ -251,3 +292,72 @@ def forbid_tracing() -> bool:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _call("prctl", PR_SET_DUMPABLE, ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
     return _call("prctl", PR_GET_DUMPABLE, *(ctypes.c_ulong(0),) * 4) == 0
+
+
+def die_with_parent(parent: int) -> bool:
+    """PR_SET_PDEATHSIG (prctl(2)): SIGKILL once the thread that started us ends. False where it has ended already."""
+    _call("prctl", PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), *(ctypes.c_ulong(0),) * 3)
+    return os.getppid() == parent
+
+
+def _bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
+    """bpf(2): its result, and the attributes as the kernel left them."""
+    number = _SYS_BPF.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), "bpf")
+    told = ctypes.create_string_buffer(attributes, len(attributes))
+    size = ctypes.c_uint(len(attributes))
+    return _call("syscall", ctypes.c_long(number), ctypes.c_int(command), told, size), told.raw
+
+
+def bpf_map_create(size: int, name: bytes) -> int:
+    """An array of one value of so many bytes, all zero."""
+    kind = struct.pack("=IIIIIIIII16s", _BPF_MAP_TYPE_ARRAY, 4, size, 1, 0, 0, 0, 0, 0, name)[:44]
+    return _bpf(_BPF_MAP_CREATE, kind)[0]
+
+
+def bpf_map_write(map_: int, value: bytes) -> None:
+    """The one value of such an array, by one store where it is a word."""
+    key, content = ctypes.c_uint32(0), ctypes.create_string_buffer(value, len(value))
+    _bpf(_BPF_MAP_UPDATE_ELEM, struct.pack("=I4xQQQ", map_, ctypes.addressof(key), ctypes.addressof(content), 0))
+
+
+def bpf_load(code: bytes, direction: int, name: bytes) -> int:
+    """A program of the type cgroup_skb."""
+    instructions, license_ = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"")
+    where = ctypes.addressof(instructions), ctypes.addressof(license_)
+    told = struct.pack(
+        "=IIQQIIQII16sII", _BPF_PROG_TYPE_CGROUP_SKB, len(code) // 8, *where, 0, 0, 0, 0, 0, name, 0, direction
+    )
+    return _bpf(_BPF_PROG_LOAD, told)[0]
+
+
+def bpf_attach(group: int, program: int, direction: int) -> None:
+    """To a control group, beside what others have attached, for as long as there is that group."""
+    _bpf(_BPF_PROG_ATTACH, struct.pack("=iIII", group, program, direction, _BPF_F_ALLOW_MULTI))
+
+
+def bpf_detach(group: int, program: int, direction: int) -> None:
+    """Raises OSError ENOENT where it is not attached."""
+    _bpf(_BPF_PROG_DETACH, struct.pack("=iIII", group, program, direction, 0))
+
+
+def bpf_attached(group: int, direction: int) -> tuple[int, ...]:
+    """Numbers of the programs that are attached to this very group."""
+    numbers = (ctypes.c_uint32 * _MOST_ATTACHED)()
+    query = struct.Struct("=IIIIQI")
+    asked = query.pack(group, direction, 0, 0, ctypes.addressof(numbers), _MOST_ATTACHED)
+    _, told = _bpf(_BPF_PROG_QUERY, asked)
+    return tuple(numbers[: query.unpack(told)[5]])
+
+
+def bpf_program(number: int) -> int:
+    """A descriptor of the program with this number. Needs CAP_SYS_ADMIN."""
+    return _bpf(_BPF_PROG_GET_FD_BY_ID, struct.pack("=III", number, 0, 0))[0]
+
+
+def bpf_name(program: int) -> bytes:
+    """The name that it was loaded with."""
+    info = ctypes.create_string_buffer(_BPF_INFO_NAME + _BPF_NAME_BYTES)
+    _bpf(_BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program, len(info), ctypes.addressof(info)))
+    return info.raw[_BPF_INFO_NAME:].rstrip(b"\0")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import ParamSpec
 
 from measurer.clock import monotonic
+from measurer.driver import Driver
 
 SLICE = 0.001
 """Seconds of long work between two looks at the descriptors."""
@@ -34,6 +35,8 @@ class Reactor:
         self._due: dict[tuple[Loop, str], tuple[float, Act]] = {}
         self._busy: deque[Loop] = deque()
         self.stopped = False
+        self.driver: Driver[Loop] | None = None
+        """Of the thread that runs it, where another one may take its place (relief.py)."""
 
     def run(self) -> None:
         while not self.stopped:
@@ -104,6 +107,9 @@ class Loop:
 
     def __init__(self, reactor: Reactor, failed: Callable[[Exception], None] | None = None) -> None:
         self._reactor, self._failed = reactor, failed
+        self.hangs = False
+        """A thread waits in an act of this part, and comes back, if ever, only to leave it."""
+        self._when_back: Act | None = None
         self._descriptors: set[int] = set()
         self._work: deque[Work] = deque()
         self.closed = False
@@ -140,13 +146,43 @@ class Loop:
         """Do it as a part of this, whoever calls."""
         if self.closed:
             return
+        driver = self._reactor.driver
+        token = driver.begin(self) if driver else None
         try:
             act(*arguments, **named)
         except Exception as error:
+            if driver and token is not None:
+                driver.end(token)
             if self._failed is None:
                 raise
+            self.fail(error)
+        else:
+            if driver and token is not None:
+                driver.end(token)
+
+    @property
+    def fails_alone(self) -> bool:
+        """What fails in it ends it, and not the reactor."""
+        return self._failed is not None
+
+    def fail(self, error: Exception) -> None:
+        """It has failed, and is told so unless it is closed by now."""
+        if not self.closed and self._failed is not None:
             self.close()
             self._failed(error)
+
+    def once_back(self, act: Act) -> None:
+        """Call `act` when no thread hangs in an act of this part: now, or later."""
+        if self.hangs:
+            self._when_back = act
+        else:
+            act()
+
+    def comes_back(self) -> None:
+        """No thread hangs in it any more."""
+        self.hangs = False
+        if self._when_back is not None:
+            self._when_back()
 
     def do_slice(self) -> bool:
         """A slice of the work that has waited longest. True where there is more of any."""

@@ -26,6 +26,7 @@ from attestation.channel import Message
 from attestation.errors import InvalidConfiguration, InvalidInput, ProofbeatError, Unavailable
 from measurer import grants, kernel, scope
 from measurer.channel import Channel, Hangup
+from measurer.clock import monotonic
 from measurer.deadman import Deadman
 from measurer.grants import Grant
 from measurer.guardian import Guardian
@@ -34,11 +35,14 @@ from measurer.process import Measurer, first_word, tell_fault
 from measurer.processes.held import allow_descriptors
 from measurer.processes.proc import open_process, read_small
 from measurer.processes.sources import Sources
+from measurer.relief import Relief
+from measurer.stalls import Stalls
 
 MOST_SESSIONS, MOST_A_POD = 512, 16
 """Connections at once: of all, and of one pod (or one user, outside of pods)."""
 _SCOPE_WITHIN = 5.0
 """Seconds in which a connection has to say whom to measure."""
+_STOPS_WITHIN = 1.0
 _MOST_A_TURN = 16
 """Messages of one sidecar that are read before others have their turn."""
 _CGROUP_BYTES = 1 << 16
@@ -72,12 +76,14 @@ class Session:
         self._measurer: Measurer | None = None
         self._pinned: scope.Pinned | None = None
         self._over = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        node.own.watch(self._over, self._guardian_is_over)
         self._loop.watch(descriptor, self._read)
         self._loop.after("scope", _SCOPE_WITHIN, self._too_late)
 
-    def give_up(self) -> None:
-        """The measurer ends: its Envoy is cut off."""
-        self._loop.close()
+    def give_up(self, *, stands: bool) -> None:
+        """The measurer ends: its Envoy is cut off. stands: no thread runs the loop any more."""
+        if stands:
+            self._loop.close()
         if self._deadman is not None:
             self._deadman.hang_up(1)
 
@@ -102,12 +108,12 @@ class Session:
         if pidfd is None:
             raise InvalidInput("Scope came without a pidfd", where=_WHERE, mend="Send one of the workload beside it.")
         self._pinned = scope.pin(wanted, pidfd)
+        self._node.stalls.check(self._stalls_by, monotonic())
         self._node.admit(self.peer)
         cgroup = self._pinned.cgroup
         self._node.check(self.peer, self._pinned.cgroups, (cgroup.hierarchy, cgroup.path) if cgroup else None)
         self._loop.cancel("scope")
         self._deadman = Deadman(Guardian(wanted.deadman), os.dup(self.peer.pidfd), self._guardian_over)
-        self._node.own.watch(self._over, self._release)
         self._deadman.start()
         self._measurer = Measurer(
             self._loop, self._channel, self._node.sources, self._deadman, wanted, self._pinned, self._permits
@@ -124,14 +130,25 @@ class Session:
         """Told to the sidecar, and its Envoy is cut off: by the guardian's thread, so that nobody else waits for it."""
         if not isinstance(error, Hangup):
             tell_fault(self._channel, error)
+        if self._loop.hangs:
+            self._node.stalls.note(self._stalls_by, monotonic())
         if self._deadman is None:
-            self._release()
+            self._loop.once_back(self._release)
         else:
             self._deadman.hang_up(1)
 
     def _guardian_over(self, status: int) -> None:
         """Called in the guardian's thread, last of all: the sidecar died, hung up or was given up."""
         os.eventfd_write(self._over, 1)
+
+    def _guardian_is_over(self) -> None:
+        os.eventfd_read(self._over)
+        self._loop.once_back(self._release)
+
+    @property
+    def _stalls_by(self) -> str:
+        """Who is remembered for a file system that does not answer: the pod, else the workload."""
+        return self.peer.place[1] or (str(self._pinned.instance) if self._pinned is not None else "")
 
     def _release(self) -> None:
         self._loop.close()
@@ -157,6 +174,8 @@ class Node:
         self.own = Loop(self.reactor)
         self.sources = Sources(self.own, many=True)
         self.sessions: set[Session] = set()
+        self.stalls = Stalls()
+        self.relief = Relief(self.reactor, self.own, self.sources.resume)
         self._listener, self._granted = listener, tuple(granted)
         self.own.watch(listener.fileno(), self._accept)
 
@@ -173,9 +192,11 @@ class Node:
 
     def end(self) -> None:
         """Every Envoy is cut off, all at the same time, which is waited for."""
-        for session in self.sessions:
-            session.give_up()
-        for session in self.sessions:
+        stands = self.relief.stop(_STOPS_WITHIN)
+        sessions = list(self.sessions)
+        for session in sessions:
+            session.give_up(stands=stands)
+        for session in sessions:
             session.join()
 
     def _accept(self) -> None:
@@ -217,7 +238,7 @@ def serve(path: Path, group: str | None, granted: Sequence[Grant]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     try:
-        node.reactor.run()
+        node.relief.run()
     except _Ended:
         return 0
     finally:

@@ -14,6 +14,7 @@ from attestation.channel import (
     Contain,
     Covered,
     Fault,
+    Gate,
     Guard,
     Guarded,
     KillEnvoy,
@@ -38,6 +39,7 @@ from measurer.clock import boottime
 from measurer.containing import Containing
 from measurer.cutting import Cut
 from measurer.deadman import Deadman
+from measurer.egress import Egress
 from measurer.envoy import Envoy, Permits
 from measurer.files.collector import Files
 from measurer.forensics import Forensics
@@ -84,11 +86,12 @@ class Measurer:
             channel,
             sources.programs,
             lambda: self._processes.held,
-            self._processes.executions.who,
+            self._processes.executions.names.who,
             self._processes.touched,
             self._processes.moved,
             self.cover,
         )
+        self._egress = Egress(loop, channel, self._processes.network, lambda: self._processes.held, self.cover)
         self._proxy = ProxyLayer(loop, channel, self.cover)
         forensics = Forensics(loop, channel, pinned.pid)
         self._containing = Containing(loop, channel, pinned, self._processes.found, self._wards, forensics)
@@ -101,6 +104,7 @@ class Measurer:
             held.callback(os.close, self._own[1])
             held.callback(self._proxy.close)
             held.callback(self._containing.close)
+            held.callback(self._egress.close)
             held.callback(self._processes.close)
             held.callback(self._calls.close)
             self._held = held.pop_all()
@@ -109,6 +113,7 @@ class Measurer:
         """Answer the scope, begin to watch, and take the first measurement of both layers unasked."""
         pinned = self._pinned
         self._processes.start(self._mounts)
+        self._egress.rule(self._scope.egress, self._scope.egress_every)
         self._tried = trials.tried(pinned, self._processes.executions.tried)
         self._protect()
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
@@ -130,7 +135,7 @@ class Measurer:
     def _collect_files(self, wanted: Scope) -> Files:
         for path in wanted.include:
             scope.check_include(self._root, path)
-        who = self._processes.executions.who
+        who = self._processes.executions.names.who
         files = Files(
             self._loop,
             self._channel,
@@ -153,9 +158,10 @@ class Measurer:
             raise InvalidInput("another workload", where="Scope", mend="Start a measurer for each workload.")
         self._deadman.allow(wanted.deadman)
         self._files.rule(immutable=wanted.immutable, reread=wanted.reread)
+        self._egress.rule(wanted.egress, wanted.egress_every)
         if wanted.calls != before.calls:
             self._calls.rule(wanted.calls)
-            self.cover()
+        self.cover()
         if _to_read(wanted) != _to_read(before):
             self._collect_again()
 
@@ -168,13 +174,20 @@ class Measurer:
     def cover(self) -> None:
         """Tell the coverage if it is not what was told last."""
         now = coverage.coverage(
-            (self._files.coverage, *self._processes.coverage, *self._proxy.coverage, *self._calls.coverage),
+            (
+                self._files.coverage,
+                *self._processes.coverage,
+                *self._egress.coverage,
+                *self._proxy.coverage,
+                *self._calls.coverage,
+            ),
             self._cutting(),
             self._deadman.duty is Duty.GUARDING,
             self._isolation(),
         )
         if now != self._told:
             self._told = now
+            self._protect()  # the gate may have another process
             self._channel.send(Covered(now, self._tried))
 
     def _protect(self) -> None:
@@ -182,15 +195,18 @@ class Measurer:
 
     def _wards(self) -> dict[int, int]:
         """Pids and pidfds of those that must not be reached."""
-        return dict([self._own, self._deadman.sidecar, *([self._envoy.named] if self._envoy is not None else [])])
+        others = (self._envoy.named if self._envoy is not None else None, self._processes.gate.named)
+        return dict([self._own, self._deadman.sidecar, *(each for each in others if each is not None)])
 
     def _isolation(self) -> Isolation:
         envoy = self._envoy.named if self._envoy is not None else None
-        return isolation.look((self._own, self._deadman.sidecar), envoy, self._processes.held)
+        gate = self._processes.gate.named
+        ours = (self._own, self._deadman.sidecar, *((gate,) if gate is not None else ()))
+        return isolation.look(ours, envoy, self._processes.held)
 
     def handle(self, message: Message, descriptors: list[int]) -> None:
         """One message of the sidecar. Raises InvalidInput for one that does not belong here."""
-        if not isinstance(message, Guard):
+        if not isinstance(message, Guard | Gate):
             for each in descriptors:
                 os.close(each)
         match message:
@@ -210,6 +226,8 @@ class Measurer:
                 self._channel.send(Severed(number, cut.destroyed, cut.left))
             case Contain():
                 self._containing.order(message)
+            case Gate(stands):
+                self._stand(stands, descriptors)
             case KillEnvoy(number):
                 self._answer(number, self._envoy.kill() if self._envoy else Cut(0, 0, 0))
             case _:
@@ -246,11 +264,18 @@ class Measurer:
         self._proxy.guard(envoy)
         self._deadman.guard(envoy)
         self._envoy = envoy
-        self._channel.send(Guarded(pid, workload=False))
+        self._channel.send(Guarded(pid, workload=False, outlives=envoy.outlives))
         self._protect()
         if was is Duty.FIRED:
             self._channel.send(CollectorFact(boottime(), GUARDIAN, CollectorState.RUNNING, "guards again"))
         self.cover()
+
+    def _stand(self, stands: bool, descriptors: list[int]) -> None:
+        if len(descriptors) != stands:
+            for each in descriptors:
+                os.close(each)
+            raise InvalidInput("Gate came without its list", where="measurer channel", mend="Send it beside it.")
+        self._processes.gate.order(descriptors[0] if stands else None)
 
     def _answer(self, number: int, cut: Cut) -> None:
         self._channel.send(Swept(number, cut.destroyed, cut.left, cut.passes, boottime()))
@@ -311,7 +336,7 @@ class Measurer:
 
 def _to_read(scope: Scope) -> Scope:
     """What of it decides what is read of files."""
-    return replace(scope, deadman=0.0, immutable=False, reread=0.0, calls=None)
+    return replace(scope, deadman=0.0, immutable=False, reread=0.0, egress=None, egress_every=0.0, calls=None)
 
 
 def run(descriptor: int) -> int:

@@ -67,6 +67,8 @@ class Pinned:
     instance: InstanceId
     boot_id: str
     cgroup: Cgroup | None
+    network: int
+    """Its network namespace, open, so that it stays this one whatever the process does; -1 where we may not look."""
     home: tuple[int, int] | None = None
     """Its mount namespace, where it is the first process in it: a container's. Else whoever is in it may be anybody."""
 
@@ -77,7 +79,8 @@ class Pinned:
 
     def close(self) -> None:
         """Let go of it."""
-        for descriptor in (self.pidfd, self.proc, self.root, self.cgroup.folder if self.cgroup else -1):
+        cgroup = self.cgroup.folder if self.cgroup else -1
+        for descriptor in (self.pidfd, self.proc, self.root, self.network, cgroup):
             if descriptor >= 0:
                 os.close(descriptor)
 
@@ -115,6 +118,9 @@ def _pin(scope: Scope, pidfd: int | None, held: ExitStack) -> Pinned:
     except OSError as error:
         raise _no_access(error, where) from error
     held.callback(os.close, root)
+    network = _network_of(proc)
+    if network >= 0:
+        held.callback(os.close, network)
     if not alive(pidfd):  # the descriptors above belong to the pidfd's process only if that still lives now
         raise gone
     cgroup = find_cgroup(scope.cgroup, membership) if scope.cgroup else None
@@ -125,7 +131,14 @@ def _pin(scope: Scope, pidfd: int | None, held: ExitStack) -> Pinned:
         boot_id=boot_id, cgroup=cgroup.inode if cgroup else 0, pid=pid, start_ticks=stat.start_ticks
     )
     home = _home_of(proc, stat.parent)
-    return Pinned(pid, pidfd, proc, root, stat.start_ticks, membership, instance, boot_id, cgroup, home)
+    return Pinned(pid, pidfd, proc, root, stat.start_ticks, membership, instance, boot_id, cgroup, network, home)
+
+
+def _network_of(proc: int) -> int:
+    try:
+        return os.open("ns/net", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+    except OSError:
+        return -1
 
 
 def _home_of(proc: int, parent: int) -> tuple[int, int] | None:

@@ -24,6 +24,7 @@ _ANSWER = struct.Struct("=BBBB48sIIIII")
 _ERROR = struct.Struct("=i")
 _BUFFER = 1 << 16
 _BATCH = 64
+_EVERY_STATE = 0xFFFF
 _MAPPED = bytes(10) + b"\xff\xff"
 """Before an IPv4 address in an IPv6 one (RFC 4291 section 2.5.5.2)."""
 
@@ -61,7 +62,7 @@ class Socket:
 
 
 class Diagnosis:
-    """A netlink socket in one network namespace: our own, or that of a pidfd."""
+    """A netlink socket in one network namespace: our own, or that of a pidfd or of an open ns/net link."""
 
     def __init__(self, pidfd: int | None = None) -> None:
         self._socket = _netlink() if pidfd is None else _netlink_of(pidfd)
@@ -76,10 +77,27 @@ class Diagnosis:
         The older request answers for IPv4 and IPv6 at once, where the newer one walks the whole hash table of
         connections for each: with an empty table that is most of the time (2.2 of 4.4 ms here).
         """
+        for body in self.tcp(states):
+            found = parse(body)
+            if found is not None:
+                yield found
+
+    def tcp(self, states: int, extensions: int = 0) -> Iterator[bytes]:
+        """The same, as the kernel writes them. extensions: a bit for each attribute that is to come along."""
+        request = _OLD_REQUEST.pack(socket.AF_INET, 0, 0, extensions, bytes(48), states, 0)
+        yield from self._ask(k.TCPDIAG_GETSOCK, request)
+
+    def udp(self) -> Iterator[bytes]:
+        """All UDP sockets of the namespace. Raises OSError."""
+        for family in (socket.AF_INET, socket.AF_INET6):
+            yield from self._ask(
+                k.SOCK_DIAG_BY_FAMILY, _REQUEST.pack(family, socket.IPPROTO_UDP, 0, 0, _EVERY_STATE, bytes(48))
+            )
+
+    def _ask(self, kind: int, request: bytes) -> Iterator[bytes]:
         self._sequence += 1
-        request = _OLD_REQUEST.pack(socket.AF_INET, 0, 0, 0, bytes(48), states, 0)
         flags = k.NLM_F_REQUEST | k.NLM_F_DUMP
-        self._socket.send(netlink.message(k.TCPDIAG_GETSOCK, flags, request, self._sequence))
+        self._socket.send(netlink.message(kind, flags, request, self._sequence))
         yield from self._answers()
 
     def destroy(self, victims: list[Socket]) -> None:
@@ -101,7 +119,7 @@ class Diagnosis:
         request = _REQUEST.pack(victim.family, socket.IPPROTO_TCP, 0, 0, 1 << victim.state, victim.identity)
         return netlink.message(k.SOCK_DESTROY, flags, request)
 
-    def _answers(self) -> Iterator[Socket]:
+    def _answers(self) -> Iterator[bytes]:
         while True:
             for kind, body in netlink.messages(netlink.from_kernel(self._socket, _BUFFER)):
                 if kind == k.NLMSG_DONE:
@@ -109,9 +127,7 @@ class Diagnosis:
                 if kind == k.NLMSG_ERROR:
                     code = -int(_ERROR.unpack_from(body)[0])
                     raise OSError(code, os.strerror(code), "sock_diag")
-                found = parse(body)
-                if found is not None:
-                    yield found
+                yield body
 
     def _forget_refusals(self) -> None:
         with suppress(BlockingIOError):

@@ -11,7 +11,7 @@ from attestation import manifest, processes
 from attestation.channel import Fault, Measure, Message, Observed, Pinned, Scope
 from attestation.digests import Digest
 from attestation.errors import Unavailable
-from attestation.facts import ExecutionFact
+from attestation.facts import ExecutionFact, PreloadFact, ScriptFact
 from attestation.layers import Layer
 from policies.appraise.projected import by_stable_names
 from policies.model.metadata import Metadata
@@ -25,11 +25,14 @@ _LAYERS = (Layer.FILES, Layer.PROCESSES)
 class Study:
     """One workload under a measurer's eyes. executables: what was seen to be executed, with its contents.
 
+    preload: what the environment named to come before a program's own libraries, and has no content to be referenced.
     projected: patterns of projected volumes, whose files are stated by their stable names.
     """
 
     def __init__(self, pid: int, projected: tuple[str, ...]) -> None:
         self.executables: dict[str, set[str]] = {}
+        self.preload: set[str] = set()
+        self._begun: dict[str, set[str]] = {}
         self._pid, self._projected = pid, projected
         self._bodies: dict[Layer, bytes] = {}
         self._due: dict[Layer, float] = {}
@@ -49,7 +52,7 @@ class Study:
                 await self._measured
         except TimeoutError as error:
             raise Unavailable(f"no measurement within {WITHIN_SECONDS:g} s", where=f"pid {self._pid}") from error
-        return _spec(self._bodies, self._projected)
+        return _with(_spec(self._bodies, self._projected), self._begun)
 
     def begin(self, include: tuple[str, ...], volatile: tuple[str, ...]) -> None:
         self._measurer.start(asyncio.get_running_loop(), spawn())
@@ -64,6 +67,10 @@ class Study:
                 _settle(self._pinned, None)
             case ExecutionFact(path=path, digest=digest) if digest:
                 self.executables.setdefault(path, set()).add(digest)
+            case ScriptFact(path=path, digest=digest) | PreloadFact(path=path, digest=digest) if digest:
+                self._begun.setdefault(path, set()).add(digest)
+            case PreloadFact(entry=entry) if entry:
+                self.preload.add(entry)
             case Observed(observation):
                 if body is not None:
                     self._bodies[observation.layer] = body
@@ -132,6 +139,16 @@ def _spec(bodies: Mapping[Layer, bytes], projected: tuple[str, ...]) -> Referenc
         if kind.loader:
             executables.setdefault(kind.loader, set()).add(kind.loader_digest)
     return ReferenceSpec(files=files, executables={path: tuple(sorted(found)) for path, found in executables.items()})
+
+
+def _with(spec: ReferenceSpec, begun: Mapping[str, set[str]]) -> ReferenceSpec:
+    """Scripts and libraries that processes began with, where they are not measured as files."""
+    executables = dict(spec.executables)
+    for path, digests in begun.items():
+        known = {*executables.get(path, ()), *(spec.files[path].digests if path in spec.files else ())}
+        if not digests <= known:
+            executables[path] = tuple(sorted({*executables.get(path, ()), *digests}))
+    return spec.model_copy(update={"executables": executables})
 
 
 def _settle(done: asyncio.Future[None], error: Exception | None) -> None:

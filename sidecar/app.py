@@ -1,58 +1,28 @@
 """The sidecar put together: one event loop, one state, one line from a fact to Envoy's socket.
 
-`_heard` begins that line: the measurer's datagram is judged (judging.py), decided and carried out (machine.py) before
+hearing.py begins that line: the measurer's datagram is judged (judging.py), decided and carried out (machine.py) before
 anything else of this process runs. Rounds, reports and logs come after it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation.channel import (
-    Beat,
-    Bundled,
-    Calls,
-    Contained,
-    Covered,
-    Fault,
-    Guarded,
-    Inspected,
-    Measure,
-    Message,
-    Observed,
-    Pinned,
-    Scope,
-    Severed,
-    Swept,
-)
-from attestation.coverage import Coverage
-from attestation.errors import InvalidConfiguration, ProofbeatError, Unavailable, WorkloadGone
-from attestation.facts import (
-    CallFact,
-    CollectorFact,
-    ExecutionFact,
-    Fact,
-    FileFact,
-    InstanceFact,
-    MountFact,
-    ProcessFact,
-)
+from attestation.channel import Beat, Bundled, Measure, Pinned, Scope
+from attestation.errors import InvalidConfiguration
 from attestation.jws import Signer
 from attestation.layers import Layer
 from attestation.observation import Observation
 from attestation.proxy import Delivered
-from attestation.signals import Signal
 from attestation.violation import Violation
 from policies.appraise.breakglass import Ground, subject_of
 from policies.model import dialect
 from policies.model.breakglass import BreakGlassRules
-from policies.model.classes import unread
 from policies.model.policy import Mode, PolicySpec
 from sidecar import answers, clock, states
 from sidecar.asking import Asking
@@ -62,12 +32,16 @@ from sidecar.clock import LeaseTimer
 from sidecar.config import SidecarConfig
 from sidecar.containing import Containing
 from sidecar.delivery.resources import Identity
+from sidecar.ends import Ends
 from sidecar.envoy import Envoy
 from sidecar.forensics import Forensics, Known
-from sidecar.governing import Governed, read_governing, unmeasurable, watched_calls
+from sidecar.gating import Gating
+from sidecar.governing import Governed, read_governing
+from sidecar.hearing import Hearing, Parts
 from sidecar.heartbeat import Heartbeat
 from sidecar.judging import Judging
 from sidecar.latch import Latch
+from sidecar.losing import Losing
 from sidecar.machine import Machine
 from sidecar.measurement import Measurer, Spawned
 from sidecar.membership import Enrolled, enrol
@@ -83,7 +57,7 @@ from sidecar.reports import Reports, report_of
 from sidecar.restored import PacedClient, Restores
 from sidecar.rounds import RoundLoop
 from sidecar.standing import StateFolder
-from sidecar.states import Now, Phase, State
+from sidecar.states import State
 from sidecar.telling import Telling
 from sidecar.waivers import Waivers
 from telemetry import metrics
@@ -91,10 +65,6 @@ from telemetry.exporting import exported
 from telemetry.recorder import Recorder
 from wire.messages import Quarantined
 from wire.session import Endpoint as AuthorityEndpoint
-from wire.versions import CALLS, FILE_CAPABILITIES
-
-_MOST_FACTS = 512
-"""The latest, for a forensic bundle."""
 
 
 class Sidecar:
@@ -115,13 +85,13 @@ class Sidecar:
         self._recorder = Recorder(metrics.SIDECAR)
         self._metering = Metering(self._recorder)
         self._telling = Telling(log, self._metering)
-        self._coverage = Coverage()
         self._identity: Identity | None = None
         self._folder = StateFolder(config.state)
-        self._causes = Causes(Latch(config.state), self._latch_failed)
-        self._pinned: asyncio.Future[Pinned] = asyncio.get_running_loop().create_future()
-        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._measurer = Measurer(self._heard, self._measurer_lost)
+        self._ends = Ends(config.workload.pid, config.state)
+        self._causes = Causes(Latch(config.state), self._ends.latch_failed)
+        self._measurer = Measurer(
+            lambda message, body: self._hearing.heard(message, body), lambda reason: self._losing.lost(reason)
+        )
         self._observations = Observations(self._measurer.send)
         self._rounds = RoundLoop(self, self._telling)
         self._machine = Machine(
@@ -133,7 +103,7 @@ class Sidecar:
             report=lambda report: self._reports.add(self._containing.worded(report)),
             reattest=lambda full: self._rounds.want(full=full),
             contain=lambda before, after: self._containing.follow(before, after),
-            ended=self._workload_ended,
+            ended=self._ends.workload_ended,
         )
         self._containing = Containing(
             config.state,
@@ -146,13 +116,13 @@ class Sidecar:
         self._forensics = Forensics(
             config.state, config.forensics, kept=self._telling.bundle_kept, failed=self._telling.bundle_failed
         )
-        self._facts: deque[Fact] = deque(maxlen=_MOST_FACTS)
+        self._gating = Gating(self._measurer.send)
         self._signer: Signer | None = None
         self._judging = Judging(
             violated=self._violated,
-            harmless=self._maybe_mended,
+            harmless=self.maybe_mended,
             undecided=self._undecided,
-            too_many=self._overrun,
+            too_many=self._ends.overrun,
         )
         self._timer = LeaseTimer(
             on_end=lambda: self._machine.step(states.Ticked()),
@@ -181,7 +151,9 @@ class Sidecar:
         self._asking = Asking(self._client, self._machine.step)
         self._restores = Restores(self._stalled)
         self._reports = Reports(self._client, self._telling.reported)
-        self._heartbeat = Heartbeat(lambda: self.spec.deadman, self._beat, self._stalled, self._measurer_lost)
+        self._heartbeat = Heartbeat(
+            lambda: self.spec.deadman, self._beat, self._stalled, lambda reason: self._losing.lost(reason)
+        )
         self._proxy = ProxyLayer(
             Delivered(config.delivery.mode),
             clock=lambda: clock.now().boot,
@@ -205,6 +177,33 @@ class Sidecar:
             membership=lambda: self._membership,
             tell=self._telling.denied,
         )
+        self._losing = Losing(
+            self._placement,
+            self._measurer,
+            self._machine,
+            self._ends,
+            self._telling,
+            ruled=lambda: self._ruled,
+            now=clock.now,
+            forget=lambda: self._hearing.forget(),
+            abandoned=self._envoy.abandoned,
+        )
+        self._hearing = Hearing(
+            self,
+            Parts(
+                self._judging,
+                self._observations,
+                self._proxy,
+                self._envoy,
+                self._containing,
+                self._heartbeat,
+                self._machine,
+                self._placement,
+                self._losing,
+                self._ends,
+                self._telling,
+            ),
+        )
         self._metering.watch(lambda: self.state, self._observations, self._envoy.server)
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -213,7 +212,7 @@ class Sidecar:
         Raises WorkloadGone, InvalidConfiguration, Refused (enrolment), Unavailable (the measurer).
         """
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(self._broke)
+        loop.set_exception_handler(self._ends.broke)
         unclean = self._folder.enter()
         # Nothing waits between these and the measurer's start: whoever takes the seat has to be told to it.
         async with exported(self._recorder, self._config.telemetry), self._envoy.listening():
@@ -236,7 +235,7 @@ class Sidecar:
         local = self._config.workload
         self._workload = hold(local.pid)
         self._measurer.send(Scope(local.pid, local.files.include, cgroup=local.cgroup), self._workload)
-        pinned = await self._pinned
+        pinned = await self._ends.until_pinned()
         self._telling.started(pinned, self._measurer.pid)
         # 2. What an earlier run latched for it stays latched.
         self._machine.recall(pinned.instance)
@@ -276,56 +275,21 @@ class Sidecar:
             reached = announce(self._client, self._config.delivery.addresses, self._telling.addresses_refused)
             tasks.create_task(reached, name="addresses")
             tasks.create_task(self._rounds.run(attester), name="rounds")
-            await self._over
+            await self._ends.until_over()
 
     # The line from a fact to Envoy.
 
-    def _heard(self, message: Message, body: bytes | None) -> None:
-        match message:
-            case FileFact() | MountFact() | ExecutionFact() | ProcessFact() | CallFact() | CollectorFact():
-                self._facts.append(message)
-                self._judging.saw(message)
-            case Observed(observation):
-                changed = self._observations.observed(observation, body)
-                if changed:
-                    self._maybe_mended()
-            case Inspected():
-                if self._proxy.inspected(message) and self.state.open:
-                    self._hand_over()
-            case Swept():
-                self._envoy.swept(message)
-            case Severed():
-                self._envoy.severed(message)
-            case Guarded():
-                self._envoy.vouched(message)
-                governed = self._judging.governed
-                if governed is not None and Layer.PROXY in governed.layers:
-                    self._measurer.send(Measure((Layer.PROXY,), clock.now().boot))
-                if self.state.open:
-                    self._hand_over()
-            case Contained():
-                self._containing.contained(message)
-            case Bundled():
-                self._containing.bundled(message, body)
-            case Beat():
-                self._heartbeat.answered()
-            case InstanceFact():
-                self._machine.step(states.WorkloadEnded("workload-ended"))
-            case Covered(coverage, tried):
-                self._coverage = coverage
-                self._observations.lack(unmeasurable(coverage))
-                self._telling.covered(coverage, tried)
-            case Pinned():
-                if not self._pinned.done():
-                    self._pinned.set_result(message)
-                elif message.instance != self._pinned.result().instance:
-                    self._workload_ended()
-                else:
-                    self._placement.settled()
-            case Fault(what, where, mend):
-                self._measurer_failed(Unavailable(what, where=where or "measurer", mend=mend))
-            case _:
-                self._measurer_lost(f"it sent a {type(message).__name__}, which is ours to send")
+    def inspected(self) -> None:
+        if self.state.open:
+            self._hand_over()
+
+    def vouched(self) -> None:
+        """Of an Envoy that policy has attested, the measurer is asked at once."""
+        governed = self._judging.governed
+        if governed is not None and Layer.PROXY in governed.layers:
+            self._measurer.send(Measure((Layer.PROXY,), clock.now().boot))
+        if self.state.open:
+            self._hand_over()
 
     def _observed_proxy(self, observation: Observation, body: bytes) -> None:
         """Another Envoy than before, or another state of it, is attested without waiting for the next round."""
@@ -340,19 +304,19 @@ class Sidecar:
         if signer is None or governed is None:
             return  # nothing is judged before there are both
         known = Known(
-            self._pinned.result().instance,
+            self._ends.pinned.instance,
             str(self._membership.spiffe_id),
             governed.epoch,
             self.state.phase,
             self.state.generation,
             self._containing.how,
             self.state.causes,
-            self._coverage,
-            tuple(self._facts),
+            self._hearing.coverage,
+            tuple(self._hearing.facts),
         )
         self._forensics.keep(cause, told, body, known, signer)
 
-    def _maybe_mended(self) -> None:
+    def maybe_mended(self) -> None:
         """While closed, or held, any harmless change may be the repair."""
         if not self.state.open:
             self._rounds.want(full=True)
@@ -423,7 +387,7 @@ class Sidecar:
 
     def _ground(self) -> Ground:
         governed, trust_domain = self._governing, self._membership.spiffe_id.trust_domain
-        subject = subject_of(governed.registration, self._pinned.result().instance)
+        subject = subject_of(governed.registration, self._ends.pinned.instance)
         return Ground(trust_domain, governed.epoch, subject, governed.policy)
 
     def _standpoint(self) -> Standpoint:
@@ -432,8 +396,8 @@ class Sidecar:
             self.state.generation,
             governed.epoch,
             self._envoy.refuses,
-            self._coverage,
-            self._layers(governed),
+            self._hearing.coverage,
+            governed.told(self._client.version),
             governed.required,
             governed.policy.spec.freshness,
             governed.policy.spec.mode,
@@ -448,7 +412,8 @@ class Sidecar:
         spec = governed.policy.spec
         if before is not None:
             self._heartbeat.hasten()
-        self._measurer.send(self._scope(governed))
+        self._measurer.send(self._scope)
+        self._gating.rule(governed)
         self._envoy.rule(spec)
         self._rounds.every(spec.interval)
         self._containing.rule(spec.containment)
@@ -456,28 +421,9 @@ class Sidecar:
         self._waivers.weigh()
         self._judging.catch_up()
 
-    def _scope(self, governed: Governed) -> Scope:
-        local, spec = self._config.workload, governed.policy.spec
-        include = tuple(dict.fromkeys((*spec.files.include, *local.files.include)))
-        return Scope(
-            local.pid,
-            include,
-            unread(spec.files),
-            local.cgroup,
-            spec.deadman,
-            immutable=spec.files.immutable,
-            reread=spec.files.reread,
-            capabilities=self._client.version.minor >= FILE_CAPABILITIES,
-            calls=self._calls(governed),
-        )
-
-    def _calls(self, governed: Governed) -> Calls | None:
-        """How calls are watched, where policy asks for it and the authority reads what comes of it."""
-        return watched_calls(governed) if self._client.version.minor >= CALLS else None
-
-    def _layers(self, governed: Governed) -> tuple[Layer, ...]:
-        known = self._client.version.minor >= CALLS
-        return tuple(each for each in governed.layers if known or each is not Layer.SYSCALLS)
+    @property
+    def _scope(self) -> Scope:
+        return self._governing.scope(self._config.workload, self._client.version)
 
     # Life signs.
 
@@ -496,62 +442,16 @@ class Sidecar:
 
     # Ends.
 
-    def _workload_ended(self) -> None:
-        self._end(WorkloadGone("the workload ended", where=f"pid {self._config.workload.pid}"))
-
-    def _overrun(self) -> None:
-        self._end(Unavailable("more facts than can be kept before enrolment", where="measurer"))
-
-    def _measurer_failed(self, error: Unavailable) -> None:
-        """Its last word. What it says of one connection may be mended for the next."""
-        if self._placement.comes_back and self._pinned.done():
-            self._measurer_lost(error.sentence)
-        else:
-            self._end(error)
-
-    def _measurer_lost(self, reason: str) -> None:
-        """Closed. The node's is looked for again; ours ended, and what is left of it ends with us."""
-        if self._placement.looks:
-            return
-        self._measurer.hang_up()
-        self._coverage = Coverage()
-        now = clock.now()
-        self._telling.measurer_lost(reason)
-        if self.state.phase is not Phase.ENDED:
-            self._machine.step(states.MeasurerLost(_lost(reason, self._ruled, now)))
-            self._envoy.abandoned(reason)
-        if self._placement.comes_back and self._pinned.done():
-            self._placement.lost()
-        else:
-            self._end(Unavailable(f"the measurer is lost: {reason}", where="measurer", mend="Start the sidecar again."))
-
     def _measurer_back(self, spawned: Spawned) -> None:
         """It knows nothing: it is told whom to measure and whom to guard, and everything is measured in full."""
         self._measurer.start(asyncio.get_running_loop(), spawned)
         self._heartbeat.answered()
-        self._measurer.send(self._scope(self._governing), self._workload)
+        self._measurer.send(self._scope, self._workload)
         self._envoy.guard_again()
+        self._gating.repeat()
         self._containing.repeat()
         self._telling.measurer_back(spawned.pid)
         self._rounds.want(full=True)
-
-    def _latch_failed(self, reason: str) -> None:
-        """The closing is on its way; without a latch this process must not go on to open anything again."""
-        self._end(Unavailable(reason, where=str(self._config.state), mend="Make room, or mend the file system."))
-
-    def _broke(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A callback that fails half-way may have been a closing: nothing goes on after it, and the guardian closes."""
-        loop.default_exception_handler(context)
-        if "handle" in context:
-            error = context.get("exception")
-            self._end(Unavailable(f"a callback failed: {error}", where="sidecar", mend="Start the sidecar again."))
-
-    def _end(self, error: ProofbeatError) -> None:
-        """Everything ends with this error, once."""
-        if not self._pinned.done():
-            self._pinned.set_exception(error)
-        elif not self._over.done():
-            self._over.set_exception(error)
 
     def _close_for_good(self) -> None:
         self._envoy.close_for_good(is_open=self.state.open)
@@ -585,17 +485,3 @@ def _authority(config: SidecarConfig) -> AuthorityEndpoint:
 
 def _operators(config: SidecarConfig) -> BreakGlassRules | None:
     return dialect.read(config.operators, BreakGlassRules) if config.operators is not None else None
-
-
-def _lost(reason: str, ruled: PolicySpec | None, now: Now) -> Violation:
-    kind = Signal.MEASURER_LOST
-    return Violation(
-        kind,
-        kind.default if ruled is None else ruled.violation_class(kind),
-        Layer.ATTESTER,
-        "measurer",
-        reason,
-        now.boot,
-        "nobody watches the workload",
-        "Start the sidecar again; a full measurement follows.",
-    )

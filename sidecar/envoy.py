@@ -174,7 +174,7 @@ class Envoy:
 
     def vouched(self, word: Guarded) -> None:
         """The measurer's word on whoever took the seat; what is open may be served after it."""
-        self._keys.vouched(word.pid, workload=word.workload)
+        self._keys.vouched(word.pid, workload=word.workload, outlives=word.outlives)
 
     def guard_again(self) -> None:
         """By another measurer than the one that was told of it, and that took what it was asked with it."""

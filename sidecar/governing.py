@@ -9,15 +9,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
 from attestation import results
-from attestation.channel import Calls
+from attestation.channel import Calls, Scope
 from attestation.coverage import Coverage
 from attestation.errors import MalformedResult
 from attestation.layers import Layer
 from attestation.spiffe import SpiffeId
+from policies.model.classes import unread
 from policies.model.policy import AttestationPolicy, Demand, EffectivePolicy, Mode
 from policies.model.references import EffectiveReferences
 from policies.model.registration import WorkloadRegistration
+from sidecar.config import WorkloadSettings
 from sidecar.states import Flaps, Rules
+from wire.versions import CALLS, FILE_CAPABILITIES, Version
 
 MEASURED = (Layer.FILES, Layer.PROCESSES, Layer.SYSCALLS, Layer.PROXY)
 """The layers that this sidecar can measure. Others are named absent in the evidence."""
@@ -54,6 +57,27 @@ class Governed:
     def layers(self) -> tuple[Layer, ...]:
         """What is measured: all that policy asks for and we can."""
         return tuple(layer for layer in MEASURED if self.policy.spec.demand(layer) is not Demand.OFF)
+
+    def scope(self, local: WorkloadSettings, version: Version) -> Scope:
+        """What the measurer is told of it. local: what is measured besides. version: of the wire."""
+        spec = self.policy.spec
+        return Scope(
+            local.pid,
+            tuple(dict.fromkeys((*spec.files.include, *local.files.include))),
+            unread(spec.files),
+            local.cgroup,
+            spec.deadman,
+            immutable=spec.files.immutable,
+            reread=spec.files.reread,
+            capabilities=version.minor >= FILE_CAPABILITIES,
+            egress=spec.egress.allowed,
+            egress_every=spec.egress.every,
+            calls=watched_calls(self) if Layer.SYSCALLS in self.told(version) else None,
+        )
+
+    def told(self, version: Version) -> tuple[Layer, ...]:
+        """Those of the layers that an authority of this version can read."""
+        return tuple(each for each in self.layers if each is not Layer.SYSCALLS or version.minor >= CALLS)
 
     @property
     def proxy_first(self) -> bool:

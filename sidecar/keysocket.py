@@ -57,7 +57,7 @@ class KeySocket:
         """Has the seat been taken by a process of which the measurer has not yet said that it is not the workload?"""
         return self._unvouched is not None
 
-    def vouched(self, pid: int, *, workload: bool) -> None:
+    def vouched(self, pid: int, *, workload: bool, outlives: str) -> None:
         """The measurer's word: it has heard of every fork, so that nobody leaves the workload by losing its parent."""
         taken = self._unvouched
         if taken is None or taken.pid != pid:
@@ -68,7 +68,7 @@ class KeySocket:
             self._asked(second_client(taken, reason, workload=True))
         else:
             self._unvouched = None
-            self._telling.envoy_admitted(taken)
+            self._telling.envoy_admitted(taken, outlives)
 
     def _admit(self, peer: Peer) -> Refusal | None:
         why = self._rules.refusal(peer.pid)

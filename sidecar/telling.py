@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attestation.channel import Contained, Pinned
-from attestation.coverage import Coverage
+from attestation.coverage import GATE, Coverage
 from attestation.errors import ProofbeatError
 from attestation.forensics import Manifest
 from attestation.means import Trial
@@ -64,6 +64,7 @@ class Telling:
             grade=coverage.grade,
             cutting=coverage.cutting,
             isolation=plain(coverage.isolation),
+            **_gate(coverage),
         )
 
     def violated(self, violation: Violation, cause: str) -> None:
@@ -179,8 +180,9 @@ class Telling:
         told = self._log.error if looping else self._log.warning
         told(Event.ENVOY_ENDED, why=why, again_in=round(again_in, 2), looping=looping)
 
-    def envoy_admitted(self, peer: Peer) -> None:
-        self._log.info(Event.ENVOY_ADMITTED, envoy=peer.pid, executable=peer.executable)
+    def envoy_admitted(self, peer: Peer, outlives: str) -> None:
+        """outlives: as Guarded has it."""
+        self._log.info(Event.ENVOY_ADMITTED, envoy=peer.pid, executable=peer.executable, outlives=outlives)
 
     def envoy_refused(self, reason: str) -> None:
         self._log.error(Event.ENVOY_REFUSED, reason=reason)
@@ -244,3 +246,12 @@ class Telling:
 
     def stopped(self) -> None:
         self._log.info(Event.STOPPED)
+
+
+def _gate(coverage: Coverage) -> dict[str, str]:
+    """Where policy asks for one."""
+    told = next((each for each in coverage.collectors if each.name == GATE), None)
+    if told is None:
+        return {}
+    force = "in force" if told.running else "not in force"
+    return {"gate": f"{force}: {told.detail}" if told.detail else force}

@@ -247,6 +247,12 @@ class Scanner:
         except OSError:
             self._empty(folder)
             return
+        try:
+            yield from self._visit_open(folder, descriptor, full)
+        finally:
+            os.close(descriptor)
+
+    def _visit_open(self, folder: Folder, descriptor: int, full: bool) -> Iterator[None]:
         self._visiting = folder.path
         try:
             self._watch(descriptor, folder)  # before the listing: what appears later has an event
@@ -257,7 +263,6 @@ class Scanner:
             if self._tree.folders.get(folder.path) is folder:
                 for name, actor in touched.items():
                     self._examine(folder, descriptor, name, actor)
-            os.close(descriptor)
 
     def _compare(self, folder: Folder, descriptor: int, full: bool) -> Iterator[None]:
         status = os.fstat(descriptor)

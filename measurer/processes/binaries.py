@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from attestation import elf
 from attestation.digests import Digest
 from measurer import kernel
+from measurer.processes.grounds import Grounds
 
 _CHUNK = 1 << 20
 INLINE = 16 << 20
@@ -24,16 +25,23 @@ Stamp = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """An executable file's bytes. interpreter: the ELF loader it asks for (PT_INTERP), empty when static."""
+    """An executable file's bytes. interpreter: the ELF loader it asks for (PT_INTERP), empty when static.
+
+    capabilities: those of the file (`security.capability` in hexadecimal digits), which change with its change time.
+    """
 
     digest: Digest
     interpreter: str
     elf: bool
+    capabilities: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """What a process runs. Empty texts where the kernel did not let us look."""
+    """What a process runs. Empty texts where the kernel did not let us look.
+
+    gains: what its execution may give. ground: the kind of its file system, where nothing there was built (grounds.py).
+    """
 
     path: str
     digest: Digest
@@ -42,6 +50,8 @@ class Binary:
     deleted: bool = False
     stamp: Stamp = (0, 0, 0, 0)
     elf: bool = True
+    gains: str = ""
+    ground: str = ""
 
 
 _UNREAD = Content("", "", elf=True)
@@ -58,10 +68,12 @@ class Binaries:
         self._root = root
         self._contents: dict[Stamp, Content] = {}
         self._prefix = _own_view(root)
+        self.grounds = Grounds(root)
 
     def forget(self) -> None:
         """Read everything again from now on."""
         self._contents.clear()
+        self.grounds.forget()
 
     def of_process(self, folder: int) -> Binary:
         """What the process behind a /proc/PID descriptor runs. Raises OSError when it is gone."""
@@ -87,6 +99,8 @@ class Binaries:
             deleted=status.st_nlink == 0,
             stamp=stamp_of(status),
             elf=content.elf,
+            gains=_gains(status, content),
+            ground=self.grounds.of(descriptor, status.st_dev),
         )
 
     def reads_at_once(self, descriptor: int) -> bool:
@@ -158,7 +172,8 @@ class Binaries:
 
     def _keep(self, descriptor: int, stamp: Stamp, digest: Digest) -> Content:
         """Remember it, unless it was changed while it was read."""
-        content = Content(digest, interpreter_of(descriptor), os.pread(descriptor, 4, 0) == elf.MAGIC)
+        is_elf = os.pread(descriptor, 4, 0) == elf.MAGIC
+        content = Content(digest, interpreter_of(descriptor), is_elf, _capabilities(descriptor))
         if stamp_of(os.fstat(descriptor)) == stamp:
             if len(self._contents) >= _MOST_CACHED:
                 self._contents.clear()
@@ -181,6 +196,27 @@ def interpreter_of(descriptor: int) -> str:
     try:
         return elf.interpreter(lambda size, offset: os.pread(descriptor, size, offset))
     except (OSError, OverflowError):
+        return ""
+
+
+def _gains(status: os.stat_result, content: Content) -> str:
+    """What execve(2) gives to its caller, unless no_new_privs or the mount forbid that; a script gives nothing."""
+    if not content.elf:
+        return ""
+    mode, gained = status.st_mode, []
+    if mode & stat.S_ISUID:
+        gained.append(f"user {status.st_uid}")
+    if mode & stat.S_ISGID and mode & stat.S_IXGRP:
+        gained.append(f"group {status.st_gid}")
+    if content.capabilities:
+        gained.append(f"capabilities {content.capabilities}")
+    return ", ".join(gained)
+
+
+def _capabilities(descriptor: int) -> str:
+    try:
+        return os.getxattr(descriptor, "security.capability").hex()
+    except OSError:
         return ""
 
 

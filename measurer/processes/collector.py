@@ -9,11 +9,14 @@ from attestation.channel import Observed
 from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.digests import Digest
 from attestation.errors import InvalidConfiguration
-from attestation.facts import ProcessFact
+from attestation.facts import ProcessFact, Sighting, StdioFact
 from attestation.layers import Layer, Method
 from attestation.observation import Observation
+from attestation.processes import ProcessKind
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime, monotonic
+from measurer.connections import Connections
+from measurer.gate.gate import Gate
 from measurer.loop import Loop
 from measurer.mounts import Mounts
 from measurer.processes.binaries import Binaries
@@ -23,6 +26,7 @@ from measurer.processes.held import Held
 from measurer.processes.membership import Workload
 from measurer.processes.proc import Look
 from measurer.processes.sources import Sources
+from measurer.processes.stdio import Stdio
 from measurer.processes.wards import Wards
 from measurer.scope import Pinned
 
@@ -54,8 +58,27 @@ class Processes:
         self._workload: Workload[Held] = Workload(place, pinned.home)
         self._binaries = Binaries(pinned.root)
         self._drift, self.wards = Drift(self._tell), Wards(self._tell)
+        self._stdio = Stdio(self.network, self._tell, covered)
         self.executions = Executions(
-            loop, channel, sources, self._workload, self._binaries, self._drift, self.wards, covered
+            loop,
+            channel,
+            sources,
+            self._workload,
+            self._binaries,
+            self._drift,
+            self._stdio,
+            self.wards,
+            pinned.root,
+            covered,
+        )
+        self.gate = Gate(
+            loop,
+            channel,
+            self.executions,
+            apart=pinned.home is not None,
+            path_of=self._binaries.path_of,
+            changed=covered,
+            settled=self._next,
         )
         self._events = 0
         self._sent: Digest = ""
@@ -67,7 +90,7 @@ class Processes:
 
     def start(self, table: Mounts) -> None:
         """Begin to watch, and keep looking for drift. Raises InvalidConfiguration where it is measured already."""
-        first = Held(self._pinned.pid, self._sources.allowance)
+        self._first = first = Held(self._pinned.pid, self._sources.allowance)
         if not self.executions.start(first, self._pinned.root, table):
             first.close()
             raise InvalidConfiguration(
@@ -76,16 +99,20 @@ class Processes:
                 mend="One sidecar a workload, with one connection to its measurer.",
             )
         self._look_into_cgroup()
+        for member in list(self._workload.members.values()):
+            self.executions.starts.began(member, self.executions.names.parent(member), Sighting.POLL)
         self._loop.after(NAME, self._interval, self._look_for_drift)
 
     def close(self) -> None:
-        """Watch no more."""
+        """Watch no more, and hold nothing up."""
+        self.gate.close()
         self.executions.close()
 
     @property
     def coverage(self) -> tuple[CollectorCoverage, ...]:
         details = ["users and tracers by event, the rest by looking"] if self.executions.by_events else []
         details += ["by the measurer of the node"] if self._shared else []
+        details += ["whose stdio are sockets may not be seen"] if self._stdio.blind else []
         own = CollectorCoverage(
             NAME,
             Layer.PROCESSES,
@@ -94,7 +121,11 @@ class Processes:
             running=True,
             detail="; ".join(details),
         )
-        return self.executions.coverage, own
+        return self.executions.coverage, own, *self.gate.coverage
+
+    def network(self) -> Connections:
+        """What is connected in the workload's network namespace; whoever asks closes it. Raises OSError."""
+        return Connections(self._pinned.network, self._pinned.proc)
 
     @property
     def held(self) -> list[Held]:
@@ -123,7 +154,7 @@ class Processes:
         self._sources.catch_up()
         member = self._workload.members.get(pid)
         if member is not None:
-            self.executions.changed(member, tracer)
+            self.executions.changed(member, tracer, pid)
 
     def moved(self) -> None:
         """A process was put into another cgroup: at once, instead of by the next look."""
@@ -135,7 +166,7 @@ class Processes:
         self._next()
 
     def _next(self) -> None:
-        if self._measuring or not self._requests:
+        if self._measuring or not self._requests or self.gate.unsettled:
             return
         wait = max(each for each, _ in self._requests) - boottime()
         if wait > 0:
@@ -150,8 +181,9 @@ class Processes:
         began = boottime()
         if full:
             self._binaries.forget()
+            self.executions.starts.forget()
         self._refresh()
-        kinds = set()
+        kinds: set[ProcessKind] = set()
         for process in self.held:
             yield from process.read_slowly(self._binaries)
             found = process.look(self._binaries)
@@ -160,6 +192,9 @@ class Processes:
                 self._seen(process, found)
             self._tell_unreadable(process)
             yield
+        self.executions.starts.afterwards(lambda: self._measured(kinds, began, full))
+
+    def _measured(self, kinds: set[ProcessKind], began: float, full: bool) -> None:
         body = layer.pack(kinds)
         digest = layer.digest(body)
         has_body, self._sent = digest != self._sent, digest
@@ -172,7 +207,7 @@ class Processes:
             began,
             self._full_began,
             len(kinds),
-            self._events + self.executions.events,
+            self._events + self.executions.events + self.executions.starts.events,
         )
         self._channel.send(Observed(observation, has_body), sealed("processes layer", [body]) if has_body else None)
         self._measuring = False
@@ -180,7 +215,7 @@ class Processes:
 
     def _seen(self, process: Held, found: Look) -> None:
         self._drift.compare(process, found.rights)
-        self.executions.remember(found.pid, found.binary.path)
+        self.executions.names.ran(found.pid, found.binary.path)
         if found.binary.loader_digest:
             self.executions.loaders.add(found.binary.loader_digest)
 
@@ -195,6 +230,7 @@ class Processes:
             self._sources.look_at_all()
         self._look_into_cgroup()
         self._drift.keep_only(set(self.held))
+        self._stdio.keep_only(set(self.held))
 
     def _look_into_cgroup(self) -> None:
         """Whoever came into it by no event, and whoever left it, in which case they are followed."""
@@ -223,15 +259,17 @@ class Processes:
         spent = 0.0
         self.wards.look()
         self._look_into_cgroup()
+        self.executions.starts.look_at_list(self._first)
         for process in self.held:
             begun = monotonic()
             self._drift.look(process)
+            self._stdio.look(process)
             self._tell_unreadable(process)
             spent += monotonic() - begun
             yield
         self._interval = max(_INTERVAL, spent * _SHARE)
         self._loop.after(NAME, self._interval, self._look_for_drift)
 
-    def _tell(self, fact: ProcessFact) -> None:
+    def _tell(self, fact: ProcessFact | StdioFact) -> None:
         self._events += 1
         self._channel.send(fact)

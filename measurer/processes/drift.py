@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from attestation.facts import Actor, ProcessAspect, ProcessFact
 from measurer.clock import boottime
 from measurer.processes.held import Held
-from measurer.processes.proc import Rights, executable_of
+from measurer.processes.proc import Rights, executable_of, thread_rights
 
 
 class Drift:
@@ -22,6 +23,15 @@ class Drift:
         rights = process.rights()
         if rights is not None:
             self.compare(process, rights)
+
+    def look_at_thread(self, process: Held, thread: int) -> None:
+        """The kernel knows users and capabilities by thread; what is remembered is what the process's first one has."""
+        known, rights = self._known.get(process), process.read(lambda folder: thread_rights(folder, thread))
+        if known is None or rights is None:
+            return
+        alike = replace(known, uids=rights.uids, gids=rights.gids, capabilities=rights.capabilities)
+        for aspect, before, after in differences(known, alike):
+            self._say(process, aspect, before, after)
 
     def forked(self, parent: Held, child: Held) -> None:
         """A child begins with what its parent is known to be: what it has become by the first look is a change."""
@@ -81,6 +91,7 @@ def differences(before: Rights, after: Rights) -> Iterator[tuple[ProcessAspect, 
         (ProcessAspect.NO_NEW_PRIVILEGES, str(before.no_new_privileges).lower(), str(after.no_new_privileges).lower()),
         (ProcessAspect.NAMESPACES, " ".join(before.namespaces), " ".join(after.namespaces)),
         (ProcessAspect.USER, _ids(before), _ids(after)),
+        (ProcessAspect.LABEL, before.label, after.label),
         (ProcessAspect.TRACER, str(before.tracer), str(after.tracer)),
     )
     for aspect, earlier, later in pairs:

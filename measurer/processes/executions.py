@@ -22,23 +22,27 @@ from attestation.means import Means
 from measurer import mounts
 from measurer.channel import Channel
 from measurer.clock import boottime, monotonic
+from measurer.gate.gate import Gate
 from measurer.loop import Loop
 from measurer.mounts import Mounts
+from measurer.processes import scripts
 from measurer.processes.binaries import UNKNOWN, Binaries, Binary, Stamp
 from measurer.processes.drift import Drift
 from measurer.processes.held import Held
 from measurer.processes.membership import Member, Workload
+from measurer.processes.names import Names
 from measurer.processes.openexec import ExecFiles
 from measurer.processes.polling import Polling
-from measurer.processes.proc import executable_of
 from measurer.processes.sources import Sources
+from measurer.processes.starts import Starts
+from measurer.processes.stdio import Stdio
 from measurer.processes.wards import Wards
 
 NAME = EXECUTIONS
 EVENT_LATENCY_MS = 5.0
 _SETTLED = 2.0
 """Seconds in which a container engine that came into a container executes what it was asked for."""
-_MOST_STAMPS, _MOST_NAMES, _MOST_WAITING = 32, 1024, 512
+_MOST_STAMPS, _MOST_WAITING = 32, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ class _Chain:
 
 
 class Executions:
-    """covered: our coverage changed."""
+    """root: the workload's first one. covered: our coverage changed."""
 
     def __init__(
         self,
@@ -89,12 +93,14 @@ class Executions:
         workload: Workload[Held],
         binaries: Binaries,
         drift: Drift,
+        stdio: Stdio,
         wards: Wards,
+        root: int,
         covered: Callable[[], None],
     ) -> None:
         self.loop, self.workload = loop, workload
         self._channel, self._sources, self._covered = channel, sources, covered
-        self._binaries, self._drift, self._wards = binaries, drift, wards
+        self._binaries, self._drift, self._stdio, self._wards = binaries, drift, stdio, wards
         self._files: ExecFiles | None = None
         self._polling: Polling | None = None
         self._refusals: list[str] = []
@@ -104,8 +110,8 @@ class Executions:
         self._newcomers: dict[Held, tuple[float, Member[Held], tuple[int, int] | None]] = {}
         self._waiting: deque[_Opened | _Confirmed | _Ended] = deque()
         self._chains: dict[int, _Chain] = {}
-        self._names: dict[int, str] = {}
-        self._parents: dict[int, int] = {}
+        self.names = Names(workload)
+        self.starts = Starts(loop, channel, root, drift.unmeasured, self.overflowed, self.died)
         self.loaders: set[str] = set()
         self.events = 0
 
@@ -138,6 +144,7 @@ class Executions:
     def close(self) -> None:
         """Watch no more, and let go of all processes."""
         self._sources.leave(self)
+        self.starts.close()
         if self._files is not None:
             for mountinfo in self._files.followed:
                 self.loop.forget(mountinfo)
@@ -181,23 +188,20 @@ class Executions:
         if self._files is not None:
             before = self._files.unmarked, self._files.whole
             self._files.mark_mounts(root)
+            self._binaries.grounds.forget()
             if (self._files.unmarked, self._files.whole) != before:
                 self._covered()
 
-    def who(self, pid: int) -> str:
-        """The executable of a pid, from memory when it is gone."""
-        member = self.workload.members.get(pid)
-        path = member.process.executable() if member is not None else executable_of(pid)
-        return path or self._names.get(pid, "")
+    def gate(self, gate: Gate | None) -> bool:
+        """Have it asked wherever an execution is seen. False where none is seen by its file."""
+        if self._files is not None:
+            self._files.gate(gate)
+        return self._files is not None
 
     # What the kernel tells.
 
     def forked(self, parent: int, member: Member[Held]) -> None:
-        pid = member.process.pid
-        self._name(pid, self._names.get(parent, ""))
-        self._parents[pid] = parent
-        if len(self._parents) > _MOST_NAMES:
-            self._parents.pop(next(iter(self._parents)))
+        self.names.forked(parent, member.process.pid)
         maker = self.workload.members.get(parent)
         if maker is not None:
             self._drift.forked(maker.process, member.process)
@@ -211,11 +215,13 @@ class Executions:
     def ended(self, member: Member[Held]) -> None:
         self._take(_Ended(member))
 
-    def changed(self, member: Member[Held], tracer: int) -> None:
+    def changed(self, member: Member[Held], tracer: int, thread: int) -> None:
         if tracer:
             self._drift.traced(member.process, tracer)
-        else:
+        elif thread == member.process.pid:
             self._drift.look(member.process)
+        else:
+            self._drift.look_at_thread(member.process, thread)
 
     def attached(self, pid: int, tracer: int) -> None:
         self._wards.attached(pid, tracer)
@@ -306,11 +312,19 @@ class Executions:
             if due == 0:
                 self._tell(member, UNKNOWN, Sighting.EVENT)
             return
-        self._name(member.process.pid, running.path)
+        self.names.ran(member.process.pid, running.path)
         if running.stamp not in chain.seen:
             self._follow(member.process)
             self._tell(member, running, Sighting.EVENT)
         self._drift.look(member.process)
+        self._stdio.executed(member.process)
+        self._began(member, running, chain)
+
+    def _began(self, member: Member[Held], running: Binary, chain: _Chain) -> None:
+        dynamic = bool(running.loader)
+        if dynamic or scripts.asks(running.path):
+            parent = self.names.parent(member)
+            self.starts.began(member, parent, Sighting.EVENT, dynamic=dynamic, known=chain.seen)
 
     def _follow(self, process: Held) -> None:
         """It ran a file that was not marked: perhaps it has other mounts than its first process."""
@@ -330,6 +344,8 @@ class Executions:
             chain = self._chains.get(member.process.pid)
             if chain is None or binary.stamp not in chain.seen:  # else fanotify has told it
                 self._tell(member, binary, Sighting.POLL)
+            self._stdio.executed(member.process)
+            self.starts.began(member, self.names.parent(member), Sighting.POLL, known=chain.seen if chain else ())
         self._chains = {pid: chain for pid, chain in self._chains.items() if pid in self.workload.members}
         self.loop.after(NAME, self._polling.interval, self._poll)
 
@@ -352,36 +368,18 @@ class Executions:
             running = process.binary(self._binaries) if process.image() == image else None
             if running is not None:
                 self._tell(member, running, Sighting.POLL)
+                self.starts.began(member, self.names.parent(member), Sighting.POLL)
 
     def _tell(self, member: Member[Held], binary: Binary, sighting: Sighting) -> None:
         self.events += 1
         pid = member.process.pid
-        before = self._names.get(pid) or member.process.executable()
-        actor = Actor(pid, before, self._parent(member))
+        actor = Actor(pid, self.names.before(member), self.names.parent(member))
         inside = member.process.pid_inside()
-        self._channel.send(
-            ExecutionFact(boottime(), binary.path, binary.digest, actor, sighting, binary.deleted, inside)
-        )
+        temporary = binary.ground or ("" if binary.deleted else self._binaries.grounds.open_to_everybody(binary.path))
+        told = (binary.path, binary.digest, actor, sighting, binary.deleted, inside, temporary, binary.gains)
+        self._channel.send(ExecutionFact(boottime(), *told))
         if binary.path:
-            self._name(pid, binary.path)
-
-    def _parent(self, member: Member[Held]) -> int:
-        """Who forked it, from memory when it is gone; 0 where nobody knows."""
-        known = self._parents.get(member.process.pid)
-        if known is None:
-            stat = member.process.stat()
-            return stat.parent if stat is not None else 0
-        return known
-
-    def remember(self, pid: int, path: str) -> None:
-        """A look found this process running that file."""
-        self._name(pid, path)
-
-    def _name(self, pid: int, path: str) -> None:
-        self._names.pop(pid, None)
-        self._names[pid] = path
-        if len(self._names) > _MOST_NAMES:
-            self._names.pop(next(iter(self._names)))
+            self.names.ran(pid, binary.path)
 
 
 def _hides_processes() -> bool:

@@ -1,6 +1,7 @@
 """fanotify(7) in descriptor mode for FAN_OPEN_EXEC: the file of every execution, held open, even if it is gone by now.
 
-Never the permission variant: a measurer that stops must not stop the host. What is marked are the workload's mounts,
+Not the permission variant, which is the gate's (measurer/gate): a measurer that stops must stop nobody. What is marked,
+for both of them, are the workload's mounts,
 as its mount namespace has them, and whole file systems only where they are its own: a mark on one that a node shares
 would hand us, open, what other pods execute. A process that takes a mount namespace of its own has other mounts: they
 are marked when its first execution there is confirmed, which is looked up in /proc.
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from measurer import fanotify, mounts
 from measurer import kernel as k
+from measurer.gate.gate import Gate
 from measurer.loop import drain
 from measurer.mounts import Mount, Mounts
 from measurer.processes.held import Held
@@ -61,7 +63,8 @@ class ExecFiles:
     """
 
     def __init__(self, events: ExecEvents, root: int, table: Mounts, ours: tuple[Mount, ...]) -> None:
-        self._group, self._table, self._ours = events.descriptor, table, ours
+        self._group, self._root, self._table, self._ours = events.descriptor, root, table, ours
+        self._gate: Gate | None = None
         self._namespaces: set[str] = set()
         self._followed: dict[int, tuple[int, Mounts, str]] = {}
         self.unmarked: tuple[str, ...] = ()
@@ -76,7 +79,18 @@ class ExecFiles:
 
     def mark_mounts(self, root: int) -> None:
         """Mark what is mounted now. `unmarked` names what cannot be, `whole` what is marked as a file system."""
+        self._root = root
+        if self._gate is not None:
+            self._gate.mark("/", root, whole=False)
         self.unmarked, self.whole = self._mark(root, self._table.all())
+
+    def gate(self, gate: Gate | None) -> None:
+        """Have this one asked as well, wherever anything is or will be marked."""
+        self._gate = gate
+        if gate is not None:
+            self.mark_mounts(self._root)
+            for each in self.followed:
+                self.mark_again(each)
 
     def follow(self, process: Held) -> int:
         """Mark the mounts of the namespace that this process of the workload is in, where that is another one.
@@ -121,6 +135,8 @@ class ExecFiles:
             except OSError:
                 continue  # hidden below another mount, or not below the workload's root: nothing executes there
             owned = mounts.own(mount, self._ours)
+            if self._gate is not None:
+                self._gate.mark(os.fsdecode(mount.point), descriptor, owned)
             try:
                 kind = k.FAN_MARK_FILESYSTEM if owned else k.FAN_MARK_MOUNT
                 path = b"/proc/self/fd/%d" % descriptor
@@ -131,6 +147,8 @@ class ExecFiles:
                 refused.add(os.fsdecode(mount.point))
             finally:
                 os.close(descriptor)
+        if self._gate is not None:
+            self._gate.flush()
         return tuple(sorted(refused)), tuple(sorted(whole))
 
     def close(self) -> None:

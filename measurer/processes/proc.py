@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from attestation.errors import InvalidInput
 from attestation.processes import ProcessKind
+from measurer.processes import labels
 from measurer.processes.binaries import Binary
 
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
@@ -27,7 +28,8 @@ class Stat:
 class Rights:
     """What a process may do and who watches it: the part that can drift while it runs.
 
-    attainable: the capabilities that it has or can take by itself; a bit each, as in CapEff.
+    attainable: the capabilities that it has or can take by itself; a bit each, as in CapEff. label: that of a Linux
+    security module, as labels.py has it; empty where there is none.
     """
 
     uids: tuple[int, ...]
@@ -38,6 +40,7 @@ class Rights:
     tracer: int
     namespaces: tuple[str, ...]
     attainable: int
+    label: str = ""
 
     def watched_by(self, tracer: int) -> Rights:
         return replace(self, tracer=tracer)
@@ -154,7 +157,14 @@ def executable_of(pid: int) -> str:
 
 def rights_at(folder: int) -> Rights:
     """The rights of the process behind a /proc/PID descriptor. Raises OSError, InvalidInput."""
-    return parse_status(read_small(folder, "status"), namespaces_at(folder))
+    rights = parse_status(read_small(folder, "status"), namespaces_at(folder))
+    label = labels.of_process(folder)
+    return replace(rights, label=label) if label else rights
+
+
+def thread_rights(folder: int, thread: int) -> Rights:
+    """Of one thread, without its namespaces. Raises OSError, InvalidInput."""
+    return parse_status(read_small(folder, f"task/{thread}/status"))
 
 
 def read_small(folder: int, name: str, most: int = _STATUS_BYTES) -> bytes:

@@ -9,8 +9,10 @@ else, so membership is right for every file.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from errno import EIO
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -49,8 +51,8 @@ class Watcher(Protocol):
     def entered(self, member: Member[Held]) -> None:
         """It came in from outside, by no event."""
 
-    def changed(self, member: Member[Held], tracer: int) -> None:
-        """tracer: who attached to it; 0 where something else of it changed."""
+    def changed(self, member: Member[Held], tracer: int, thread: int) -> None:
+        """tracer: who attached to it; 0 where something else of it changed. thread: whose."""
 
     def ended(self, member: Member[Held]) -> None: ...
 
@@ -85,6 +87,9 @@ class Sources:
         self._watchers: dict[Workload[Held], Watcher] = {}
         self._executed: dict[Member[Held], None] = {}
         self._ended: list[int] = []
+        self._to_do: deque[Callable[[], None]] = deque()
+        """What is to be told by now, in order: each is taken out before it is begun, so that one of them that hangs for
+        ever (relief.py) takes nobody else's along."""
         self._looked = self._look_took = 0.0
         self._heartbeats: dict[str, Heartbeat] = {}
         self._probe: Nameless | None = None
@@ -137,6 +142,7 @@ class Sources:
     def read(self) -> None:
         """Forks, then files, then confirmations, then ends: see the module's own words."""
         executed, ended = self._executed, self._ended
+        opened: list[OpenExec] = []
         try:
             if not self._drain():
                 return  # other descriptors have their turn; what is left comes again
@@ -144,16 +150,28 @@ class Sources:
             opened = list(self._opened())
             if opened:  # a process can have forked and opened between the two readings: its fork is there by now
                 self._drain(inf)
-            for each in opened:
-                self._hand_over(each)
         except OSError as error:
             self._die(error)
-        for member in executed:
-            self._confirm(member)
-        for pid in ended:
-            self._end(pid)
+        self._to_do.extend(partial(self._hand_over, each) for each in opened)
+        self._to_do.extend(partial(self._confirm, member) for member in executed)
+        self._to_do.extend(partial(self._end, pid) for pid in ended)
+        try:
+            self._do_all()
+        except OSError as error:
+            self._die(error)
+            self._do_all()
         if self._executed or self._ended:
             self._loop.after("deferred executions", 0.0, self.read)
+
+    def resume(self) -> None:
+        """What was to be told, and was left when one of those who were told did not come back."""
+        self._do_all()
+        self._loop.after("deferred executions", 0.0, self.read)
+
+    def _do_all(self, more: Iterable[Callable[[], None]] = ()) -> None:
+        self._to_do.extend(more)
+        while self._to_do:
+            self._to_do.popleft()()
 
     def _confirm(self, member: Member[Held]) -> None:
         self._tell(member, lambda watcher: watcher.confirmed(member))
@@ -169,8 +187,7 @@ class Sources:
             watcher.loop.within(what, watcher)
 
     def _tell_all(self, what: Callable[[Watcher], None]) -> None:
-        for watcher in list(self._watchers.values()):
-            watcher.loop.within(what, watcher)
+        self._do_all(partial(watcher.loop.within, what, watcher) for watcher in self._watchers.values())
 
     def _subscribe(self) -> None:
         refused = []
@@ -260,17 +277,17 @@ class Sources:
         elif event.what == k.PROC_EVENT_SID:
             self.membership.began_session(event.pid)
         else:
-            self._changed(event.pid, event.other if event.what == k.PROC_EVENT_PTRACE else 0)
+            self._changed(event.pid, event.thread, event.other if event.what == k.PROC_EVENT_PTRACE else 0)
 
     def _forked(self, parent: int, child: int, at: float) -> None:
         member = self.membership.forked(parent, child, at)
         if member is not None:
             self._tell(member, lambda watcher: watcher.forked(parent, member))
 
-    def _changed(self, pid: int, tracer: int) -> None:
+    def _changed(self, pid: int, thread: int, tracer: int) -> None:
         member = self.membership.of(pid)
         if member is not None:
-            self._tell(member, lambda watcher: watcher.changed(member, tracer))
+            self._tell(member, lambda watcher: watcher.changed(member, tracer, thread))
         elif tracer:
             self._tell_all(lambda watcher: watcher.attached(pid, tracer))
 

@@ -88,6 +88,18 @@ def deleted(path: str, digest: Digest, policy: AttestationPolicy, references: Re
     return f"{unnamed}---\n{listed}" if listed else ""
 
 
+def process_rule(field: str, policy: AttestationPolicy) -> str:
+    """field: one of spec.processes that asks for something, or forbids it."""
+    return _policy(policy, f"processes.{field}", f"{{{field}: false}}")
+
+
+def preload(entry: str, policy: AttestationPolicy) -> str:
+    """This library or folder before a program's own, and those that may come there already."""
+    allowed = [*(policy.spec.processes.preload or ()), entry]
+    value = f"{{preload: [{', '.join(quoted(each) for each in allowed)}]}}"
+    return _policy(policy, "processes.preload", value, entry)
+
+
 def capabilities(found: str, policy: AttestationPolicy) -> str:
     """These capabilities beside those that are allowed. found: hex, as CapEff."""
     both = int(found, 16) | int(policy.spec.processes.most_capabilities or "0", 16)
@@ -96,6 +108,19 @@ def capabilities(found: str, policy: AttestationPolicy) -> str:
 
 def privileges(policy: AttestationPolicy) -> str:
     return _policy(policy, "processes.requireNoNewPrivileges", "{requireNoNewPrivileges: false}")
+
+
+def shell_on_socket(path: str, policy: AttestationPolicy) -> str:
+    """This program, with connections that it is given."""
+    listed = dict.fromkeys((*policy.spec.processes.shells_on_sockets, path))
+    place = "processes.shellsOnSockets"
+    return _policy(policy, place, f"{{shellsOnSockets: [{', '.join(map(quoted, listed))}]}}", path)
+
+
+def destination(to: str, policy: AttestationPolicy) -> str:
+    """This one beside those that are allowed."""
+    listed = dict.fromkeys((*(policy.spec.egress.allowed or ()), to))
+    return _policy(policy, "egress.allowed", f"{{allowed: [{', '.join(map(quoted, listed))}]}}")
 
 
 ALLOWED_CALLS = "allowed"
@@ -134,6 +159,11 @@ def weaker(name: str, found: str, policy: AttestationPolicy) -> str:
 
 def watched(found: Watching, policy: AttestationPolicy) -> str:
     return _policy(policy, "syscalls.watching", f"{{watching: {found}}}")
+
+
+def ungated(policy: AttestationPolicy) -> str:
+    """A gate where there can be one, and missed by nobody where there cannot."""
+    return _policy(policy, "processes.gate", f"{{gate: {Demand.BEST_EFFORT}}}")
 
 
 def less_isolated(missing: Sequence[Guarantee], policy: AttestationPolicy) -> str:

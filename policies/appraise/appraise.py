@@ -13,7 +13,7 @@ from attestation.layers import Layer
 from attestation.signals import Signal
 from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
 from attestation.violation import ViolationClass
-from policies.appraise import allowing
+from policies.appraise import allowing, sockets
 from policies.appraise.files import Files, check_files
 from policies.appraise.layers import MOST_FINDINGS, check_call, check_process
 from policies.appraise.proxy import check_proxy, check_served, nobody_seated
@@ -222,8 +222,12 @@ def _coverage(coverage: Coverage, policy: AttestationPolicy) -> list[Finding]:
         found.append(_weak("cutting", asked.cutting, coverage.cutting, policy))
     if list(Profile).index(coverage.profile) > list(Profile).index(asked.profile):
         found.append(_weak("profile", asked.profile, coverage.profile, policy))
+    if policy.spec.gate is Demand.REQUIRED and not coverage.gated:
+        found.append(_ungated(policy))
     held = coverage.isolation.guarantees
     missing = [each for each in asked.isolation if each not in held]
+    unwatched = sockets.watched(coverage, policy)
+    found += [unwatched] if unwatched is not None else []
     return found + [_exposed(each, missing, policy) for each in missing]
 
 
@@ -238,6 +242,20 @@ def _weak(name: str, expected: str, found: str, policy: AttestationPolicy) -> Fi
         rule(policy, f"coverage.{name}"),
         "Give the measurer the capabilities that `proofbeat doctor` names.",
         allowing.weaker(name, found, policy),
+    )
+
+
+def _ungated(policy: AttestationPolicy) -> Finding:
+    return Finding(
+        Signal.COVERAGE_WEAK,
+        policy.spec.violation_class(Signal.COVERAGE_WEAK),
+        Layer.ATTESTER,
+        "processes.gate",
+        "a gate is required",
+        "none is in force",
+        rule(policy, "processes.gate"),
+        "Coverage says why (`processes.gate`): it takes CAP_SYS_ADMIN, and a mount namespace of the workload's own.",
+        allowing.ungated(policy),
     )
 
 

@@ -34,6 +34,7 @@ _OF_CONTENT = frozenset(
         Signal.EXECUTION_MODIFIED,
         Signal.EXECUTION_DELETED,
         Signal.EXECUTION_FROM_DATA,
+        Signal.EXECUTION_REFUSED,
     }
 )
 """Another content is another drift."""

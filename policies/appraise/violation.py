@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from attestation.coverage import GATE
 from attestation.facts import (
     Actor,
     CallFact,
     CollectorFact,
     CollectorState,
+    EgressFact,
     ExecutionFact,
     Fact,
     FileChange,
     FileFact,
     MountFact,
+    PreloadFact,
     ProcessAspect,
     ProcessFact,
     ProxyFact,
+    RefusalFact,
+    ScriptFact,
+    StdioFact,
 )
 from attestation.layers import Layer
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry, capabilities_of
 from attestation.signals import Signal
 from attestation.violation import Violation
-from policies.appraise import allowing
+from policies.appraise import allowing, sockets
+from policies.appraise.begun import check_gaining, check_preload, check_script, check_temporary
+from policies.appraise.labels import confines_less
 from policies.appraise.layers import (
     check_call,
     check_executable,
     check_file,
     check_written,
     exceeds,
+    gravest,
     judged,
     missing_file,
     projected,
@@ -46,10 +57,18 @@ def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues)
         return _mount(fact, policy)
     if isinstance(fact, ExecutionFact):
         return _execution(fact, policy, references)
+    if isinstance(fact, RefusalFact):
+        return _refusal(fact, policy, references)
+    if isinstance(fact, ScriptFact | PreloadFact):
+        return _begun(fact, policy, references)
     if isinstance(fact, ProcessFact):
         return _process(fact, policy)
     if isinstance(fact, CallFact):
         return _call(fact, policy, references)
+    if isinstance(fact, StdioFact):
+        return sockets.stdio(fact, policy)
+    if isinstance(fact, EgressFact):
+        return sockets.egress(fact, policy)
     if isinstance(fact, CollectorFact):
         return _collector(fact, policy)
     if isinstance(fact, ProxyFact):
@@ -110,8 +129,10 @@ def _covers_measured(path: str, policy: AttestationPolicy) -> bool:
 def _execution(fact: ExecutionFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
     if policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
         return None
-    finding = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
-    by = f", as pid {_pids(fact.process, fact.pid_inside)}"
+    executable = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
+    each = (check_temporary(fact, policy), executable, check_gaining(fact, policy))
+    finding = gravest(found for found in each if found is not None)
+    by = f", as pid {sockets.pids(fact.process, fact.pid_inside)}"
     return _violation(finding, fact.at, by, fact.process) if finding else None
 
 
@@ -119,13 +140,38 @@ def _call(fact: CallFact, policy: AttestationPolicy, references: ReferenceValues
     if policy.spec.demand(Layer.SYSCALLS) is Demand.OFF:
         return None
     finding = check_call(fact.call, policy, references)
-    by = f", by {fact.process.executable or 'pid'} ({_pids(fact.process, fact.pid_inside)})"
+    by = f", by {fact.process.executable or 'pid'} ({sockets.pids(fact.process, fact.pid_inside)})"
     return _violation(finding, fact.at, by, fact.process) if finding else None
 
 
-def _pids(process: Actor, inside: int) -> str:
-    """As the measurer numbers it, and as the workload does where that is another number."""
-    return f"{process.pid}, {inside} inside" if inside else str(process.pid)
+def _begun(fact: ScriptFact | PreloadFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
+    if policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
+        return None
+    if isinstance(fact, ScriptFact):
+        finding = check_script(fact, policy, references)
+    else:
+        finding = check_preload(fact, policy, references)
+    by = f", by {fact.process.executable or 'a process'} ({sockets.pids(fact.process, fact.pid_inside)})"
+    return _violation(finding, fact.at, by, fact.process) if finding else None
+
+
+def _refusal(fact: RefusalFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
+    """None where the policy in force by now allows it: the list was of an earlier one."""
+    if policy.spec.demand(Layer.PROCESSES) is Demand.OFF:
+        return None
+    finding = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
+    if finding is None:
+        return None
+    kind = Signal.EXECUTION_REFUSED
+    refused = replace(
+        finding,
+        kind=kind,
+        finding_class=policy.spec.violation_class(kind),
+        found="it was refused before it ran",
+        mend="Find out who wanted to run it; if it is meant to run, allow it first.",
+    )
+    by = f"; wanted by {fact.process.executable or 'pid'} ({sockets.pids(fact.process, fact.pid_inside)})"
+    return _violation(refused, fact.at, by, fact.process)
 
 
 def _proxy(fact: ProxyFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
@@ -156,14 +202,13 @@ def _violation(finding: Finding, at: float, by: str, process: Actor | None) -> V
 def _process(fact: ProcessFact, policy: AttestationPolicy) -> Violation | None:
     if policy.spec.demand(Layer.PROCESSES) is Demand.OFF or not _worse(fact):
         return None
-    kind = Signal[f"PROCESS_{fact.aspect.name}"]
+    kind, pids = Signal[f"PROCESS_{fact.aspect.name}"], sockets.pids(fact.process, fact.pid_inside)
     return Violation(
         kind,
         policy.spec.violation_class(kind),
         Layer.PROCESSES,
         fact.process.executable,
-        f"{fact.process.executable} ({_pids(fact.process, fact.pid_inside)}): {fact.aspect} went from {fact.before} to "
-        f"{fact.after}",
+        f"{fact.process.executable} ({pids}): {fact.aspect} went from {fact.before} to {fact.after}",
         fact.at,
         rule(policy, "processes"),
         "Start a new instance.",
@@ -183,6 +228,8 @@ def _worse(fact: ProcessFact) -> bool:
             return fact.after not in ("", "0")
         case ProcessAspect.SECCOMP | ProcessAspect.NO_NEW_PRIVILEGES:
             return fact.after < fact.before
+        case ProcessAspect.LABEL:
+            return confines_less(fact.before, fact.after)
         case ProcessAspect.NAMESPACES | ProcessAspect.SCOPE | ProcessAspect.UNMEASURED | ProcessAspect.WRITTEN:
             return True
 
@@ -190,7 +237,8 @@ def _worse(fact: ProcessFact) -> bool:
 def _collector(fact: CollectorFact, policy: AttestationPolicy) -> Violation | None:
     """A collector that lost events or died may have missed anything: as bad as the worst drift."""
     layer = next((each for each in Layer if fact.collector.startswith(each)), Layer.ATTESTER)
-    judged = layer is Layer.ATTESTER or policy.spec.demand(layer) is Demand.REQUIRED
+    demand = policy.spec.gate if fact.collector == GATE else policy.spec.demand(layer)
+    judged = layer is Layer.ATTESTER or demand is Demand.REQUIRED
     if fact.state is CollectorState.RUNNING or not judged:
         return None
     kind = Signal[f"COLLECTOR_{fact.state.name}"]
@@ -201,7 +249,7 @@ def _collector(fact: CollectorFact, policy: AttestationPolicy) -> Violation | No
         fact.collector,
         f"the collector {fact.collector} is {fact.state}{': ' + fact.detail if fact.detail else ''}",
         fact.at,
-        rule(policy, "layers", layer),
+        rule(policy, "processes.gate") if fact.collector == GATE else rule(policy, "layers", layer),
         "A full measurement taken from now on shows what was missed.",
-        allow=allowing.unmeasured(layer, policy),
+        allow=allowing.ungated(policy) if fact.collector == GATE else allowing.unmeasured(layer, policy),
     )

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyAddress, model_validator
 
 from attestation.coverage import Cutting, Grade, Guarantee, Profile
 from attestation.digests import well_formed
 from attestation.errors import InvalidConfiguration
-from attestation.facts import CollectorState, FileChange, ProcessAspect
+from attestation.facts import CollectorState, FileChange, Opened, ProcessAspect
 from attestation.layers import Layer
 from attestation.proxy import Delivered, Denial, Known
 from attestation.signals import Signal
@@ -100,14 +100,15 @@ class GivenCoverage(Strict):
     """The watchers, as well as can be where nothing is said.
 
     grade: what holds when the sidecar dies. cutting: the strongest way to end what is open. isolation: the guarantees
-    that hold. profile: how much of what happens the kernel tells. dead: layers whose collector does not run. absent:
-    layers that nothing measures.
+    that hold. profile: how much of what happens the kernel tells. gate: whether one is in force before executions.
+    dead: layers whose collector does not run. absent: layers that nothing measures.
     """
 
     grade: Grade = Grade.CLOSED_BY_GUARDIAN
     cutting: Cutting = Cutting.DESTROY
     isolation: tuple[Guarantee, ...] = tuple(Guarantee)
     profile: Profile = Profile.FULL
+    gate: bool = True
     dead: tuple[Layer, ...] = ()
     absent: tuple[Layer, ...] = ()
 
@@ -149,11 +150,36 @@ class FileHappened(Strict):
 
 
 class Executed(Strict):
-    """path: what was executed. content: of it; `unreadable` where nobody could look. deleted: no name leads to it."""
+    """path: what was executed. content: of it; `unreadable` where nobody could look. deleted: no name leads to it.
+
+    refused: a gate refused it before it ran. temporary: why nothing was built there: `tmpfs`, or the folder that is
+    open to everybody. gains: what its caller gets by it, `user 0` for one.
+    """
 
     path: str
     content: Content = "referenced"
     deleted: bool = False
+    refused: bool = False
+    temporary: str = ""
+    gains: str = ""
+
+
+class ScriptRan(Strict):
+    """path: what an interpreter ran. content: of it, by files or executables as referenced. deleted: it has no name."""
+
+    path: str
+    content: Content = "referenced"
+    deleted: bool = False
+
+
+class Preloaded(Strict):
+    """source: who names it, `LD_PRELOAD` for one. entry: what is named. path: where that leads to, as it is named where
+    nothing is said. content: of a library; `unreadable` of a folder."""
+
+    source: str = "LD_PRELOAD"
+    entry: str
+    path: str | None = None
+    content: Content = "unreadable"
 
 
 class ProcessHappened(Strict):
@@ -163,6 +189,22 @@ class ProcessHappened(Strict):
     aspect: ProcessAspect
     before: str
     after: str
+
+
+class StdioHappened(Strict):
+    """executable: of the process that has a socket as its stdio. opened: which end opened the connection."""
+
+    executable: str
+    opened: Opened = Opened.HERE
+
+
+class Connected(Strict):
+    """executable: of the process that connected. host: the IP address. port: of it. protocol: TCP where not said."""
+
+    executable: str
+    host: IPvAnyAddress
+    port: int = Field(ge=1, le=65_535)
+    protocol: Literal["tcp", "udp"] = "tcp"
 
 
 class CollectorHappened(Strict):
@@ -175,13 +217,19 @@ class CollectorHappened(Strict):
 class GivenFact(Strict):
     """One thing that the measurer sees happen: exactly one of these.
 
-    file: a path changed. execution: something was executed. process: a process changed what it may do. collector: a
-    collector failed, or is back. proxy: the Envoy that holds the key is another, or stands otherwise.
+    file: a path changed. execution: something was executed. script: an interpreter ran a file. preload: a library, or a
+    folder of them, comes before a program's own. process: a process changed what it may do. stdio: a process has a
+    socket as standard input, output or error. egress: a process connected to somewhere. collector: a collector failed,
+    or is back. proxy: the Envoy that holds the key is another, or stands otherwise.
     """
 
     file: FileHappened | None = None
     execution: Executed | None = None
+    script: ScriptRan | None = None
+    preload: Preloaded | None = None
     process: ProcessHappened | None = None
+    stdio: StdioHappened | None = None
+    egress: Connected | None = None
     collector: CollectorHappened | None = None
     proxy: GivenProxy | None = None
 

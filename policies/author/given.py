@@ -6,25 +6,50 @@ from collections.abc import Mapping
 
 from attestation import digests, manifest, processes, proxy
 from attestation.claims import Claims, LayerClaim
-from attestation.coverage import EXECUTIONS, CollectorCoverage, Coverage, Guarantee, Isolation, Mechanism, Profile
+from attestation.coverage import (
+    EGRESS,
+    EXECUTIONS,
+    GATE,
+    CollectorCoverage,
+    Coverage,
+    Guarantee,
+    Isolation,
+    Mechanism,
+    Profile,
+)
 from attestation.digests import Digest
 from attestation.facts import (
     Actor,
     CollectorFact,
+    EgressFact,
     ExecutionFact,
     Fact,
     FileChange,
     FileFact,
+    PreloadFact,
     ProcessFact,
     ProxyFact,
+    RefusalFact,
+    ScriptFact,
     Sighting,
+    StdioFact,
 )
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
 from attestation.manifest import NO_DIGEST, Entry
 from attestation.processes import ProcessKind
 from attestation.proxy import Proxy, ProxyProcess
-from policies.author.cases import Executed, FileHappened, GivenClaims, GivenCoverage, GivenFact, GivenFile, GivenProxy
+from policies.author.cases import (
+    Executed,
+    FileHappened,
+    GivenClaims,
+    GivenCoverage,
+    GivenFact,
+    GivenFile,
+    GivenProxy,
+    Preloaded,
+    ScriptRan,
+)
 from policies.model.governing import Governing
 from policies.model.policy import Demand
 from policies.model.references import EffectiveReferences, FileReference
@@ -53,7 +78,7 @@ def claims(given: GivenClaims, governing: Governing) -> tuple[Claims, dict[Diges
     measured = {layer: each for layer, each in packed.items() if layer not in given.coverage.absent}
     made = tuple(_claim(layer, digest[layer](body), items, given) for layer, (body, items) in measured.items())
     bodies = {digest[layer](body): body for layer, (body, _) in measured.items()}
-    return Claims(_INSTANCE, 1, 0, 1, 0, b"", "", made, _coverage(given.coverage, tuple(measured))), bodies
+    return Claims(_INSTANCE, 1, 0, 1, 0, b"", "", made, _coverage(given.coverage, tuple(measured), governing)), bodies
 
 
 def fact(given: GivenFact, governing: Governing) -> Fact:
@@ -63,9 +88,18 @@ def fact(given: GivenFact, governing: Governing) -> Fact:
         return _file_fact(given.file, references)
     if given.execution is not None:
         return _execution(given.execution, references)
+    if given.script is not None:
+        return _script(given.script, references)
+    if given.preload is not None:
+        return _preload(given.preload, references)
     if given.process is not None:
         who = Actor(_SOMEBODY, given.process.executable)
         return ProcessFact(0.0, who, given.process.aspect, given.process.before, given.process.after)
+    if given.stdio is not None:
+        return StdioFact(0.0, Actor(_SOMEBODY, given.stdio.executable), (0, 1, 2), "TCP", given.stdio.opened)
+    if given.egress is not None:
+        to = given.egress
+        return EgressFact(0.0, Actor(_SOMEBODY, to.executable), to.protocol, str(to.host), to.port)
     if given.collector is not None:
         return CollectorFact(0.0, given.collector.name, given.collector.state)
     seated = _proxy(given.proxy or GivenProxy(), references)
@@ -179,7 +213,7 @@ def _proxy(given: GivenProxy, references: EffectiveReferences) -> Proxy:
     return Proxy(process, given.delivered, given.denial, tuple(sorted(given.filters)), given.resumption_off)
 
 
-def _coverage(given: GivenCoverage, measured: tuple[Layer, ...]) -> Coverage:
+def _coverage(given: GivenCoverage, measured: tuple[Layer, ...], governing: Governing) -> Coverage:
     mechanisms = _WATCHED_BY[given.profile]
     watched = tuple(
         CollectorCoverage(
@@ -191,7 +225,12 @@ def _coverage(given: GivenCoverage, measured: tuple[Layer, ...]) -> Coverage:
         )
         for layer in measured
     )
+    if governing.policy.spec.egress.allowed is not None and Layer.PROCESSES in measured:
+        runs = Layer.PROCESSES not in given.dead
+        watched = (*watched, CollectorCoverage(EGRESS, Layer.PROCESSES, Mechanism.POLL, 1000.0, running=runs))
     absent = tuple(layer for layer in Layer if layer not in measured)
+    if given.gate and Layer.PROCESSES in measured:
+        watched += (CollectorCoverage(GATE, Layer.PROCESSES, Mechanism.FANOTIFY, 0.0, running=True),)
     return Coverage(watched, absent, given.cutting, given.grade, _isolation(frozenset(given.isolation)))
 
 
@@ -221,6 +260,25 @@ def _file_fact(given: FileHappened, references: EffectiveReferences) -> FileFact
     return FileFact(0.0, given.path, given.change, digest, entry.mode, entry.uid, entry.gid)
 
 
-def _execution(given: Executed, references: EffectiveReferences) -> ExecutionFact:
+def _execution(given: Executed, references: EffectiveReferences) -> ExecutionFact | RefusalFact:
     digest = _content(given.content, references.spec.executables.get(given.path, ()), given.path)
-    return ExecutionFact(0.0, given.path, digest, Actor(_SOMEBODY, given.path), Sighting.EVENT, given.deleted)
+    if given.refused:
+        return RefusalFact(0.0, given.path, digest, Actor(_SOMEBODY), given.deleted)
+    told = (Sighting.EVENT, given.deleted, 0, given.temporary, given.gains)
+    return ExecutionFact(0.0, given.path, digest, Actor(_SOMEBODY, given.path), *told)
+
+
+def _script(given: ScriptRan, references: EffectiveReferences) -> ScriptFact:
+    digest = _content(given.content, _known(given.path, references), given.path)
+    return ScriptFact(0.0, given.path, digest, Actor(_SOMEBODY), Sighting.EVENT, given.deleted)
+
+
+def _preload(given: Preloaded, references: EffectiveReferences) -> PreloadFact:
+    path = given.path if given.path is not None else given.entry
+    digest = _content(given.content, _known(path, references), path)
+    return PreloadFact(0.0, given.source, given.entry, Actor(_SOMEBODY), path, digest)
+
+
+def _known(path: str, references: EffectiveReferences) -> tuple[Digest, ...]:
+    file = references.spec.files.get(path)
+    return (*references.spec.executables.get(path, ()), *(file.digests if file is not None else ()))

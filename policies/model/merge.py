@@ -216,6 +216,7 @@ def _whole(merged: PolicySpec, sections: Mapping[str, _Section]) -> None:
         (merged.whole, [_INTERVAL, "freshness"], "State both in one of them."),
         (merged.bounded, ["rules"], "Take some out."),
         (merged.files.bounded, ["files"], "Say it in fewer, wider patterns."),
+        (merged.egress.bounded, ["egress"], "Say it in fewer, wider blocks."),
         (merged.break_glass.attainable, ["breakGlass.quorum", "breakGlass.operators"], _SAME_KEYS),
     ):
         try:

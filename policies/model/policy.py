@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from attestation.calls import Watching
 from attestation.containment import Containment
 from attestation.coverage import Cutting, Grade, Guarantee, Profile
+from attestation.destinations import parse, shortest
+from attestation.errors import InvalidInput
 from attestation.layers import Layer
 from attestation.signals import Signal
 from attestation.trust import Tier
@@ -27,7 +29,9 @@ from policies.model.strictness import (
     Alike,
     All,
     Bounded,
+    Common,
     CommonBits,
+    CommonDestinations,
     Least,
     LeastStated,
     Most,
@@ -162,11 +166,77 @@ class ProcessRules(Strict):
 
     require_no_new_privileges: every process has no_new_privs. most_capabilities: hexadecimal, as CapEff: those that
     no process may exceed; where nobody says so they are not judged.
+
+    gate: what is executed is held against the digests of the reference values before it runs, and refused (EPERM) where
+    none is its own; only where policy enforces. `required`: without a gate in force nothing is affirmed. `best-effort`:
+    where there can be one. `off`: what was executed is told, and closes, but runs.
+
+    shells: glob patterns of programs that may have no socket of the network as standard input, output or error, beside
+    those that never may: the usual shells, interpreters and relays. shells_on_sockets: glob patterns of those that may
+    where the connection was opened from elsewhere, as inetd and socket activation start them; where several policies
+    list some, only what all list, word for word. A connection that was opened from here is allowed to none.
+
+    require_referenced_scripts: what an interpreter is given to run is among the files or the executables that are
+    referenced. preload: patterns of what LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH and /etc/ld.so.preload may name, besides
+    libraries that are referenced and folders that are measured as code.
+
+    forbid_temporary: nothing is executed, referenced or not, from memory (tmpfs, ramfs), from what a program makes up
+    (FUSE), or from below a folder that everybody may write to; the file system of the workload's root does not count.
+    forbid_gaining: nothing is executed that gives its caller another user, another group or capabilities.
     """
 
     forbid_deleted: Annotated[bool, ASKING] = True
     require_no_new_privileges: Annotated[bool, ASKING] = False
     most_capabilities: Annotated[str | None, CommonBits()] = Field(default=None, pattern=r"^[0-9a-f]{1,16}$")
+    gate: Annotated[Demand, Ranked((Demand.OFF, Demand.BEST_EFFORT, Demand.REQUIRED))] = Field(
+        default=Demand.OFF, exclude_if=lambda gate: gate is Demand.OFF
+    )
+    shells: Annotated[tuple[str, ...], All()] = Field(default=(), exclude_if=lambda patterns: not patterns)
+    shells_on_sockets: Annotated[tuple[str, ...], Common()] = Field(default=(), exclude_if=lambda listed: not listed)
+    require_referenced_scripts: Annotated[bool, ASKING] = Field(default=True, exclude_if=lambda required: required)
+    forbid_temporary: Annotated[bool, ASKING] = Field(default=False, exclude_if=lambda forbidden: not forbidden)
+    forbid_gaining: Annotated[bool, ASKING] = Field(default=False, exclude_if=lambda forbidden: not forbidden)
+    preload: Annotated[tuple[str, ...] | None, Common()] = Field(
+        default=None, exclude_if=lambda allowed: allowed is None
+    )
+
+
+def _destinations(listed: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if listed is None:
+        return None
+    try:
+        found = tuple(map(str, shortest(map(parse, listed))))
+    except InvalidInput as error:
+        raise ValueError(error.sentence) from error
+    return found
+
+
+MOST_DESTINATIONS = 128
+"""Of one policy, or of several merged: a measurer is told them in one message."""
+
+
+class EgressRules(Strict):
+    """What the workload's processes may connect to.
+
+    allowed: addresses or CIDRs, with ports and a protocol where not any will do: `10.0.0.0/8:5432`,
+    `[2001:db8::/32]:443`, `10.0.0.53:53/udp`. Where nobody lists any, nothing is looked for; an empty list allows
+    nothing. This machine itself is always allowed, and what others opened.
+
+    every: how often connections are looked for.
+    """
+
+    allowed: Annotated[tuple[str, ...] | None, AfterValidator(_destinations), CommonDestinations()] = None
+    every: Annotated[Duration, Least()] = Field(default=1.0, ge=0.1, le=60)
+
+    @model_validator(mode="after")
+    def _tellable(self) -> Self:
+        self.bounded()
+        return self
+
+    def bounded(self) -> None:
+        """Raises ValueError for more than a measurer can be told in one message."""
+        if self.allowed is not None and len(self.allowed) > MOST_DESTINATIONS:
+            raise ValueError(f"{len(self.allowed)} destinations, where {MOST_DESTINATIONS} are the most")
 
 
 class CallRules(Strict):
@@ -175,8 +245,8 @@ class CallRules(Strict):
     watching: `lean` is free for the rest of the machine and sees no call as such, but rings of io_uring, tracers,
     writing into another one's memory; `sampled` sees every call for some seconds of each minute; `strict` every call at
     any time, which every process on the machine pays for a little. window: of each period, that `sampled` looks for.
-    period: of `sampled`. kill_outside: whoever makes a call that is not
-    referenced is ended by the kernel at once, before anybody is told.
+    period: of `sampled`. kill_outside: whoever makes a call that is not referenced is ended by the kernel at once,
+    before anybody is told.
     """
 
     watching: Annotated[Watching, Ranked(tuple(Watching))] = Watching.STRICT
@@ -267,12 +337,12 @@ class PolicySpec(Strict):
     nonce's issue. deadman: how long Envoy may stay open without a sign of life. escalate_after: how long it may take to
     acknowledge a closing before it is asked to quit, or killed. layers: how much each layer matters; files and
     processes are required where nobody names them, all others off. files: what is measured of files. processes: what
-    its processes may be. syscalls: how its system calls are watched. proxy: what the Envoy that holds the key must be.
-    coverage: the least that the watchers must be. recovery: what opens traffic again. containment: what is done to the
-    workload itself. rules: what else must be true, by name; two policies may state the same rule under one name, but
-    not two. break_glass: who may open traffic for a while in spite of policy. on_violation: signal -> class, where it
-    is not to be the signal's own. What is said to be drift opens again by the next full measurement, also where it is
-    an event of which nothing is left to be measured.
+    its processes may be. syscalls: how its system calls are watched. egress: what they may connect to. proxy: what the
+    Envoy that holds the key must be. coverage: the least that the watchers must be. recovery: what opens traffic again.
+    containment: what is done to the workload itself. rules: what else must be true, by name; two policies may state the
+    same rule under one name, but not two. break_glass: who may open traffic for a while in spite of policy.
+    on_violation: signal -> class, where it is not to be the signal's own. What is said to be drift opens again by the
+    next full measurement, also where it is an event of which nothing is left to be measured.
 
     connections: `cut` ends what is open with every closing. `drain` lets it go on after drift, for the dead-man time
     or what is left of the lease, whichever is shorter; nothing new begins meanwhile, and what has not ended by then
@@ -306,6 +376,7 @@ class PolicySpec(Strict):
     syscalls: CallRules = Field(default=CallRules(), exclude_if=lambda rules: rules == CallRules())
     proxy: ProxyRules = Field(default=ProxyRules(), exclude_if=lambda rules: rules == ProxyRules())
     """Not written where it says nothing new, so that a sidecar which does not know it reads such a policy, too."""
+    egress: EgressRules = Field(default=EgressRules(), exclude_if=lambda rules: rules == EgressRules())
     coverage: CoverageDemand = CoverageDemand()
     recovery: RecoveryRules = RecoveryRules()
     containment: ContainmentRules = Field(
@@ -353,6 +424,11 @@ class PolicySpec(Strict):
     def holds(self) -> bool:
         """Whether an instance that drifts may be held open, where enough others are closed for the same."""
         return self.mode is Mode.ENFORCE and self.max_unavailable < 100
+
+    @property
+    def gate(self) -> Demand:
+        """Of a gate before executions: nothing is refused that policy would not close for."""
+        return self.processes.gate if self.mode is Mode.ENFORCE else Demand.OFF
 
     def violation_class(self, signal: Signal) -> ViolationClass:
         """What a finding or a violation of this kind is: by this policy, else by default."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from attestation.destinations import common, parse
+
 
 class Order(Protocol):
     """How two stated values of one field become the stricter one."""
@@ -71,6 +73,16 @@ class All:
 
 
 @dataclass(frozen=True, slots=True)
+class Common:
+    """A list of what is allowed, or None where nobody says so: stricter with only what is in both, word for word."""
+
+    def join(self, one: tuple[str, ...] | None, other: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if one is None or other is None or one == other:
+            return other if one is None else one
+        return tuple(sorted({*one} & {*other}))
+
+
+@dataclass(frozen=True, slots=True)
 class CommonBy:
     """A list of models that are allowed, each known by one field of its own: stricter with only those of both.
 
@@ -87,6 +99,16 @@ class CommonBy:
         if any(each != same for each, same in both):
             raise Unordered(f"entries of the same {self.field} are not alike", mend="Make them alike in both.")
         return tuple(sorted(each for each, _ in both))
+
+
+@dataclass(frozen=True, slots=True)
+class CommonDestinations:
+    """Destinations that are allowed (attestation.destinations), or None for any: stricter with only what is in both."""
+
+    def join(self, one: tuple[str, ...] | None, other: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if one is None or other is None or one == other:
+            return other if one is None else one
+        return tuple(map(str, common(map(parse, one), map(parse, other))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from attestation.errors import InvalidInput
-from proofbeat.bench import deadman, idle, merge, start, telemetry, violation
+from proofbeat.bench import deadman, gate, idle, merge, start, telemetry, violation
 from proofbeat.bench import round as round_bench
 from proofbeat.bench.appraise import run as appraise
 from proofbeat.bench.calls import run as syscalls
@@ -37,6 +37,7 @@ BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "storm": (storm.run, "20,000 files and 50,000 programs at once: what is told, and what the workload pays"),
     "telemetry": (telemetry.run, "what exporting costs a round"),
     "files": (files.run, "100,000 files read, checked again, and one changed, beside AIDE and sha256sum"),
+    "gate": (gate.run, "what an execution takes with a gate before it, beside the same without one"),
     "faults": (faults.run, "random faults under load: what leaked, what was lost, how long it was out"),
 }
 

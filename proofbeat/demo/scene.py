@@ -72,11 +72,15 @@ class Scene:
         layouts.write_authority(self.layout, ca_seconds)
         await self.start_authority()
 
+    def command(self, side: Side) -> list[str]:
+        """What a side's service is started by."""
+        return layouts.service_command(side)
+
     async def start_workload(self, standing: Standing) -> None:
         side = standing.side
         standing.workload = await self._children.start(
             f"{side.name}-service",
-            layouts.service_command(side),
+            self.command(side),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             cwd=side.app,

@@ -19,7 +19,7 @@ GIVEN: dict[tuple[str, ...], tuple[Profile, frozenset[Means]]] = {
     ),
     ("SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN", "KILL"): (
         Profile.RESTRICTED,
-        frozenset({Means.FILE_EVENTS, Means.EXECUTED_FILES, Means.NETWORK_ENTRY}),
+        frozenset({Means.FILE_EVENTS, Means.EXECUTED_FILES, Means.NETWORK_ENTRY, Means.DEADLINE}),
     ),
     ("SYS_PTRACE",): (Profile.RESTRICTED, frozenset(Means) - {Means.PROCESS_ACCESS}),
     (): (Profile.RESTRICTED, frozenset(Means) - {Means.PROCESS_ACCESS, Means.KILL}),
@@ -38,6 +38,13 @@ _TOLD = (
     ),
     ("it runs from a memfd", "`execution-deleted`", "5 ms", "20 ms", "20 ms"),
     (
+        "it was started with a script, or with libraries before its own, and runs on",
+        "`script-*`, `process-preload`",
+        "5 ms",
+        "20 ms",
+        "20 ms; not where an interpreter executes itself anew",
+    ),
+    (
         "a process is made that leaves its parents",
         "all of processes",
         "5 ms",
@@ -54,6 +61,20 @@ _TOLD = (
     ("somebody enters it and executes nothing", "`execution-*`", "3 s", "3 s", "3 s"),
     ("a process changes its user, or is attached to", "`process-user`, `process-tracer`", "5 ms", "1 s", "1 s"),
     ("it changes what it may do, or where it lives", "other `process-*`", "1 s", "1 s", "1 s"),
+    (
+        "a shell is executed on a connection; it is put there later",
+        "`process-stdio-socket`",
+        "5 ms; 1 s",
+        "20 ms; 1 s",
+        "20 ms; 1 s",
+    ),
+    (
+        "a process connects",
+        "`egress-foreign`",
+        "as policy says (1 s), or 100 times what a look takes, up to 20 s",
+        "as `full`",
+        "as `full`, where the network namespace is ours",
+    ),
     ("a collector falls behind", "`collector-lagging`", "3 to 5 s", "3 to 5 s", "3 to 5 s"),
 )
 

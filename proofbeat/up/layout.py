@@ -53,6 +53,7 @@ class Layout(Domain):
             "freshness": "20s",
             "deadman": "3s",
             "files": {"include": include, **({"volatile": exempt} if exempt else {})},
+            **({"processes": {"preload": learned.preload}} if learned.preload else {}),
         }
         policy = AttestationPolicy(metadata=Metadata(name="learned"), spec=PolicySpec.model_validate(spec))
         self.policies.mkdir(exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policies.model.metadata import Metadata
 from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
@@ -13,10 +13,14 @@ from proofbeat.study import studied
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """volatile: paths that still changed when the program had settled; their content is nobody's to judge."""
+    """volatile: paths that still changed when the program had settled; their content is nobody's to judge.
+
+    preload: what was named to come before a program's own libraries, as ProcessRules.preload.
+    """
 
     references: ReferenceValues
     volatile: tuple[str, ...]
+    preload: tuple[str, ...] = ()
 
 
 async def learn(name: str, pid: int, include: tuple[str, ...], volatile: tuple[str, ...], seconds: float) -> Learned:
@@ -28,7 +32,8 @@ async def learn(name: str, pid: int, include: tuple[str, ...], volatile: tuple[s
         await asyncio.sleep(seconds / 2)
         earlier = await study.measure()
         await asyncio.sleep(seconds / 2)
-        return learned(name, earlier, await study.measure(), study.executables)
+        found = learned(name, earlier, await study.measure(), study.executables)
+        return replace(found, preload=tuple(sorted(study.preload)))
 
 
 def learned(

@@ -10,10 +10,11 @@ import pytest
 
 from attestation.channel import Covered, Scope
 from attestation.coverage import Profile
-from attestation.facts import CollectorFact, ExecutionFact, FileChange, FileFact, InstanceFact, ProcessFact
+from attestation.facts import CollectorFact, ExecutionFact, FileChange, FileFact, InstanceFact, ProcessFact, RefusalFact
 from attestation.layers import Layer
 from tests.containers.conftest import APP, PLACES, Measuring
 from tests.containers.podman import BUSYBOX, FULL, Beside, Container, refusal
+from tests.system.measurer.gates import order, until
 from tests.system.measurer.stage import Sidecar
 
 BUSYBOX_DIGEST = hashlib.sha256(BUSYBOX.read_bytes()).hexdigest()
@@ -174,3 +175,27 @@ def test_a_cgroup_is_known_by_name_where_no_mount_of_ours_shows_it(workload: Con
         workload.execute("/bin/sleep", "0.3")
         assert execution(sidecar, "/bin/busybox").digest == BUSYBOX_DIGEST
         assert Layer.FILES in {each.layer for each in sidecar.seen(Covered)[-1].coverage.collectors}
+
+
+def test_a_gate_refuses_what_is_foreign_in_the_container_and_in_what_is_executed_in_it(
+    workload: Container, measuring: Measuring, request: pytest.FixtureRequest
+) -> None:
+    with measuring(workload) as sidecar:
+        sidecar.settle()
+        order(sidecar, BUSYBOX)
+        if "restricted" in request.node.name:
+            assert "no mount can be marked" in until(sidecar, stands=False).detail
+            return
+        assert until(sidecar, stands=True).detail == ""
+        workload.do("mkdir /tmp/a /tmp/b; cp /bin/busybox /tmp/a; cp /bin/busybox /tmp/b; printf x >> /tmp/b/busybox")
+        workload.do("/tmp/a/busybox touch /tmp/ran; test -e /tmp/ran || exit")
+        workload.do("/tmp/b/busybox touch /tmp/never 2>/tmp/why; test -e /tmp/never && exit")
+        workload.do("case $(cat /tmp/why) in *permitted*) ;; *) exit ;; esac")
+        told = sidecar.expect(RefusalFact, lambda each: each.path == "/tmp/b/busybox")
+        assert told.digest == hashlib.sha256(BUSYBOX.read_bytes() + b"x").hexdigest()
+        assert told.process.executable == "/bin/busybox"
+        workload.execute("/bin/true")
+        with pytest.raises(AssertionError, match="permitted"):
+            workload.execute("/tmp/b/busybox", "true")
+        sidecar.expect(RefusalFact, lambda each: each.path == "/tmp/b/busybox")
+        workload.do("true")

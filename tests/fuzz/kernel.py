@@ -7,8 +7,9 @@ import struct
 from contextlib import suppress
 
 from attestation import cgroups
+from attestation.destinations import TCP
 from attestation.errors import InvalidInput
-from measurer import fanotify, mounts, netlink, sockdiag
+from measurer import connections, fanotify, mounts, netlink, sockdiag
 from measurer import kernel as k
 from measurer.files import fanotify as folders
 from measurer.files import inotify
@@ -59,6 +60,7 @@ def sock_diag_dump(data: bytes) -> None:
     assert len(found) <= len(data) // _NETLINK_BYTES
     for _, body in found:
         assert body in data
+        connections.parse(body, TCP)
         parsed = sockdiag.parse(body)
         assert parsed is None or (len(parsed.identity), len(parsed.cookie), len(parsed.address)) == (48, 8, 16)
 

@@ -47,14 +47,20 @@ from attestation.facts import (
     Actor,
     CollectorFact,
     CollectorState,
+    EgressFact,
     ExecutionFact,
     FileChange,
     FileFact,
     InstanceFact,
     MountFact,
+    Opened,
+    PreloadFact,
     ProcessAspect,
     ProcessFact,
+    RefusalFact,
+    ScriptFact,
     Sighting,
+    StdioFact,
 )
 from attestation.layers import Layer, Method
 from attestation.manifest import Entry
@@ -303,7 +309,7 @@ def _datagrams() -> tuple[bytes, ...]:
     return tuple(
         channel.encode(message)
         for message in (
-            Scope(7, ("/srv",), ((("*.log",), ("/srv/**",)),), "/pod", 3.0),
+            Scope(7, ("/srv",), ((("*.log",), ("/srv/**",)),), "/pod", 3.0, egress=("10.0.0.0/8:443",)),
             Measure((Layer.FILES,), 1.5, full=True),
             Guard(8),
             Sweep(1),
@@ -321,7 +327,12 @@ def _datagrams() -> tuple[bytes, ...]:
             FileFact(1.0, "/srv/\udcff", FileChange.MODIFIED, "a" * 64, 0o644, 1, 2, actor),
             MountFact(1.0, "/srv", mounted=True, kind="tmpfs"),
             ExecutionFact(1.0, "/bin/sh", "a" * 64, actor, Sighting.EVENT, deleted=True),
+            RefusalFact(1.0, "/bin/sh", "a" * 64, actor, deleted=True),
+            ScriptFact(1.0, "/srv/x.py", "a" * 64, actor, Sighting.EVENT, deleted=True, pid_inside=3),
+            PreloadFact(1.0, "LD_PRELOAD", "/x.so", actor, "/x.so.1", "a" * 64, 3),
             ProcessFact(1.0, actor, ProcessAspect.TRACER, "0", "9"),
+            StdioFact(1.0, actor, (0, 2), "TCPv6", Opened.THERE, "[2001:db8::7]:4444", 3),
+            EgressFact(1.0, actor, "udp", "203.0.113.9", 53),
             CollectorFact(1.0, "files", CollectorState.OVERFLOWED),
             InstanceFact(1.0, "ended"),
         )

@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,19 +27,23 @@ DEADMAN = 4.0
 QUEUE = Path("/proc/sys/fs/fanotify/max_queued_events")
 NOBODY = 65534
 CLONE_NEWUTS, PTRACE_SEIZE = 0x04000000, 0x4206
+LINGERING = "0.3"
+LINGER = f"import time; time.sleep({LINGERING})\n"
+"""What a script does here: it is there for as long as it takes to look at it."""
 CAPABILITY_VERSION_3, CAP_WAKE_ALARM = 0x20080522, 35
 
 
 @dataclass(frozen=True)
 class Where:
     """app: the measured folder. logs: what of it holds logs. loot: a folder that is not measured. tool: a program there
-    that is referenced. key_socket: the sidecar's. sidecar, measurer: their pids.
+    that is referenced. script: one for Python, likewise. key_socket: the sidecar's. sidecar, measurer: their pids.
     """
 
     app: str
     logs: str
     loot: str
     tool: str
+    script: str
     key_socket: str
     sidecar: int
     measurer: int
@@ -156,6 +161,18 @@ def run_what_was_dropped(where: Where) -> Act:
     dropped.unlink()
 
 
+def run_what_stays(where: Where) -> Act:
+    """A program is written into a folder that is not measured, and runs on."""
+    dropped = Path(where.loot) / "stays"
+    shutil.copy("/bin/sleep", dropped)
+    at = now()
+    running = subprocess.Popen([dropped, "3600"])
+    yield at
+    running.kill()
+    running.wait()
+    dropped.unlink()
+
+
 def run_a_script(where: Where) -> Act:
     """A script is run whose interpreter is a referenced program."""
     script = Path(where.loot) / "script"
@@ -197,6 +214,69 @@ def run_from_the_logs(where: Where) -> Act:
     copy.unlink()
 
 
+def run_what_a_gate_refuses(where: Where) -> Act:
+    """A program is written into a folder that is not measured, and is to be run, where policy has a gate."""
+    dropped = where.stolen("dropped")
+    at = now()
+    with suppress(PermissionError):
+        run(dropped)
+    yield at
+    dropped.unlink()
+
+
+# What interpreters and loaders run.
+
+
+def give_an_interpreter_a_script(where: Where) -> Act:
+    """A referenced interpreter is given a script that was dropped where nothing is measured."""
+    dropped = Path(where.loot) / "dropped.py"
+    dropped.write_text(LINGER)
+    yield run(sys.executable, dropped)
+    dropped.unlink()
+
+
+def give_a_loader_a_program(where: Where) -> Act:
+    """The loader, which is referenced, is given a program that was dropped and is not executable."""
+    dropped = where.stolen("loaded")
+    shutil.copyfile("/bin/sleep", dropped)
+    dropped.chmod(0o644)
+    yield run(loader(), dropped, LINGERING)
+    dropped.unlink()
+
+
+def exchange_a_script(where: Where) -> Act:
+    """A referenced script that nobody measures as a file is given another content, and run."""
+    script = Path(where.script)
+    before = script.read_bytes()
+    script.write_text(f"{LINGER}# by an intruder\n")
+    yield run(sys.executable, script)
+    script.write_bytes(before)
+
+
+def give_an_interpreter_a_log(where: Where) -> Act:
+    """A referenced script's copy is run by its interpreter from where logs are kept, which are not measured."""
+    copy = Path(where.logs) / "copy.py"
+    shutil.copy(where.script, copy)
+    yield run(sys.executable, copy, LINGERING)
+    copy.unlink()
+
+
+def preload_a_library(where: Where) -> Act:
+    """A referenced program is run with a library of the intruder's before its own."""
+    library = Path(where.loot) / "library.so"
+    shutil.copy("/bin/true", library)  # the loader opens it; what comes of it does not matter
+    at = now()
+    subprocess.run([where.tool, LINGERING], check=False, env={"LD_PRELOAD": str(library)}, stderr=subprocess.DEVNULL)
+    yield at
+    library.unlink()
+
+
+def loader() -> str:
+    """That of this process, by its mappings."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return next(name for line in lines if (name := line.split()[-1]).rpartition("/")[2].startswith("ld-"))
+
+
 # What a process may do.
 
 
@@ -225,6 +305,48 @@ def enter_another_namespace(where: Where) -> Act:
     at = now()
     succeed(libc().unshare(CLONE_NEWUTS))
     yield at
+
+
+def run_a_shell_on_a_connection(where: Where) -> Act:
+    """A program that policy calls a shell is run with a connection as its standard input and output."""
+    out, other = connection()
+    at = now()
+    shell = subprocess.Popen([where.tool, "60"], stdin=out.fileno(), stdout=out.fileno())
+    yield at
+    shell.kill()
+    shell.wait()
+    other.close()
+
+
+def put_a_connection_on_stdin(where: Where) -> Act:
+    """An interpreter that runs already puts a connection in the place of its standard input."""
+    out, other = connection()
+    at = now()
+    os.dup2(out.fileno(), 0)
+    yield at
+    other.close()
+
+
+def connect_elsewhere(where: Where) -> Act:
+    """The workload connects to an address that policy does not list."""
+    with socket.create_server((outward(), 0)) as there, socket.socket() as out:
+        out.bind(("127.0.0.2", 0))
+        at = now()
+        out.connect(there.getsockname())
+        yield at
+
+
+def connection() -> tuple[socket.socket, socket.socket]:
+    """Both ends, on this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return socket.create_connection(server.getsockname()), server.accept()[0]
+
+
+def outward() -> str:
+    """An address of this machine that is not loopback's: whoever comes to it from loopback comes to somewhere else."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nothing_is_sent:
+        nothing_is_sent.connect(("203.0.113.1", 9))
+        return str(nothing_is_sent.getsockname()[0])
 
 
 def attach(where: Where) -> Act:

@@ -6,9 +6,9 @@ An act may be in another file than acts.py, if that imports the standard library
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from attestation.signals import Signal
@@ -24,7 +24,8 @@ EVENT_MS, END_MS, LOOK_MS = 5.0, 50.0, 1000.0
 class Attack:
     """One act. collector: whose coverage answers for it. within_ms: stated from act to violation, on an idle machine
     and with all privileges. needs_root: an ordinary user cannot do it, or is told nothing of it that can be relied
-    upon. dear: it takes seconds, or a new sidecar. graver: it is tamper here, whatever the signal's own class is.
+    upon. privileged: the former. dear: it takes seconds, or a new sidecar. graver: it is tamper here, whatever the
+    signal's own class is. gated: by a workload that a gate stands before.
     """
 
     act: Callable[[Where], Act]
@@ -32,8 +33,10 @@ class Attack:
     collector: str
     within_ms: float
     needs_root: bool = False
+    privileged: bool = False
     dear: bool = False
     graver: bool = False
+    gated: bool = False
 
     @property
     def told_class(self) -> ViolationClass:
@@ -54,13 +57,23 @@ class Attack:
         module = inspect.getmodule(self.act)
         return inspect.getsource(module) if module else ""
 
-    @property
-    def possible(self) -> bool:
-        """Here, as whom we are."""
-        return not self.needs_root or os.geteuid() == 0
+    def possible(self, *, restricted: bool) -> bool:
+        """restricted: nobody here has any capability."""
+        return not (restricted and self.privileged)
+
+    def reliable(self, *, restricted: bool) -> bool:
+        """It is told each time."""
+        return not (restricted and self.needs_root)
 
 
-FILES, EXECUTIONS, RIGHTS, CALLS = "files", "processes.executions", "processes.rights", "syscalls"
+def restricted() -> bool:
+    """Have we no capability, whichever user we are (capabilities(7))?"""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return any(line.startswith("CapEff:") and not int(line.split()[1], 16) for line in lines)
+
+
+FILES, EXECUTIONS, RIGHTS, GATE = "files", "processes.executions", "processes.rights", "processes.gate"
+EGRESS, CALLS = "processes.egress", "syscalls"
 SIDECAR, GUARDIAN = "sidecar", "guardian"
 
 CATALOGUE: tuple[Attack, ...] = (
@@ -71,21 +84,63 @@ CATALOGUE: tuple[Attack, ...] = (
     Attack(acts.put_a_pipe_there, Signal.FILE_UNREADABLE, FILES, EVENT_MS),
     Attack(acts.change_the_mode, Signal.FILE_ATTRIBUTES, FILES, EVENT_MS),
     Attack(acts.run_what_was_dropped, Signal.EXECUTION_FOREIGN, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.run_what_stays, Signal.EXECUTION_FOREIGN, EXECUTIONS, EVENT_MS),
     Attack(acts.run_a_script, Signal.EXECUTION_FOREIGN, EXECUTIONS, EVENT_MS, needs_root=True),
     Attack(acts.run_what_was_exchanged, Signal.EXECUTION_MODIFIED, EXECUTIONS, EVENT_MS, needs_root=True),
     Attack(acts.run_from_memory, Signal.EXECUTION_DELETED, EXECUTIONS, EVENT_MS, needs_root=True),
     Attack(acts.run_what_was_deleted, Signal.EXECUTION_DELETED, EXECUTIONS, EVENT_MS, needs_root=True),
     Attack(acts.run_from_the_logs, Signal.EXECUTION_FROM_DATA, EXECUTIONS, EVENT_MS, needs_root=True),
-    Attack(acts.become_root, Signal.PROCESS_USER, RIGHTS, EVENT_MS, needs_root=True),
-    Attack(acts.raise_a_capability, Signal.PROCESS_CAPABILITIES, RIGHTS, LOOK_MS, needs_root=True, dear=True),
-    Attack(acts.enter_another_namespace, Signal.PROCESS_NAMESPACES, RIGHTS, LOOK_MS, needs_root=True, dear=True),
+    Attack(acts.give_an_interpreter_a_script, Signal.SCRIPT_FOREIGN, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.give_a_loader_a_program, Signal.SCRIPT_FOREIGN, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.exchange_a_script, Signal.SCRIPT_MODIFIED, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.give_an_interpreter_a_log, Signal.SCRIPT_FROM_DATA, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.preload_a_library, Signal.PROCESS_PRELOAD, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(
+        acts.run_what_a_gate_refuses,
+        Signal.EXECUTION_REFUSED,
+        GATE,
+        EVENT_MS,
+        needs_root=True,
+        privileged=True,
+        gated=True,
+    ),
+    Attack(acts.become_root, Signal.PROCESS_USER, RIGHTS, EVENT_MS, needs_root=True, privileged=True),
+    Attack(
+        acts.raise_a_capability,
+        Signal.PROCESS_CAPABILITIES,
+        RIGHTS,
+        LOOK_MS,
+        needs_root=True,
+        privileged=True,
+        dear=True,
+    ),
+    Attack(
+        acts.enter_another_namespace,
+        Signal.PROCESS_NAMESPACES,
+        RIGHTS,
+        LOOK_MS,
+        needs_root=True,
+        privileged=True,
+        dear=True,
+    ),
     Attack(acts.attach, Signal.PROCESS_TRACER, RIGHTS, EVENT_MS, needs_root=True),
+    Attack(acts.run_a_shell_on_a_connection, Signal.PROCESS_STDIO_SOCKET, RIGHTS, EVENT_MS, needs_root=True),
+    Attack(acts.put_a_connection_on_stdin, Signal.PROCESS_STDIO_SOCKET, RIGHTS, LOOK_MS, dear=True),
+    Attack(acts.connect_elsewhere, Signal.EGRESS_FOREIGN, EGRESS, LOOK_MS, dear=True),
     Attack(calls.leave_the_baseline, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
     Attack(calls.call_by_the_older_interface, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
     Attack(calls.open_by_io_uring, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
     Attack(calls.write_into_a_process, Signal.PROCESS_WRITTEN, CALLS, EVENT_MS, needs_root=True),
     Attack(acts.ask_for_the_key, Signal.KEY_SOCKET_SECOND_CLIENT, SIDECAR, EVENT_MS, graver=True),
-    Attack(acts.flood_a_stopped_measurer, Signal.COLLECTOR_OVERFLOWED, FILES, LOOK_MS, needs_root=True, dear=True),
+    Attack(
+        acts.flood_a_stopped_measurer,
+        Signal.COLLECTOR_OVERFLOWED,
+        FILES,
+        LOOK_MS,
+        needs_root=True,
+        privileged=True,
+        dear=True,
+    ),
     Attack(acts.stop_the_sidecar, Signal.COLLECTOR_DEAD, GUARDIAN, DEADMAN * 2000, dear=True),
     Attack(acts.kill_the_measurer, Signal.MEASURER_LOST, SIDECAR, END_MS, dear=True),
 )
@@ -95,6 +150,9 @@ ELSEWHERE: Mapping[Signal, str] = MappingProxyType(
         Signal.FILE_WRITTEN: "It takes a policy that has code `immutable` (tests/system/attacks/test_files.py).",
         Signal.MOUNT_CHANGED: "It takes mounts of the workload's own (tests/system/measurer/test_mounts.py).",
         Signal.FILE_VERSIONS_MIXED: "It takes reference values of two versions (tests/unit/policies/test_versions.py).",
+        Signal.EXECUTION_FROM_TEMPORARY: "Policy has to `forbidTemporary` (tests/system/measurer/test_starts.py).",
+        Signal.EXECUTION_GAINING: "Policy has to `forbidGaining` (tests/system/measurer/test_starts.py).",
+        Signal.PROCESS_LABEL: "It takes a kernel with AppArmor or SELinux (tests/unit/measurer/test_labels.py).",
         Signal.CAPABILITIES_EXCEEDED: "Found by the next round, told as `contraindicated` (test_appraise.py).",
         Signal.PRIVILEGES_OPEN: "Found by the next round, told as `contraindicated` (test_appraise.py).",
         Signal.PROCESS_SECCOMP: "The kernel takes no filter back; told should it ever.",
@@ -134,14 +192,34 @@ UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "Reading: no collector tells who reads what.",
         ),
         EXECUTIONS: (
-            "Code that is run without an execution: a shared library, a module, what an interpreter is told on its"
-            " command line or reads on its input.",
+            "Code that is run without an execution and is not among what a process is started with: a library that is"
+            " loaded later, a module or a script that a script reads, what an interpreter is told on its command line"
+            " or reads through a pipe, classes of a JVM that are in no `-jar`.",
+            "The script of an interpreter that has ended before its arguments could be read, within a millisecond or"
+            " two, or that has written others over them by then; an interpreter by a name that is not known.",
+            "Environment that is set or changed by the process itself, and other variables than those of the loader"
+            " (`BASH_ENV`, `PYTHONPATH`, `NODE_OPTIONS`, `PERL5OPT`, `JAVA_TOOL_OPTIONS`).",
             "A process that enters the cgroup from outside and ends within milliseconds.",
             "For an ordinary user's measurer: whatever ends between two looks at the process table.",
+        ),
+        GATE: (
+            "What needs no file of a mount to be executed (a memfd): it runs, and is told as an execution.",
+            "What is no execution: a library, what an interpreter reads, what a loader is told to load.",
+            "What a script holds by the time that its interpreter opens it: what was held against the list is what it"
+            " held when it was executed.",
+            "The first execution in a mount namespace, or from a mount, that a process of the workload has just made.",
         ),
         RIGHTS: (
             "What is taken and laid down again between two looks, but for users and tracers: the kernel tells of them.",
             "What a process may do that is none of the workload's.",
+            "A shell that reads from a pipe which somebody else fills from a connection, as any server does for what it"
+            " starts; a connection of AF_UNIX; one on any other descriptor than 0, 1 and 2.",
+        ),
+        EGRESS: (
+            "What is connected and over between two looks.",
+            "Datagrams that are sent without connecting, and raw packets.",
+            "What is reached through this machine: a proxy on loopback, or Envoy itself.",
+            "Connections in another network namespace than that of the first process, which is `process-namespaces`.",
         ),
         CALLS: (
             "A call of the baseline with other arguments, or in another sequence.",
@@ -149,7 +227,9 @@ UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "Without CAP_BPF and CAP_PERFMON: all of it.",
         ),
         SIDECAR: ("Who only looks at the key socket's name.",),
-        GUARDIAN: ("Anything while measurer and sidecar are both stopped: then Envoy's own lifetime ends it.",),
+        GUARDIAN: (
+            "Anything while measurer and sidecar are both stopped: then the kernel ends it, or Envoy's own lifetime.",
+        ),
     }
 )
 """What each collector does not see of the acts that it is there for."""

@@ -1,6 +1,6 @@
 """docs/signals.md, from the catalogue and what `bench detect --json` found: `make signals` writes it again.
 
-Usage: python -m proofbeat.bench.detect.document REPORT [REPORT], the second by an ordinary user.
+Usage: python -m proofbeat.bench.detect.document REPORT [REPORT], the second by a run without any capability.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ that every signal is here. The same acts are tests (tests/system/attacks/test_ca
 that an intruder runs in a measured workload, under traffic, with a real Envoy.
 
 *stated*: the most from the act to the violation, with all privileges and on an idle machine. *violation*: until the
-sidecar has it. *closed*: until the sidecar has verified that its Envoy refuses and that nothing is open. *ordinary
-user*: until the violation where all of Proofbeat runs without privileges; `not told` where that cannot be relied upon.
-An execution is counted from before its process is forked, with what starting it takes.
+sidecar has it. *closed*: until the sidecar has verified that its Envoy refuses and that nothing is open.
+*restricted*: until the violation where nobody has a capability, neither what measures nor what is measured, as where
+all is an ordinary user's ([profiles](profiles.md)); *told* says of how many acts it was, where not of all it cannot be
+relied upon. An execution is counted from before its process is forked, with what starting it takes.
 A class is the signal's own; a policy may state another (`onViolation`), and `configuration` is always drift.
 
 """
 
 
-def document(full: Mapping[str, Any], ordinary: Mapping[str, Any] | None) -> str:
+def document(full: Mapping[str, Any], restricted: Mapping[str, Any] | None) -> str:
     """Both as `bench detect --json` prints them."""
-    return "".join(_lines(full, ordinary or {"figures": {}}))
+    return "".join(_lines(full, restricted or {"figures": {}}))
 
 
-def _lines(full: Mapping[str, Any], ordinary: Mapping[str, Any]) -> Iterator[str]:
+def _lines(full: Mapping[str, Any], restricted: Mapping[str, Any]) -> Iterator[str]:
     machine = full["machine"]
     yield _HEAD
     yield f"Measured on {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}."
     yield f" Milliseconds from the act, by {_most_samples(full['figures'])} samples an act: p99 is the largest."
     yield "\n\n## Acts\n"
     yield "| act | signal | class | collector | stated | violation p50 | p99 | closed p50 | p99 "
-    yield "| ordinary user p50 | p99 |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
+    yield "| restricted p50 | p99 | told |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n"
     for attack in CATALOGUE:
-        yield _row(attack, full["figures"], ordinary["figures"])
+        yield _row(attack, full["figures"], restricted["figures"])
     yield "\n## Signals that no act inside a workload shows\n| signal | class | meaning | when |\n|---|---|---|---|\n"
     for signal, why in ELSEWHERE.items():
         yield f"| `{signal}` | {signal.default} | {signal.meaning} | {why} |\n"
@@ -58,13 +59,20 @@ def _lines(full: Mapping[str, Any], ordinary: Mapping[str, Any]) -> Iterator[str
             yield f"| `{signal}` | {signal.default} | {signal.meaning} |\n"
 
 
-def _row(attack: Attack, full: Figures, ordinary: Figures) -> str:
+def _row(attack: Attack, full: Figures, restricted: Figures) -> str:
     seen, closed = (_spread(full, f"{attack.name}_to_{what}") for what in ("violation", "closed"))
-    without = _spread(ordinary, f"{attack.name}_to_violation") if ordinary else ""
-    if ordinary and attack.needs_root:
-        without = "not told |"
+    less = f"{_spread(restricted, f'{attack.name}_to_violation')} | {_told(attack, restricted)}"
     cells = (attack.told, f"`{attack.signal}`", attack.told_class, f"`{attack.collector}`", f"{attack.within_ms:g}")
-    return f"| {' | '.join(cells)} | {seen} | {closed} | {without or '|'} |\n"
+    return f"| {' | '.join(cells)} | {seen} | {closed} | {less} |\n"
+
+
+def _told(attack: Attack, restricted: Figures) -> str:
+    if not restricted:
+        return ""
+    if attack.privileged:
+        return "takes a capability"
+    told = restricted.get(f"{attack.name}_told")
+    return f"{told['value']:g} {told['unit']}" if told is not None else ""
 
 
 def _most_samples(figures: Figures) -> int:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from attestation.errors import Unavailable
 from proofbeat.bench import mesh
-from proofbeat.bench.detect.catalogue import CATALOGUE, Attack
-from proofbeat.bench.detect.scene import TERMS, BrokenScene
+from proofbeat.bench.detect.catalogue import CATALOGUE, Attack, restricted
+from proofbeat.bench.detect.scene import BrokenScene, staged
 from proofbeat.bench.figures import Budget, Distribution, Figure, Report, Value
 from proofbeat.demo.layout import OUT_FRESH, OUT_TCP
 from proofbeat.demo.load import Flow
@@ -19,6 +19,8 @@ from sidecar.states import Phase
 from telemetry.names import Event
 
 WITHIN_SECONDS = 20.0
+_LOOKED_SECONDS = 3.0
+"""After which everything that is looked at has been looked at: what is not told by then is not told."""
 NEW = (0, 1)
 
 
@@ -33,22 +35,34 @@ class Sample:
 
 
 async def run(*, quick: bool) -> Report:
-    async with mesh.staged(TERMS, BrokenScene) as scene:
-        detecting = await Detecting.of(scene)
-        found = {each: await detecting.samples(each, quick=quick) for each in CATALOGUE if each.possible}
-    return report(found)
+    """Under the profile that our own capabilities come to: all of them, or none."""
+    less = restricted()
+    found: dict[Attack, list[Sample | None]] = {}
+    for gated in (False, True):
+        acts = [each for each in CATALOGUE if each.possible(restricted=less) and each.gated is gated]
+        if acts:
+            async with staged(gated=gated) as scene:
+                detecting = await Detecting.of(scene)
+                found |= {each: await detecting.samples(each, quick=quick) for each in acts}
+    return report(found, stated=not less)
 
 
-def report(found: Mapping[Attack, Sequence[Sample]]) -> Report:
-    """Pure."""
+def report(found: Mapping[Attack, Sequence[Sample | None]], *, stated: bool) -> Report:
+    """Pure. None: an act of which nothing was told. stated: held against what is stated for a run with privileges."""
     figures: dict[str, Figure] = {}
     budgets = []
-    for attack, samples in found.items():
+    for attack, acts in found.items():
+        samples = [each for each in acts if each is not None]
+        figures[f"{attack.name}_told"] = Value(f"of {len(acts)} acts", len(samples))
+        if not samples:
+            continue
         seen = Distribution.of([each.violation for each in samples])
         figures[f"{attack.name}_to_violation"] = seen
         figures[f"{attack.name}_to_closed"] = Distribution.of([each.closed for each in samples])
         figures[f"{attack.name}_to_refused"] = Distribution.of([each.refused for each in samples])
-        budgets.append(Budget(f"{attack.name}: {attack.signal}, p99 in ms after the act", attack.within_ms, seen.p99))
+        if stated:
+            what = f"{attack.name}: {attack.signal}, p99 in ms after the act"
+            budgets.append(Budget(what, attack.within_ms, seen.p99))
     figures["acts"] = Value("of the catalogue", len(found))
     return Report("detect", figures, tuple(budgets))
 
@@ -74,23 +88,38 @@ class Detecting:
         await detecting.open_again(now())
         return detecting
 
-    async def samples(self, attack: Attack, *, quick: bool) -> list[Sample]:
+    async def samples(self, attack: Attack, *, quick: bool) -> list[Sample | None]:
         count = (1 if attack.dear else 2) if quick else (3 if attack.dear else 20)
-        return [await self.sample(attack) for _ in range(count)]
+        reliable = attack.reliable(restricted=restricted())
+        return [await (self.sample(attack) if reliable else self.seen(attack)) for _ in range(count)]
 
     async def sample(self, attack: Attack) -> Sample:
         """Raises Unavailable where it is not told as what it is, or not closed for."""
+        sample = await self._sample(attack, WITHIN_SECONDS)
+        if isinstance(sample, Sample):
+            return sample
+        raise Unavailable(f"{attack.name} was not told as {attack.signal}, but {sample}", where="bench detect")
+
+    async def seen(self, attack: Attack) -> Sample | None:
+        """None where it is not told. Raises Unavailable where it is, and not closed for."""
+        sample = await self._sample(attack, _LOOKED_SECONDS)
+        return sample if isinstance(sample, Sample) else None
+
+    async def _sample(self, attack: Attack, within: float) -> Sample | list[str]:
+        """Or what was told instead."""
         watch, since = self._scene.web.watch, now()
         at = await self._scene.commit(attack)
 
         def of_this(line: Line) -> bool:
             return line.get("kind") == attack.signal and float(line["at"]) >= at
 
-        violation = await watch.until(Event.VIOLATION, since, within=WITHIN_SECONDS, matching=of_this)
+        violation = await watch.until(Event.VIOLATION, since, within=within, matching=of_this)
         if violation is None:
             lines = [line for line in watch.since(since) if line.get("event") == Event.VIOLATION]
-            told = [f"{line['kind']}: {line['text']}" for line in lines]
-            raise Unavailable(f"{attack.name} was not told as {attack.signal}, but {told}", where="bench detect")
+            undone = now()
+            await self._scene.undo()
+            await self.open_again(undone)
+            return [f"{line['kind']}: {line['text']}" for line in lines]
         closed = await self._closed(attack, since)
         refused = await self._until_refused(at)
         undone = now()

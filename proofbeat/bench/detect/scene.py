@@ -6,17 +6,19 @@ import asyncio
 import json
 import os
 import shutil
-from dataclasses import asdict
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from attestation.calls import NAMES
 from attestation.errors import Unavailable
+from proofbeat.bench import mesh
 from proofbeat.bench.detect import service
 from proofbeat.bench.detect.acts import DEADMAN, Where
 from proofbeat.bench.detect.catalogue import Attack
 from proofbeat.demo import service as demo_service
-from proofbeat.demo.layout import Layout, Terms
+from proofbeat.demo.layout import Layout, Side, Terms
 from proofbeat.demo.scene import Scene, Standing
 from telemetry.names import Event
 
@@ -26,10 +28,16 @@ TERMS = Terms(
     freshness=20.0,
     deadman=DEADMAN,
     pages=4,
-    stated={"files": {"logs": ["**/app/logs/**"]}, "recovery": {"drift": "auto", "tamper": "auto"}},
+    stated={
+        "files": {"logs": ["**/app/logs/**"]},
+        "processes": {"shells": ["**/loot/tool"]},
+        "egress": {"allowed": []},
+        "recovery": {"drift": "auto", "tamper": "auto"},
+    },
     calls=tuple(sorted(NAMES - {"chroot"})),
 )
 """Tamper heals as drift does, or each act would take a new instance."""
+GATED_TERMS = replace(TERMS, stated={**TERMS.stated, "processes": {"gate": "required"}})
 Line = dict[str, Any]
 
 
@@ -75,6 +83,7 @@ class BrokenScene(Scene):
             logs=str(side.app / "logs"),
             loot=str(loot),
             tool=str(loot / "tool"),
+            script=str(loot / "script.py"),
             key_socket=str(side.xds),
             sidecar=sidecar,
             measurer=measurer,
@@ -96,6 +105,18 @@ class BrokenScene(Scene):
             self._told.put_nowait(json.loads(line))
 
 
+class GatedScene(BrokenScene):
+    """With services that have mount namespaces of their own, as containers have: what a gate takes."""
+
+    def command(self, side: Side) -> list[str]:
+        return ["unshare", "--mount", "--propagation", "private", *super().command(side)]
+
+
+def staged(*, gated: bool) -> AbstractAsyncContextManager[BrokenScene]:
+    """A mesh for these acts."""
+    return mesh.staged(GATED_TERMS, GatedScene) if gated else mesh.staged(TERMS, BrokenScene)
+
+
 def _lay_out(where: Where) -> None:
     """The folders of a workload that has logs, and what its intruder brought along."""
     for folder in (where.logs, where.loot):
@@ -103,3 +124,4 @@ def _lay_out(where: Where) -> None:
     tool = Path(where.tool)
     shutil.copy("/bin/sleep", tool)
     os.utime(tool)
+    Path(where.script).write_text("import sys, time; time.sleep(float(sys.argv[1]))\n")

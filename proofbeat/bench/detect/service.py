@@ -18,21 +18,24 @@ from typing import Any
 FOLDER = Path(__file__).parent
 TOOL = FOLDER.parent / "loot" / "tool"
 """A program that this service may run."""
+SCRIPT = TOOL.with_name("script.py")
+"""One for the interpreter that runs this."""
 
 
 class Intruder:
-    """Who does what is sent, one act at a time. Until the first one the tool runs, so that it belongs to what runs."""
+    """Who does what is sent, one act at a time. Until the first one tool and script run: they belong to what runs."""
 
     def __init__(self) -> None:
-        self._helper = subprocess.Popen([TOOL, "3600"]) if TOOL.exists() else None
+        commands = [[str(TOOL), "3600"], [sys.executable, str(SCRIPT), "3600"]] if TOOL.exists() else []
+        self._helpers = [subprocess.Popen(command) for command in commands]
         self._child = self._leash = -1
 
     def hear(self, line: bytes) -> None:
         """An act, or the word to take the last one back."""
-        if self._helper is not None:
-            self._helper.kill()
-            self._helper.wait()
-            self._helper = None
+        while self._helpers:
+            helper = self._helpers.pop()
+            helper.kill()
+            helper.wait()
         order = json.loads(line)
         if order.get("undo"):
             os.close(self._leash)

@@ -43,8 +43,9 @@ class Probe:
         self._channel.close()
         self._process.wait(10)
 
-    def send(self, message: Message) -> None:
-        self._channel.send(encode(message))
+    def send(self, message: Message, descriptor: int | None = None) -> None:
+        beside = [descriptor] if descriptor is not None else []
+        socket.send_fds(self._channel, [encode(message)], beside)
 
     def expect(self, kind: type[M], matching: Callable[[M], bool]) -> M:
         """Raises Unavailable where it does not come in time, or cannot any more."""
@@ -62,6 +63,10 @@ class Probe:
         self.send(Measure((Layer.FILES,), began, full))
         self.expect(Observed, lambda each: _asked(each) and each.observation.began >= began)
         return time.clock_gettime(time.CLOCK_BOOTTIME) - began
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def pss(self) -> float:

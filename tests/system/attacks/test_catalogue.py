@@ -9,21 +9,22 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from operator import attrgetter
 
 import pytest
 
-from proofbeat.bench import mesh
 from proofbeat.bench.detect.catalogue import CATALOGUE, Attack
 from proofbeat.bench.detect.run import Detecting, Sample
-from proofbeat.bench.detect.scene import TERMS, BrokenScene
+from proofbeat.bench.detect.scene import staged
 
 PATIENCE = 60.0
 
 
 class Town:
-    """One mesh for all acts, in a thread of its own."""
+    """One mesh for all acts of a kind, in a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, gated: bool) -> None:
+        self._gated = gated
         self._loop = asyncio.new_event_loop()
         self._over = asyncio.Event()
         self._ready: Future[Detecting] = Future()
@@ -41,7 +42,7 @@ class Town:
 
     async def _run(self) -> None:
         try:
-            async with mesh.staged(TERMS, BrokenScene) as scene:
+            async with staged(gated=self._gated) as scene:
                 self._ready.set_result(await Detecting.of(scene))
                 await self._over.wait()
         except BaseException as error:
@@ -51,13 +52,29 @@ class Town:
 
 
 @pytest.fixture(scope="module")
-def town() -> Iterator[Town]:
-    running = Town()
+def open_town() -> Iterator[Town]:
+    running = Town(gated=False)
     yield running
     running.end()
 
 
-@pytest.mark.parametrize("attack", CATALOGUE, ids=lambda each: each.name)
+@pytest.fixture(scope="module")
+def gated_town() -> Iterator[Town]:
+    running = Town(gated=True)
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def town(request: pytest.FixtureRequest, attack: Attack) -> Town:
+    found: Town = request.getfixturevalue("gated_town" if attack.gated else "open_town")
+    return found
+
+
+BY_TOWN = sorted(CATALOGUE, key=attrgetter("gated"))
+
+
+@pytest.mark.parametrize("attack", BY_TOWN, ids=lambda each: each.name)
 def test_each_act_is_told_as_its_signal_and_class_and_closed_for_until_it_is_undone(attack: Attack, town: Town) -> None:
     sample = town.sample(attack)  # raises what was told instead, or that nothing was closed or opened again
     assert sample.told == attack.told_class

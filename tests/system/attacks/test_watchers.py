@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.attacks.stage import DEADMAN, Proxy, Scene, scene, user
+from tests.system.attacks.stage import DEADMAN, PATIENCE, Proxy, Scene, scene, user
 
 US, THE_WORKLOAD = 61803, 61804
 PEER = ("dac_read_search",)
@@ -133,3 +134,95 @@ def test_a_sidecar_that_is_aborted_leaves_no_core(peers: Scene) -> None:
     assert proxy.killed()
     assert written, "cores go elsewhere on this machine: this test shows nothing"
     assert {each.name for each in cores.glob("core*")} == written
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group of version 2 with nobody in it."""
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup2 " in line]
+    if not mounts:
+        pytest.skip("needs a cgroup2 mount")
+    made = Path(mounts[0][4], f"envoy-test-{os.getpid()}")
+    made.mkdir()
+    yield made
+    made.rmdir()
+
+
+def inside(group: Path) -> tuple[str, ...]:
+    """Before a command: that control group."""
+    return ("sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh")
+
+
+TALKS = (
+    "import socket, threading; talking = socket.create_connection(('127.0.0.1', {port}));"
+    " threading.Thread(target=lambda: [(talking.send(b'.'), time.sleep(0.01)) for _ in iter(int, 1)],"
+    " daemon=True).start()"
+)
+
+
+def open_to_us(proxy: Proxy) -> socket.socket:
+    """A connection on which the proxy says something all the time."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE)
+        proxy.do(TALKS.format(port=listener.getsockname()[1]))
+        accepted, _ = listener.accept()
+    return accepted
+
+
+def falls_silent(connection: socket.socket, within: float) -> bool:
+    """Nothing comes for as long as would bring some hundred words, or it is over."""
+    connection.settimeout(1.0)
+    end = time.monotonic() + within + 1.0
+    while time.monotonic() < end:
+        try:
+            if not connection.recv(4096):
+                return True
+        except (TimeoutError, ConnectionResetError):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_what_is_open_ends_when_both_watchers_are_killed_or_stopped_in_one_act(
+    group: Path, attacked: Scene, number: signal.Signals
+) -> None:
+    proxy = attacked.proxy(inside(group))
+    assert attacked.until("envoy-admitted")["outlives"] == ""
+    victims = attacked.sidecar.pid, attacked.measurer
+    with open_to_us(proxy) as connection:
+        assert not falls_silent(connection, DEADMAN), "while they live it goes on, for longer than the dead-man time"
+        attacked.workload.do(f"[os.kill(each, {int(number)}) for each in {victims}]")
+        try:
+            assert falls_silent(connection, DEADMAN + 2.0)
+            assert proxy.process.poll() is None, "nobody was left to end it"
+        finally:
+            for victim in victims if number is signal.SIGSTOP else ():
+                os.kill(victim, signal.SIGCONT)
+
+
+def test_an_envoy_that_shares_its_group_is_not_bounded_by_the_kernel_and_the_log_says_so(
+    group: Path, attacked: Scene
+) -> None:
+    other = subprocess.Popen([*inside(group), "sleep", "600"])
+    try:
+        attacked.proxy(inside(group))
+        assert f"process {other.pid} lives" in attacked.until("envoy-admitted")["outlives"]
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_the_successor_in_the_same_group_is_not_held_to_what_a_dead_measurer_left(group: Path) -> None:
+    with scene() as playing:
+        playing.until_open()
+        first = playing.proxy(inside(group))
+        playing.until("envoy-admitted")
+        playing.workload.do(f"[os.kill(each, 9) for each in {(playing.sidecar.pid, playing.measurer)}]")
+        with open_to_us(first) as connection:
+            assert falls_silent(connection, DEADMAN + 2.0)
+    with scene() as playing:
+        playing.until_open()
+        second = playing.proxy(inside(group))
+        playing.until("envoy-admitted")
+        with open_to_us(second) as connection:
+            assert not falls_silent(connection, DEADMAN)

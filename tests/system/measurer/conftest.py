@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,42 @@ def elsewhere() -> Iterator[Path]:
     root.chmod(0o755)
     yield root
     shutil.rmtree(root)
+
+
+@dataclass
+class Hanging:
+    """A file system whose server never answers anything (fuse(4)). server: its descriptor, whose end is an answer."""
+
+    where: Path
+    server: int
+
+    def end(self) -> None:
+        """All that waits for it is refused."""
+        if self.server >= 0:
+            os.close(self.server)
+        self.server = -1
+
+
+@pytest.fixture
+def unanswered(elsewhere: Path) -> Iterator[Hanging]:
+    where = elsewhere / "hangs"
+    where.mkdir()
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        pytest.skip("this kernel has no FUSE")
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mount(b"hangs", os.fsencode(where), b"fuse", 0, options) == 0, os.strerror(ctypes.get_errno())
+    hangs = Hanging(where, server)
+    yield hangs
+    hangs.end()
+    libc.umount2(os.fsencode(where), 2)
+
+
+@pytest.fixture
+def hanging(unanswered: Hanging) -> Path:
+    return unanswered.where
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: fanotify, the connector and SOCK_DESTROY")

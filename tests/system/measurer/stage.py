@@ -33,9 +33,12 @@ for line in sys.stdin:
 
 
 class Workload:
-    """A process whose acts the test dictates. first: command put before the interpreter, e.g. setpriv."""
+    """A process whose acts the test dictates. first: command put before the interpreter, e.g. setpriv.
 
-    def __init__(self, first: Sequence[str] = (), python: str = sys.executable) -> None:
+    also: descriptors that it is given.
+    """
+
+    def __init__(self, first: Sequence[str] = (), python: str = sys.executable, also: Sequence[int] = ()) -> None:
         self.process = subprocess.Popen(
             [*first, python, "-c", SERVER],
             stdin=subprocess.PIPE,
@@ -43,6 +46,7 @@ class Workload:
             text=True,
             bufsize=1,
             start_new_session=True,
+            pass_fds=also,
         )
         self.do("pass")
 

@@ -187,6 +187,16 @@ def test_a_changed_user_is_told_at_once(sidecar: Sidecar, workload: Workload) ->
     assert time.monotonic() - began < 2.0, "by looking all the time, and not at the next measurement"
 
 
+def test_a_thread_that_becomes_root_by_itself_is_told(sidecar: Sidecar, workload: Workload) -> None:
+    """Past the C library, which has all threads of a process change their user together."""
+    workload.do("import ctypes, threading; libc = ctypes.CDLL(None); os.setresuid(65534, 65534, 0)")
+    sidecar.expect(ProcessFact, lambda each: each.aspect is ProcessAspect.USER)
+    workload.do("becoming = lambda: (libc.syscall(117, -1, 0, -1), __import__('time').sleep(0.5))")
+    workload.do("thread = threading.Thread(target=becoming); thread.start()")
+    fact = sidecar.expect(ProcessFact, lambda each: each.aspect is ProcessAspect.USER and each.after.startswith("0:"))
+    assert fact.process.pid == workload.pid
+
+
 def test_a_tracer_is_told(sidecar: Sidecar, workload: Workload) -> None:
     line = f"import ctypes,time; ctypes.CDLL(None).ptrace(0x4206, {workload.pid}, 0, 0); time.sleep(9)"
     tracer = subprocess.Popen([sys.executable, "-c", line])

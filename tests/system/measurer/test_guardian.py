@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -10,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -279,23 +277,6 @@ def test_the_guardian_acts_even_when_the_rest_of_the_measurer_hangs(
             debugger.kill()
             debugger.wait()
             os.kill(sidecar.process.pid, signal.SIGCONT)  # what attaching left behind
-
-
-@pytest.fixture
-def hanging(elsewhere: Path) -> Iterator[Path]:
-    """A file system whose server never answers anything (fuse(4))."""
-    where = elsewhere / "hangs"
-    where.mkdir()
-    try:
-        server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        pytest.skip("this kernel has no FUSE")
-    options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.mount(b"hangs", os.fsencode(where), b"fuse", 0, options) == 0, os.strerror(ctypes.get_errno())
-    yield where
-    os.close(server)
-    libc.umount2(os.fsencode(where), 2)
 
 
 def test_the_guardian_acts_while_the_measurer_waits_for_a_file_system_that_never_answers(

@@ -16,6 +16,7 @@ import pytest
 from attestation import manifest
 from attestation.channel import Covered, Observed, Scope
 from attestation.facts import ExecutionFact, FileChange, FileFact, MountFact
+from attestation.layers import Layer
 from measurer import mounts
 from measurer.files.fanotify import Fanotify
 from measurer.files.manifest import Folder
@@ -157,6 +158,9 @@ def test_what_is_mounted_over_a_measured_path_is_told_at_once_and_read_through(
         told = sidecar.expect(MountFact, lambda each: each.mounted)
     assert told.path == command[-1]
     sidecar.expect(FileFact, lambda each: each.path == f"{tree}/below/second" and each.change is not FileChange.ADDED)
+    sidecar.expect(  # what is still being read cannot be unmounted
+        Observed, lambda each: each.observation.layer is Layer.FILES and each.observation.began >= told.at
+    )
     apart.do(f"subprocess.run(['umount', '{command[-1]}'], check=True)")
     with counted(MOUNT_LATENCY):
         assert sidecar.expect(MountFact, lambda each: not each.mounted).path == command[-1]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,15 +16,16 @@ import pytest
 from attestation.channel import Beat, Covered, Fault, Guarded, Measure, Observed, Pinned, Scope
 from attestation.facts import CollectorFact, CollectorState, ExecutionFact, FileFact, InstanceFact
 from attestation.layers import Layer
-from tests.system.measurer.conftest import needs_root
+from measurer.relief import LOOK, LOOKS
+from tests.system.measurer.conftest import Hanging, needs_root
 from tests.system.measurer.nodes import Caller, Node
 from tests.system.measurer.stage import Proxy, Workload
 from tests.system.measurer.test_executions import foreign
 from tests.system.measurer.test_guardian import is_reset
 
 pytestmark = needs_root
-IDLE = 5
-"""Descriptors of a measurer without connections: three standard streams, epoll, the socket."""
+IDLE = 6
+"""Descriptors of a measurer without connections: three standard streams, epoll, the socket, what wakes its loop."""
 
 
 @pytest.fixture
@@ -137,9 +139,14 @@ def test_a_silent_sidecars_guardian_acts_alone(
 
 def until_idle(node: Node) -> None:
     """Nothing of an earlier connection is open any more."""
+    until(lambda: node.descriptors <= IDLE, "nothing stays open")
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    """It comes to hold: of another process's descriptors there is no event."""
     end = time.monotonic() + 10
-    while node.descriptors > IDLE:
-        assert time.monotonic() < end, "something stays open"
+    while not holds():
+        assert time.monotonic() < end, what
         time.sleep(0.02)
 
 
@@ -230,6 +237,76 @@ def test_what_one_workload_burns_does_not_hold_up_another(
         workload.done()
         assert max(waits) < 1.0, "no answer waits for the gigabytes, which take longer than that"
         assert sorted(waits)[len(waits) // 2] < 0.2
+
+
+def beats(sidecar: Caller, seconds: float) -> float:
+    """Beat for so long. Gives the longest time that one took to be answered."""
+    longest, end, number = 0.0, time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        number += 1
+        began = time.monotonic()
+        sidecar.send(Beat(number))
+        sidecar.expect(Beat, lambda each, now=number: each.number == now)  # type: ignore[misc]
+        longest = max(longest, time.monotonic() - began)
+    return longest
+
+
+def test_a_file_system_that_never_answers_ends_its_own_workload_alone_and_the_others_go_on(
+    node: Node, workload: Workload, proxy: Proxy, tree: Path, other: tuple[Workload, Path], unanswered: Hanging
+) -> None:
+    second, folder = other
+    bystander = Proxy()
+    covered = tree / "below"
+    try:
+        with both(node, workload, tree, *other) as (mine, its):
+            for each, envoy in ((mine, proxy), (its, bystander)):
+                envoy.connect(2)
+                each.guard(envoy.pid)
+                each.expect(Guarded)
+            subprocess.run(["mount", "--bind", unanswered.where, covered], check=True)
+            mine.send(Measure((Layer.FILES,), 0.0, full=True))
+            assert beats(its, 4 * LOOK) < (LOOKS + 2) * LOOK + 0.5, "less than the shortest reasonable dead-man time"
+            assert "does not answer" in mine.expect(Fault).what
+            assert all(is_reset(each) for each in proxy.held)
+            assert proxy.process.wait(5) == -signal.SIGKILL
+            second.do(f"open('{folder}/file', 'w').write('changed')")
+            its.expect(FileFact)
+            assert not any(is_reset(each, 0.05) for each in bystander.held)
+            assert beats(its, 1.0) < LOOK, "and what hangs is waited for once"
+            with node.sidecar(Scope(workload.pid, (str(tree),))) as again:
+                assert again.expect(Fault).what
+            open_meanwhile = node.descriptors
+            unanswered.end()
+            until(lambda: node.descriptors < open_meanwhile, "what the one that hung had open is closed")
+            with node.sidecar(Scope(workload.pid, (str(tree),))) as again:
+                assert "tried again" in again.expect(Fault).what
+            its.send(Measure((Layer.FILES,), 0.0, full=True))
+            its.expect(Observed)
+        until_idle(node)
+    finally:
+        subprocess.run(["umount", "--lazy", covered], check=True)
+        bystander.end()
+
+
+def test_a_node_ends_in_order_while_one_file_system_does_not_answer(
+    node: Node, workload: Workload, tree: Path, other: tuple[Workload, Path], unanswered: Hanging
+) -> None:
+    bystander = Proxy()
+    covered = tree / "below"
+    try:
+        with both(node, workload, tree, *other) as (mine, its):
+            its.guard(bystander.pid)
+            its.expect(Guarded)
+            subprocess.run(["mount", "--bind", unanswered.where, covered], check=True)
+            mine.send(Measure((Layer.FILES,), 0.0, full=True))
+            mine.expect(Fault)
+            node.process.terminate()
+            assert bystander.process.wait(5) == -signal.SIGKILL
+            unanswered.end()
+            assert node.process.wait(10) == 0
+    finally:
+        subprocess.run(["umount", "--lazy", covered], check=True)
+        bystander.end()
 
 
 WRITERS = """

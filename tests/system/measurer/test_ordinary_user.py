@@ -13,7 +13,16 @@ import pytest
 
 from attestation.channel import Covered, KillEnvoy, Observed, Scope, Swept
 from attestation.coverage import Cutting, Grade, Mechanism
-from attestation.facts import CollectorFact, CollectorState, ExecutionFact, FileChange, FileFact, Sighting
+from attestation.facts import (
+    CollectorFact,
+    CollectorState,
+    ExecutionFact,
+    FileChange,
+    FileFact,
+    PreloadFact,
+    ScriptFact,
+    Sighting,
+)
 from attestation.layers import Method
 from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.stage import Sidecar, User, Workload
@@ -104,6 +113,18 @@ def test_a_program_that_keeps_running_is_seen_by_polling(sidecar: Sidecar, their
     fact = sidecar.expect(ExecutionFact, lambda each: each.path.endswith("/sleep"))
     assert fact.digest == hashlib.sha256(Path("/bin/sleep").read_bytes()).hexdigest()
     assert fact.sighting is Sighting.POLL
+    theirs.do("child.kill()")
+
+
+def test_what_a_program_that_keeps_running_was_started_with_is_seen_by_polling(
+    sidecar: Sidecar, theirs: Workload, elsewhere: Path
+) -> None:
+    script = elsewhere / "script.sh"
+    script.write_text("sleep 30; true")
+    theirs.do(f"child = subprocess.Popen(['/bin/sh', '{script}'], env={{'LD_LIBRARY_PATH': '/nowhere'}})")
+    fact = sidecar.expect(ScriptFact, lambda each: each.path == str(script))
+    assert (fact.digest, fact.sighting) == (hashlib.sha256(script.read_bytes()).hexdigest(), Sighting.POLL)
+    assert sidecar.expect(PreloadFact).entry == "/nowhere"
     theirs.do("child.kill()")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from attestation.channel import Scope
+from attestation.channel import Covered, Scope
 from attestation.coverage import Profile
+from attestation.facts import StdioFact
 from attestation.means import Means
 from proofbeat.doctor.profiles import GIVEN
 from tests.system.measurer.conftest import needs_root
@@ -69,4 +71,26 @@ def test_every_means_that_an_ordinary_user_lacks_is_named_with_the_kernels_refus
             assert told[Means.FILE_ACCESS] == "EACCES"
             assert told[Means.PROCESS_ACCESS] == ""
     finally:
+        workload.end()
+
+
+@needs_root
+@pytest.mark.parametrize("capabilities", [("SYS_PTRACE",), ("SYS_PTRACE", "DAC_READ_SEARCH")], ids="+".join)
+def test_another_users_descriptors_take_two_capabilities_and_coverage_says_where_they_are_not_seen(
+    capabilities: tuple[str, ...], nobody: User, tree: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as out:
+        workload = Workload(SOMEBODY_ELSE, nobody.python, also=[out.fileno()])
+        scope = Scope(workload.pid, (str(tree),), deadman=60.0)
+        with Sidecar(scope, holding(capabilities, nobody), nobody.python, nobody.sources) as sidecar:
+            sidecar.settle()
+            workload.do(f"subprocess.Popen(['sh', '-c', 'read line'], stdin={out.fileno()})")
+            if "DAC_READ_SEARCH" in capabilities:
+                assert sidecar.expect(StdioFact).descriptors == (0,)
+            else:
+                covered = sidecar.expect(
+                    Covered, lambda each: any("may not be seen" in one.detail for one in each.coverage.collectors)
+                )
+                assert not sidecar.seen(StdioFact)
+                assert covered.coverage.profile is Profile.RESTRICTED
         workload.end()

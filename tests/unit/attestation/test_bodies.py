@@ -15,7 +15,20 @@ from attestation import channel, manifest, processes
 from attestation.channel import Beat, Covered, Fault, Measure, Observed, Pinned, Scope, Sever, Severed, Swept
 from attestation.claims import Claims
 from attestation.errors import InvalidInput, MalformedEvidence
-from attestation.facts import Actor, ExecutionFact, FileChange, FileFact, MountFact, Sighting
+from attestation.facts import (
+    Actor,
+    EgressFact,
+    ExecutionFact,
+    FileChange,
+    FileFact,
+    MountFact,
+    Opened,
+    PreloadFact,
+    RefusalFact,
+    ScriptFact,
+    Sighting,
+    StdioFact,
+)
 from attestation.layers import Layer, Method
 from attestation.manifest import DIRECTORY, FILE, LINK, NO_DIGEST, OTHER, Entry
 from attestation.observation import Observation
@@ -168,7 +181,14 @@ MESSAGES: Iterable[channel.Message] = (
     Fault("it broke", "here", ""),
     FileFact(1.0, "/srv/app/x", FileChange.REMOVED, actor=Actor(7, "/bin/sh")),
     MountFact(1.0, "/srv/app", mounted=True, kind="tmpfs"),
-    ExecutionFact(1.0, "/bin/sh", "ab" * 32, Actor(7), Sighting.EVENT),
+    ExecutionFact(1.0, "/bin/sh", "ab" * 32, Actor(7), Sighting.EVENT, temporary="tmpfs", gains="user 0"),
+    ScriptFact(1.0, "/srv/app/x.py", "ab" * 32, Actor(7), Sighting.EVENT),
+    PreloadFact(1.0, "LD_PRELOAD", "/x.so", Actor(7), "/x.so.1", "ab" * 32),
+    RefusalFact(1.0, "/tmp/x", "", Actor(7), deleted=True, pid_inside=2),
+    channel.Gate(stands=True),
+    StdioFact(1.0, Actor(7, "/bin/sh"), (0, 1), "TCP", Opened.HERE, "203.0.113.9:4444"),
+    EgressFact(1.0, Actor(7, "/bin/sh"), "udp", "2001:db8::9", 53),
+    Scope(42, ("/srv/app",), egress=(), egress_every=0.5),
 )
 
 

@@ -18,9 +18,11 @@ from attestation.facts import (
     Fact,
     FileChange,
     FileFact,
+    Opened,
     ProcessAspect,
     ProcessFact,
     Sighting,
+    StdioFact,
 )
 from attestation.layers import Layer
 from attestation.trust import Tier
@@ -116,6 +118,7 @@ def test_every_readable_file_can_be_allowed_unless_its_name_is_no_text(fact: Fil
         FileFact(1.0, MAIN, FileChange.UNREADABLE),
         ExecutionFact(1.0, "", "", Actor(9), Sighting.EVENT, deleted=True),
         ProcessFact(1.0, Actor(9, PYTHON), ProcessAspect.TRACER, "0", "77"),
+        StdioFact(1.0, Actor(9, "/bin/sh"), (0,), "TCP", Opened.HERE),
         CollectorFact(1.0, "guardian", CollectorState.DEAD),
     ],
 )

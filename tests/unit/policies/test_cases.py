@@ -112,6 +112,12 @@ def test_claims_come_to_the_verdict_that_their_description_leads_to(tmp_path: Pa
     assert failures(tmp_path, claims(given, expected)) == ()
 
 
+@pytest.mark.parametrize(("given", "expected"), [("", GOOD), ("coverage: {gate: false}", "reasons: [coverage-weak]")])
+def test_a_gate_stands_unless_the_case_says_otherwise(tmp_path: Path, given: str, expected: str) -> None:
+    asking = POLICIES.replace("processes: {", "processes: {gate: required, ")
+    assert failures(tmp_path, claims(given, expected), policies=asking) == ()
+
+
 @pytest.mark.parametrize(
     ("given", "signal"),
     [
@@ -140,9 +146,19 @@ def test_an_envoy_is_there_and_well_where_policy_asks_for_one_unless_the_case_sa
         ("file: {path: /srv/app/noise.log}", "nothing"),
         ("execution: {path: /tmp/payload}", "{signal: execution-foreign, class: tamper}"),
         ("execution: {path: /usr/bin/python3}", "nothing"),
+        ("execution: {path: /tmp/payload, refused: true}", "{signal: execution-refused, class: tamper}"),
         ("execution: {path: /usr/bin/python3, deleted: true}", "execution-deleted"),
+        ("execution: {path: /usr/bin/python3, temporary: tmpfs, gains: user 0}", "nothing"),
+        ("script: {path: /srv/app/main.py}", "nothing"),
+        ("script: {path: /srv/app/main.py, content: changed}", "script-modified"),
+        ("script: {path: /tmp/x.py}", "{signal: script-foreign, class: tamper}"),
+        ("preload: {entry: /tmp/x.so, content: changed}", "process-preload"),
+        ("preload: {source: LD_LIBRARY_PATH, entry: /srv/app/lib}", "nothing"),
         ("process: {executable: /usr/bin/python3, aspect: tracer, before: '', after: '77'}", "process-tracer"),
         ("process: {executable: /usr/bin/python3, aspect: tracer, before: '77', after: ''}", "nothing"),
+        ("stdio: {executable: /bin/sh}", "process-stdio-socket"),
+        ("stdio: {executable: /usr/sbin/nginx}", "nothing"),
+        ("egress: {executable: /usr/bin/python3, host: 203.0.113.9, port: 443}", "nothing"),
         ("collector: {name: files-fanotify, state: dead}", "collector-dead"),
     ],
 )

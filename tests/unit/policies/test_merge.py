@@ -41,6 +41,9 @@ RULES = {
 }
 
 
+DESTINATIONS = ["10.0.0.0/8", "10.1.0.0/16:443", "10.1.2.3:400-500/tcp", "0.0.0.0/0:53/udp", "[2001:db8::/32]:443"]
+
+
 def durations(*choices: str) -> st.SearchStrategy[str]:
     return st.sampled_from(choices)
 
@@ -80,6 +83,15 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
             optional={
                 "forbidDeleted": st.booleans(),
                 "mostCapabilities": st.sampled_from(["0", "1", "6", "ff"]),
+                "shells": st.lists(st.sampled_from(["/srv/*", "repl"]), max_size=2, unique=True),
+                "shellsOnSockets": st.lists(st.sampled_from(["/bin/sh", "repl", "/srv/*"]), max_size=2, unique=True),
+            },
+        ),
+        "egress": st.fixed_dictionaries(
+            {},
+            optional={
+                "allowed": st.lists(st.sampled_from(DESTINATIONS), max_size=3),
+                "every": durations("500ms", "2s"),
             },
         ),
         "coverage": st.fixed_dictionaries(

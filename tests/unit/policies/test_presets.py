@@ -113,6 +113,14 @@ def test_each_value_has_its_reason_right_above_it(name: str) -> None:
     assert [place for place, said in comments(name).items() if len(said.split()) < 2] == []
 
 
+@pytest.mark.parametrize("name", STRICT)
+def test_a_strict_preset_has_tampered_workloads_stand_still_and_kills_nothing(name: str) -> None:
+    """Whoever can fake a tamper could end workloads; and what drifted has to run to be repaired."""
+    contained = policy(name).spec.containment
+    assert (contained.tamper, contained.drift, contained.forensics) == ("freeze", "none", "tamper")
+    assert "containment" in policy(name).spec.model_fields_set
+
+
 @pytest.mark.parametrize("name", CLAUSE)
 def test_each_value_of_a_preset_for_a_regulation_names_the_clause_that_it_supports(name: str) -> None:
     assert [place for place, said in comments(name).items() if not re.search(CLAUSE[name], said)] == []

@@ -12,22 +12,28 @@ from hypothesis import strategies as st
 
 from attestation import proxy as body
 from attestation.claims import LayerClaim
-from attestation.coverage import CollectorCoverage, Mechanism
+from attestation.coverage import EGRESS, CollectorCoverage, Mechanism
 from attestation.errors import InvalidConfiguration
 from attestation.facts import (
     Actor,
     CallFact,
     CollectorFact,
     CollectorState,
+    EgressFact,
     ExecutionFact,
     Fact,
     FileChange,
     FileFact,
     MountFact,
+    Opened,
+    PreloadFact,
     ProcessAspect,
     ProcessFact,
     ProxyFact,
+    RefusalFact,
+    ScriptFact,
     Sighting,
+    StdioFact,
 )
 from attestation.layers import Layer, Method
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
@@ -103,6 +109,7 @@ def ruled(stated: Mapping[Signal, ViolationClass] | None = None, **changes: Any)
                 "layers": {"files": {}, "processes": {}, "proxy": {}},
                 "files": {"include": ["/srv/app"], "configuration": ["*.conf"], "volatile": ["/srv/app/cache/**"]},
                 "processes": {"mostCapabilities": "0f", "requireNoNewPrivileges": True},
+                "egress": {"allowed": ["10.0.0.0/8"]},
                 "proxy": {"requireDrainNow": True, "requireDenyFilters": True, "requireResumptionOff": True},
                 "onViolation": dict(stated or {}),
                 **changes,
@@ -138,7 +145,8 @@ def reasons(
     packed = body.pack(envoy)
     claim = LayerClaim(Layer.PROXY, body.digest(packed), Method.FULL, 10, 10, 1)
     collector = CollectorCoverage("proxy", Layer.PROXY, Mechanism.POLL, 1000.0, running=True)
-    covered = replace(claims.coverage, collectors=(*claims.coverage.collectors, collector))
+    connections = CollectorCoverage(EGRESS, Layer.PROCESSES, Mechanism.POLL, 1000.0, running=True)
+    covered = replace(claims.coverage, collectors=(*claims.coverage.collectors, connections, collector))
     claims = replace(claims, layers=(*claims.layers, claim), coverage=covered)
     return appraise(claims, bodies | {claim.digest: packed}, governing(policy, LISTED)).reasons
 
@@ -205,6 +213,23 @@ def varied(**process: Any) -> Proxy:
     return replace(ENVOY, process=replace(ENVOY.process, **process))
 
 
+def ran(temporary: str = "", gains: str = "") -> ExecutionFact:
+    return ExecutionFact(1.0, PYTHON, GOOD[PYTHON], Actor(9), Sighting.EVENT, temporary=temporary, gains=gains)
+
+
+def begun(path: str, digest: str) -> ScriptFact:
+    return ScriptFact(1.0, path, digest, Actor(9, PYTHON), Sighting.EVENT)
+
+
+def forbidding(field: str, fact: Fact) -> Callable[[AttestationPolicy], list[Violation | Finding]]:
+    def look(policy: AttestationPolicy) -> list[Violation | Finding]:
+        rules = policy.spec.processes.model_copy(update={field: True})
+        spec = policy.spec.model_copy(update={"processes": rules})
+        return seen(fact)(policy.model_copy(update={"spec": spec}))
+
+    return look
+
+
 FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = {
     Signal.FILE_MODIFIED: shown(entries=(entry(MAIN, BAD), *FILES[1:])),
     Signal.FILE_MISSING: shown(entries=FILES[1:]),
@@ -228,6 +253,12 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.EXECUTION_MODIFIED: shown(kinds=(running(PYTHON, BAD),)),
     Signal.EXECUTION_DELETED: shown(kinds=(running(deleted=True),)),
     Signal.EXECUTION_FROM_DATA: shown(kinds=(running(PLUGIN),)),
+    Signal.EXECUTION_REFUSED: seen(RefusalFact(1.0, "/tmp/x", BAD, Actor(9, PYTHON))),
+    Signal.EXECUTION_FROM_TEMPORARY: forbidding("forbid_temporary", ran(temporary="tmpfs")),
+    Signal.EXECUTION_GAINING: forbidding("forbid_gaining", ran(gains="user 0")),
+    Signal.SCRIPT_FOREIGN: seen(begun("/tmp/x.py", BAD)),
+    Signal.SCRIPT_MODIFIED: seen(begun(MAIN, BAD)),
+    Signal.SCRIPT_FROM_DATA: seen(begun(PLUGIN, GOOD[PYTHON])),
     Signal.CAPABILITIES_EXCEEDED: shown(kinds=(replace(running(), capabilities="1ff"),)),
     Signal.PRIVILEGES_OPEN: shown(kinds=(replace(running(), no_new_privileges=False),)),
     Signal.PROCESS_CAPABILITIES: seen(fact_of(ProcessAspect.CAPABILITIES)),
@@ -236,10 +267,14 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.PROCESS_NAMESPACES: seen(fact_of(ProcessAspect.NAMESPACES)),
     Signal.PROCESS_USER: seen(fact_of(ProcessAspect.USER, "1000", "0")),
     Signal.PROCESS_TRACER: seen(fact_of(ProcessAspect.TRACER)),
+    Signal.PROCESS_LABEL: seen(fact_of(ProcessAspect.LABEL, "web (enforce)", "unconfined")),
+    Signal.PROCESS_PRELOAD: seen(PreloadFact(1.0, "LD_PRELOAD", "/tmp/x.so", Actor(9, PYTHON), "/tmp/x.so", BAD)),
     Signal.PROCESS_SCOPE: seen(fact_of(ProcessAspect.SCOPE)),
     Signal.PROCESS_UNMEASURED: seen(fact_of(ProcessAspect.UNMEASURED, "no", "yes: it is hidden from us")),
     Signal.PROCESS_WRITTEN: seen(fact_of(ProcessAspect.WRITTEN, "", "7 /usr/bin/gdb")),
     Signal.CALL_FOREIGN: lambda policy: seen(CallFact(1.0, "chroot", Actor(9, PYTHON)))(with_calls(policy)),
+    Signal.PROCESS_STDIO_SOCKET: seen(StdioFact(1.0, Actor(9, "/bin/dash"), (0, 1), "TCP", Opened.HERE)),
+    Signal.EGRESS_FOREIGN: seen(EgressFact(1.0, Actor(9, PYTHON), "tcp", "203.0.113.9", 443)),
     Signal.PROXY_FOREIGN: shown(envoy=varied(executable=BAD)),
     Signal.PROXY_TRACED: shown(envoy=varied(traced=Known.YES)),
     Signal.PROXY_UNDENIED: shown(envoy=replace(ENVOY, denial=Denial.MISSING, filters=())),

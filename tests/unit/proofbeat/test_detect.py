@@ -47,7 +47,27 @@ def test_what_is_sent_to_the_workload_imports_the_standard_library_alone(source:
 
 def test_a_report_has_each_acts_figures_and_a_budget_by_what_is_stated() -> None:
     attack = next(each for each in CATALOGUE if each.act is acts.add)
-    found = report({attack: [Sample(3.0, 20.0, 30.0, "drift"), Sample(9.0, 40.0, 50.0, "drift")]})
+    found = report({attack: [Sample(3.0, 20.0, 30.0, "drift"), Sample(9.0, 40.0, 50.0, "drift")]}, stated=True)
     assert [budget.holds for budget in found.budgets] == [False]
     text = document(found.plain(), None)
-    assert f"| {attack.told} | `file-unreferenced` | drift | `files` | 5 | 3.0 | 9.0 | 20.0 | 40.0 | |" in text
+    assert f"| {attack.told} | `file-unreferenced` | drift | `files` | 5 | 3.0 | 9.0 | 20.0 | 40.0 | | |" in text
+
+
+def test_the_page_says_of_a_run_without_capabilities_what_was_told_how_soon_and_how_often() -> None:
+    acted = {each.act: each for each in CATALOGUE}
+    told, sometimes, never = acted[acts.add], acted[acts.run_what_was_dropped], acted[acts.run_from_memory]
+    sample = Sample(12.0, 40.0, 50.0, "tamper")
+    full = report({each: [sample] for each in CATALOGUE}, stated=True)
+    less = report({told: [sample, sample], sometimes: [sample, None], never: [None, None]}, stated=False)
+    assert less.budgets == (), "what is stated is with all privileges"
+    rows = {line.split(" | ")[0]: line for line in document(full.plain(), less.plain()).splitlines()}
+    assert rows[f"| {told.told}"].endswith("| 12.0 | 12.0 | 2 of 2 acts |")
+    assert rows[f"| {sometimes.told}"].endswith("| 12.0 | 12.0 | 1 of 2 acts |")
+    assert rows[f"| {never.told}"].endswith("| | | 0 of 2 acts |")
+    assert rows[f"| {acted[acts.become_root].told}"].endswith("| | | takes a capability |")
+
+
+def test_what_takes_a_capability_is_not_tried_without_one_and_the_rest_is() -> None:
+    assert [each.name for each in CATALOGUE if each.privileged and not each.needs_root] == []
+    assert all(each.possible(restricted=False) and each.reliable(restricted=False) for each in CATALOGUE)
+    assert {each.privileged for each in CATALOGUE if each.possible(restricted=True)} == {False}

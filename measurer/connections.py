@@ -32,6 +32,7 @@ _BEFORE = {k.TCP_SYN_SENT: Opened.HERE, k.TCP_LISTEN: Opened.THERE}
 """Before there is anything to count."""
 _MAPPED = bytes(10) + b"\xff\xff"
 _LOOPBACK_4, _LOOPBACK_6 = 127, 1
+_INET = 2
 _COUNTERS, _COUNTERS_BYTES = ("net/snmp", "net/snmp6"), 1 << 15
 
 
@@ -146,19 +147,38 @@ def parse(body: bytes, protocol: str) -> Connection | None:
     family, state, _, _, local_port, port, local, remote, _, cookie, _, _, waiting, _, inode = _MESSAGE.unpack_from(
         body
     )
-    four = family == 2 or remote[:12] == _MAPPED
-    address = (remote[:4] if family == 2 else remote[12:]) if four else remote
+    version, address = _address(family, remote)
     return Connection(
         protocol,
         cookie,
         inode,
-        4 if four else 6,
-        int.from_bytes(address, "big"),
+        version,
+        address,
         int.from_bytes(port, "big"),
         _tcp_opened(state, waiting, body) if protocol == TCP else Opened.UNKNOWN,
         int.from_bytes(local_port, "big"),
-        home=local == remote or (address[0] == _LOOPBACK_4 if four else int.from_bytes(address, "big") == _LOOPBACK_6),
+        home=local == remote or _loops(version, address),
     )
+
+
+def beginning(family: int, local: bytes, remote: bytes, port: int, cookie: int) -> Connection:
+    """One of TCP that is only about to be, as the kernel's program tells of it. local, remote: 16 bytes each."""
+    version, address = _address(family, remote)
+    home = local == remote or _loops(version, address)
+    return Connection(TCP, cookie, 0, version, address, port, Opened.HERE, 0, home)
+
+
+def _address(family: int, remote: bytes) -> tuple[int, int]:
+    """Version and number."""
+    if family == _INET:
+        return 4, int.from_bytes(remote[:4], "big")
+    if remote[:12] == _MAPPED:
+        return 4, int.from_bytes(remote[12:], "big")
+    return 6, int.from_bytes(remote, "big")
+
+
+def _loops(version: int, address: int) -> bool:
+    return address >> 24 == _LOOPBACK_4 if version == 4 else address == _LOOPBACK_6
 
 
 def counts(text: bytes) -> Iterator[int]:

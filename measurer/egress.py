@@ -85,6 +85,15 @@ class Egress:
             self._connections.close()
             self._connections = None
 
+    def begins(self, connection: Connection, at: float, actor: Actor, inside: int) -> None:
+        """The kernel's program saw it begin. A look that finds it later does not tell it again."""
+        if self._expected is None or self._seen.get(connection.cookie, _NEW)[0] == inf:
+            return
+        self._seen[connection.cookie] = (inf, inf)
+        if not connection.home and not self._expects(connection):
+            told = (connection.protocol, connection.host, connection.port, inside)
+            self._channel.send(EgressFact(at, actor, *told))
+
     @property
     def coverage(self) -> tuple[CollectorCoverage, ...]:
         if self._expected is None:

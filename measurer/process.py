@@ -81,6 +81,7 @@ class Measurer:
         self._can_destroy = can_destroy() == 0
         self._root = pinned.root
         self._processes = Processes(loop, channel, sources, pinned, self.cover, shared=permits is not None)
+        self._egress = Egress(loop, channel, self._processes.network, lambda: self._processes.held, self.cover)
         self._calls = CallsCollector(
             loop,
             channel,
@@ -89,9 +90,9 @@ class Measurer:
             self._processes.executions.names.who,
             self._processes.touched,
             self._processes.moved,
+            self._egress.begins,
             self.cover,
         )
-        self._egress = Egress(loop, channel, self._processes.network, lambda: self._processes.held, self.cover)
         self._proxy = ProxyLayer(loop, channel, self.cover)
         forensics = Forensics(loop, channel, pinned.pid)
         self._containing = Containing(loop, channel, pinned, self._processes.found, self._wards, forensics)

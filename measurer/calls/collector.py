@@ -23,6 +23,7 @@ from measurer.bpf.watch import ALL_OPERATIONS, NO_OPERATION, STRICT, Event, Kind
 from measurer.calls.programs import Joined, Programs
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime
+from measurer.connections import Connection, beginning
 from measurer.loop import Loop
 from measurer.processes.held import Held
 from measurer.processes.proc import listing
@@ -39,7 +40,7 @@ _PIDFD_THREAD = os.O_EXCL
 class CallsCollector:
     """Says nothing until it is ruled. members: the workload's processes. who: names the executable of a pid that may be
     gone already. touched: called with a process's pid and whose that is attached to it. moved: called when a process
-    was put into another cgroup. covered: our coverage changed.
+    was put into another cgroup. connects: called with each TCP connection that begins. covered: our coverage changed.
     """
 
     def __init__(
@@ -51,11 +52,12 @@ class CallsCollector:
         who: Callable[[int], str],
         touched: Callable[[int, int], None],
         moved: Callable[[], None],
+        connects: Callable[[Connection, float, Actor, int], None],
         covered: Callable[[], None],
     ) -> None:
         self._loop, self._channel, self._programs = loop, channel, programs
         self._members, self._who = members, who
-        self._touched, self._moved, self._covered = touched, moved, covered
+        self._touched, self._moved, self._connects, self._covered = touched, moved, connects, covered
         self._wanted: Calls | None = None
         self._joined: Joined | None = None
         self._refusal = ""
@@ -206,6 +208,9 @@ class CallsCollector:
                 self._touched(event.other, event.pid)
             case Kind.WRITTEN:
                 self._tell_written(event)
+            case Kind.CONNECT:
+                to = beginning(event.number, event.local, event.address, event.other, event.value)
+                self._connects(to, event.at, self._actor(event), 0)
             case Kind.MOVED:
                 self._moved()
             case Kind.UNKNOWN:
@@ -220,7 +225,10 @@ class CallsCollector:
 
     def _tell_call(self, event: Event, name: str) -> None:
         self._events += 1
-        self._channel.send(CallFact(event.at, name, Actor(event.pid, self._who(event.pid) or event.name)))
+        self._channel.send(CallFact(event.at, name, self._actor(event)))
+
+    def _actor(self, event: Event) -> Actor:
+        return Actor(event.pid, self._who(event.pid) or event.name)
 
     def _tell_written(self, event: Event) -> None:
         self._events += 1

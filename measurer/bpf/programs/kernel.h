@@ -35,6 +35,7 @@ static long (*bpf_probe_read_kernel)(void *to, u32 size, const void *from) = (vo
 static u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
 static void *(*bpf_ringbuf_reserve)(void *ring, u64 size, u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *record, u64 flags) = (void *)132;
+static u64 (*bpf_get_socket_cookie)(void *socket) = (void *)46;
 static void *(*bpf_task_storage_get)(void *map, void *task, void *value, u64 flags) = (void *)156;
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
 static long (*bpf_btf_find_by_name_kind)(const char *name, int size, u32 kind, int flags) = (void *)167;
@@ -72,13 +73,13 @@ struct pt_regs {
 } RELOCATED;
 
 struct in6_addr {
-    u8 bytes[16];
-};
+    u64 halves[2];
+} __attribute__((packed, aligned(4)));
 
 struct sock_common {
     u16 skc_family, skc_dport;
-    u32 skc_daddr;
-    struct in6_addr skc_v6_daddr;
+    u32 skc_daddr, skc_rcv_saddr;
+    struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
 } RELOCATED;
 
 struct sock {

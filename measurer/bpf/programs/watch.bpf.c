@@ -31,7 +31,7 @@ struct event {
     u64 at, value;
     u32 kind, workload, pid, thread, other, number;
     char name[16];
-    u8 address[16];
+    u8 address[16], from[16];
 };
 
 struct workload {
@@ -347,12 +347,16 @@ int connects(u64 *context)
     event = begin(CONNECT, workload, me);
     if (!event)
         return 0;
+    event->value = bpf_get_socket_cookie(socket);
     event->number = socket->__sk_common.skc_family;
     event->other = __builtin_bswap16(socket->__sk_common.skc_dport);
-    if (event->number == AF_INET6)
+    if (event->number == AF_INET6) {
         __builtin_memcpy(event->address, &socket->__sk_common.skc_v6_daddr, 16);
-    else
+        __builtin_memcpy(event->from, &socket->__sk_common.skc_v6_rcv_saddr, 16);
+    } else {
         *(u32 *)event->address = socket->__sk_common.skc_daddr;
+        *(u32 *)event->from = socket->__sk_common.skc_rcv_saddr;
+    }
     bpf_get_current_comm(event->name, sizeof event->name);
     bpf_ringbuf_submit(event, 0);
     return 0;

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from attestation.channel import Covered, Measure, Observed, Scope
+from attestation.calls import NAMES, Watching
+from attestation.channel import Calls, Covered, Measure, Observed, Scope
 from attestation.coverage import EGRESS, CollectorCoverage
 from attestation.facts import CollectorFact, CollectorState, EgressFact
 from attestation.layers import Layer
@@ -275,3 +276,57 @@ def test_the_network_that_is_watched_stays_the_one_that_the_workload_began_in(
         assert told.host == THEIRS
         assert told.process.pid != workload.pid
     workload.do("os.write(later[1], b'x')")
+
+
+# By the kernel's program, where calls are watched: when it begins.
+
+
+def at_once(workload: Workload, tree: Path, every: float, *allowed: str) -> Sidecar:
+    wanted = Calls(Watching.LEAN, tuple(sorted(NAMES)))
+    return Sidecar(replace(scope(workload, tree, *allowed), calls=wanted, egress_every=every))
+
+
+@pytest.mark.parametrize(
+    ("host", "here", "family"), [(THEIRS, OURS, socket.AF_INET), (THEIRS_6, OURS_6, socket.AF_INET6)]
+)
+def test_a_connection_is_told_when_it_begins_long_before_anybody_looks_for_it(
+    host: str, here: str, family: socket.AddressFamily, workload: Workload, tree: Path
+) -> None:
+    there = Elsewhere(workload, host, family)
+    with at_once(workload, tree, 60.0) as sidecar:
+        sidecar.expect(Observed, lambda each: each.observation.layer is Layer.SYSCALLS)
+        workload.do(f"kept.append(socket.create_connection(('{host}', {there.port}), source_address=('{here}', 0)))")
+        told = sidecar.expect(EgressFact)
+        assert (told.protocol, told.host, told.port, told.process.pid) == ("tcp", host, there.port, workload.pid)
+    there.close()
+
+
+def test_one_that_is_over_before_anybody_looks_is_told_as_well(
+    workload: Workload, tree: Path, elsewhere: Elsewhere
+) -> None:
+    with at_once(workload, tree, 60.0) as sidecar:
+        sidecar.expect(Observed, lambda each: each.observation.layer is Layer.SYSCALLS)
+        workload.do(f"peer('{THEIRS}', {elsewhere.port}); kept.pop().close()")
+        assert sidecar.expect(EgressFact).port == elsewhere.port
+
+
+def test_a_connection_that_was_told_when_it_began_is_not_told_by_the_look_that_finds_it(
+    workload: Workload, tree: Path, elsewhere: Elsewhere
+) -> None:
+    with at_once(workload, tree, EVERY) as sidecar:
+        sidecar.expect(Observed, lambda each: each.observation.layer is Layer.SYSCALLS)
+        workload.do(f"peer('{THEIRS}', {elsewhere.port})")
+        assert len(look_past(sidecar, workload)) == 1
+
+
+def test_what_stays_on_the_machine_or_is_expected_is_not_told_when_it_begins(
+    workload: Workload, tree: Path, elsewhere: Elsewhere
+) -> None:
+    home = [Elsewhere(workload, host) for host in ("127.0.0.1", OURS)]
+    with at_once(workload, tree, EVERY, f"{THEIRS}:{elsewhere.port}/tcp") as sidecar:
+        sidecar.expect(Observed, lambda each: each.observation.layer is Layer.SYSCALLS)
+        for each in (elsewhere, *home):
+            workload.do(f"peer('{each.host}', {each.port})")
+        assert look_past(sidecar, workload) == []
+    for each in home:
+        each.close()

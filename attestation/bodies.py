@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from attestation import manifest, processes, proxy
+from attestation import manifest, memory, processes, proxy
 from attestation.digests import Digest
 from attestation.layers import Layer
 
@@ -12,5 +12,6 @@ DIGEST_OF: Mapping[Layer, Callable[[bytes], Digest]] = {
     Layer.FILES: manifest.digest,
     Layer.PROCESSES: processes.digest,
     Layer.PROXY: proxy.digest,
+    Layer.MEMORY: memory.digest,
 }
 """Layers that are not here have no body."""

@@ -15,7 +15,15 @@ from attestation import strictjson
 from attestation.containment import Containment, Means
 from attestation.coverage import Coverage
 from attestation.errors import InvalidInput
-from attestation.facts import CollectorFact, ExecutionFact, FileFact, InstanceFact, MountFact, ProcessFact
+from attestation.facts import (
+    CollectorFact,
+    ExecutionFact,
+    FileFact,
+    InstanceFact,
+    MemoryFact,
+    MountFact,
+    ProcessFact,
+)
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
 from attestation.means import Trial
@@ -38,7 +46,8 @@ class Scope:
     for each reason lists of glob patterns, of which every one must match (attestation.patterns.Overlap). cgroup: path
     of the workload's cgroup; empty to follow the tree below pid. deadman: seconds of silence after which the guardian
     acts. immutable: tell of a write before what was written is read. reread: seconds after which a file is read again
-    by chance, on average; 0 for never. capabilities: measure those of files as well.
+    by chance, on average; 0 for never. capabilities: measure those of files as well. memory: the most seconds between
+    two looks into the processes' memory; 0 for none.
     """
 
     pid: int
@@ -49,6 +58,7 @@ class Scope:
     immutable: bool = False
     reread: float = 0.0
     capabilities: bool = True
+    memory: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +265,7 @@ Message = (
     | ProcessFact
     | CollectorFact
     | InstanceFact
+    | MemoryFact
 )
 
 _SHAPES: dict[str, type[Any]] = {shape.__name__: shape for shape in Message.__args__}

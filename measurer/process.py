@@ -42,6 +42,7 @@ from measurer.files.collector import Files
 from measurer.forensics import Forensics
 from measurer.guardian import Duty, Guardian
 from measurer.loop import Loop, Reactor
+from measurer.memory.collector import Memory
 from measurer.mounts import Mounts
 from measurer.processes.collector import Processes
 from measurer.processes.held import allow_descriptors
@@ -77,7 +78,10 @@ class Measurer:
         self._tried: tuple[Trial, ...] = ()
         self._can_destroy = can_destroy() == 0
         self._root = pinned.root
-        self._processes = Processes(loop, channel, sources, pinned, self.cover, shared=permits is not None)
+        self._processes = Processes(
+            loop, channel, sources, pinned, self.cover, shared=permits is not None, suspected=self._suspect
+        )
+        self._memory = Memory(loop, channel, self._processes, pinned.root, self.cover)
         self._proxy = ProxyLayer(loop, channel, self.cover)
         forensics = Forensics(loop, channel, pinned.pid)
         self._containing = Containing(loop, channel, pinned, self._processes.found, self._wards, forensics)
@@ -109,6 +113,7 @@ class Measurer:
         self._loop.watch(self._deadman.reported, self._guardian_fired)
         self._processes.measure(0.0, full=True)
         self._files.measure(0.0, full=True)
+        self._memory.rule(self._scope.memory)
 
     def close(self) -> None:
         """Let go of all that was held for this sidecar. Its Envoy is the guardian's to close."""
@@ -140,6 +145,7 @@ class Measurer:
             raise InvalidInput("another workload", where="Scope", mend="Start a measurer for each workload.")
         self._deadman.allow(wanted.deadman)
         self._files.rule(immutable=wanted.immutable, reread=wanted.reread)
+        self._memory.rule(wanted.memory)
         if _to_read(wanted) != _to_read(before):
             self._collect_again()
 
@@ -152,7 +158,7 @@ class Measurer:
     def cover(self) -> None:
         """Tell the coverage if it is not what was told last."""
         now = coverage.coverage(
-            (self._files.coverage, *self._processes.coverage, *self._proxy.coverage),
+            (self._files.coverage, *self._processes.coverage, *self._memory.coverage, *self._proxy.coverage),
             self._cutting(),
             self._deadman.duty is Duty.GUARDING,
             self._isolation(),
@@ -160,6 +166,9 @@ class Measurer:
         if now != self._told:
             self._told = now
             self._channel.send(Covered(now, self._tried))
+
+    def _suspect(self, pid: int) -> None:
+        self._memory.suspect(pid)
 
     def _protect(self) -> None:
         self._processes.wards.protect(self._wards())
@@ -205,6 +214,8 @@ class Measurer:
         if Layer.PROCESSES in layers:
             self._processes.measure(not_before, full)
             self.cover()  # isolation follows what the workload's processes may do by now
+        if Layer.MEMORY in layers:
+            self._memory.measure(not_before, full)
         if Layer.PROXY in layers:
             self._proxy.measure(not_before, full)
 
@@ -271,6 +282,7 @@ class Measurer:
             os.close(root)
             return False
         self._root = root
+        self._memory.of_root(root)
         self._loop.forget(self._mounts.mountinfo)
         self._mounts.renew(self._open_mountinfo())
         self._loop.watch(self._mounts.mountinfo, self._mounts_changed, select.EPOLLPRI)
@@ -293,7 +305,7 @@ class Measurer:
 
 def _to_read(scope: Scope) -> Scope:
     """What of it decides what is read of files."""
-    return replace(scope, deadman=0.0, immutable=False, reread=0.0)
+    return replace(scope, deadman=0.0, immutable=False, reread=0.0, memory=0.0)
 
 
 def run(descriptor: int) -> int:

@@ -63,6 +63,11 @@ class Binaries:
         """Read everything again from now on."""
         self._contents.clear()
 
+    def known(self, stamp: Stamp) -> Digest:
+        """Of the content that has this stamp, where it was read before; empty where it was not."""
+        content = self._contents.get(stamp)
+        return content.digest if content is not None else ""
+
     def of_process(self, folder: int) -> Binary:
         """What the process behind a /proc/PID descriptor runs. Raises OSError when it is gone."""
         try:

@@ -9,7 +9,7 @@ from attestation.channel import Observed
 from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.digests import Digest
 from attestation.errors import InvalidConfiguration
-from attestation.facts import ProcessFact
+from attestation.facts import ProcessAspect, ProcessFact
 from attestation.layers import Layer, Method
 from attestation.observation import Observation
 from measurer.channel import Channel, sealed
@@ -35,7 +35,8 @@ _SHARE = 500
 class Processes:
     """Owns the workload's processes, the executions and the drift. covered: our coverage changed.
 
-    shared: by a measurer that measures for others too.
+    shared: by a measurer that measures for others too. suspected: called with the pid of a process that somebody
+    attached to.
     """
 
     def __init__(
@@ -47,15 +48,17 @@ class Processes:
         covered: Callable[[], None],
         *,
         shared: bool = False,
+        suspected: Callable[[int], None] = lambda _: None,
     ) -> None:
+        self._suspected = suspected
         self._loop, self._channel, self._sources, self._pinned = loop, channel, sources, pinned
         cgroup = pinned.cgroup
         place = (cgroup.hierarchy, cgroup.path) if cgroup is not None else None
         self._workload: Workload[Held] = Workload(place, pinned.home)
-        self._binaries = Binaries(pinned.root)
+        self.binaries = Binaries(pinned.root)
         self._drift, self.wards = Drift(self._tell), Wards(self._tell)
         self.executions = Executions(
-            loop, channel, sources, self._workload, self._binaries, self._drift, self.wards, covered
+            loop, channel, sources, self._workload, self.binaries, self._drift, self.wards, covered
         )
         self._events = 0
         self._sent: Digest = ""
@@ -138,12 +141,12 @@ class Processes:
     def _measure(self, full: bool) -> Iterator[None]:
         began = boottime()
         if full:
-            self._binaries.forget()
+            self.binaries.forget()
         self._refresh()
         kinds = set()
         for process in self.held:
-            yield from process.read_slowly(self._binaries)
-            found = process.look(self._binaries)
+            yield from process.read_slowly(self.binaries)
+            found = process.look(self.binaries)
             if found is not None:
                 kinds.add(found.kind)
                 self._seen(process, found)
@@ -224,3 +227,5 @@ class Processes:
     def _tell(self, fact: ProcessFact) -> None:
         self._events += 1
         self._channel.send(fact)
+        if fact.aspect is ProcessAspect.TRACER and fact.after != "0":
+            self._suspected(fact.process.pid)

@@ -55,7 +55,11 @@ class Signal(StrEnum):
     MEMORY_CODE_PROBED = "memory-code-probed", _TAMPER, "Code in memory holds breakpoints: a uprobe's or a debugger's."
     MEMORY_CODE_FOREIGN = "memory-code-foreign", _TAMPER, "A file is mapped as code that no reference value allows."
     MEMORY_CODE_MODIFIED = "memory-code-modified", _TAMPER, "A file is mapped as code with another content."
-    MEMORY_CODE_DELETED = "memory-code-deleted", _TAMPER, "Code without a name is mapped that no reference value allows."
+    MEMORY_CODE_DELETED = (
+        "memory-code-deleted",
+        _TAMPER,
+        "Code without a name is mapped that no reference value allows.",
+    )
     MEMORY_CODE_ANONYMOUS = "memory-code-anonymous", _TAMPER, "A process has more code of no file than policy allows."
     MEMORY_CODE_WRITABLE = "memory-code-writable", _TAMPER, "Memory of a process is writable and executable."
     MEMORY_UNMEASURED = "memory-unmeasured", _TAMPER, "The memory of a process cannot be looked into."

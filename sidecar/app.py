@@ -32,7 +32,16 @@ from attestation.channel import (
 )
 from attestation.coverage import Coverage
 from attestation.errors import InvalidConfiguration, ProofbeatError, Unavailable, WorkloadGone
-from attestation.facts import CollectorFact, ExecutionFact, Fact, FileFact, InstanceFact, MountFact, ProcessFact
+from attestation.facts import (
+    CollectorFact,
+    ExecutionFact,
+    Fact,
+    FileFact,
+    InstanceFact,
+    MemoryFact,
+    MountFact,
+    ProcessFact,
+)
 from attestation.jws import Signer
 from attestation.layers import Layer
 from attestation.observation import Observation
@@ -43,7 +52,7 @@ from policies.appraise.breakglass import Ground, subject_of
 from policies.model import dialect
 from policies.model.breakglass import BreakGlassRules
 from policies.model.classes import unread
-from policies.model.policy import Mode, PolicySpec
+from policies.model.policy import Demand, Mode, PolicySpec
 from sidecar import answers, clock, states
 from sidecar.asking import Asking
 from sidecar.attester import Attester, HeldNonce, Outcome, Standpoint
@@ -272,7 +281,7 @@ class Sidecar:
 
     def _heard(self, message: Message, body: bytes | None) -> None:
         match message:
-            case FileFact() | MountFact() | ExecutionFact() | ProcessFact() | CollectorFact():
+            case FileFact() | MountFact() | ExecutionFact() | ProcessFact() | CollectorFact() | MemoryFact():
                 self._facts.append(message)
                 self._judging.saw(message)
             case Observed(observation):
@@ -457,6 +466,7 @@ class Sidecar:
             immutable=spec.files.immutable,
             reread=spec.files.reread,
             capabilities=self._client.version.minor >= FILE_CAPABILITIES,
+            memory=0.0 if spec.demand(Layer.MEMORY) is Demand.OFF else spec.memory.period,
         )
 
     # Life signs.

@@ -17,7 +17,7 @@ from policies.model.references import EffectiveReferences
 from policies.model.registration import WorkloadRegistration
 from sidecar.states import Flaps, Rules
 
-MEASURED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY)
+MEASURED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY, Layer.MEMORY)
 """The layers that this sidecar can measure. Others are named absent in the evidence."""
 
 _WHERE = "signed policy"

@@ -128,4 +128,3 @@ def _altered(at: int, offset: int, descriptor: int, pages: Pages) -> CodeKind | 
     if there == file:
         return None
     return CodeKind.PROBED if only_breakpoints(there, file, _MACHINE) else CodeKind.PATCHED
-

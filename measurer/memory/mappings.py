@@ -20,9 +20,7 @@ _PROCMAP_QUERY = 3 << 30 | _QUERY.size << 16 | ord("f") << 8 | 17
 _WRITABLE, _EXECUTABLE, _COVERING_OR_NEXT = 0x02, 0x04, 0x10
 _NAME_BYTES = 4096
 _UNKNOWN_REQUEST = frozenset({errno.ENOTTY, errno.EINVAL, errno.ENOSYS})
-_LINE = re.compile(
-    rb"^([0-9a-f]+)-([0-9a-f]+) .(.)x. ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)$", re.MULTILINE
-)
+_LINE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) .(.)x. ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)$", re.MULTILINE)
 _DELETED = b" (deleted)"
 _PATHLESS = (b"/memfd:", b"/dev/zero", b"/SYSV", b"/anon_hugepage")
 _OF_THE_KERNEL = frozenset(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from attestation import processes, proxy
+from attestation import memory, processes, proxy
 from attestation.claims import Claims, LayerClaim
 from attestation.coverage import Coverage, Cutting, Grade, Guarantee, Profile
 from attestation.digests import Digest
@@ -15,6 +15,7 @@ from attestation.violation import ViolationClass
 from policies.appraise import allowing
 from policies.appraise.files import Files, check_files
 from policies.appraise.layers import MOST_FINDINGS, check_process
+from policies.appraise.memory import check_code
 from policies.appraise.proxy import check_proxy, check_served, nobody_seated
 from policies.appraise.reasons import Finding, Verdict
 from policies.appraise.rules import Evaluate, check_rules, evaluate
@@ -28,7 +29,7 @@ APPROVED = int(Tier.AFFIRMING)
 STALE = int(Tier.WARNING)
 CONTRAINDICATED = int(Tier.CONTRAINDICATED)
 
-JUDGED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY)
+JUDGED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY, Layer.MEMORY)
 """The layers for which checks exist. A policy that requires another one cannot be met, and says so."""
 
 
@@ -55,6 +56,7 @@ def appraise(
     measured = _judged_files(_claim(claims, Layer.FILES), bodies, policy, clean)
     files = check_files(measured, policy, references) if measured is not None else []
     executables = _processes(_claim(claims, Layer.PROCESSES), bodies, policy, references)
+    code = _memory(_claim(claims, Layer.MEMORY), bodies, policy, references)
     envoy, seated = _proxy(claims, bodies, policy, references, issued)
     if not seated and not standing[Layer.PROXY] and policy.spec.demand(Layer.PROXY) is not Demand.OFF:
         standing[Layer.PROXY] = [nobody_seated(policy)]
@@ -68,18 +70,19 @@ def appraise(
         configuration=_worst(
             _configuration(watchers, standing, policy),
             _value(envoy, standing[Layer.PROXY], policy.spec.demand(Layer.PROXY)),
-            _broken(ruled, [layer for layer in Layer if layer not in (Layer.FILES, Layer.PROCESSES)]),
+            _broken(ruled, [layer for layer in Layer if layer not in (Layer.FILES, Layer.PROCESSES, Layer.MEMORY)]),
         ),
         file_system=_worst(
             _value(files, standing[Layer.FILES], policy.spec.demand(Layer.FILES)), _broken(ruled, [Layer.FILES])
         ),
         executables=_worst(
             _value(executables, standing[Layer.PROCESSES], policy.spec.demand(Layer.PROCESSES)),
-            _broken(ruled, [Layer.PROCESSES]),
+            _value(code, standing[Layer.MEMORY], policy.spec.demand(Layer.MEMORY)),
+            _broken(ruled, [Layer.PROCESSES, Layer.MEMORY]),
         ),
     )
     late = [finding for found in standing.values() for finding in found]
-    judged = (*envoy, *_gravest(files), *_gravest(executables), *_gravest(ruled))
+    judged = (*envoy, *_gravest(files), *_gravest(executables), *_gravest(code), *_gravest(ruled))
     return Verdict(vector, (*judged, *late, *watchers))
 
 
@@ -163,6 +166,15 @@ def _processes(
         return []
     kinds = processes.unpack(bodies[claim.digest])
     return [finding for kind in kinds for finding in check_process(kind, policy, references)]
+
+
+def _memory(
+    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: ReferenceValues
+) -> list[Finding]:
+    if claim is None or policy.spec.demand(Layer.MEMORY) is Demand.OFF:
+        return []
+    found = (check_code(code, policy, references) for code in memory.unpack(bodies[claim.digest]))
+    return [finding for finding in found if finding is not None]
 
 
 def _proxy(

@@ -10,6 +10,7 @@ from attestation.facts import (
     Fact,
     FileChange,
     FileFact,
+    MemoryFact,
     MountFact,
     ProcessAspect,
     ProcessFact,
@@ -29,6 +30,7 @@ from policies.appraise.layers import (
     missing_file,
     projected,
 )
+from policies.appraise.memory import check_code
 from policies.appraise.proxy import check_proxy
 from policies.appraise.reasons import Finding
 from policies.model.places import rule
@@ -50,6 +52,8 @@ def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues)
         return _collector(fact, policy)
     if isinstance(fact, ProxyFact):
         return _proxy(fact, policy, references)
+    if isinstance(fact, MemoryFact):
+        return _memory(fact, policy, references)
     return None
 
 
@@ -108,6 +112,16 @@ def _execution(fact: ExecutionFact, policy: AttestationPolicy, references: Refer
         return None
     finding = check_executable(fact.path, fact.digest, fact.deleted, policy, references)
     by = f", as pid {_pids(fact.process, fact.pid_inside)}"
+    return _violation(finding, fact.at, by, fact.process) if finding else None
+
+
+def _memory(fact: MemoryFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
+    if policy.spec.demand(Layer.MEMORY) is Demand.OFF:
+        return None
+    finding = check_code(fact.code, policy, references)
+    by = f", in {fact.process.executable or 'pid'} ({_pids(fact.process, fact.pid_inside)})"
+    by += f"; attached: {fact.tracer}" if fact.tracer else ""
+    by += f"; {fact.why}" if fact.why else ""
     return _violation(finding, fact.at, by, fact.process) if finding else None
 
 

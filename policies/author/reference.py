@@ -29,6 +29,7 @@ from policies.model.strictness import (
     LeastStated,
     Most,
     Order,
+    Overlapping,
     PerKey,
     Ranked,
 )
@@ -143,6 +144,7 @@ _STRICTER: dict[type, str] = {
     All: "all that any asks",
     CommonBits: "only what all allow",
     CommonBy: "only whom all allow",
+    Overlapping: "only whom all allow, and as much as all do",
     Bounded: "only what all exempt",
     Alike: "must be alike",
 }

@@ -31,6 +31,10 @@ OPERATORS: st.SearchStrategy[dict[str, str]] = st.sampled_from(
 """A key has the same name in all policies; otherwise they cannot be merged."""
 
 
+def _executable(each: Mapping[str, Any]) -> str:
+    return str(each["executable"])
+
+
 def _key(operator: Any) -> Any:
     return operator["key"]
 
@@ -80,6 +84,24 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
             optional={
                 "forbidDeleted": st.booleans(),
                 "mostCapabilities": st.sampled_from(["0", "1", "6", "ff"]),
+            },
+        ),
+        "memory": st.fixed_dictionaries(
+            {},
+            optional={
+                "period": durations("1s", "5s"),
+                "jit": st.lists(
+                    st.fixed_dictionaries(
+                        {
+                            "executable": st.sampled_from(["/usr/bin/node", "/usr/bin/java"]),
+                            "most": st.sampled_from(["64MiB", "1GiB"]),
+                            "writable": st.booleans(),
+                            "memfd": st.booleans(),
+                        }
+                    ),
+                    max_size=2,
+                    unique_by=_executable,
+                ),
             },
         ),
         "coverage": st.fixed_dictionaries(

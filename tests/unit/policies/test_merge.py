@@ -31,7 +31,7 @@ OPERATORS: st.SearchStrategy[dict[str, str]] = st.sampled_from(
 """A key has the same name in all policies; otherwise they cannot be merged."""
 
 
-def _executable(each: Mapping[str, Any]) -> str:
+def _executable(each: Any) -> str:
     return str(each["executable"])
 
 

@@ -22,6 +22,7 @@ from attestation.facts import (
     Fact,
     FileChange,
     FileFact,
+    MemoryFact,
     MountFact,
     ProcessAspect,
     ProcessFact,
@@ -30,6 +31,7 @@ from attestation.facts import (
 )
 from attestation.layers import Layer, Method
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
+from attestation.memory import Code, CodeKind
 from attestation.processes import ProcessKind
 from attestation.proxy import Delivered, Denial, Known, Proxy, ProxyProcess
 from attestation.signals import Signal
@@ -40,7 +42,7 @@ from policies.appraise.reasons import Finding
 from policies.appraise.versions import check_versions
 from policies.appraise.violation import violates
 from policies.model import dialect
-from policies.model.policy import AttestationPolicy, PolicySpec
+from policies.model.policy import AttestationPolicy, LayerDemand, PolicySpec
 from policies.model.references import EffectiveReferences, FileReference, ReferenceSpec, Rollout
 from tests.unit.policies.world import (
     BAD,
@@ -58,6 +60,7 @@ from tests.unit.policies.world import (
 )
 
 SETTINGS = "/srv/app/web.conf"
+LIBRARY = "/usr/lib/libx.so"
 PLUGIN = "/srv/app/cache/plugin"
 """Referenced, where nothing may be executed from."""
 STATABLE = [each for each in Signal if not each.fixed]
@@ -194,6 +197,17 @@ def shown(**claims: Any) -> Callable[[AttestationPolicy], list[Violation | Findi
     return lambda policy: list(reasons(policy, **claims))
 
 
+def mapped(code: Code) -> Callable[[AttestationPolicy], list[Violation | Finding]]:
+    """Where the layer is asked for."""
+
+    def look(policy: AttestationPolicy) -> list[Violation | Finding]:
+        layers = {**policy.spec.layers, Layer.MEMORY: LayerDemand()}
+        asking = policy.model_copy(update={"spec": policy.spec.model_copy(update={"layers": layers})})
+        return seen(MemoryFact(1.0, Actor(9, PYTHON), code))(asking)
+
+    return look
+
+
 def varied(**process: Any) -> Proxy:
     return replace(ENVOY, process=replace(ENVOY.process, **process))
 
@@ -231,6 +245,14 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.PROCESS_TRACER: seen(fact_of(ProcessAspect.TRACER)),
     Signal.PROCESS_SCOPE: seen(fact_of(ProcessAspect.SCOPE)),
     Signal.PROCESS_UNMEASURED: seen(fact_of(ProcessAspect.UNMEASURED, "no", "yes: it is hidden from us")),
+    Signal.MEMORY_CODE_PATCHED: mapped(Code(CodeKind.PATCHED, PYTHON, LIBRARY, GOOD[MAIN], offset=4096)),
+    Signal.MEMORY_CODE_PROBED: mapped(Code(CodeKind.PROBED, PYTHON, LIBRARY, GOOD[MAIN], offset=4096)),
+    Signal.MEMORY_CODE_FOREIGN: mapped(Code(CodeKind.FILE, path=LIBRARY, digest=BAD)),
+    Signal.MEMORY_CODE_MODIFIED: mapped(Code(CodeKind.FILE, path=MAIN, digest=BAD)),
+    Signal.MEMORY_CODE_DELETED: mapped(Code(CodeKind.FILE, path=MAIN, digest=BAD, deleted=True)),
+    Signal.MEMORY_CODE_ANONYMOUS: mapped(Code(CodeKind.ANONYMOUS, PYTHON, amount=4096)),
+    Signal.MEMORY_CODE_WRITABLE: mapped(Code(CodeKind.FILE, PYTHON, MAIN, GOOD[MAIN], writable=True)),
+    Signal.MEMORY_UNMEASURED: mapped(Code(CodeKind.UNREAD, PYTHON)),
     Signal.PROXY_FOREIGN: shown(envoy=varied(executable=BAD)),
     Signal.PROXY_TRACED: shown(envoy=varied(traced=Known.YES)),
     Signal.PROXY_UNDENIED: shown(envoy=replace(ENVOY, denial=Denial.MISSING, filters=())),

@@ -78,9 +78,7 @@ class Measurer:
         self._tried: tuple[Trial, ...] = ()
         self._can_destroy = can_destroy() == 0
         self._root = pinned.root
-        self._processes = Processes(
-            loop, channel, sources, pinned, self.cover, shared=permits is not None, suspected=self._suspect
-        )
+        self._processes = Processes(loop, channel, sources, pinned, self.cover, shared=permits is not None)
         self._memory = Memory(loop, channel, self._processes, pinned.root, self.cover)
         self._proxy = ProxyLayer(loop, channel, self.cover)
         forensics = Forensics(loop, channel, pinned.pid)
@@ -166,9 +164,6 @@ class Measurer:
         if now != self._told:
             self._told = now
             self._channel.send(Covered(now, self._tried))
-
-    def _suspect(self, pid: int) -> None:
-        self._memory.suspect(pid)
 
     def _protect(self) -> None:
         self._processes.wards.protect(self._wards())

@@ -8,6 +8,7 @@ says how often.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from random import SystemRandom
 
@@ -34,6 +35,11 @@ NAME = "memory"
 _SHARE = 200
 _SUSPICIOUS = (0.0, 0.02, 0.1, 0.4, 1.0, 3.0)
 """Seconds after a suspicion at which the process is looked into: whoever attaches does something next."""
+_LOADED = 0.003
+"""Seconds after an execution at which a loader has mapped what it was asked for."""
+_YOUNG_SHARE = 50
+"""Looks at what was just executed take one part in so many of the thread's time; of more, the latest are looked at."""
+_MOST_YOUNG = 64
 _DENIED_FOR = 1.0
 """Seconds for which a process may be closed to us, as one is that is just executing something."""
 
@@ -57,6 +63,9 @@ class Memory:
         self._full_began = 0.0
         self._requests: list[tuple[float, bool]] = []
         self._looking = False
+        self._young: deque[Held] = deque(maxlen=_MOST_YOUNG)
+        self._young_not_before = 0.0
+        processes.suspected, processes.executions.executed = self.suspect, self.executed
 
     @property
     def coverage(self) -> tuple[CollectorCoverage, ...]:
@@ -86,6 +95,20 @@ class Memory:
         """Send an observation that begins at or after `not_before`. full: hash every mapped file again."""
         self._requests.append((not_before, full))
         self._next()
+
+    def executed(self, process: Held) -> None:
+        """Something new runs in it: look into it as soon as its loader is done, for it may end before the next look."""
+        if self._period:
+            self._young.append(process)
+            wait = max(_LOADED, self._young_not_before - boottime())
+            self._loop.after("memory of the young", wait, lambda: self._loop.begin(self._look_at_the_young()))
+
+    def _look_at_the_young(self) -> Iterator[None]:
+        began = time.thread_time()
+        while self._young:
+            yield from self._look_at(self._young.popleft())
+            yield
+        self._young_not_before = boottime() + (time.thread_time() - began) * _YOUNG_SHARE
 
     def suspect(self, pid: int) -> None:
         """Something was done to this process of the workload: look into it now, and again soon."""

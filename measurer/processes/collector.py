@@ -35,8 +35,7 @@ _SHARE = 500
 class Processes:
     """Owns the workload's processes, the executions and the drift. covered: our coverage changed.
 
-    shared: by a measurer that measures for others too. suspected: called with the pid of a process that somebody
-    attached to.
+    shared: by a measurer that measures for others too.
     """
 
     def __init__(
@@ -48,9 +47,9 @@ class Processes:
         covered: Callable[[], None],
         *,
         shared: bool = False,
-        suspected: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._suspected = suspected
+        self.suspected: Callable[[int], None] = lambda _: None
+        """Called with the pid of a process that somebody attached to."""
         self._loop, self._channel, self._sources, self._pinned = loop, channel, sources, pinned
         cgroup = pinned.cgroup
         place = (cgroup.hierarchy, cgroup.path) if cgroup is not None else None
@@ -228,4 +227,4 @@ class Processes:
         self._events += 1
         self._channel.send(fact)
         if fact.aspect is ProcessAspect.TRACER and fact.after != "0":
-            self._suspected(fact.process.pid)
+            self.suspected(fact.process.pid)

@@ -93,6 +93,8 @@ class Executions:
         covered: Callable[[], None],
     ) -> None:
         self.loop, self.workload = loop, workload
+        self.executed: Callable[[Held], None] = lambda _: None
+        """Called once it was told that this process has executed something."""
         self._channel, self._sources, self._covered = channel, sources, covered
         self._binaries, self._drift, self._wards = binaries, drift, wards
         self._files: ExecFiles | None = None
@@ -364,6 +366,7 @@ class Executions:
         )
         if binary.path:
             self._name(pid, binary.path)
+        self.executed(member.process)
 
     def _parent(self, member: Member[Held]) -> int:
         """Who forked it, from memory when it is gone; 0 where nobody knows."""

@@ -164,6 +164,7 @@ def service_command(side: Side) -> list[str]:
 
 def policy(terms: Terms, name: str, app: str) -> AttestationPolicy:
     """The demo's own for one side."""
+    rules = _envoy_rules(terms) if terms.envoy_attested else {}
     spec = {
         **terms.stated,
         "mode": "enforce",
@@ -171,12 +172,13 @@ def policy(terms: Terms, name: str, app: str) -> AttestationPolicy:
         "freshness": duration(terms.freshness),
         "deadman": duration(terms.deadman),
         "files": {**terms.stated.get("files", {}), "include": [app]},
-        **(_envoy_rules(terms) if terms.envoy_attested else {}),
+        **rules,
+        "layers": {**rules.get("layers", {}), **terms.stated.get("layers", {})},
     }
     return AttestationPolicy(metadata=Metadata(name=f"{name}-hardened"), spec=PolicySpec.model_validate(spec))
 
 
-def _envoy_rules(terms: Terms) -> dict[str, object]:
+def _envoy_rules(terms: Terms) -> dict[str, Any]:
     """An ordinary user's measurer cannot read the program of an Envoy that is execute-only."""
     return {
         "layers": {"files": {}, "processes": {}, "proxy": {}},

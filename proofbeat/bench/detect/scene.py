@@ -25,7 +25,12 @@ TERMS = Terms(
     freshness=20.0,
     deadman=DEADMAN,
     pages=4,
-    stated={"files": {"logs": ["**/app/logs/**"]}, "recovery": {"drift": "auto", "tamper": "auto"}},
+    stated={
+        "layers": {"memory": {}},
+        "memory": {"period": "1s"},
+        "files": {"logs": ["**/app/logs/**"]},
+        "recovery": {"drift": "auto", "tamper": "auto"},
+    },
 )
 """Tamper heals as drift does, or each act would take a new instance."""
 Line = dict[str, Any]

@@ -54,6 +54,7 @@ bench: setup
 	.venv/bin/proofbeat bench appraise $(ARGS)
 	.venv/bin/proofbeat bench merge $(ARGS)
 	.venv/bin/proofbeat bench files $(ARGS)
+	.venv/bin/proofbeat bench memory $(ARGS)
 
 # What `bench xds-push` and `bench appraise` are measured beside. Needs Go, or takes it from PyPI.
 bench-peers: setup

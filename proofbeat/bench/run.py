@@ -16,6 +16,7 @@ from proofbeat.bench.detect import run as detect
 from proofbeat.bench.faults import run as faults
 from proofbeat.bench.figures import Distribution, Figure, Report
 from proofbeat.bench.files import run as files
+from proofbeat.bench.memory import run as memory
 from proofbeat.bench.node.run import run as node
 from proofbeat.bench.push import run as push
 from proofbeat.bench.storm import run as storm
@@ -35,6 +36,7 @@ BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "storm": (storm.run, "20,000 files and 50,000 programs at once: what is told, and what the workload pays"),
     "telemetry": (telemetry.run, "what exporting costs a round"),
     "files": (files.run, "100,000 files read, checked again, and one changed, beside AIDE and sha256sum"),
+    "memory": (memory.run, "the code of redis, a JVM and Node looked into, beside hashing it; a patched page found"),
     "faults": (faults.run, "random faults under load: what leaked, what was lost, how long it was out"),
 }
 

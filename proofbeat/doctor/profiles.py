@@ -94,8 +94,8 @@ another user it has to be ambient, which podman makes it (`--user` with `--cap-a
 ## Looking into memory
 What is mapped, and which pages are a process's own, takes the right to look at it (`PTRACE_MODE_READ`): the same user,
 or `SYS_PTRACE`. To read a page and tell breakpoints from other code takes the right to attach; without it every such
-page is `memory-code-patched`. The file that is mapped is followed with `SYS_ADMIN` or `CHECKPOINT_RESTORE`; without them
-it is what lies under its name, if that is the same inode, so that nothing is known of a library whose name is gone
+page is `memory-code-patched`. The file that is mapped is followed with `SYS_ADMIN` or `CHECKPOINT_RESTORE`; without
+them it is what lies under its name, if that is the same inode, so that nothing is known of a library whose name is gone
 (`memory-code-deleted`). Kernels before 6.11 have no PROCMAP_QUERY and before 6.7 no PAGEMAP_SCAN: then texts and bits
 of `/proc` say the same, dearer; coverage names which it was.
 

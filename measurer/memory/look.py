@@ -106,7 +106,7 @@ def _of_file(
                 descriptor = mapped.open(process, mapping)
             offset = mapping.offset + at - mapping.start
             kind = _altered(at, offset, descriptor, pages)
-            if kind is not None:
+            if kind is not None and _still_there(process, mapping, at, offset):
                 found.add(Code(kind, path, file, digest, offset=offset))
             if len(found) > _MOST_PAGES:
                 break
@@ -116,6 +116,15 @@ def _of_file(
         if descriptor >= 0:
             os.close(descriptor)
     return found
+
+
+def _still_there(process: Held, mapping: Mapping, at: int, offset: int) -> bool:
+    """Was that page the file's, and not one of what was mapped in its place meanwhile?"""
+    return any(
+        each.start <= at < each.end
+        and (each.device, each.inode, each.offset + at - each.start) == (mapping.device, mapping.inode, offset)
+        for each in process.read(executable) or ()
+    )
 
 
 def _altered(at: int, offset: int, descriptor: int, pages: Pages) -> CodeKind | None:

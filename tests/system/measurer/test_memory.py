@@ -87,7 +87,7 @@ def test_whoever_attaches_is_looked_at_at_once_and_named_by_what_was_written(abl
         able.do("os.kill(child, 9)")
 
 
-def test_a_patch_is_told_once_where_it_is_in_the_file_and_is_gone_when_it_was_put_back(able: Workload) -> None:
+def test_a_patch_is_told_once_by_its_place_in_the_file_and_again_when_it_comes_back(able: Workload) -> None:
     with watched(able, OFTEN) as sidecar:
         able.do("was = peek('self', lfind, 1); poke('self', lfind, b'\\xc3')")
         code = told(sidecar, CodeKind.PATCHED).code
@@ -96,6 +96,8 @@ def test_a_patch_is_told_once_where_it_is_in_the_file_and_is_gone_when_it_was_pu
         assert len([each for each in sidecar.seen(MemoryFact) if each.code == code]) == 1
         able.do("poke('self', lfind, was)")
         assert code not in observed(sidecar)[1]
+        able.do("poke('self', lfind, b'\\xc3')")
+        assert told(sidecar, CodeKind.PATCHED).code == code
 
 
 def test_a_breakpoint_is_told_as_one(able: Workload) -> None:
@@ -146,6 +148,33 @@ def test_what_is_put_back_between_two_looks_is_not_seen_unless_somebody_attached
         able.do("was = peek('self', lfind, 1); poke('self', lfind, b'\\xc3'); poke('self', lfind, was)")
         observed(sidecar)
         assert silent(sidecar, CodeKind.PATCHED, CodeKind.PROBED)
+
+
+def test_what_is_mapped_in_the_place_of_a_file_while_that_is_looked_at_is_not_taken_for_its_code(
+    able: Workload,
+) -> None:
+    with watched(able, SELDOM) as sidecar:
+        able.do(f"exec({TURNS!r}, globals())")
+        for _ in range(150):
+            observed(sidecar)
+        able.do("over.set()")
+        assert {each.code.kind for each in sidecar.seen(MemoryFact)} == {CodeKind.FILE, CodeKind.ANONYMOUS}
+
+
+TURNS = """
+import threading
+libc.mmap.restype, over = ctypes.c_void_p, threading.Event()
+held, size = os.open(next(line.split()[5] for line in open('/proc/self/maps') if '/libm' in line), os.O_RDONLY), 1 << 16
+place = libc.mmap(None, ctypes.c_size_t(size), 5, 2, held, ctypes.c_long(0))
+def turn():
+    while not over.wait(0.001):
+        libc.mmap(ctypes.c_void_p(place), ctypes.c_size_t(size), 7, 0x32, -1, ctypes.c_long(0))
+        ctypes.memset(place, 0x90, size)
+        over.wait(0.001)
+        libc.mmap(ctypes.c_void_p(place), ctypes.c_size_t(size), 5, 0x12, held, ctypes.c_long(0))
+threading.Thread(target=turn).start()
+"""
+"""A file and code of no file, mapped in turns at one place."""
 
 
 # Files that are mapped.

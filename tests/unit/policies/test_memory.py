@@ -24,6 +24,7 @@ from policies.appraise.reasons import Finding, Verdict
 from policies.appraise.violation import violates
 from policies.model import dialect
 from policies.model.memory import CodeAllowance, amount_text
+from policies.model.merge import Applying, Rank, merge
 from policies.model.policy import AttestationPolicy, PolicySpec
 from policies.model.references import ReferenceValues
 from tests.unit.policies.world import BAD, GOOD, MAIN, POLICY, PYTHON, REFERENCES, claimed, governing
@@ -133,6 +134,29 @@ def test_everything_else_has_its_signal_and_contraindicates_executables(code: Co
 )
 def test_a_program_may_make_as_much_code_as_policy_allows_it(changes: dict[str, Any], allowed: bool) -> None:
     assert (check_code(replace(MADE, **changes), ruled("required", JIT), REFERENCES) is None) is allowed
+
+
+def test_what_is_referenced_may_not_be_mapped_from_where_nothing_may_be_executed() -> None:
+    assert found(FILE, ruled(files={"logs": [PYTHON]})).kind is Signal.MEMORY_CODE_FOREIGN
+
+
+def test_of_two_policies_both_have_to_allow_it_and_the_lesser_amount_holds() -> None:
+    java = {"executable": "/usr/bin/java", "most": "1GiB", "memfd": True}
+    one = {"jit": [JIT, java]}
+    other = {"jit": [{**JIT, "most": "1MiB", "writable": False, "memfd": True}]}
+    for each in ((one, other), (other, one)):
+        first, second = (
+            Applying(
+                AttestationPolicy(metadata=POLICY.metadata, spec=PolicySpec.model_validate({"memory": said})), rank
+            )
+            for said, rank in zip(each, (Rank.MESH, Rank.WORKLOAD), strict=True)
+        )
+        (allowed,) = merge([first, second]).policy.spec.memory.jit
+        assert (allowed.executable, allowed.most, allowed.writable, allowed.memfd) == (NODE, MIB, False, False)
+    alone = AttestationPolicy(metadata=POLICY.metadata, spec=PolicySpec.model_validate({"memory": one}))
+    silent = AttestationPolicy(metadata=POLICY.metadata, spec=PolicySpec())
+    merged = merge([Applying(silent, Rank.MESH), Applying(alone, Rank.WORKLOAD)])
+    assert len(merged.policy.spec.memory.jit) == 2
 
 
 def test_code_that_is_writable_where_it_may_not_be_is_no_less_grave_for_its_amount_being_called_drift() -> None:

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attestation import memory
-from attestation.claims import LayerClaim
+from attestation import claimset, memory
+from attestation.claims import Claims, LayerClaim
 from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.facts import Actor, MemoryFact
 from attestation.layers import Layer, Method
@@ -45,15 +45,20 @@ def ruled(demand: str = "required", *jit: dict[str, Any], **changes: Any) -> Att
     return AttestationPolicy(metadata=POLICY.metadata, spec=PolicySpec.model_validate(spec))
 
 
-def appraised(policy: AttestationPolicy, *code: Code, running: bool = True, measured: bool = True) -> Verdict:
+def measured_too(*code: Code, running: bool = True) -> tuple[Claims, dict[str, bytes]]:
+    """Claims that have this code as well, and the bodies behind them."""
     claims, bodies = claimed()
     packed = memory.pack(code)
     claim = LayerClaim(Layer.MEMORY, memory.digest(packed), Method.FULL, 10, 10, len(code))
     watching = CollectorCoverage("memory", Layer.MEMORY, Mechanism.POLL, 5000.0, running)
     coverage = replace(claims.coverage, collectors=(*claims.coverage.collectors, watching))
-    if measured:
-        claims = replace(claims, layers=(*claims.layers, claim), coverage=coverage)
-    return appraise(claims, bodies | {claim.digest: packed}, governing(policy))
+    claims = replace(claims, layers=(*claims.layers, claim), coverage=coverage)
+    return claims, bodies | {claim.digest: packed}
+
+
+def appraised(policy: AttestationPolicy, *code: Code, running: bool = True, measured: bool = True) -> Verdict:
+    claims, bodies = measured_too(*code, running=running) if measured else claimed()
+    return appraise(claims, bodies, governing(policy))
 
 
 CODES = st.builds(
@@ -194,6 +199,11 @@ def test_a_layer_that_nobody_measures_affirms_nothing_and_one_that_is_not_asked_
     assert {each.kind for each in appraised(ruled(), running=False).reasons} == {Signal.COLLECTOR_DEAD}
     assert appraised(ruled("off"), MADE).reasons == ()
     assert appraised(ruled(), FILE).tier is Tier.AFFIRMING
+
+
+def test_the_layer_is_claimed_in_words_that_every_authority_has_known() -> None:
+    claims, _ = measured_too(FILE)
+    assert claimset.decode(claimset.encode(claims, minor=0)) == claims
 
 
 def test_a_policy_that_says_nothing_of_memory_is_written_as_before_there_was_any() -> None:

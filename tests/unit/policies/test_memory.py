@@ -201,6 +201,21 @@ def test_a_layer_that_nobody_measures_affirms_nothing_and_one_that_is_not_asked_
     assert appraised(ruled(), FILE).tier is Tier.AFFIRMING
 
 
+def test_rules_see_how_much_of_it_there_is() -> None:
+    rule = {
+        "that": "memory.measured && memory.files == 1 && memory.compilers == 1 && memory.writable == 1"
+        " && memory.patched == 0",
+        "message": "as counted",
+        "class": "tamper",
+        "layer": "memory",
+    }
+    policy = ruled("required", JIT, rules={"counted": rule})
+    assert appraised(policy, FILE, MADE).tier is Tier.AFFIRMING
+    broken = appraised(policy, FILE)
+    assert {each.kind for each in broken.reasons} == {Signal.RULE_FAILED}
+    assert Tier.of(broken.vector.executables) is Tier.CONTRAINDICATED
+
+
 def test_the_layer_is_claimed_in_words_that_every_authority_has_known() -> None:
     claims, _ = measured_too(FILE)
     assert claimset.decode(claimset.encode(claims, minor=0)) == claims

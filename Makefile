@@ -54,6 +54,7 @@ bench: setup
 	.venv/bin/proofbeat bench appraise $(ARGS)
 	.venv/bin/proofbeat bench merge $(ARGS)
 	.venv/bin/proofbeat bench files $(ARGS)
+	.venv/bin/proofbeat bench memory $(ARGS)
 	.venv/bin/proofbeat bench gate $(ARGS)
 	.venv/bin/proofbeat bench syscalls $(ARGS)
 

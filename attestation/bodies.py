@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from attestation import calls, manifest, processes, proxy
+from attestation import calls, manifest, memory, processes, proxy
 from attestation.digests import Digest
 from attestation.layers import Layer
 
@@ -13,5 +13,6 @@ DIGEST_OF: Mapping[Layer, Callable[[bytes], Digest]] = {
     Layer.PROCESSES: processes.digest,
     Layer.PROXY: proxy.digest,
     Layer.SYSCALLS: calls.digest,
+    Layer.MEMORY: memory.digest,
 }
 """Layers that are not here have no body."""

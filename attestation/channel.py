@@ -23,6 +23,7 @@ from attestation.facts import (
     ExecutionFact,
     FileFact,
     InstanceFact,
+    MemoryFact,
     MountFact,
     PreloadFact,
     ProcessFact,
@@ -68,7 +69,8 @@ class Scope:
     acts. immutable: tell of a write before what was written is read. reread: seconds after which a file is read again
     by chance, on average; 0 for never. capabilities: measure those of files as well. egress: destinations whose
     connections are not told (attestation.destinations); None where none are looked for. egress_every: seconds from one
-    look for them to the next, at least. calls: None where nobody asks for the layer of calls.
+    look for them to the next, at least. calls: None where nobody asks for the layer of calls. memory: the most seconds
+    between two looks into the processes' memory; 0 for none.
     """
 
     pid: int
@@ -82,6 +84,7 @@ class Scope:
     egress: tuple[str, ...] | None = None
     egress_every: float = 1.0
     calls: Calls | None = None
+    memory: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +311,7 @@ Message = (
     | CollectorFact
     | InstanceFact
     | CallFact
+    | MemoryFact
 )
 
 _SHAPES: dict[str, type[Any]] = {shape.__name__: shape for shape in Message.__args__}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from attestation.digests import Digest
+from attestation.memory import Code
 from attestation.proxy import Proxy
 
 
@@ -269,6 +270,20 @@ class CallFact:
     """As of an ExecutionFact."""
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryFact:
+    """A process can execute something that none could, as far as was told. why: of what is UNREAD; who set what is
+    PROBED, as far as that is known. tracer: who is attached to the process now. pid_inside: as of an ExecutionFact.
+    """
+
+    at: float
+    process: Actor
+    code: Code
+    why: str = ""
+    tracer: str = ""
+    pid_inside: int = 0
+
+
 Fact = (
     FileFact
     | MountFact
@@ -280,6 +295,7 @@ Fact = (
     | StdioFact
     | EgressFact
     | CallFact
+    | MemoryFact
     | CollectorFact
     | InstanceFact
     | ProxyFact

@@ -71,6 +71,19 @@ class Signal(StrEnum):
     EGRESS_FOREIGN = "egress-foreign", _TAMPER, "A process connected to an address that policy does not allow."
     # What is found of system calls.
     CALL_FOREIGN = "call-foreign", _TAMPER, "A system call was made that no reference value allows."
+    # What is found of what processes have mapped as code.
+    MEMORY_CODE_PATCHED = "memory-code-patched", _TAMPER, "Code in memory is not what its file holds."
+    MEMORY_CODE_PROBED = "memory-code-probed", _TAMPER, "Code in memory holds breakpoints: a uprobe's or a debugger's."
+    MEMORY_CODE_FOREIGN = "memory-code-foreign", _TAMPER, "A file is mapped as code that no reference value allows."
+    MEMORY_CODE_MODIFIED = "memory-code-modified", _TAMPER, "A file is mapped as code with another content."
+    MEMORY_CODE_DELETED = (
+        "memory-code-deleted",
+        _TAMPER,
+        "Code without a name is mapped that no reference value allows.",
+    )
+    MEMORY_CODE_ANONYMOUS = "memory-code-anonymous", _TAMPER, "A process has more code of no file than policy allows."
+    MEMORY_CODE_WRITABLE = "memory-code-writable", _TAMPER, "Memory of a process is writable and executable."
+    MEMORY_UNMEASURED = "memory-unmeasured", _TAMPER, "The memory of a process cannot be looked into."
     # What is found of the Envoy that holds the key.
     PROXY_FOREIGN = "proxy-foreign", _TAMPER, "Envoy's executable is not referenced."
     PROXY_TRACED = "proxy-traced", _TAMPER, "Somebody is attached to Envoy."

@@ -45,6 +45,7 @@ from measurer.files.collector import Files
 from measurer.forensics import Forensics
 from measurer.guardian import Duty, Guardian
 from measurer.loop import Loop, Reactor
+from measurer.memory.collector import Memory
 from measurer.mounts import Mounts
 from measurer.processes.collector import Processes
 from measurer.processes.held import allow_descriptors
@@ -82,6 +83,7 @@ class Measurer:
         self._root = pinned.root
         self._processes = Processes(loop, channel, sources, pinned, self.cover, shared=permits is not None)
         self._egress = Egress(loop, channel, self._processes.network, lambda: self._processes.held, self.cover)
+        self._memory = Memory(loop, channel, self._processes, pinned.root, self.cover)
         self._calls = CallsCollector(
             loop,
             channel,
@@ -91,6 +93,7 @@ class Measurer:
             self._processes.touched,
             self._processes.moved,
             self._egress.begins,
+            self._memory.suspect,
             self.cover,
         )
         self._proxy = ProxyLayer(loop, channel, self.cover)
@@ -128,6 +131,7 @@ class Measurer:
         self._loop.watch(self._deadman.reported, self._guardian_fired)
         self._processes.measure(0.0, full=True)
         self._files.measure(0.0, full=True)
+        self._memory.rule(self._scope.memory)
 
     def close(self) -> None:
         """Let go of all that was held for this sidecar. Its Envoy is the guardian's to close."""
@@ -162,6 +166,7 @@ class Measurer:
         self._egress.rule(wanted.egress, wanted.egress_every)
         if wanted.calls != before.calls:
             self._calls.rule(wanted.calls)
+        self._memory.rule(wanted.memory)
         self.cover()
         if _to_read(wanted) != _to_read(before):
             self._collect_again()
@@ -178,6 +183,7 @@ class Measurer:
             (
                 self._files.coverage,
                 *self._processes.coverage,
+                *self._memory.coverage,
                 *self._egress.coverage,
                 *self._proxy.coverage,
                 *self._calls.coverage,
@@ -240,6 +246,8 @@ class Measurer:
         if Layer.PROCESSES in layers:
             self._processes.measure(not_before, full)
             self.cover()  # isolation follows what the workload's processes may do by now
+        if Layer.MEMORY in layers:
+            self._memory.measure(not_before, full)
         if Layer.PROXY in layers:
             self._proxy.measure(not_before, full)
         if Layer.SYSCALLS in layers:
@@ -315,6 +323,7 @@ class Measurer:
             os.close(root)
             return False
         self._root = root
+        self._memory.of_root(root)
         self._loop.forget(self._mounts.mountinfo)
         self._mounts.renew(self._open_mountinfo())
         self._loop.watch(self._mounts.mountinfo, self._mounts_changed, select.EPOLLPRI)
@@ -337,7 +346,9 @@ class Measurer:
 
 def _to_read(scope: Scope) -> Scope:
     """What of it decides what is read of files."""
-    return replace(scope, deadman=0.0, immutable=False, reread=0.0, egress=None, egress_every=0.0, calls=None)
+    return replace(
+        scope, deadman=0.0, immutable=False, reread=0.0, egress=None, egress_every=0.0, calls=None, memory=0.0
+    )
 
 
 def run(descriptor: int) -> int:

@@ -41,6 +41,9 @@ def references_build(
     projected: Annotated[
         list[str] | None, typer.Option(help="With --pid: glob pattern of volumes that are swapped by `..data`.")
     ] = None,
+    mapped: Annotated[
+        bool, typer.Option("--mapped", help="With --pid: state what its processes have mapped as code as well.")
+    ] = False,
     executable: Annotated[
         list[str] | None, typer.Option(help="Path or pattern of what may be executed, besides what an image starts.")
     ] = None,
@@ -80,6 +83,8 @@ def references_build(
         raise typer.BadParameter("--pid takes --include: what of it is measured", param_hint="--include")
     if projected and pid is None:
         raise typer.BadParameter("what is shipped holds no such volume; it goes with --pid", param_hint="--projected")
+    if mapped and pid is None:
+        raise typer.BadParameter("what is shipped is mapped by nobody; it goes with --pid", param_hint="--mapped")
     if (inherits is None) != (not policies):
         raise typer.BadParameter("--inherits and --policies go together", param_hint="--inherits")
     if as_json and output is None:
@@ -94,6 +99,7 @@ def references_build(
         include=tuple(include or ()),
         volatile=tuple(volatile or ()),
         projected=tuple(projected or ()),
+        mapped=mapped,
         executables=tuple(executable or ()),
         at=at,
         kind=kind.value if kind else "",

@@ -7,15 +7,17 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from attestation import manifest, processes
+from attestation import manifest, memory, processes
 from attestation.channel import Fault, Measure, Message, Observed, Pinned, Scope
 from attestation.digests import Digest
 from attestation.errors import Unavailable
-from attestation.facts import ExecutionFact, PreloadFact, ScriptFact
+from attestation.facts import ExecutionFact, MemoryFact, PreloadFact, ScriptFact
 from attestation.layers import Layer
 from policies.appraise.projected import by_stable_names
+from policies.model.memory import PERIOD
 from policies.model.metadata import Metadata
 from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
+from proofbeat.codestudy import CodeStudy
 from sidecar.measurement import Measurer, spawn
 
 WITHIN_SECONDS = 60.0
@@ -26,10 +28,14 @@ class Study:
     """One workload under a measurer's eyes. executables: what was seen to be executed, with its contents.
 
     preload: what the environment named to come before a program's own libraries, and has no content to be referenced.
-    projected: patterns of projected volumes, whose files are stated by their stable names.
+    projected: patterns of projected volumes, whose files are stated by their stable names. memory: the most seconds
+    between two looks at what is mapped as code, 0 for none; what was seen is in `code`.
     """
 
-    def __init__(self, pid: int, projected: tuple[str, ...]) -> None:
+    def __init__(self, pid: int, projected: tuple[str, ...], memory: float = 0.0) -> None:
+        self.code = CodeStudy()
+        self._memory = memory
+        self._layers = (*_LAYERS, Layer.MEMORY) if memory else _LAYERS
         self.executables: dict[str, set[str]] = {}
         self.preload: set[str] = set()
         self._begun: dict[str, set[str]] = {}
@@ -43,12 +49,12 @@ class Study:
     async def measure(self) -> ReferenceSpec:
         """What its files and processes are from now on, read in full. Raises Unavailable, or what cannot be done."""
         not_before = time.clock_gettime(time.CLOCK_BOOTTIME)
-        self._due = dict.fromkeys(_LAYERS, not_before)
+        self._due = dict.fromkeys(self._layers, not_before)
         try:
             async with asyncio.timeout(WITHIN_SECONDS):
                 await self._pinned
                 self._measured = asyncio.get_running_loop().create_future()
-                self._measurer.send(Measure(_LAYERS, not_before, full=True))
+                self._measurer.send(Measure(self._layers, not_before, full=True))
                 await self._measured
         except TimeoutError as error:
             raise Unavailable(f"no measurement within {WITHIN_SECONDS:g} s", where=f"pid {self._pid}") from error
@@ -56,7 +62,7 @@ class Study:
 
     def begin(self, include: tuple[str, ...], volatile: tuple[str, ...]) -> None:
         self._measurer.start(asyncio.get_running_loop(), spawn())
-        self._measurer.send(Scope(self._pid, include, ((volatile,),)))
+        self._measurer.send(Scope(self._pid, include, ((volatile,),), memory=self._memory))
 
     def end(self) -> None:
         self._measurer.stop()
@@ -71,9 +77,13 @@ class Study:
                 self._begun.setdefault(path, set()).add(digest)
             case PreloadFact(entry=entry) if entry:
                 self.preload.add(entry)
+            case MemoryFact(code=code):
+                self.code.saw(code)
             case Observed(observation):
                 if body is not None:
                     self._bodies[observation.layer] = body
+                if body is not None and observation.layer is Layer.MEMORY:
+                    self.code.saw(*memory.unpack(body))
                 if observation.began >= self._due.get(observation.layer, float("inf")):
                     del self._due[observation.layer]
                 if not self._due and self._measured is not None:
@@ -91,10 +101,14 @@ class Study:
 
 @asynccontextmanager
 async def studied(
-    pid: int, include: tuple[str, ...], volatile: tuple[str, ...] = (), projected: tuple[str, ...] = ()
+    pid: int,
+    include: tuple[str, ...],
+    volatile: tuple[str, ...] = (),
+    projected: tuple[str, ...] = (),
+    memory: float = 0.0,
 ) -> AsyncIterator[Study]:
-    """The workload of this pid, watched until the block ends."""
-    study = Study(pid, projected)
+    """The workload of this pid, watched until the block ends. memory: as of a Study."""
+    study = Study(pid, projected, memory)
     study.begin(include, volatile)
     try:
         yield study
@@ -108,10 +122,16 @@ async def build(
     include: tuple[str, ...],
     volatile: tuple[str, ...] = (),
     projected: tuple[str, ...] = (),
+    *,
+    memory: bool = False,
 ) -> ReferenceValues:
-    """References for the workload of this pid as it is now. Raises Unavailable, or what the measurer cannot do."""
-    async with studied(pid, include, volatile, projected) as study:
-        return ReferenceValues(metadata=Metadata(name=name), spec=await study.measure())
+    """References for the workload of this pid as it is now. Raises Unavailable, or what the measurer cannot do.
+
+    memory: the files that are mapped as code are among them, wherever they are.
+    """
+    async with studied(pid, include, volatile, projected, PERIOD if memory else 0.0) as study:
+        spec = await study.measure()
+        return ReferenceValues(metadata=Metadata(name=name), spec=study.code.referenced(spec))
 
 
 def with_proxies(values: ReferenceValues, proxies: Mapping[str, tuple[Digest, ...]]) -> ReferenceValues:

@@ -22,7 +22,7 @@ from sidecar.config import WorkloadSettings
 from sidecar.states import Flaps, Rules
 from wire.versions import CALLS, FILE_CAPABILITIES, Version
 
-MEASURED = (Layer.FILES, Layer.PROCESSES, Layer.SYSCALLS, Layer.PROXY)
+MEASURED = (Layer.FILES, Layer.PROCESSES, Layer.SYSCALLS, Layer.PROXY, Layer.MEMORY)
 """The layers that this sidecar can measure. Others are named absent in the evidence."""
 
 _WHERE = "signed policy"
@@ -72,6 +72,7 @@ class Governed:
             capabilities=version.minor >= FILE_CAPABILITIES,
             egress=spec.egress.allowed,
             egress_every=spec.egress.every,
+            memory=0.0 if spec.demand(Layer.MEMORY) is Demand.OFF else spec.memory.period,
             calls=watched_calls(self) if Layer.SYSCALLS in self.told(version) else None,
         )
 

@@ -30,6 +30,7 @@ from attestation.facts import (
     Fact,
     FileFact,
     InstanceFact,
+    MemoryFact,
     MountFact,
     PreloadFact,
     ProcessFact,
@@ -111,6 +112,7 @@ class Hearing:
                 | StdioFact()
                 | EgressFact()
                 | CallFact()
+                | MemoryFact()
                 | CollectorFact()
             ):
                 self.facts.append(message)

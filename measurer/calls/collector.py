@@ -40,7 +40,8 @@ _PIDFD_THREAD = os.O_EXCL
 class CallsCollector:
     """Says nothing until it is ruled. members: the workload's processes. who: names the executable of a pid that may be
     gone already. touched: called with a process's pid and whose that is attached to it. moved: called when a process
-    was put into another cgroup. connects: called with each TCP connection that begins. covered: our coverage changed.
+    was put into another cgroup. connects: called with each TCP connection that begins. written: called with whose
+    memory somebody wrote into. covered: our coverage changed.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class CallsCollector:
         touched: Callable[[int, int], None],
         moved: Callable[[], None],
         connects: Callable[[Connection, float, Actor, int], None],
+        written: Callable[[int], None],
         covered: Callable[[], None],
     ) -> None:
         self._loop, self._channel, self._programs = loop, channel, programs
         self._members, self._who = members, who
-        self._touched, self._moved, self._connects, self._covered = touched, moved, connects, covered
+        self._touched, self._moved, self._connects, self._written = touched, moved, connects, written
+        self._covered = covered
         self._wanted: Calls | None = None
         self._joined: Joined | None = None
         self._refusal = ""
@@ -235,6 +238,7 @@ class CallsCollector:
         writer = f"{event.pid} {self._who(event.pid) or event.name}"
         target = Actor(event.other, self._who(event.other))
         self._channel.send(ProcessFact(event.at, target, ProcessAspect.WRITTEN, "", writer))
+        self._written(event.other)
 
     def _tell_state(self, state: CollectorState, detail: str) -> None:
         self._channel.send(CollectorFact(boottime(), NAME, state, detail))

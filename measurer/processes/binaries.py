@@ -75,6 +75,11 @@ class Binaries:
         self._contents.clear()
         self.grounds.forget()
 
+    def known(self, stamp: Stamp) -> Digest:
+        """Of the content that has this stamp, where it was read before; empty where it was not."""
+        content = self._contents.get(stamp)
+        return content.digest if content is not None else ""
+
     def of_process(self, folder: int) -> Binary:
         """What the process behind a /proc/PID descriptor runs. Raises OSError when it is gone."""
         try:

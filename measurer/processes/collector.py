@@ -9,7 +9,7 @@ from attestation.channel import Observed
 from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.digests import Digest
 from attestation.errors import InvalidConfiguration
-from attestation.facts import ProcessFact, Sighting, StdioFact
+from attestation.facts import ProcessAspect, ProcessFact, Sighting, StdioFact
 from attestation.layers import Layer, Method
 from attestation.observation import Observation
 from attestation.processes import ProcessKind
@@ -52,11 +52,13 @@ class Processes:
         *,
         shared: bool = False,
     ) -> None:
+        self.suspected: Callable[[int], None] = lambda _: None
+        """Called with the pid of a process that somebody attached to."""
         self._loop, self._channel, self._sources, self._pinned = loop, channel, sources, pinned
         cgroup = pinned.cgroup
         place = (cgroup.hierarchy, cgroup.path) if cgroup is not None else None
         self._workload: Workload[Held] = Workload(place, pinned.home)
-        self._binaries = Binaries(pinned.root)
+        self.binaries = Binaries(pinned.root)
         self._drift, self.wards = Drift(self._tell), Wards(self._tell)
         self._stdio = Stdio(self.network, self._tell, covered)
         self.executions = Executions(
@@ -64,7 +66,7 @@ class Processes:
             channel,
             sources,
             self._workload,
-            self._binaries,
+            self.binaries,
             self._drift,
             self._stdio,
             self.wards,
@@ -76,7 +78,7 @@ class Processes:
             channel,
             self.executions,
             apart=pinned.home is not None,
-            path_of=self._binaries.path_of,
+            path_of=self.binaries.path_of,
             changed=covered,
             settled=self._next,
         )
@@ -180,13 +182,13 @@ class Processes:
     def _measure(self, full: bool) -> Iterator[None]:
         began = boottime()
         if full:
-            self._binaries.forget()
+            self.binaries.forget()
             self.executions.starts.forget()
         self._refresh()
         kinds: set[ProcessKind] = set()
         for process in self.held:
-            yield from process.read_slowly(self._binaries)
-            found = process.look(self._binaries)
+            yield from process.read_slowly(self.binaries)
+            found = process.look(self.binaries)
             if found is not None:
                 kinds.add(found.kind)
                 self._seen(process, found)
@@ -273,3 +275,5 @@ class Processes:
     def _tell(self, fact: ProcessFact | StdioFact) -> None:
         self._events += 1
         self._channel.send(fact)
+        if isinstance(fact, ProcessFact) and fact.aspect is ProcessAspect.TRACER and fact.after != "0":
+            self.suspected(fact.process.pid)

@@ -99,6 +99,8 @@ class Executions:
         covered: Callable[[], None],
     ) -> None:
         self.loop, self.workload = loop, workload
+        self.executed: Callable[[Held], None] = lambda _: None
+        """Called once it was told that this process has executed something."""
         self._channel, self._sources, self._covered = channel, sources, covered
         self._binaries, self._drift, self._stdio, self._wards = binaries, drift, stdio, wards
         self._files: ExecFiles | None = None
@@ -380,6 +382,7 @@ class Executions:
         self._channel.send(ExecutionFact(boottime(), *told))
         if binary.path:
             self.names.ran(pid, binary.path)
+        self.executed(member.process)
 
 
 def _hides_processes() -> bool:

@@ -14,8 +14,10 @@ from attestation.coverage import Guarantee
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
+from attestation.memory import Code, CodeKind
 from attestation.patterns import matches
 from policies.model.classes import DATA
+from policies.model.memory import CodeAllowance, amount_text
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, Demand
 from policies.model.references import FileReference, ReferenceValues
@@ -71,14 +73,19 @@ def call(name: str, references: ReferenceValues) -> str:
 
 def code(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> str:
     """This path as code, which it is where no pattern makes it anything else, and this executable there."""
-    listed, files = execution(path, digest, references), policy.spec.files
+    listed = execution(path, digest, references)
+    return "---\n".join([*_as_code(path, policy), listed]) if listed else ""
+
+
+def _as_code(path: str, policy: AttestationPolicy) -> list[str]:
+    """Every class of data without the patterns that make it of this class."""
+    files = policy.spec.files
     others = {name: [each for each in getattr(files, name) if not matches(path, [each])] for name in sorted(DATA)}
-    narrower = [
+    return [
         _policy(policy, f"files.{name}", f"{{{name}: [{', '.join(map(quoted, patterns))}]}}", path)
         for name, patterns in others.items()
         if len(patterns) < len(getattr(files, name))
     ]
-    return "---\n".join([*narrower, listed]) if listed else ""
 
 
 def deleted(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> str:
@@ -108,6 +115,39 @@ def capabilities(found: str, policy: AttestationPolicy) -> str:
 
 def privileges(policy: AttestationPolicy) -> str:
     return _policy(policy, "processes.requireNoNewPrivileges", "{requireNoNewPrivileges: false}")
+
+
+def mapped(code: Code, policy: AttestationPolicy, references: ReferenceValues) -> str:
+    """This file, with this content, as code: among `files`, which allows nobody to execute it by itself."""
+    if not code.digest:
+        return ""
+    known, narrower = references.spec.files.get(code.path), _as_code(code.path, policy)
+    fields = [f"digests: {_digests(known.digests if known else (), code.digest)}"]
+    if known is not None:
+        entry = Entry(code.path, FILE, known.mode or 0, known.uid or 0, known.gid or 0, 0, code.digest)
+        fields += _attributes(entry, known, known.capabilities)
+    listed = _references(references, "files", code.path, f"{{{', '.join(fields)}}}")
+    return "---\n".join([*narrower, listed]) if listed else ""
+
+
+def loose(code: Code, policy: AttestationPolicy) -> str:
+    """Code that is of no file, for this program: twice as much, as what a compiler makes grows."""
+    allowed = {each.executable: each for each in policy.spec.memory.jit}
+    before = allowed.get(code.executable)
+    allowed[code.executable] = CodeAllowance.model_construct(
+        executable=code.executable,
+        most=max(2 * code.amount, before.most if before else 0),
+        writable=code.writable or (before is not None and before.writable),
+        memfd=code.kind is CodeKind.MEMFD or (before is not None and before.memfd),
+    )
+    entries = ", ".join(map(_allowance, allowed.values()))
+    return _policy(policy, "memory.jit", f"{{jit: [{entries}]}}", code.executable)
+
+
+def _allowance(allowed: CodeAllowance) -> str:
+    fields = [f"executable: {quoted(allowed.executable)}", f"most: {amount_text(allowed.most)}"]
+    fields += [f"{name}: true" for name in ("writable", "memfd") if getattr(allowed, name)]
+    return f"{{{', '.join(fields)}}}"
 
 
 def shell_on_socket(path: str, policy: AttestationPolicy) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from attestation import calls, processes, proxy
+from attestation import calls, memory, processes, proxy
 from attestation.calls import Watching
 from attestation.claims import Claims, LayerClaim
 from attestation.coverage import Coverage, Cutting, Grade, Guarantee, Profile
@@ -16,6 +16,7 @@ from attestation.violation import ViolationClass
 from policies.appraise import allowing, sockets
 from policies.appraise.files import Files, check_files
 from policies.appraise.layers import MOST_FINDINGS, check_call, check_process
+from policies.appraise.memory import check_code
 from policies.appraise.proxy import check_proxy, check_served, nobody_seated
 from policies.appraise.reasons import Finding, Verdict
 from policies.appraise.rules import Evaluate, check_rules, evaluate
@@ -29,10 +30,10 @@ APPROVED = int(Tier.AFFIRMING)
 STALE = int(Tier.WARNING)
 CONTRAINDICATED = int(Tier.CONTRAINDICATED)
 
-JUDGED = (Layer.FILES, Layer.PROCESSES, Layer.SYSCALLS, Layer.PROXY)
+JUDGED = (Layer.FILES, Layer.PROCESSES, Layer.SYSCALLS, Layer.PROXY, Layer.MEMORY)
 """The layers for which checks exist. A policy that requires another one cannot be met, and says so."""
 
-_EXECUTED = (Layer.PROCESSES, Layer.SYSCALLS)
+_EXECUTED = (Layer.PROCESSES, Layer.SYSCALLS, Layer.MEMORY)
 """The layers of what runs, which one claim is about."""
 
 
@@ -60,6 +61,7 @@ def appraise(
     files = check_files(measured, policy, references) if measured is not None else []
     executables = _processes(_claim(claims, Layer.PROCESSES), bodies, policy, references)
     called = _calls(_claim(claims, Layer.SYSCALLS), bodies, policy, references)
+    code = _memory(_claim(claims, Layer.MEMORY), bodies, policy, references)
     envoy, seated = _proxy(claims, bodies, policy, references, issued)
     if not seated and not standing[Layer.PROXY] and policy.spec.demand(Layer.PROXY) is not Demand.OFF:
         standing[Layer.PROXY] = [nobody_seated(policy)]
@@ -81,11 +83,19 @@ def appraise(
         executables=_worst(
             _value(executables, standing[Layer.PROCESSES], policy.spec.demand(Layer.PROCESSES)),
             _value(called, standing[Layer.SYSCALLS], policy.spec.demand(Layer.SYSCALLS)),
+            _value(code, standing[Layer.MEMORY], policy.spec.demand(Layer.MEMORY)),
             _broken(ruled, _EXECUTED),
         ),
     )
     late = [finding for found in standing.values() for finding in found]
-    judged = (*envoy, *_gravest(files), *_gravest(executables), *_gravest(called), *_gravest(ruled))
+    judged = (
+        *envoy,
+        *_gravest(files),
+        *_gravest(executables),
+        *_gravest(called),
+        *_gravest(code),
+        *_gravest(ruled),
+    )
     return Verdict(vector, (*judged, *late, *watchers))
 
 
@@ -195,6 +205,15 @@ def _unwatched(found: Watching, asked: Watching, policy: AttestationPolicy) -> F
         "The sidecar follows the policy in force by its next round.",
         allowing.watched(found, policy),
     )
+
+
+def _memory(
+    claim: LayerClaim | None, bodies: Mapping[Digest, bytes], policy: AttestationPolicy, references: ReferenceValues
+) -> list[Finding]:
+    if claim is None or policy.spec.demand(Layer.MEMORY) is Demand.OFF:
+        return []
+    found = (check_code(code, policy, references) for code in memory.unpack(bodies[claim.digest]))
+    return [finding for finding in found if finding is not None]
 
 
 def _proxy(

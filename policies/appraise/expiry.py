@@ -17,7 +17,7 @@ from policies.model.governing import Governing
 from policies.model.places import rule
 from policies.model.policy import Demand
 
-_REFERENCED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY)
+_REFERENCED = (Layer.FILES, Layer.PROCESSES, Layer.PROXY, Layer.MEMORY)
 """The layers that are held against reference values."""
 
 
@@ -50,7 +50,7 @@ def _unfounded(vector: TrustVector, rests: list[Layer]) -> TrustVector:
     return replace(
         vector,
         file_system=_unknown(vector.file_system) if Layer.FILES in rests else vector.file_system,
-        executables=_unknown(vector.executables) if Layer.PROCESSES in rests else vector.executables,
+        executables=_unknown(vector.executables) if {Layer.PROCESSES, Layer.MEMORY} & {*rests} else vector.executables,
         configuration=_unknown(vector.configuration) if Layer.PROXY in rests else vector.configuration,
     )
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from attestation import manifest, processes, proxy
+from attestation import manifest, memory, processes, proxy
 from attestation.claims import Claims, LayerClaim
 from attestation.coverage import CollectorCoverage
 from attestation.digests import Digest
 from attestation.layers import Layer
+from attestation.memory import CodeKind
 from attestation.processes import ProcessKind
 from policies.appraise.files import Files
 from policies.model import seen
@@ -47,6 +48,7 @@ def summarise(
         files=_files(layers.get(Layer.FILES, _MISSING), files, count=count_files),
         processes=_processes(layers.get(Layer.PROCESSES, _MISSING)),
         proxy=_proxy(layers.get(Layer.PROXY, _MISSING), governing.references),
+        memory=_memory(layers.get(Layer.MEMORY, _MISSING)),
         coverage=seen.Coverage(
             grade=claims.coverage.grade,
             cutting=claims.coverage.cutting,
@@ -172,6 +174,21 @@ def _proxy(layer: _Layer, references: ReferenceValues) -> seen.Proxy:
 def _version(executable: Digest, references: ReferenceValues) -> str:
     known = (version for version, digests in references.spec.proxies.items() if executable in digests)
     return next(known, "")
+
+
+def _memory(layer: _Layer) -> seen.Memory:
+    code = memory.unpack(layer.body) if layer.measured else ()
+    loose = [each for each in code if each.kind in (CodeKind.ANONYMOUS, CodeKind.MEMFD)]
+    return seen.Memory(
+        measured=layer.measured,
+        age=layer.age,
+        full_age=layer.full_age,
+        digest=layer.digest,
+        files=len({(each.path, each.digest) for each in code if each.kind is CodeKind.FILE}),
+        compilers=len({each.executable for each in loose}),
+        writable=sum(each.writable for each in code),
+        patched=sum(each.kind in (CodeKind.PATCHED, CodeKind.PROBED) for each in code),
+    )
 
 
 def _collector(collector: CollectorCoverage) -> seen.Collector:

@@ -15,6 +15,7 @@ from attestation.facts import (
     Fact,
     FileChange,
     FileFact,
+    MemoryFact,
     MountFact,
     PreloadFact,
     ProcessAspect,
@@ -42,6 +43,7 @@ from policies.appraise.layers import (
     missing_file,
     projected,
 )
+from policies.appraise.memory import check_code
 from policies.appraise.proxy import check_proxy
 from policies.appraise.reasons import Finding
 from policies.model.places import rule
@@ -73,6 +75,8 @@ def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues)
         return _collector(fact, policy)
     if isinstance(fact, ProxyFact):
         return _proxy(fact, policy, references)
+    if isinstance(fact, MemoryFact):
+        return _memory(fact, policy, references)
     return None
 
 
@@ -133,6 +137,16 @@ def _execution(fact: ExecutionFact, policy: AttestationPolicy, references: Refer
     each = (check_temporary(fact, policy), executable, check_gaining(fact, policy))
     finding = gravest(found for found in each if found is not None)
     by = f", as pid {sockets.pids(fact.process, fact.pid_inside)}"
+    return _violation(finding, fact.at, by, fact.process) if finding else None
+
+
+def _memory(fact: MemoryFact, policy: AttestationPolicy, references: ReferenceValues) -> Violation | None:
+    if policy.spec.demand(Layer.MEMORY) is Demand.OFF:
+        return None
+    finding = check_code(fact.code, policy, references)
+    by = f", in {fact.process.executable or 'pid'} ({sockets.pids(fact.process, fact.pid_inside)})"
+    by += f"; attached: {fact.tracer}" if fact.tracer else ""
+    by += f"; {fact.why}" if fact.why else ""
     return _violation(finding, fact.at, by, fact.process) if finding else None
 
 

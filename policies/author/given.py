@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from attestation import digests, manifest, processes, proxy
+from attestation import digests, manifest, memory, processes, proxy
+from attestation.bodies import DIGEST_OF
 from attestation.claims import Claims, LayerClaim
 from attestation.coverage import (
     EGRESS,
@@ -37,6 +38,7 @@ from attestation.facts import (
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
 from attestation.manifest import NO_DIGEST, Entry
+from attestation.memory import Code, CodeKind
 from attestation.processes import ProcessKind
 from attestation.proxy import Proxy, ProxyProcess
 from policies.author.cases import (
@@ -74,10 +76,12 @@ def claims(given: GivenClaims, governing: Governing) -> tuple[Claims, dict[Diges
         Layer.PROCESSES: (processes.pack(kinds), len(kinds)),
         Layer.PROXY: (proxy.pack(seated), int(seated is not None)),
     }
-    digest = {Layer.FILES: manifest.digest, Layer.PROCESSES: processes.digest, Layer.PROXY: proxy.digest}
+    if governing.policy.spec.demand(Layer.MEMORY) is not Demand.OFF:
+        code = _code(kinds)
+        packed[Layer.MEMORY] = (memory.pack(code), len(code))
     measured = {layer: each for layer, each in packed.items() if layer not in given.coverage.absent}
-    made = tuple(_claim(layer, digest[layer](body), items, given) for layer, (body, items) in measured.items())
-    bodies = {digest[layer](body): body for layer, (body, _) in measured.items()}
+    made = tuple(_claim(layer, DIGEST_OF[layer](body), items, given) for layer, (body, items) in measured.items())
+    bodies = {DIGEST_OF[layer](body): body for layer, (body, _) in measured.items()}
     return Claims(_INSTANCE, 1, 0, 1, 0, b"", "", made, _coverage(given.coverage, tuple(measured), governing)), bodies
 
 
@@ -193,6 +197,11 @@ def _processes(given: GivenClaims, references: EffectiveReferences) -> list[Proc
 
 def _kind(executable: str, digest: Digest) -> ProcessKind:
     return ProcessKind(executable, digest, "", "", 1000, 1000, "0", True, 2, ())
+
+
+def _code(kinds: Sequence[ProcessKind]) -> list[Code]:
+    """The processes' own programs, and nothing else: no case says more of memory."""
+    return [Code(CodeKind.FILE, path=each.executable, digest=each.digest) for each in kinds if not each.deleted]
 
 
 def _seated(given: GivenClaims, governing: Governing) -> Proxy | None:

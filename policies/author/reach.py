@@ -58,7 +58,7 @@ def _stated(applying: Applying, policy: AttestationPolicy) -> Iterator[tuple[str
             yield from _patterns(place, getattr(applying.policy.spec.files, rest), policy)
 
 
-_LAYERS = {"files": Layer.FILES, "processes": Layer.PROCESSES, "proxy": Layer.PROXY}
+_LAYERS = {"files": Layer.FILES, "processes": Layer.PROCESSES, "proxy": Layer.PROXY, "memory": Layer.MEMORY}
 """By the section of a policy, and of what rules see, that speaks of it."""
 
 
@@ -83,6 +83,11 @@ def _patterns(place: str, patterns: Collection[str], policy: AttestationPolicy) 
         yield place, f"the pattern {pattern!r} matches nothing that is included", reached or pattern[:1] != "/"
 
 
+def _looked_at(path: str, policy: AttestationPolicy) -> bool:
+    """As a file, or as code that is mapped, which may be any."""
+    return judged(path, policy) or _measured(Layer.MEMORY, policy)
+
+
 def unmeasured_references(found: PolicySet, _: object) -> Iterator[Remark]:
     policies_of: dict[str, dict[int, AttestationPolicy]] = defaultdict(dict)
     for governing in found.governing.values():
@@ -91,7 +96,7 @@ def unmeasured_references(found: PolicySet, _: object) -> Iterator[Remark]:
         policies = policies_of[document.metadata.qualified].values() if isinstance(document, ReferenceValues) else ()
         if not isinstance(document, ReferenceValues) or not policies:
             continue
-        outside = [path for path in document.spec.files if not any(judged(path, each) for each in policies)]
+        outside = [path for path in document.spec.files if not any(_looked_at(path, each) for each in policies)]
         if outside:
             yield Remark.warning(
                 Check.UNREACHABLE,

@@ -30,6 +30,7 @@ from policies.model.strictness import (
     LeastStated,
     Most,
     Order,
+    Overlapping,
     PerKey,
     Ranked,
 )
@@ -145,6 +146,7 @@ _STRICTER: dict[type, str] = {
     Common: "only what all allow",
     CommonBits: "only what all allow",
     CommonBy: "only whom all allow",
+    Overlapping: "only whom all allow, and as much as all do",
     Bounded: "only what all exempt",
     Alike: "must be alike",
 }

@@ -20,6 +20,7 @@ from attestation.trust import Tier
 from attestation.violation import ViolationClass
 from policies.model.breakglass import BreakGlassRules
 from policies.model.dialect import Duration, Share, Strict
+from policies.model.memory import MemoryRules
 from policies.model.metadata import Document, Metadata, Selector
 from policies.model.rules import MOST_RULES, MOST_TOTAL_COST, Rule, RuleName
 from policies.model.signals import SignalName
@@ -337,12 +338,13 @@ class PolicySpec(Strict):
     nonce's issue. deadman: how long Envoy may stay open without a sign of life. escalate_after: how long it may take to
     acknowledge a closing before it is asked to quit, or killed. layers: how much each layer matters; files and
     processes are required where nobody names them, all others off. files: what is measured of files. processes: what
-    its processes may be. syscalls: how its system calls are watched. egress: what they may connect to. proxy: what the
-    Envoy that holds the key must be. coverage: the least that the watchers must be. recovery: what opens traffic again.
-    containment: what is done to the workload itself. rules: what else must be true, by name; two policies may state the
-    same rule under one name, but not two. break_glass: who may open traffic for a while in spite of policy.
-    on_violation: signal -> class, where it is not to be the signal's own. What is said to be drift opens again by the
-    next full measurement, also where it is an event of which nothing is left to be measured.
+    its processes may be. syscalls: how its system calls are watched. egress: what they may connect to. memory: what
+    they may execute beside referenced files. proxy: what the Envoy that holds the key must be. coverage: the least that
+    the watchers must be. recovery: what opens traffic again. containment: what is done to the workload itself. rules:
+    what else must be true, by name; two policies may state the same rule under one name, but not two. break_glass: who
+    may open traffic for a while in spite of policy. on_violation: signal -> class, where it is not to be the signal's
+    own. What is said to be drift opens again by the next full measurement, also where it is an event of which nothing
+    is left to be measured.
 
     connections: `cut` ends what is open with every closing. `drain` lets it go on after drift, for the dead-man time
     or what is left of the lease, whichever is shorter; nothing new begins meanwhile, and what has not ended by then
@@ -377,6 +379,7 @@ class PolicySpec(Strict):
     proxy: ProxyRules = Field(default=ProxyRules(), exclude_if=lambda rules: rules == ProxyRules())
     """Not written where it says nothing new, so that a sidecar which does not know it reads such a policy, too."""
     egress: EgressRules = Field(default=EgressRules(), exclude_if=lambda rules: rules == EgressRules())
+    memory: MemoryRules = Field(default=MemoryRules(), exclude_if=lambda rules: rules == MemoryRules())
     coverage: CoverageDemand = CoverageDemand()
     recovery: RecoveryRules = RecoveryRules()
     containment: ContainmentRules = Field(

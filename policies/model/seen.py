@@ -116,6 +116,18 @@ class Proxy:
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    measured: Annotated[bool, "whether policy asks for the layer and evidence has it"]
+    age: Annotated[_Age, "as `files.age`"]
+    full_age: Annotated[_Age, "as `files.fullAge`"]
+    digest: Annotated[_DigestField, "of the whole layer, as evidence claims it"]
+    files: Annotated[int, "contents of files that are mapped as code"]
+    compilers: Annotated[int, "programs that have code of no file"]
+    writable: Annotated[int, "of both, those that are writable as well"]
+    patched: Annotated[int, "pages of code that are not what their file holds, breakpoints included"]
+
+
+@dataclass(frozen=True, slots=True)
 class Collector:
     """One that watches a layer."""
 
@@ -145,4 +157,5 @@ class Summary:
     files: Annotated[Files, "its files"]
     processes: Annotated[Processes, "its processes"]
     proxy: Annotated[Proxy, "the Envoy that holds its key"]
+    memory: Annotated[Memory, "what its processes have mapped as code"]
     coverage: Annotated[Coverage, "how well it is watched"]

@@ -112,6 +112,21 @@ class CommonDestinations:
 
 
 @dataclass(frozen=True, slots=True)
+class Overlapping:
+    """A list of models that allow something, each known by one field of its own: stricter with only those of both, and
+    of each what both allow (its `both`).
+    """
+
+    field: str
+
+    def join(self, one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
+        if one == other:
+            return one
+        known = {getattr(each, self.field): each for each in other}
+        return tuple(sorted(each.both(known[key]) for each in one if (key := getattr(each, self.field)) in known))
+
+
+@dataclass(frozen=True, slots=True)
 class CommonBits:
     """A hexadecimal mask of what is allowed, or None for no limit: stricter with the bits of both."""
 

@@ -56,6 +56,7 @@ class Asked:
     include: tuple[str, ...]
     volatile: tuple[str, ...]
     projected: tuple[str, ...]
+    mapped: bool
     executables: tuple[str, ...]
     at: str
     kind: str
@@ -90,7 +91,9 @@ async def build(asked: Asked, place: Place) -> bool:
     metadata = _metadata(asked)
     held = envoy.referenced(asked.envoy) if asked.envoy is not None else {}
     if asked.pid is not None:
-        taken = await study.build(asked.name, asked.pid, asked.include, asked.volatile, asked.projected)
+        taken = await study.build(
+            asked.name, asked.pid, asked.include, asked.volatile, asked.projected, memory=asked.mapped
+        )
         built, spec = None, taken.spec
     else:
         built = await _in_thread(lambda budget: _built(asked, budget), asked)

@@ -17,6 +17,7 @@ from proofbeat.bench.detect import run as detect
 from proofbeat.bench.faults import run as faults
 from proofbeat.bench.figures import Distribution, Figure, Report
 from proofbeat.bench.files import run as files
+from proofbeat.bench.memory import run as memory
 from proofbeat.bench.node.run import run as node
 from proofbeat.bench.push import run as push
 from proofbeat.bench.storm import run as storm
@@ -38,6 +39,7 @@ BENCHES: Mapping[str, tuple[Callable[..., Awaitable[Report]], str]] = {
     "telemetry": (telemetry.run, "what exporting costs a round"),
     "files": (files.run, "100,000 files read, checked again, and one changed, beside AIDE and sha256sum"),
     "gate": (gate.run, "what an execution takes with a gate before it, beside the same without one"),
+    "memory": (memory.run, "the code of redis, a JVM and Node looked into, beside hashing it; a patched page found"),
     "faults": (faults.run, "random faults under load: what leaked, what was lost, how long it was out"),
 }
 

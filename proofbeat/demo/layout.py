@@ -166,6 +166,7 @@ def service_command(side: Side) -> list[str]:
 
 def policy(terms: Terms, name: str, app: str) -> AttestationPolicy:
     """The demo's own for one side."""
+    rules = _envoy_rules(terms) if terms.envoy_attested else {}
     spec = {
         **terms.stated,
         "mode": "enforce",
@@ -173,18 +174,20 @@ def policy(terms: Terms, name: str, app: str) -> AttestationPolicy:
         "freshness": duration(terms.freshness),
         "deadman": duration(terms.deadman),
         "files": {**terms.stated.get("files", {}), "include": [app]},
-        **(_envoy_rules(terms) if terms.envoy_attested else {}),
-        **({"layers": {"syscalls": {"demand": _where_possible()}}} if terms.calls else {}),
+        **rules,
+        "layers": {**rules.get("layers", {}), **_calls(terms), **terms.stated.get("layers", {})},
     }
     return AttestationPolicy(metadata=Metadata(name=f"{name}-hardened"), spec=PolicySpec.model_validate(spec))
 
 
-def _where_possible() -> Demand:
+def _calls(terms: Terms) -> dict[str, Any]:
     """An ordinary user's measurer brings no programs into the kernel."""
-    return Demand.REQUIRED if os.geteuid() == 0 else Demand.BEST_EFFORT
+    if not terms.calls:
+        return {}
+    return {"syscalls": {"demand": Demand.REQUIRED if os.geteuid() == 0 else Demand.BEST_EFFORT}}
 
 
-def _envoy_rules(terms: Terms) -> dict[str, object]:
+def _envoy_rules(terms: Terms) -> dict[str, Any]:
     """An ordinary user's measurer cannot read the program of an Envoy that is execute-only."""
     return {
         "layers": {"files": {}, "processes": {}, "proxy": {}},

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from attestation.errors import Unavailable
+from attestation.layers import Layer
 from proofbeat import admin, envoy, study
 from proofbeat.demo import layout as layouts
 from proofbeat.demo.layout import Layout, Side
@@ -64,7 +65,12 @@ class Scene:
         taken = {}
         for standing in self.standings:
             child = _running(standing.workload)
-            taken[standing.side.name] = await study.build(standing.side.name, child.pid, (str(standing.side.app),))
+            taken[standing.side.name] = await study.build(
+                standing.side.name,
+                child.pid,
+                (str(standing.side.app),),
+                memory=Layer.MEMORY in self.layout.terms.stated.get("layers", {}),
+            )
         if self.layout.terms.envoy_attested:
             held = envoy.referenced(envoy.program())
             taken = {name: study.with_proxies(each, held) for name, each in taken.items()}

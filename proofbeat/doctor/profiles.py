@@ -75,6 +75,20 @@ _TOLD = (
         "as `full`",
         "as `full`, where the network namespace is ours",
     ),
+    (
+        "code in memory is not what its file holds, or of no file that is referenced, where policy asks for `memory`",
+        "`memory-*`",
+        "`memory.period`, 5 s",
+        "as `full`",
+        "as `full`",
+    ),
+    (
+        "the same, in a process that somebody attached to",
+        "`memory-*`",
+        "20 ms, by the event of attaching",
+        "1 s",
+        "1 s",
+    ),
     ("a collector falls behind", "`collector-lagging`", "3 to 5 s", "3 to 5 s", "3 to 5 s"),
 )
 
@@ -97,6 +111,14 @@ another user it has to be ambient, which podman makes it (`--user` with `--cap-a
 (`AmbientCapabilities=`), and Kubernetes and docker do not. There, run the sidecar's container with `runAsUser: 0`,
 `drop: [ALL]` and what is added, or measure by [one measurer for the node](node.md), whose sidecars need none.
 `proofbeat doctor` in the container tells: check `effective-capabilities`.
+
+## Looking into memory
+What is mapped, and which pages are a process's own, takes the right to look at it (`PTRACE_MODE_READ`): the same user,
+or `SYS_PTRACE`. To read a page and tell breakpoints from other code takes the right to attach; without it every such
+page is `memory-code-patched`. The file that is mapped is followed with `SYS_ADMIN` or `CHECKPOINT_RESTORE`; without
+them it is what lies under its name, if that is the same inode, so that nothing is known of a library whose name is gone
+(`memory-code-deleted`). Kernels before 6.11 have no PROCMAP_QUERY and before 6.7 no PAGEMAP_SCAN: then texts and bits
+of `/proc` say the same, dearer; coverage names which it was.
 
 ## Keeping up
 Every two seconds each collector sends something of its own the way of all events: the attributes of a folder that no

@@ -13,6 +13,7 @@ from measurer import connections, fanotify, mounts, netlink, sockdiag
 from measurer import kernel as k
 from measurer.files import fanotify as folders
 from measurer.files import inotify
+from measurer.memory import mappings
 from measurer.processes import connector
 from measurer.processes.binaries import interpreter_of
 from measurer.processes.proc import parse_stat, parse_status
@@ -105,6 +106,16 @@ def mount_table(data: bytes) -> None:
         escaped = escaped.replace(bytes([character]), b"\\%03o" % character)
     line = b"29 1 8:1 / %s rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
     assert [each.point for each in mounts.parse(line % escaped + line % b"/last")] == [point, b"/last"]
+
+
+def memory_maps(data: bytes) -> None:
+    """Arbitrary text: an answer. A file of any name is one mapping, and hides no other."""
+    list(mappings.parse(data))
+    # The kernel escapes line feeds in it, and nothing else (show_map_vma).
+    name = b"/" + data.replace(b"\0", b"").replace(b"\\", b"/")
+    line = b"7f0000000000-7f0000001000 r-xp 00000000 fe:00 %d %s\n"
+    found = list(mappings.parse(line % (7, name.replace(b"\n", b"\\012")) + line % (8, b"/last")))
+    assert [(each.inode, each.name) for each in found] == [(7, name), (8, b"/last")]
 
 
 def elf_interpreter(data: bytes) -> None:
@@ -209,6 +220,14 @@ TARGETS = (
         lambda: (b"12:cpu,cpuacct:/a\n1:name=systemd:/a:b\n0::/kubepods/pod1\n", b"a", b"pod1/x:y"),
         (b"\n0::/", b"\r0::/", b"\x1c0::/", b"\x0b", "\u2028".encode(), "\u00b2".encode(), b"::"),
         most_bytes=512,
+    ),
+    Target(
+        "maps",
+        memory_maps,
+        lambda: (
+            b"55d0c0a28000-55d0c0a30000 r-xp 00028000 fe:00 247766   /usr/bin/sleep\n",
+            b"7f0000001000-7f0000002000 rwxs 00000000 00:01 1025 /memfd:x (deleted)\n",
+        ),
     ),
     Target(
         "mounts",

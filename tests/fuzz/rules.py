@@ -35,7 +35,19 @@ _SEEDS = (
     b"files.digest == digest('sha256:" + b"a" * 64 + b"') && registration.spiffeId.path().startsWith('/web')",
 )
 _NAMES = (
-    *("registration", "files", "processes", "proxy", "coverage", "kinds", "collectors", "isolation", "labels", "uid"),
+    *(
+        "registration",
+        "files",
+        "processes",
+        "proxy",
+        "memory",
+        "coverage",
+        "kinds",
+        "collectors",
+        "isolation",
+        "labels",
+        "uid",
+    ),
     *("all", "exists", "exists_one", "map", "filter", "has", "size", "in", "true", "false", "null", "let"),
     *(name for _, name in FUNCTIONS),
 )

@@ -18,6 +18,7 @@ from attestation import (
     jws,
     keys,
     manifest,
+    memory,
     nonce,
     processes,
     proxy,
@@ -52,6 +53,7 @@ from attestation.facts import (
     FileChange,
     FileFact,
     InstanceFact,
+    MemoryFact,
     MountFact,
     Opened,
     PreloadFact,
@@ -64,6 +66,7 @@ from attestation.facts import (
 )
 from attestation.layers import Layer, Method
 from attestation.manifest import Entry
+from attestation.memory import Code, CodeKind
 from attestation.observation import Observation
 from attestation.patterns import matches
 from attestation.processes import ProcessKind
@@ -218,6 +221,12 @@ def process_list(data: bytes) -> None:
         assert processes.pack(processes.unpack(data)) == data
 
 
+def code_list(data: bytes) -> None:
+    """A body that unpacks is the one body of its code."""
+    with suppress(MalformedEvidence):
+        assert memory.pack(memory.unpack(data)) == data
+
+
 def envoy_held(data: bytes) -> None:
     """A body that unpacks is the one body of its proxy."""
     with suppress(MalformedEvidence):
@@ -293,6 +302,12 @@ def _process_lists() -> tuple[bytes, ...]:
     return processes.pack(()), processes.pack((kind, replace(kind, executable="/bin/b", deleted=True)))
 
 
+def _code_lists() -> tuple[bytes, ...]:
+    file = Code(CodeKind.FILE, path="/lib/a.so", digest="a" * 64)
+    loose = Code(CodeKind.ANONYMOUS, "/bin/a", writable=True, amount=4096)
+    return memory.pack(()), memory.pack((file, loose, Code(CodeKind.PATCHED, "/bin/a", "/lib/a.so", offset=8192)))
+
+
 _ENVOY = ProxyProcess("a" * 64, Known.NO, Known.UNKNOWN, Known.YES)
 
 
@@ -334,6 +349,7 @@ def _datagrams() -> tuple[bytes, ...]:
             StdioFact(1.0, actor, (0, 2), "TCPv6", Opened.THERE, "[2001:db8::7]:4444", 3),
             EgressFact(1.0, actor, "udp", "203.0.113.9", 53),
             CollectorFact(1.0, "files", CollectorState.OVERFLOWED),
+            MemoryFact(1.0, actor, Code(CodeKind.MEMFD, "/bin/sh", amount=4096), "", "9 /bin/gdb", 2),
             InstanceFact(1.0, "ended"),
         )
     )
@@ -402,6 +418,7 @@ TARGETS = (
     Target("cmw", wrapped_result, lambda: (cmw.extension(_TOKEN).value, cmw.extension("e" * 90).value), _JSON),
     Target("manifest", file_manifest, _manifests, (b"pbf1",), most_bytes=2048),
     Target("process-list", process_list, _process_lists, (*_JSON, b"namespaces", b"executable")),
+    Target("code-list", code_list, _code_lists, (*_JSON, b"executable", b"patched", b'"amount":')),
     Target("proxy", envoy_held, _proxies, (*_JSON, b"executable", b"in-force", b'"filters":[')),
     Target("channel", measurer_message, _datagrams, (*_JSON, b'"is":"', b'"at":'), most_bytes=66_000),
     Target(

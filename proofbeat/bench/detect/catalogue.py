@@ -13,11 +13,13 @@ from types import MappingProxyType
 
 from attestation.signals import Signal
 from attestation.violation import ViolationClass
-from proofbeat.bench.detect import acts, calls
-from proofbeat.bench.detect.acts import DEADMAN, Act, Where
+from proofbeat.bench.detect import acts, calls, codeacts
+from proofbeat.bench.detect.acts import DEADMAN, Act
 
 EVENT_MS, END_MS, LOOK_MS = 5.0, 50.0, 1000.0
 """What is stated of an event, of the end of a process, and of what is looked at once a second."""
+MEMORY_MS = 1050.0
+"""Of a look into memory, with `memory.period` at a second, as scene.py has it; the look itself included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Attack:
     signal's own class is. gated: by a workload that a gate stands before.
     """
 
-    act: Callable[[Where], Act]
+    act: Callable[..., Act]
     signal: Signal
     collector: str
     within_ms: float
@@ -73,7 +75,7 @@ def restricted() -> bool:
 
 
 FILES, EXECUTIONS, RIGHTS, GATE = "files", "processes.executions", "processes.rights", "processes.gate"
-EGRESS, CALLS = "processes.egress", "syscalls"
+EGRESS, CALLS, MEMORY = "processes.egress", "syscalls", "memory"
 SIDECAR, GUARDIAN = "sidecar", "guardian"
 
 CATALOGUE: tuple[Attack, ...] = (
@@ -131,6 +133,15 @@ CATALOGUE: tuple[Attack, ...] = (
     Attack(calls.call_by_the_older_interface, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
     Attack(calls.open_by_io_uring, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
     Attack(calls.write_into_a_process, Signal.PROCESS_WRITTEN, CALLS, EVENT_MS, needs_root=True),
+    Attack(codeacts.patch_its_own_code, Signal.MEMORY_CODE_PATCHED, MEMORY, MEMORY_MS),
+    Attack(codeacts.patch_the_code_of_another, Signal.MEMORY_CODE_PATCHED, MEMORY, MEMORY_MS),
+    Attack(codeacts.set_a_breakpoint, Signal.MEMORY_CODE_PROBED, MEMORY, MEMORY_MS),
+    Attack(codeacts.load_a_dropped_library, Signal.MEMORY_CODE_FOREIGN, MEMORY, MEMORY_MS),
+    Attack(codeacts.load_from_memory, Signal.MEMORY_CODE_DELETED, MEMORY, MEMORY_MS),
+    Attack(codeacts.load_and_delete, Signal.MEMORY_CODE_DELETED, MEMORY, MEMORY_MS, needs_root=True),
+    Attack(codeacts.map_what_was_exchanged, Signal.MEMORY_CODE_MODIFIED, MEMORY, MEMORY_MS),
+    Attack(codeacts.make_code, Signal.MEMORY_CODE_ANONYMOUS, MEMORY, MEMORY_MS),
+    Attack(codeacts.map_code_writable, Signal.MEMORY_CODE_WRITABLE, MEMORY, MEMORY_MS),
     Attack(acts.ask_for_the_key, Signal.KEY_SOCKET_SECOND_CLIENT, SIDECAR, EVENT_MS, graver=True),
     Attack(
         acts.flood_a_stopped_measurer,
@@ -159,6 +170,7 @@ ELSEWHERE: Mapping[Signal, str] = MappingProxyType(
         Signal.PROCESS_NO_NEW_PRIVILEGES: "The kernel never takes it back; told should it ever.",
         Signal.PROCESS_SCOPE: "It takes a cgroup as scope (tests/system/measurer/test_executions.py).",
         Signal.PROCESS_UNMEASURED: "It takes a measurer that may not read it (tests/system/measurer/test_scope.py).",
+        Signal.MEMORY_UNMEASURED: "It takes a measurer that may not read it (tests/system/measurer/test_memory.py).",
         Signal.PROXY_FOREIGN: "It takes another Envoy (tests/system/attacks/test_proxy.py).",
         Signal.PROXY_TRACED: "Where the layer `proxy` is asked for (test_proxy.py); else it is `process-tracer`.",
         Signal.PROXY_UNDENIED: "How Envoy was started and what it accepted (test_proxy.py).",
@@ -225,6 +237,14 @@ UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "A call of the baseline with other arguments, or in another sequence.",
             "A second call of the same name, until all is measured in full again.",
             "Without CAP_BPF and CAP_PERFMON: all of it.",
+        ),
+        MEMORY: (
+            "What is put back between two looks. Who attaches is looked at again and again for three seconds.",
+            "Code in memory in which policy lets a program make code: a compiler's, or anybody's.",
+            "An attack that brings no code of its own: with the code that is there (return-oriented programming), or by"
+            " data alone.",
+            "What an interpreter is made to run: a module, a script, a class. Its files are files.",
+            "Whose act it was: process_vm_writev(2), /proc/PID/mem and ptrace(2) leave the same page behind.",
         ),
         SIDECAR: ("Who only looks at the key socket's name.",),
         GUARDIAN: (

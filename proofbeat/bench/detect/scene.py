@@ -29,6 +29,8 @@ TERMS = Terms(
     deadman=DEADMAN,
     pages=4,
     stated={
+        "layers": {"memory": {}},
+        "memory": {"period": "1s"},
         "files": {"logs": ["**/app/logs/**"]},
         "processes": {"shells": ["**/loot/tool"]},
         "egress": {"allowed": []},

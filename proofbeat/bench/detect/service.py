@@ -6,9 +6,12 @@ to. Usage: service.py NAME ADDRESS HTTP_PORT ECHO_PORT
 """
 
 import asyncio
+import ctypes  # noqa: F401 - what acts import is loaded before the first: it is this program's own
 import importlib
 import json
+import mmap  # noqa: F401 - as above
 import os
+import shutil  # noqa: F401 - as above
 import subprocess
 import sys
 from pathlib import Path

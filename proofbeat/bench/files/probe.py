@@ -57,11 +57,11 @@ class Probe:
             if isinstance(message, Fault):
                 raise Unavailable(message.what, where=message.where, mend=message.mend)
 
-    def measured(self, *, full: bool) -> float:
-        """Seconds that a measurement of the files took, until it was here."""
+    def measured(self, *, full: bool, layer: Layer = Layer.FILES) -> float:
+        """Seconds that a measurement of this layer took, until it was here."""
         began = time.clock_gettime(time.CLOCK_BOOTTIME)
-        self.send(Measure((Layer.FILES,), began, full))
-        self.expect(Observed, lambda each: _asked(each) and each.observation.began >= began)
+        self.send(Measure((layer,), began, full))
+        self.expect(Observed, lambda each: _asked(each, layer) and each.observation.began >= began)
         return time.clock_gettime(time.CLOCK_BOOTTIME) - began
 
     @property
@@ -96,5 +96,5 @@ class Probe:
         return decode(datagram)
 
 
-def _asked(message: Observed) -> bool:
-    return message.observation.layer is Layer.FILES and message.observation.method is not Method.EVENT
+def _asked(message: Observed, layer: Layer) -> bool:
+    return message.observation.layer is layer and message.observation.method is not Method.EVENT

@@ -100,6 +100,14 @@ summaries = st.builds(
         filters=st.lists(texts, max_size=3).map(tuple),
         **dict.fromkeys(("traced", "dumpable", "drains_at_once", "resumption_off"), st.sampled_from(Known)),
     ),
+    memory=st.builds(
+        seen.Memory,
+        measured=st.booleans(),
+        age=ages,
+        full_age=ages,
+        digest=digests,
+        **dict.fromkeys(("files", "compilers", "writable", "patched"), counts),
+    ),
     coverage=st.builds(
         seen.Coverage,
         grade=st.sampled_from(Grade),
@@ -138,6 +146,7 @@ def largest() -> Summary:
             filters=(text,) * seen.MOST_FILTERS,
             resumption_off=Known.NO,
         ),
+        memory=seen.Memory(True, 1000, 1000, DIGESTS[0], *[MOST_NUMBER] * 4),
         coverage=seen.Coverage(
             Grade.CLOSED_BY_GUARDIAN,
             Cutting.DESTROY,

@@ -104,8 +104,8 @@ def test_a_registration_whose_references_are_missing_hides_no_other_remark(tmp_p
         ((policy("a", "{rules: {one: {that: proxy.seated, message: m}}}"),), [(Check.UNREACHABLE, 19, 16)]),
         ((policy("a", "{rules: {one: {that: files.count > 1, message: m}}}"),), []),
         ((policy("a", "{rules: {one: {that: proxy.seated || files.count > 1, message: m}}}"),), []),
-        ((policy("a", "{layers: {memory: {}}}"),), [(Check.UNMEETABLE, 19, 17)]),
-        ((policy("a", "{layers: {memory: {demand: best-effort}}}"),), []),
+        ((policy("a", "{layers: {image: {}}}"),), [(Check.UNMEETABLE, 19, 17)]),
+        ((policy("a", "{layers: {image: {demand: best-effort}}}"),), []),
         ((policy("a", "{freshness: 49s}"),), [(Check.CONFLICT, 6, 3), (Check.FRESHNESS_SHORT, 19, 8)]),
     ],
 )

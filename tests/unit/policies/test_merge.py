@@ -31,6 +31,10 @@ OPERATORS: st.SearchStrategy[dict[str, str]] = st.sampled_from(
 """A key has the same name in all policies; otherwise they cannot be merged."""
 
 
+def _executable(each: Any) -> str:
+    return str(each["executable"])
+
+
 def _key(operator: Any) -> Any:
     return operator["key"]
 
@@ -92,6 +96,24 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
             optional={
                 "allowed": st.lists(st.sampled_from(DESTINATIONS), max_size=3),
                 "every": durations("500ms", "2s"),
+            },
+        ),
+        "memory": st.fixed_dictionaries(
+            {},
+            optional={
+                "period": durations("1s", "5s"),
+                "jit": st.lists(
+                    st.fixed_dictionaries(
+                        {
+                            "executable": st.sampled_from(["/usr/bin/node", "/usr/bin/java"]),
+                            "most": st.sampled_from(["64MiB", "1GiB"]),
+                            "writable": st.booleans(),
+                            "memfd": st.booleans(),
+                        }
+                    ),
+                    max_size=2,
+                    unique_by=_executable,
+                ),
             },
         ),
         "coverage": st.fixed_dictionaries(

@@ -24,6 +24,7 @@ from attestation.facts import (
     Fact,
     FileChange,
     FileFact,
+    MemoryFact,
     MountFact,
     Opened,
     PreloadFact,
@@ -37,6 +38,7 @@ from attestation.facts import (
 )
 from attestation.layers import Layer, Method
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
+from attestation.memory import Code, CodeKind
 from attestation.processes import ProcessKind
 from attestation.proxy import Delivered, Denial, Known, Proxy, ProxyProcess
 from attestation.signals import Signal
@@ -65,6 +67,7 @@ from tests.unit.policies.world import (
 )
 
 SETTINGS = "/srv/app/web.conf"
+LIBRARY = "/usr/lib/libx.so"
 PLUGIN = "/srv/app/cache/plugin"
 """Referenced, where nothing may be executed from."""
 STATABLE = [each for each in Signal if not each.fixed]
@@ -209,6 +212,17 @@ def shown(**claims: Any) -> Callable[[AttestationPolicy], list[Violation | Findi
     return lambda policy: list(reasons(policy, **claims))
 
 
+def mapped(code: Code) -> Callable[[AttestationPolicy], list[Violation | Finding]]:
+    """Where the layer is asked for."""
+
+    def look(policy: AttestationPolicy) -> list[Violation | Finding]:
+        layers = {**policy.spec.layers, Layer.MEMORY: LayerDemand()}
+        asking = policy.model_copy(update={"spec": policy.spec.model_copy(update={"layers": layers})})
+        return seen(MemoryFact(1.0, Actor(9, PYTHON), code))(asking)
+
+    return look
+
+
 def varied(**process: Any) -> Proxy:
     return replace(ENVOY, process=replace(ENVOY.process, **process))
 
@@ -275,6 +289,14 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.CALL_FOREIGN: lambda policy: seen(CallFact(1.0, "chroot", Actor(9, PYTHON)))(with_calls(policy)),
     Signal.PROCESS_STDIO_SOCKET: seen(StdioFact(1.0, Actor(9, "/bin/dash"), (0, 1), "TCP", Opened.HERE)),
     Signal.EGRESS_FOREIGN: seen(EgressFact(1.0, Actor(9, PYTHON), "tcp", "203.0.113.9", 443)),
+    Signal.MEMORY_CODE_PATCHED: mapped(Code(CodeKind.PATCHED, PYTHON, LIBRARY, GOOD[MAIN], offset=4096)),
+    Signal.MEMORY_CODE_PROBED: mapped(Code(CodeKind.PROBED, PYTHON, LIBRARY, GOOD[MAIN], offset=4096)),
+    Signal.MEMORY_CODE_FOREIGN: mapped(Code(CodeKind.FILE, path=LIBRARY, digest=BAD)),
+    Signal.MEMORY_CODE_MODIFIED: mapped(Code(CodeKind.FILE, path=MAIN, digest=BAD)),
+    Signal.MEMORY_CODE_DELETED: mapped(Code(CodeKind.FILE, path=MAIN, digest=BAD, deleted=True)),
+    Signal.MEMORY_CODE_ANONYMOUS: mapped(Code(CodeKind.ANONYMOUS, PYTHON, amount=4096)),
+    Signal.MEMORY_CODE_WRITABLE: mapped(Code(CodeKind.FILE, PYTHON, MAIN, GOOD[MAIN], writable=True)),
+    Signal.MEMORY_UNMEASURED: mapped(Code(CodeKind.UNREAD, PYTHON)),
     Signal.PROXY_FOREIGN: shown(envoy=varied(executable=BAD)),
     Signal.PROXY_TRACED: shown(envoy=varied(traced=Known.YES)),
     Signal.PROXY_UNDENIED: shown(envoy=replace(ENVOY, denial=Denial.MISSING, filters=())),

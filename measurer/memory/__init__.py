@@ -1,0 +1,1 @@
+"""What processes have mapped as code: read of them, compared with its files, told."""

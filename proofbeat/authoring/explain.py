@@ -58,7 +58,7 @@ def _print_values(values: Sequence[Value]) -> None:
         overruled = (f"{one.value}: {_said(one)}" for one in each.overruled)
         table.add_row(each.place, each.value, "\n".join(own) or "default", "\n".join(overruled))
     # A pipe has no width of its own; places cut in two are no use to anybody.
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 180).print(table)
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 400).print(table)
 
 
 def _said(one: Said) -> str:

@@ -44,6 +44,7 @@ async def _serve(path: Path) -> None:
             client.answer(stream, told)
         with suppress(TimeoutError):
             await client.until(partial(_has_news, client, stream, count))
+    await asyncio.Event().wait()  # as Envoy does, it goes on with what it has
 
 
 def _has_news(client: SocketClient, stream: int, count: int) -> bool:

@@ -177,14 +177,14 @@ def test_a_process_that_cannot_be_read_is_a_fact(nobody: User, tree: Path) -> No
 def test_beyond_the_descriptors_there_are_processes_are_told_apart_by_their_start_and_coverage_says_so(
     workload: Workload, tree: Path
 ) -> None:
-    with Sidecar(Scope(workload.pid, (str(tree),)), first=("prlimit", "--nofile=64:64")) as sidecar:
+    with Sidecar(Scope(workload.pid, (str(tree),)), first=("prlimit", "--nofile=96:96")) as sidecar:
         sidecar.settle()
-        workload.do("kept = [subprocess.Popen(['sleep', '60']) for _ in range(50)]")
+        workload.do("kept = [subprocess.Popen(['sleep', '60']) for _ in range(70)]")
         sidecar.send(Measure((Layer.PROCESSES,), 0.0, True))
         _, body = sidecar.expect_with_body(Observed, lambda each: each.has_body)
         assert body is not None
         assert os.path.realpath("/bin/sleep") in {kind.executable for kind in processes.unpack(body)}
-        assert any("beyond 32 processes held" in details(each.coverage) for each in sidecar.seen(Covered))
+        assert any("beyond 48 processes held" in details(each.coverage) for each in sidecar.seen(Covered))
         workload.do("[each.kill() or each.wait() for each in kept]")
 
 

@@ -29,9 +29,10 @@ def _now() -> float:
 
 
 def leave_the_baseline(_: Any) -> Iterator[float]:
-    """A call is made that no baseline of a service has: chroot to where it is."""
+    """A call is made that no baseline of a service has: what personality it has is asked for."""
+    libc = ctypes.CDLL(None)
     at = _now()
-    os.chroot("/")
+    libc.personality(ctypes.c_ulong(0xFFFFFFFF))
     yield at
 
 

@@ -8,25 +8,20 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 CODE, DATA = mmap.PROT_READ | mmap.PROT_EXEC, mmap.PROT_WRITE
 PAGE = mmap.PAGESIZE
 BREAKPOINT = b"\x00\x00\x20\xd4" if os.uname().machine == "aarch64" else b"\xcc"
 
 
-@dataclass(frozen=True)
-class Where:
-    """As acts.py has it."""
+class Where(SimpleNamespace):
+    """As acts.py has it, as far as it is asked for."""
 
     app: str
-    logs: str
     loot: str
     tool: str
-    key_socket: str
-    sidecar: int
-    measurer: int
 
 
 Act = Iterator[float]

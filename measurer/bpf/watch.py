@@ -28,7 +28,7 @@ OTHER, X32, COMPAT = 509, 510, 511
 """Numbers that stand for calls that have none here: unknown ones, and all that come by an older interface."""
 NO_OPERATION = 0xFFFFFFFF
 _WORDS = CALLS // 64
-_EVENT = struct.Struct("=QQIIIIII16s16s16s")
+_EVENT = struct.Struct("=QIIIIII16s16s16s")
 _BITS, _WORD, _NUMBER = struct.Struct(f"={_WORDS}Q"), struct.Struct("=Q"), struct.Struct("=I")
 _COUNT = struct.Struct(f"={CALLS}I")
 _ALLOWED, _SEEN, _TOLD = 0, 8 * _WORDS, 8 * 3 * _WORDS
@@ -76,13 +76,12 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """at: CLOCK_BOOTTIME seconds. workload: its number. pid, thread, other: as our pid namespace numbers them.
+    """workload: its number. pid, thread, other: as our pid namespace numbers them.
 
     address, local: of CONNECT, where to and from; of version 4 the first four bytes.
     """
 
     kind: Kind
-    at: float
     workload: int
     pid: int
     thread: int
@@ -157,9 +156,9 @@ class Watch:
 
     def read(self) -> Iterator[Event]:
         for record in self._ring.read():
-            at, value, kind, workload, pid, thread, other, number, name, to, local = _EVENT.unpack(record)
+            value, kind, workload, pid, thread, other, number, name, to, local = _EVENT.unpack(record)
             text = name.partition(b"\0")[0].decode("utf-8", "replace")
-            yield Event(Kind(kind), at / 1e9, workload, pid, thread, other, number, value, text, to, local)
+            yield Event(Kind(kind), workload, pid, thread, other, number, value, text, to, local)
 
     def _attach(self, name: str) -> None:
         refused = self._loaded.refused.get(_section(name))

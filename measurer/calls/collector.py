@@ -213,7 +213,7 @@ class CallsCollector:
                 self._tell_written(event)
             case Kind.CONNECT:
                 to = beginning(event.number, event.local, event.address, event.other, event.value)
-                self._connects(to, event.at, self._actor(event), 0)
+                self._connects(to, boottime(), self._actor(event), 0)
             case Kind.MOVED:
                 self._moved()
             case Kind.UNKNOWN:
@@ -228,7 +228,7 @@ class CallsCollector:
 
     def _tell_call(self, event: Event, name: str) -> None:
         self._events += 1
-        self._channel.send(CallFact(event.at, name, self._actor(event)))
+        self._channel.send(CallFact(boottime(), name, self._actor(event)))
 
     def _actor(self, event: Event) -> Actor:
         return Actor(event.pid, self._who(event.pid) or event.name)
@@ -237,7 +237,7 @@ class CallsCollector:
         self._events += 1
         writer = f"{event.pid} {self._who(event.pid) or event.name}"
         target = Actor(event.other, self._who(event.other))
-        self._channel.send(ProcessFact(event.at, target, ProcessAspect.WRITTEN, "", writer))
+        self._channel.send(ProcessFact(boottime(), target, ProcessAspect.WRITTEN, "", writer))
         self._written(event.other)
 
     def _tell_state(self, state: CollectorState, detail: str) -> None:

@@ -32,7 +32,6 @@ static u32 (*bpf_get_smp_processor_id)(void) = (void *)8;
 static long (*bpf_get_current_comm)(void *to, u32 size) = (void *)16;
 static long (*bpf_send_signal)(u32 number) = (void *)109;
 static long (*bpf_probe_read_kernel)(void *to, u32 size, const void *from) = (void *)113;
-static u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
 static void *(*bpf_ringbuf_reserve)(void *ring, u64 size, u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *record, u64 flags) = (void *)132;
 static u64 (*bpf_get_socket_cookie)(void *socket) = (void *)46;

@@ -28,7 +28,7 @@
 enum kind { CALL = 1, TRACED, RING, CONNECT, MOVED, WRITTEN, UNKNOWN };
 
 struct event {
-    u64 at, value;
+    u64 value;
     u32 kind, workload, pid, thread, other, number;
     char name[16];
     u8 address[16], from[16];
@@ -133,7 +133,6 @@ INLINE struct event *begin(enum kind kind, struct workload *workload, struct tas
         return 0;
     }
     __builtin_memset(event, 0, sizeof *event);
-    event->at = bpf_ktime_get_boot_ns();
     event->kind = kind;
     event->workload = workload->number;
     event->thread = pid_of(task);

@@ -78,9 +78,9 @@ def a_workload_whose_pid_is_somebody_elses_by_now(folder: str) -> None:
 
 def a_process_of_the_workload_whose_pid_is_somebody_elses_by_now(folder: str) -> None:
     """Where no events come from the kernel, as in this namespace; with and without a descriptor for each process."""
-    for first in ((), ("prlimit", "--nofile=88:88")):
+    for first in ((), ("prlimit", "--nofile=120:120")):
         workload = Workload()
-        workload.do("kept = [subprocess.Popen(['sleep', '60']) for _ in range(60)]")
+        workload.do("kept = [subprocess.Popen(['sleep', '60']) for _ in range(75)]")
         child = int(Path(f"/proc/{workload.pid}/task/{workload.pid}/children").read_text().split()[-1])
         with Sidecar(Scope(workload.pid, (folder,), deadman=30.0), first) as sidecar:
             sidecar.settle()

@@ -194,9 +194,15 @@ class TownHall:
         return only
 
     def attest_now(self) -> None:
-        """Ask it for a round."""
+        """Ask it for a round, once there is a session to ask on."""
+        end = time.monotonic() + PATIENCE
+        while not self._asked():
+            assert time.monotonic() < end, "no session to ask on"
+            time.sleep(0.02)
+
+    def _asked(self) -> bool:
         asked = self.town.authority.attest_now(self.instance().instance)
-        assert asyncio.run_coroutine_threadsafe(asked, self._loop).result(PATIENCE), "no session to ask on"
+        return asyncio.run_coroutine_threadsafe(asked, self._loop).result(PATIENCE)
 
     def token(self, name: str = NAME) -> str:
         made = asyncio.run_coroutine_threadsafe(self.town.authority.create_token(name), self._loop)

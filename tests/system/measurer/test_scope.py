@@ -86,11 +86,19 @@ def test_a_process_that_is_made_under_another_parent_is_in_scope(
     told(sidecar, program)
 
 
+def lasting(folder: Path, name: str) -> Path:
+    """A program that runs for as many seconds as it is told: the first in mounts that are not marked yet."""
+    path = folder / name
+    path.write_bytes(Path("/bin/sleep").read_bytes() + name.encode())
+    path.chmod(0o755)
+    return path
+
+
 def test_a_process_in_another_pid_namespace_is_in_scope_and_its_namespace_is_told(
     sidecar: Sidecar, workload: Workload, elsewhere: Path
 ) -> None:
-    program = foreign(elsewhere, "unshared")
-    workload.begin(f"subprocess.run(['unshare', '--pid', '--fork', '--mount-proc', 'sh', '-c', '{program}; sleep 1'])")
+    program = lasting(elsewhere, "unshared")
+    workload.begin(f"subprocess.run(['unshare', '--pid', '--fork', '--mount-proc', 'sh', '-c', '{program} 1; true'])")
     told(sidecar, program)
     workload.done()
     last(sidecar, workload, elsewhere)
@@ -114,8 +122,8 @@ def test_a_process_that_enters_the_namespaces_of_another_container_is_in_scope_a
 ) -> None:
     container = Workload(["unshare", "--net", "--uts", "--mount", "--pid", "--fork"])
     try:
-        program = foreign(elsewhere, "visitor")
-        enter = ["nsenter", "--net", "--uts", "--mount", f"--target={container.pid}", "sh", "-c", f"{program}; sleep 1"]
+        program = lasting(elsewhere, "visitor")
+        enter = ["nsenter", "--net", "--uts", "--mount", f"--target={container.pid}", "sh", "-c", f"{program} 1; true"]
         workload.do(f"subprocess.run({enter!r})")
         told(sidecar, program)
         last(sidecar, workload, elsewhere)
@@ -146,9 +154,7 @@ def test_a_process_that_is_moved_into_the_cgroup_and_executes_nothing_is_told_wi
     group: Path, workload: Workload, tree: Path, elsewhere: Path
 ) -> None:
     (group / "cgroup.procs").write_text(str(workload.pid))
-    program = elsewhere / "visitor"
-    program.write_bytes(Path("/bin/sleep").read_bytes() + b"visitor")
-    program.chmod(0o755)
+    program = lasting(elsewhere, "visitor")
     visitor = subprocess.Popen([program, "60"])
     try:
         with Sidecar(Scope(workload.pid, (str(tree),), cgroup=f"/{group.name}")) as sidecar:
@@ -177,14 +183,14 @@ def test_a_process_that_cannot_be_read_is_a_fact(nobody: User, tree: Path) -> No
 def test_beyond_the_descriptors_there_are_processes_are_told_apart_by_their_start_and_coverage_says_so(
     workload: Workload, tree: Path
 ) -> None:
-    with Sidecar(Scope(workload.pid, (str(tree),)), first=("prlimit", "--nofile=96:96")) as sidecar:
+    with Sidecar(Scope(workload.pid, (str(tree),)), first=("prlimit", "--nofile=160:160")) as sidecar:
         sidecar.settle()
-        workload.do("kept = [subprocess.Popen(['sleep', '60']) for _ in range(70)]")
+        workload.do("kept = [subprocess.Popen(['sleep', '60']) for _ in range(100)]")
         sidecar.send(Measure((Layer.PROCESSES,), 0.0, True))
         _, body = sidecar.expect_with_body(Observed, lambda each: each.has_body)
         assert body is not None
         assert os.path.realpath("/bin/sleep") in {kind.executable for kind in processes.unpack(body)}
-        assert any("beyond 48 processes held" in details(each.coverage) for each in sidecar.seen(Covered))
+        assert any("beyond 80 processes held" in details(each.coverage) for each in sidecar.seen(Covered))
         workload.do("[each.kill() or each.wait() for each in kept]")
 
 

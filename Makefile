@@ -24,9 +24,10 @@ lint: setup
 unit: setup
 	.venv/bin/pytest tests/unit -n $(WORKERS) --dist loadfile $(ARGS)
 
-# Real processes, real Envoys, this kernel.
+# Real processes, real Envoys, this kernel. What fails beside others, which take its time, is tried once more alone.
 system: setup
-	.venv/bin/pytest tests/system -n $(WORKERS) --dist loadfile $(ARGS)
+	.venv/bin/pytest tests/system -n $(WORKERS) --dist loadfile $(ARGS) || { [ $$? = 1 ] && \
+		echo "once more, alone:" && .venv/bin/pytest tests/system --last-failed --last-failed-no-failures none $(ARGS); }
 
 # Workloads and sidecars in real containers. Needs root and apt-get, or podman, runc and busybox-static.
 test-containers: setup

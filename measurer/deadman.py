@@ -40,6 +40,7 @@ class Deadman:
         self._hung_up = False
         self._status = 0
         self._lock = threading.Lock()
+        self._closed = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.reports: deque[Fired] = deque()
         self.reported = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -62,10 +63,12 @@ class Deadman:
 
     def close(self) -> None:
         """Let go of all that it held, once its thread is over."""
-        if self._envoy is not None:
-            self._envoy.close()
-        for descriptor in (self._sidecar, self._wake, self.reported):
-            os.close(descriptor)
+        with self._lock:
+            self._closed = True
+            if self._envoy is not None:
+                self._envoy.close()
+            for descriptor in (self._sidecar, self._wake, self.reported):
+                os.close(descriptor)
 
     def beat(self) -> None:
         with self._lock:
@@ -93,7 +96,9 @@ class Deadman:
         """The channel is closed, or the measurer itself gives up: as good as dead. status: passed on to `over`."""
         self._status = status
         self._hung_up = True
-        os.eventfd_write(self._wake, 1)
+        with self._lock:  # where a node ends, its first thread gives up what another one may be letting go of
+            if not self._closed:
+                os.eventfd_write(self._wake, 1)
 
     def _put_off(self) -> None:
         """The kernel's own deadline: a moment after ours, which ends Envoy and does not only silence it."""

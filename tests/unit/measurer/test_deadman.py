@@ -63,3 +63,15 @@ def test_a_sweep_that_stands_still_keeps_nobody_from_ending_envoy(victim: subpro
     assert cut.left == 0
     assert victim.wait(5) == -signal.SIGKILL
     assert time.monotonic() - began < 5.0
+
+
+def test_who_is_let_go_of_already_may_be_given_up_once_more() -> None:
+    """A node's first thread ends it while another one lets go of a session."""
+    over = threading.Event()
+    deadman = Deadman(Guardian(60.0), os.pidfd_open(os.getpid()), lambda _: over.set())
+    deadman.start()
+    deadman.hang_up()
+    assert over.wait(5)
+    deadman.join()
+    deadman.close()
+    deadman.hang_up(1)

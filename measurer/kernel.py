@@ -300,7 +300,7 @@ def die_with_parent(parent: int) -> bool:
     return os.getppid() == parent
 
 
-def _bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
+def bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
     """bpf(2): its result, and the attributes as the kernel left them."""
     number = _SYS_BPF.get(os.uname().machine)
     if number is None:
@@ -313,13 +313,13 @@ def _bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
 def bpf_map_create(size: int, name: bytes) -> int:
     """An array of one value of so many bytes, all zero."""
     kind = struct.pack("=IIIIIIIII16s", _BPF_MAP_TYPE_ARRAY, 4, size, 1, 0, 0, 0, 0, 0, name)[:44]
-    return _bpf(_BPF_MAP_CREATE, kind)[0]
+    return bpf(_BPF_MAP_CREATE, kind)[0]
 
 
 def bpf_map_write(map_: int, value: bytes) -> None:
     """The one value of such an array, by one store where it is a word."""
     key, content = ctypes.c_uint32(0), ctypes.create_string_buffer(value, len(value))
-    _bpf(_BPF_MAP_UPDATE_ELEM, struct.pack("=I4xQQQ", map_, ctypes.addressof(key), ctypes.addressof(content), 0))
+    bpf(_BPF_MAP_UPDATE_ELEM, struct.pack("=I4xQQQ", map_, ctypes.addressof(key), ctypes.addressof(content), 0))
 
 
 def bpf_load(code: bytes, direction: int, name: bytes) -> int:
@@ -329,17 +329,17 @@ def bpf_load(code: bytes, direction: int, name: bytes) -> int:
     told = struct.pack(
         "=IIQQIIQII16sII", _BPF_PROG_TYPE_CGROUP_SKB, len(code) // 8, *where, 0, 0, 0, 0, 0, name, 0, direction
     )
-    return _bpf(_BPF_PROG_LOAD, told)[0]
+    return bpf(_BPF_PROG_LOAD, told)[0]
 
 
 def bpf_attach(group: int, program: int, direction: int) -> None:
     """To a control group, beside what others have attached, for as long as there is that group."""
-    _bpf(_BPF_PROG_ATTACH, struct.pack("=iIII", group, program, direction, _BPF_F_ALLOW_MULTI))
+    bpf(_BPF_PROG_ATTACH, struct.pack("=iIII", group, program, direction, _BPF_F_ALLOW_MULTI))
 
 
 def bpf_detach(group: int, program: int, direction: int) -> None:
     """Raises OSError ENOENT where it is not attached."""
-    _bpf(_BPF_PROG_DETACH, struct.pack("=iIII", group, program, direction, 0))
+    bpf(_BPF_PROG_DETACH, struct.pack("=iIII", group, program, direction, 0))
 
 
 def bpf_attached(group: int, direction: int) -> tuple[int, ...]:
@@ -347,17 +347,17 @@ def bpf_attached(group: int, direction: int) -> tuple[int, ...]:
     numbers = (ctypes.c_uint32 * _MOST_ATTACHED)()
     query = struct.Struct("=IIIIQI")
     asked = query.pack(group, direction, 0, 0, ctypes.addressof(numbers), _MOST_ATTACHED)
-    _, told = _bpf(_BPF_PROG_QUERY, asked)
+    _, told = bpf(_BPF_PROG_QUERY, asked)
     return tuple(numbers[: query.unpack(told)[5]])
 
 
 def bpf_program(number: int) -> int:
     """A descriptor of the program with this number. Needs CAP_SYS_ADMIN."""
-    return _bpf(_BPF_PROG_GET_FD_BY_ID, struct.pack("=III", number, 0, 0))[0]
+    return bpf(_BPF_PROG_GET_FD_BY_ID, struct.pack("=III", number, 0, 0))[0]
 
 
 def bpf_name(program: int) -> bytes:
     """The name that it was loaded with."""
     info = ctypes.create_string_buffer(_BPF_INFO_NAME + _BPF_NAME_BYTES)
-    _bpf(_BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program, len(info), ctypes.addressof(info)))
+    bpf(_BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program, len(info), ctypes.addressof(info)))
     return info.raw[_BPF_INFO_NAME:].rstrip(b"\0")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
-import platform
 import struct
 from dataclasses import dataclass
+
+from measurer import kernel
 
 # linux/bpf.h
 _MAP_CREATE, _MAP_UPDATE, _PROG_LOAD, _TEST_RUN, _RAW_TRACEPOINT_OPEN, _BTF_LOAD = 0, 2, 5, 10, 17, 18
@@ -19,26 +19,12 @@ TRACE_RAW_TP = 23
 SLEEPABLE = 1 << 4
 _LOG_BYTES, _NAME_BYTES = 1 << 16, 15
 
-_NUMBERS = {"x86_64": 321, "aarch64": 280}
-_ATTRIBUTE_BYTES = 160
 _LOAD = struct.Struct("<IIQQIIQII16sIIIIQIIQIIIIQQIIi")
 _CREATE = struct.Struct("<IIIIIII16sIIIIIQ")
-_libc: ctypes.CDLL | None = None
 
 
-def _bpf(command: int, attribute: bytes) -> int:
-    global _libc
-    if _libc is None:
-        _libc = ctypes.CDLL(None, use_errno=True)
-    number = _NUMBERS.get(platform.machine())
-    if number is None:
-        raise OSError(38, f"bpf(2) has no number here for {platform.machine()}")
-    text = ctypes.create_string_buffer(attribute, _ATTRIBUTE_BYTES)
-    result = int(_libc.syscall(ctypes.c_long(number), command, text, _ATTRIBUTE_BYTES))
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), "bpf")
-    return result
+def _bpf(command: int, attributes: bytes) -> int:
+    return kernel.bpf(command, attributes)[0]
 
 
 def create_map(

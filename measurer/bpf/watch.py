@@ -126,11 +126,6 @@ class Watch:
         """Readable when there is something to be told."""
         return self._ring.descriptor
 
-    @property
-    def strict(self) -> bool:
-        """Every call is looked at."""
-        return STRICT in self._attached
-
     def close(self) -> None:
         self._held.close()
 
@@ -216,12 +211,6 @@ class Watched:
     def lost(self) -> int:
         """Events that there was no room for."""
         return int(_WORD.unpack_from(self._workloads, self._at + _LOST)[0])
-
-    @property
-    def counts(self) -> list[int]:
-        """How often each call was made, by number: about, and modulo 2^32."""
-        each = [_COUNT.unpack_from(self._workloads, self._at + _COUNTS + cpu * _COUNT.size) for cpu in range(CPUS)]
-        return [sum(of_call) for of_call in zip(*each, strict=True)]
 
     def turn(self) -> None:
         """From now on nothing was seen and nothing told. The kernel writes while we read: into the other half."""

@@ -218,8 +218,6 @@ class CallsCollector:
                 self._moved()
             case Kind.UNKNOWN:
                 self._tell_state(CollectorState.OVERFLOWED, "a process was made that the kernel could not mark")
-            case _:
-                pass
 
     def _tell_ring(self, event: Event) -> None:
         """A ring is made by a call. Where calls are looked at, they are what is judged."""

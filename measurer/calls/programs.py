@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from measurer.bpf.watch import Event, Watch, Watched
 from measurer.loop import Loop
 
-_NAME = "kernel's programs"
 _MOST_OF_ONE, _MOST_OF_MANY = 1, 512
 
 
 @dataclass(eq=False, slots=True)
 class Joined:
-    """One workload's part. lost: of its events, as many as were told of. strict: it wants every call looked at."""
+    """One workload's part. strict: it wants every call looked at."""
 
     watched: Watched
     loop: Loop

@@ -9,8 +9,8 @@ from attestation.layers import Layer
 
 FILES, EXECUTIONS = "files", "processes.executions"
 """The names of the two collectors that a profile goes by."""
-CALLS = "syscalls"
-"""That of calls."""
+CALLS, MEMORY = "syscalls", "memory"
+"""Those of calls and of what is mapped as code."""
 GATE = "processes.gate"
 """What is asked before an execution, where policy wants that. It measures nothing."""
 EGRESS = "processes.egress"

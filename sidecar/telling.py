@@ -64,6 +64,8 @@ class Telling:
             grade=coverage.grade,
             cutting=coverage.cutting,
             isolation=plain(coverage.isolation),
+            collectors=[each.name for each in coverage.collectors if each.running],
+            stopped={each.name: each.detail for each in coverage.collectors if not each.running},
             **_gate(coverage),
         )
 

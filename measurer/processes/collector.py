@@ -14,7 +14,7 @@ from attestation.layers import Layer, Method
 from attestation.observation import Observation
 from attestation.processes import ProcessKind
 from measurer.channel import Channel, sealed
-from measurer.clock import boottime, monotonic
+from measurer.clock import boottime, spent
 from measurer.connections import Connections
 from measurer.gate.gate import Gate
 from measurer.loop import Loop
@@ -32,8 +32,8 @@ from measurer.scope import Pinned
 
 NAME = "processes.rights"
 _INTERVAL = 1.0
-_SHARE = 500
-"""Looking for drift takes at most one part in so many of the thread's time."""
+_SHARE, _AROUND_SHARE = 200, 500
+"""Looking for drift, and at who came in, takes at most one part in so many of the thread's time."""
 
 
 class Processes:
@@ -238,7 +238,7 @@ class Processes:
         """Whoever came into it by no event, and whoever left it, in which case they are followed."""
         cgroup = self._pinned.cgroup
         if cgroup is None:
-            self._sources.look_around(_SHARE, _INTERVAL / 2)
+            self._sources.look_around(_AROUND_SHARE, _INTERVAL / 2)
             return
         self._sources.catch_up()  # a child that was made in there has come from nowhere
         moved = self._sources.membership.look_into(self._workload, cgroup.pids())
@@ -258,18 +258,18 @@ class Processes:
         self._loop.begin(self._drift_round())
 
     def _drift_round(self) -> Iterator[None]:
-        spent = 0.0
+        took = 0.0
         self.wards.look()
         self._look_into_cgroup()
         self.executions.starts.look_at_list(self._first)
         for process in self.held:
-            begun = monotonic()
+            begun = spent()
             self._drift.look(process)
             self._stdio.look(process)
             self._tell_unreadable(process)
-            spent += monotonic() - begun
+            took += spent() - begun
             yield
-        self._interval = max(_INTERVAL, spent * _SHARE)
+        self._interval = max(_INTERVAL, took * _SHARE)
         self._loop.after(NAME, self._interval, self._look_for_drift)
 
     def _tell(self, fact: ProcessFact | StdioFact) -> None:

@@ -8,16 +8,28 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from policies.model.policy import Recovery
 from proofbeat import why
-from proofbeat.demo.layout import ALL_FLOWS, FRESH, FROM_WEB, INTO_WEB, NEW_STREAMS, STREAMS, flows
-from proofbeat.demo.ledger import Closure
+from proofbeat.demo.closing import (
+    WITHIN_SECONDS,
+    Act,
+    Play,
+    Say,
+    recovered,
+    replace,
+    told,
+    until_closed,
+    until_opened,
+    until_refused,
+    until_served,
+)
+from proofbeat.demo.intrusions import INTRUSIONS
+from proofbeat.demo.layout import ALL_FLOWS, flows
 from proofbeat.demo.load import Record
 from proofbeat.demo.scene import Scene, Standing
 from proofbeat.ephemeral.clock import now
@@ -25,30 +37,8 @@ from proofbeat.ephemeral.watch import Line, in_phase
 from sidecar.states import Phase
 from telemetry.names import Event
 
-WITHIN_SECONDS = 15.0
 GUARDIAN_GRACE = 0.1
 """Seconds beyond the dead-man time within which the guardian has closed everything."""
-
-
-@dataclass(frozen=True, slots=True)
-class Act:
-    """What came of one act. Milliseconds from the act; None where it does not apply.
-
-    own_envoy_refused_ms: the workload's own Envoy refused new connections to it. peer_refused_ms: so did what the
-    workload asked of its peer. open_connections_cut_ms: both long streams ended. recovered_ms: from the repair.
-    """
-
-    name: str
-    ok: bool
-    observed_ms: float | None = None
-    own_envoy_refused_ms: float | None = None
-    open_connections_cut_ms: float | None = None
-    peer_refused_ms: float | None = None
-    recovered_ms: float | None = None
-
-
-Say = Callable[[str], None]
-Play = Callable[[Scene, Say], Awaitable[Act]]
 
 
 async def identity(scene: Scene, say: Say) -> Act:
@@ -69,7 +59,7 @@ async def identity(scene: Scene, say: Say) -> Act:
         if os.geteuid() != 0:
             say("Run it as root: the services get users of their own then, and the measurer sees more.")
         return Act("identity", ok=False)
-    served = await _served(scene, ALL_FLOWS, began)
+    served = await until_served(scene, ALL_FLOWS, began)
     return Act("identity", ok=served is not None, recovered_ms=served)
 
 
@@ -116,17 +106,17 @@ async def drift(scene: Scene, say: Say) -> Act:
     act = now()
     page.write_bytes(original + b"<script src=//evil.example></script>\n")
     say("a page of web was modified on disk")
-    closing = await _closing(scene, scene.web, act)
-    say(_told(closing))
+    closing = await until_closed(scene, scene.web, act)
+    say(told(closing))
     await asyncio.sleep(1.5)
     repair = now()
     page.write_bytes(original)
     say("the page is put back as it was")
     if scene.layout.terms.recovery.drift is not Recovery.AUTO:
         say("policy asks for more than that after drift")
-        repair = await _replace(scene, say, scene.layout.terms.recovery.drift)
-    opened = await _opened(scene, scene.web, repair, closing)
-    say(_recovered(opened))
+        repair = await replace(scene, say, scene.layout.terms.recovery.drift)
+    opened = await until_opened(scene, scene.web, repair, closing)
+    say(recovered(opened))
     return closing.act("drift", opened)
 
 
@@ -138,8 +128,8 @@ async def tamper(scene: Scene, say: Say) -> Act:
     act = now()
     scene.attack(scene.web, f"{foreign} 1")
     say("web was made to run a program that nobody allowed")
-    closing = await _closing(scene, scene.web, act)
-    say(_told(closing))
+    closing = await until_closed(scene, scene.web, act)
+    say(told(closing))
     # 1. Kill -9 and re-enrolment do not wash it off.
     _send(scene.web, signal.SIGKILL)
     again = now()
@@ -155,9 +145,9 @@ async def tamper(scene: Scene, say: Say) -> Act:
     for line in why.lines(answer, scene.layout.authority_admin):
         say(f"  {line}")
     # 3. A new instance is clean.
-    repair = await _replace(scene, say, scene.layout.terms.recovery.tamper)
-    opened = await _opened(scene, scene.web, repair, closing)
-    say(_recovered(opened))
+    repair = await replace(scene, say, scene.layout.terms.recovery.tamper)
+    opened = await until_opened(scene, scene.web, repair, closing)
+    say(recovered(opened))
     return closing.act("tamper", opened, also=enrolled is not None and stayed)
 
 
@@ -186,63 +176,7 @@ async def authority_away(scene: Scene, say: Say) -> Act:
     return Act("authority-away", ok=not refusals and None not in rounds)
 
 
-ACTS: tuple[Play, ...] = (identity, steady, drift, tamper, stopped, killed, authority_away)
-
-
-@dataclass(frozen=True, slots=True)
-class _Closing:
-    """One closing as the load saw it."""
-
-    began: float
-    reported: float | None
-    observed_ms: float | None
-    own_ms: float | None
-    cut_ms: float | None
-    peer_ms: float | None
-
-    @property
-    def complete(self) -> bool:
-        return None not in (self.reported, self.own_ms, self.cut_ms, self.peer_ms)
-
-    def act(self, name: str, recovered: float | None, *, also: bool = True) -> Act:
-        return Act(
-            name,
-            ok=self.complete and recovered is not None and also,
-            observed_ms=_rounded(self.observed_ms),
-            own_envoy_refused_ms=_rounded(self.own_ms),
-            open_connections_cut_ms=_rounded(self.cut_ms),
-            peer_refused_ms=_rounded(self.peer_ms),
-            recovered_ms=_rounded(recovered),
-        )
-
-
-async def _closing(scene: Scene, standing: Standing, act: float) -> _Closing:
-    """Waits until the sidecar reports itself closed and every flow has been refused."""
-    violation = await standing.watch.until(Event.VIOLATION, act, within=WITHIN_SECONDS)
-    closed = await standing.watch.until(Event.CLOSED, act, within=WITHIN_SECONDS)
-    observed = (float(violation["at"]) - act) * 1000 if violation else None
-    return await _as_seen(scene, act, float(closed["at"]) if closed else None, observed)
-
-
-async def _as_seen(scene: Scene, act: float, reported: float | None, observed: float | None) -> _Closing:
-    await _until(scene, lambda: scene.ledger.refused_after(ALL_FLOWS, act) is not None)
-    ledger = scene.ledger
-    return _Closing(
-        act,
-        reported,
-        observed,
-        own_ms=ledger.refused_after(set(INTO_WEB) & {*FRESH, *NEW_STREAMS}, act),
-        cut_ms=ledger.refused_after(STREAMS, act),
-        peer_ms=ledger.refused_after(set(FROM_WEB) & {*FRESH, *NEW_STREAMS}, act),
-    )
-
-
-async def _opened(scene: Scene, standing: Standing, repair: float, closing: _Closing) -> float | None:
-    """Waits until traffic flows again, and notes the closure that ended there."""
-    fresh = await standing.watch.until(Event.PHASE, repair, within=WITHIN_SECONDS, matching=in_phase(Phase.FRESH))
-    if closing.reported is not None:
-        scene.ledger.closures.append(Closure(closing.reported, float(fresh["at"]) if fresh else now()))
-    return await _served(scene, ALL_FLOWS, repair)
+ACTS: tuple[Play, ...] = (identity, steady, drift, tamper, *INTRUSIONS, stopped, killed, authority_away)
 
 
 async def _deadman(scene: Scene, say: Say, name: str, number: signal.Signals) -> Act:
@@ -251,7 +185,7 @@ async def _deadman(scene: Scene, say: Say, name: str, number: signal.Signals) ->
     _send(scene.web, number)
     say(f"web's sidecar got {number.name}")
     # Nobody can report a closing whose reporter is gone: it counts from the time that is promised.
-    closing = await _as_seen(scene, act, act + deadman + GUARDIAN_GRACE, None)
+    closing = await until_refused(scene, act, act + deadman + GUARDIAN_GRACE, None)
     say(f"its guardian cut everything after {closing.cut_ms or 0:.0f} ms (dead-man time {deadman:g} s)")
     in_time = closing.cut_ms is not None and closing.cut_ms <= (deadman + GUARDIAN_GRACE) * 1000
     await asyncio.sleep(0.5)
@@ -263,55 +197,15 @@ async def _deadman(scene: Scene, say: Say, name: str, number: signal.Signals) ->
     say("the sidecar runs again")
     if number is signal.SIGSTOP and scene.layout.terms.recovery.drift is not Recovery.AUTO:
         say("policy asks for more than that after a time in which nobody watched")
-        repair = await _replace(scene, say, scene.layout.terms.recovery.drift)
-    opened = await _opened(scene, scene.web, repair, closing)
-    say(_recovered(opened))
+        repair = await replace(scene, say, scene.layout.terms.recovery.drift)
+    opened = await until_opened(scene, scene.web, repair, closing)
+    say(recovered(opened))
     return closing.act(name, opened, also=in_time)
 
 
 def _send(standing: Standing, number: signal.Signals) -> None:
     if standing.sidecar is not None:
         standing.sidecar.send_signal(number)
-
-
-async def _replace(scene: Scene, say: Say, recovery: Recovery) -> float:
-    """Web's old instance ends, and its sidecar with it; a new one begins. When that was."""
-    if scene.web.workload is not None:
-        await scene.web.workload.end()
-    if scene.web.sidecar is not None:
-        await scene.web.sidecar.process.wait()
-    if recovery is Recovery.MANUAL:
-        await scene.release(scene.web)
-        say("policy asks for a person: an operator looked into it, and released the old instance")
-    began = now()
-    await scene.start_workload(scene.web)
-    await scene.start_sidecar(scene.web, enrol=True)
-    say("web was started anew: a new instance, a new join token")
-    return began
-
-
-async def _served(scene: Scene, wanted: tuple[int, ...], since: float) -> float | None:
-    await _until(scene, lambda: scene.ledger.recovered_after(wanted, since) is not None)
-    return scene.ledger.recovered_after(wanted, since)
-
-
-async def _until(scene: Scene, condition: Callable[[], bool]) -> None:
-    """Looks again whenever the load told something new, until that shows it or time is up."""
-    try:
-        async with asyncio.timeout(WITHIN_SECONDS):
-            while not condition():
-                await scene.news()
-    except TimeoutError:
-        return
-
-
-def _told(closing: _Closing) -> str:
-    if not closing.complete:
-        return "web was NOT closed in both directions"
-    return (
-        f"seen after {closing.observed_ms or 0:.1f} ms, new connections refused after {closing.own_ms or 0:.1f} ms, "
-        f"open streams cut after {closing.cut_ms or 0:.1f} ms"
-    )
 
 
 def _noticed(scene: Scene, refusals: list[Record], began: float) -> str:
@@ -323,8 +217,8 @@ def _noticed(scene: Scene, refusals: list[Record], began: float) -> str:
         for number in ALL_FLOWS
         if (found := [each for each in refusals if each.flow == number])
     ]
-    told = [line for standing in scene.standings for line in _failures(standing.side.access_log, began)]
-    return f"requests were refused and should not have been: {'; '.join(parts)}. Envoy says: {' | '.join(told[:4])}"
+    failures = [line for standing in scene.standings for line in _failures(standing.side.access_log, began)]
+    return f"requests were refused and should not have been: {'; '.join(parts)}. Envoy says: {' | '.join(failures[:4])}"
 
 
 def _failures(log: Path, began: float) -> list[str]:
@@ -336,13 +230,3 @@ def _failures(log: Path, began: float) -> list[str]:
 
 def _succeeded(line: Mapping[str, Any]) -> bool:
     return line["flags"] == "-" and line["code"] in (None, 0, 200)
-
-
-def _recovered(milliseconds: float | None) -> str:
-    return (
-        f"traffic flows again, {milliseconds:.0f} ms later" if milliseconds is not None else "traffic did NOT recover"
-    )
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 2)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from attestation.errors import InvalidInput
 from policies.author import presets
@@ -15,6 +16,7 @@ from policies.model.origin import Origin
 from policies.model.policy import AttestationPolicy, PolicySpec
 from policies.model.reading import Document, read
 from policies.model.selection import Selection
+from proofbeat.demo.baseline import BASELINE
 from proofbeat.demo.layout import SIDES, Floor, Terms, policy
 
 _FOR_ALL = "A policy in the namespace proofbeat-system without a selector is for everybody."
@@ -25,7 +27,7 @@ def terms(named: str | None, delivery: Literal["sds", "xds"] | None) -> Terms:
 
     Raises InvalidConfiguration for documents that cannot be read, InvalidInput for such as rule nobody here.
     """
-    own = Terms(delivery=delivery or "sds", envoy_attested=True)
+    own = Terms(delivery=delivery or "sds", envoy_attested=True, stated=_watched(), calls=BASELINE)
     if named is None:
         return own
     file = _file(named)
@@ -39,6 +41,12 @@ def terms(named: str | None, delivery: Literal["sds", "xds"] | None) -> Terms:
         recovery=spec.recovery,
         floor=Floor(named, file.read_text(encoding="utf-8")),
     )
+
+
+def _watched() -> dict[str, Any]:
+    """What the acts of the demo are seen by. Not everybody may look into the memory of what is not his child."""
+    memory = {"layers": {"memory": {}}, "memory": {"period": "1s"}} if os.geteuid() == 0 else {}
+    return {"egress": {"allowed": [], "every": "200ms"}, **memory}
 
 
 def _file(named: str) -> Path:

@@ -52,7 +52,7 @@ class Terms:
     gets an identity, which costs reading a hundred megabytes. recovery: what opens traffic again. floor: what else
     rules both services; each of them runs as a user of its own then, if root runs the demo. stated: what the demo's own
     policies say besides, as a policy's spec has it; of files without what is included. calls: those that both services
-    may make; none where nobody asks.
+    may make, in sets as reference values have them; none where nobody asks.
 
     Shorter times than the presets', so that a minute shows everything; the dead-man time suits a busy laptop.
     """
@@ -68,7 +68,7 @@ class Terms:
     recovery: RecoveryRules = field(default_factory=RecoveryRules)
     floor: Floor | None = None
     stated: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    calls: tuple[str, ...] = ()
+    calls: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
     def telemetry(self, socket: Path) -> TelemetrySettings:
         """The part of a program's settings that says where its telemetry goes."""
@@ -207,7 +207,7 @@ def write_policies(layout: Layout, taken: dict[str, ReferenceValues]) -> None:
         ruled = policy(layout.terms, side.name, str(side.app))
         values = taken[side.name]
         if layout.terms.calls:
-            sets = {"syscalls": {"any": layout.terms.calls}}
+            sets = {"syscalls": dict(layout.terms.calls)}
             values = values.model_copy(update={"spec": values.spec.model_copy(update=sets)})
         text = documents.governing(side.name, side.spiffe_id, ruled, values)
         (layout.policies / f"{side.name}.yaml").write_text(text)

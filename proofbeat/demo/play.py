@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from proofbeat import envoy
 from proofbeat.demo import layout as layouts
-from proofbeat.demo.acts import ACTS, Act, Play, identity
+from proofbeat.demo.acts import ACTS, identity
+from proofbeat.demo.closing import Act, Play
 from proofbeat.demo.layout import Layout, Terms
 from proofbeat.demo.report import report
 from proofbeat.demo.scene import Scene

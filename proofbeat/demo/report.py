@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from proofbeat.demo.acts import Act
+from proofbeat.demo.closing import Act
 from proofbeat.demo.scene import Scene
 from telemetry.names import Event
 

@@ -13,12 +13,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from proofbeat.demo.acts import Act
+from proofbeat.demo.closing import Act
 from proofbeat.demo.ledger import Ledger
 from proofbeat.demo.load import Flow
 from proofbeat.demo.scene import Scene
 
 _PHASE_STYLE = {"fresh": "bold green", "quarantined": "bold red", "stale": "bold red", "unattested": "yellow"}
+_OUTCOME_STYLE = {"ok": "bold green", "FAILED": "bold red", "left out": "yellow"}
 MOST_LEAKS = 10
 """Leaks that are told one by one."""
 RECENT = 60
@@ -60,8 +61,7 @@ class Telling:
         self._console.print(Text.assemble((f"{moment:6.1f}s  ", "dim"), text), soft_wrap=True)
 
     def verdict(self, act: Act) -> None:
-        mark = Text("ok", style="bold green") if act.ok else Text("FAILED", style="bold red")
-        self._console.print(Text.assemble("        ", mark))
+        self._console.print(Text.assemble("        ", (_outcome(act), _OUTCOME_STYLE[_outcome(act)])))
 
     def table(self, acts: Sequence[Act], ledger: Ledger) -> None:
         """All acts at a glance."""
@@ -76,9 +76,7 @@ class Telling:
                 act.peer_refused_ms,
                 act.recovered_ms,
             )
-            table.add_row(
-                act.name, "ok" if act.ok else "FAILED", *("" if each is None else f"{each:.1f}" for each in figures)
-            )
+            table.add_row(act.name, _outcome(act), *("" if each is None else f"{each:.1f}" for each in figures))
         self._console.print()
         self._console.print(table)
         leaks = ledger.leaked()
@@ -112,3 +110,9 @@ class Telling:
                 dots.append("." if served else "x", style="green" if served else "red")
             lines.append(dots)
         return Group(*lines)
+
+
+def _outcome(act: Act) -> str:
+    if act.left_out:
+        return "left out"
+    return "ok" if act.ok else "FAILED"

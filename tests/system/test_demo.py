@@ -15,7 +15,12 @@ from typing import Any
 import pytest
 
 DEMO = [sys.executable, "-P", "-m", "proofbeat", "demo"]
-ACTS = ["identity", "steady", "drift", "tamper", "sidecar-stopped", "sidecar-killed", "authority-away"]
+INTRUSIONS = ["call-outside", "ring-opened", "code-patched", "egress"]
+ACTS = [
+    *("identity", "steady", "drift", "tamper"),
+    *INTRUSIONS,
+    *("sidecar-stopped", "sidecar-killed", "authority-away"),
+]
 
 
 def left_over() -> set[str]:
@@ -49,6 +54,8 @@ def told_whole(*ways: tuple[str, ...]) -> None:
         assert report["requests"]["leaked"] == 0, told
         assert [act["name"] for act in report["acts"]] == ACTS, told
         assert [act["name"] for act in report["acts"] if not act["ok"]] == [], told
+        if os.geteuid() == 0:
+            assert [act["name"] for act in report["acts"] if act["left_out"]] == [], told
         assert demo.returncode == 0, told
         assert report["requests"]["ok"] > 1000
     assert left_over() == before

@@ -16,18 +16,19 @@ from attestation.violation import ViolationClass
 from proofbeat.bench.detect import acts, calls, codeacts
 from proofbeat.bench.detect.acts import DEADMAN, Act
 
-EVENT_MS, END_MS, LOOK_MS = 5.0, 50.0, 1000.0
-"""What is stated of an event, of the end of a process, and of what is looked at once a second."""
+EVENT_MS, RUN_MS, BEGUN_MS, END_MS, LOOK_MS = 10.0, 15.0, 30.0, 50.0, 1000.0
+"""What is stated of an event, of an execution with what starting it takes, of what an execution is found to have begun
+with, of the end of a process, and of what is looked at once a second."""
 MEMORY_MS = 1050.0
 """Of a look into memory, with `memory.period` at a second, as scene.py has it; the look itself included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One act. collector: whose coverage answers for it. within_ms: stated from act to violation, on an idle machine
-    and with all privileges. needs_root: an ordinary user cannot do it, or is told nothing of it that can be relied
-    upon. privileged: the former. dear: it takes seconds, or a new sidecar. graver: it is tamper here, whatever the
-    signal's own class is. gated: by a workload that a gate stands before.
+    """One act. collector: whose coverage answers for it. within_ms: stated from act to violation, beside the mesh's own
+    traffic and with all privileges. needs_root: an ordinary user cannot do it, or is told nothing of it that can be
+    relied upon. privileged: the former. dear: it takes seconds, or a new sidecar. graver: it is tamper here, whatever
+    the signal's own class is. gated: by a workload that a gate stands before.
     """
 
     act: Callable[..., Act]
@@ -85,18 +86,18 @@ CATALOGUE: tuple[Attack, ...] = (
     Attack(acts.add, Signal.FILE_UNREFERENCED, FILES, EVENT_MS),
     Attack(acts.put_a_pipe_there, Signal.FILE_UNREADABLE, FILES, EVENT_MS),
     Attack(acts.change_the_mode, Signal.FILE_ATTRIBUTES, FILES, EVENT_MS),
-    Attack(acts.run_what_was_dropped, Signal.EXECUTION_FOREIGN, EXECUTIONS, EVENT_MS, needs_root=True),
-    Attack(acts.run_what_stays, Signal.EXECUTION_FOREIGN, EXECUTIONS, EVENT_MS),
-    Attack(acts.run_a_script, Signal.EXECUTION_FOREIGN, EXECUTIONS, EVENT_MS, needs_root=True),
-    Attack(acts.run_what_was_exchanged, Signal.EXECUTION_MODIFIED, EXECUTIONS, EVENT_MS, needs_root=True),
-    Attack(acts.run_from_memory, Signal.EXECUTION_DELETED, EXECUTIONS, EVENT_MS, needs_root=True),
-    Attack(acts.run_what_was_deleted, Signal.EXECUTION_DELETED, EXECUTIONS, EVENT_MS, needs_root=True),
-    Attack(acts.run_from_the_logs, Signal.EXECUTION_FROM_DATA, EXECUTIONS, EVENT_MS, needs_root=True),
-    Attack(acts.give_an_interpreter_a_script, Signal.SCRIPT_FOREIGN, EXECUTIONS, EVENT_MS, needs_root=True),
-    Attack(acts.give_a_loader_a_program, Signal.SCRIPT_FOREIGN, EXECUTIONS, EVENT_MS, needs_root=True),
-    Attack(acts.exchange_a_script, Signal.SCRIPT_MODIFIED, EXECUTIONS, EVENT_MS, needs_root=True),
-    Attack(acts.give_an_interpreter_a_log, Signal.SCRIPT_FROM_DATA, EXECUTIONS, EVENT_MS, needs_root=True),
-    Attack(acts.preload_a_library, Signal.PROCESS_PRELOAD, EXECUTIONS, EVENT_MS, needs_root=True),
+    Attack(acts.run_what_was_dropped, Signal.EXECUTION_FOREIGN, EXECUTIONS, RUN_MS, needs_root=True),
+    Attack(acts.run_what_stays, Signal.EXECUTION_FOREIGN, EXECUTIONS, RUN_MS),
+    Attack(acts.run_a_script, Signal.EXECUTION_FOREIGN, EXECUTIONS, RUN_MS, needs_root=True),
+    Attack(acts.run_what_was_exchanged, Signal.EXECUTION_MODIFIED, EXECUTIONS, RUN_MS, needs_root=True),
+    Attack(acts.run_from_memory, Signal.EXECUTION_DELETED, EXECUTIONS, RUN_MS, needs_root=True),
+    Attack(acts.run_what_was_deleted, Signal.EXECUTION_DELETED, EXECUTIONS, RUN_MS, needs_root=True),
+    Attack(acts.run_from_the_logs, Signal.EXECUTION_FROM_DATA, EXECUTIONS, RUN_MS, needs_root=True),
+    Attack(acts.give_an_interpreter_a_script, Signal.SCRIPT_FOREIGN, EXECUTIONS, BEGUN_MS, needs_root=True),
+    Attack(acts.give_a_loader_a_program, Signal.SCRIPT_FOREIGN, EXECUTIONS, BEGUN_MS, needs_root=True),
+    Attack(acts.exchange_a_script, Signal.SCRIPT_MODIFIED, EXECUTIONS, BEGUN_MS, needs_root=True),
+    Attack(acts.give_an_interpreter_a_log, Signal.SCRIPT_FROM_DATA, EXECUTIONS, BEGUN_MS, needs_root=True),
+    Attack(acts.preload_a_library, Signal.PROCESS_PRELOAD, EXECUTIONS, BEGUN_MS, needs_root=True),
     Attack(
         acts.run_what_a_gate_refuses,
         Signal.EXECUTION_REFUSED,
@@ -126,7 +127,7 @@ CATALOGUE: tuple[Attack, ...] = (
         dear=True,
     ),
     Attack(acts.attach, Signal.PROCESS_TRACER, RIGHTS, EVENT_MS, needs_root=True),
-    Attack(acts.run_a_shell_on_a_connection, Signal.PROCESS_STDIO_SOCKET, RIGHTS, EVENT_MS, needs_root=True),
+    Attack(acts.run_a_shell_on_a_connection, Signal.PROCESS_STDIO_SOCKET, RIGHTS, BEGUN_MS, needs_root=True),
     Attack(acts.put_a_connection_on_stdin, Signal.PROCESS_STDIO_SOCKET, RIGHTS, LOOK_MS, dear=True),
     Attack(acts.connect_elsewhere, Signal.EGRESS_FOREIGN, EGRESS, LOOK_MS, dear=True),
     Attack(calls.leave_the_baseline, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),

@@ -22,7 +22,7 @@ Made by `make signals` from proofbeat/bench/detect/catalogue.py and a run of `pr
 that every signal is here. The same acts are tests (tests/system/attacks/test_catalogue.py): each is one small program
 that an intruder runs in a measured workload, under traffic, with a real Envoy.
 
-*stated*: the most from the act to the violation, with all privileges and on an idle machine. *violation*: until the
+*stated*: the most from the act to the violation, with all privileges and under that traffic. *violation*: until the
 sidecar has it. *closed*: until the sidecar has verified that its Envoy refuses and that nothing is open.
 *restricted*: until the violation where nobody has a capability, neither what measures nor what is measured, as where
 all is an ordinary user's ([profiles](profiles.md)); *told* says of how many acts it was, where not of all it cannot be

@@ -36,7 +36,7 @@ TERMS = Terms(
         "egress": {"allowed": []},
         "recovery": {"drift": "auto", "tamper": "auto"},
     },
-    calls=tuple(sorted(NAMES - {"personality"})),
+    calls={"any": tuple(sorted(NAMES - {"personality"}))},
 )
 """Tamper heals as drift does, or each act would take a new instance."""
 GATED_TERMS = replace(TERMS, stated={**TERMS.stated, "processes": {"gate": "required"}})

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from attestation.calls import NAMES
 from attestation.errors import InvalidConfiguration, InvalidInput
 from policies.model.policy import Recovery
 from proofbeat.demo import floor
+from proofbeat.demo.baseline import BASELINE
 from proofbeat.demo.layout import Terms
 
 STRICTER = """\
@@ -24,8 +26,16 @@ def written(folder: Path, text: str) -> str:
     return str(file)
 
 
-def test_without_a_policy_nothing_is_other_than_before() -> None:
-    assert floor.terms(None, None) == Terms(envoy_attested=True)
+def test_without_a_policy_the_demos_own_watches_what_its_acts_are_seen_by() -> None:
+    own = floor.terms(None, None)
+    assert own == Terms(envoy_attested=True, stated=own.stated, calls=BASELINE)
+    assert own.stated["egress"]["allowed"] == []
+
+
+def test_the_demos_baseline_names_calls_and_none_that_an_act_makes() -> None:
+    calls = {name for each in BASELINE.values() for name in each}
+    assert calls <= NAMES
+    assert not calls & {"personality", "io_uring_setup", "io_uring_enter", "ptrace", "process_vm_writev"}
 
 
 def test_a_preset_is_looser_than_the_demos_own_times_so_that_these_stay() -> None:

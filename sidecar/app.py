@@ -473,7 +473,7 @@ class Sidecar:
         self._restores.look()
         self._proxy.look()
         self._waivers.weigh()
-        self._detectors.look()
+        self._detectors.look(is_open=self.state.open)
         self._machine.step(states.Ticked())
         self._measurer.send(Beat(number))
         self._envoy.heartbeat()

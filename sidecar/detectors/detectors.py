@@ -65,9 +65,9 @@ class Detectors:
     def rule(self, spec: PolicySpec) -> None:
         self._standing.rule({detector: each.silence for detector, each in spec.detectors.sources.items()})
 
-    def look(self) -> None:
-        """With each beat: who has fallen silent?"""
-        self._standing.look(clock.now().boot)
+    def look(self, *, is_open: bool) -> None:
+        """With each beat: who has fallen silent? is_open: traffic flows."""
+        self._standing.look(clock.now().boot, is_open=is_open)
 
     def covered(self, coverage: Coverage) -> Coverage:
         """With the detectors that policy names."""

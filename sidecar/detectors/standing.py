@@ -72,15 +72,20 @@ class Standing:
         source.lost += 1
         self.look(now)
 
-    def look(self, now: float) -> None:
-        """Tell of each whose state is another than was told."""
+    def look(self, now: float, *, is_open: bool = False) -> None:
+        """Tell of each whose state is another than was told.
+
+        That one has not come yet is no news while nothing is open: evidence says so, and opens nothing. is_open: traffic
+        flows, so that policy came to name it only now.
+        """
         for detector in Detector:
             source = self._sources.get(detector)
             if source is None and detector not in self._silence:
                 continue
             source = self._source(detector)
             state, detail = self._state(detector, source, now)
-            if state is not source.told:
+            awaited = source.told is None and state is CollectorState.DEAD and not is_open
+            if state is not source.told and not awaited:
                 source.told = state
                 self._tell(CollectorFact(now, name_of(detector), state, detail))
 

@@ -215,14 +215,21 @@ RUNNING, DEAD, OVERFLOWED = CollectorState.RUNNING, CollectorState.DEAD, Collect
 
 def test_a_detector_is_heard_while_a_connection_brings_it() -> None:
     heard = Ear()
-    heard.standing.look(0.0)
     heard.standing.joined(Detector.FALCO, 1.0)
     heard.standing.joined(Detector.FALCO, 2.0)
     heard.standing.left(Detector.FALCO, 3.0)
     assert heard.running(3.0)
     heard.standing.left(Detector.FALCO, 4.0)
     assert not heard.running(4.0)
-    assert heard.told == [DEAD, RUNNING, DEAD]
+    assert heard.told == [RUNNING, DEAD]
+
+
+def test_that_one_has_not_come_yet_is_told_only_where_traffic_flows_without_it() -> None:
+    heard = Ear()
+    heard.standing.look(0.0)
+    assert (heard.told, heard.running(0.0)) == ([], False)
+    heard.standing.look(1.0, is_open=True)
+    assert heard.told == [DEAD]
 
 
 def test_where_policy_says_how_long_it_may_be_silent_a_connection_alone_does_not_do() -> None:

@@ -17,6 +17,7 @@ from attestation.containment import Containment, Means
 from attestation.coverage import Coverage
 from attestation.errors import InvalidInput
 from attestation.facts import (
+    Actor,
     CallFact,
     CollectorFact,
     EgressFact,
@@ -165,6 +166,15 @@ class Gate:
     stands: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Was the process that had this pid at this time (CLOCK_BOOTTIME) one of the workload's?"""
+
+    number: int
+    pid: int
+    by: float
+
+
 # Measurer to sidecar.
 
 
@@ -255,6 +265,15 @@ class Bundled:
 
 
 @dataclass(frozen=True, slots=True)
+class Owned:
+    """Answer to Whose. workload: None where nobody can tell. process: it, where it is the workload's."""
+
+    number: int
+    workload: bool | None
+    process: Actor | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Inspected:
     """The guarded Envoy was looked at. process: None where nobody is guarded, or it has ended.
 
@@ -289,6 +308,7 @@ Message = (
     | Beat
     | Contain
     | Gate
+    | Whose
     | Pinned
     | Covered
     | Observed
@@ -297,6 +317,7 @@ Message = (
     | Guarded
     | Contained
     | Bundled
+    | Owned
     | Inspected
     | Fault
     | FileFact

@@ -28,7 +28,14 @@ _LAYERS = (
     Layer.ATTESTER,
 )
 _METHODS = (Method.FULL, Method.INCREMENTAL, Method.EVENT)
-_MECHANISMS = (Mechanism.FANOTIFY, Mechanism.INOTIFY, Mechanism.PROC_CONNECTOR, Mechanism.POLL, Mechanism.BPF)
+_MECHANISMS = (
+    Mechanism.FANOTIFY,
+    Mechanism.INOTIFY,
+    Mechanism.PROC_CONNECTOR,
+    Mechanism.POLL,
+    Mechanism.BPF,
+    Mechanism.DETECTOR,
+)
 _CUTTINGS = (Cutting.DESTROY, Cutting.KILL, Cutting.CAPPED)
 _ISOLATION_1_0 = ("non_dumpable", "distinct_user", "workload_can_trace", "shared_pid_namespace")
 _ISOLATION = (

@@ -15,6 +15,8 @@ GATE = "processes.gate"
 """What is asked before an execution, where policy wants that. It measures nothing."""
 EGRESS = "processes.egress"
 """The collector of connections, which there is where policy says what may be connected to."""
+DETECTORS = "detectors."
+"""Begins the names of detectors of somebody else's, which feed no layer."""
 
 
 class Mechanism(StrEnum):
@@ -23,6 +25,8 @@ class Mechanism(StrEnum):
     PROC_CONNECTOR = "proc-connector"
     POLL = "poll"
     BPF = "bpf"
+    DETECTOR = "detector"
+    """Somebody else's, who tells us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +140,10 @@ class Coverage:
 
     @property
     def weakest(self) -> dict[Layer, bool]:
-        """Layer by layer: does every collector that feeds it run? The gate feeds none."""
+        """Layer by layer: does every collector that feeds it run? The gate feeds none, nor does a detector."""
         running: dict[Layer, bool] = {}
         for collector in self.collectors:
-            if collector.name == GATE:
+            if collector.name == GATE or collector.name.startswith(DETECTORS):
                 continue
             running[collector.layer] = running.get(collector.layer, True) and collector.running
         return running

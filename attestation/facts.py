@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from attestation.detectors.alerts import Alert
 from attestation.digests import Digest
 from attestation.memory import Code
 from attestation.proxy import Proxy
@@ -284,6 +285,18 @@ class MemoryFact:
     pid_inside: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class AlertFact:
+    """A detector of somebody else's has raised an alert. named: it is about this workload, by what it names; else it
+    names nobody by whom that could be told. process: the one that it names, where that is the workload's.
+    """
+
+    at: float
+    alert: Alert
+    named: bool = True
+    process: Actor | None = None
+
+
 Fact = (
     FileFact
     | MountFact
@@ -299,4 +312,5 @@ Fact = (
     | CollectorFact
     | InstanceFact
     | ProxyFact
+    | AlertFact
 )

@@ -98,6 +98,18 @@ class Signal(StrEnum):
     COLLECTOR_LAGGING = "collector-lagging", _DRIFT, "A collector is seconds behind what happens."
     COLLECTOR_DEAD = "collector-dead", _DRIFT, "A collector does not run."
     MEASURER_LOST = "measurer-lost", _DRIFT, "The measurer ended: nobody watches the workload."
+    # What detectors of somebody else's say.
+    DETECTOR_ALERT = (
+        "detector-alert",
+        _TAMPER,
+        "A detector raised an alert that policy closes for; `detectors` states the class.",
+        True,
+    )
+    DETECTOR_SILENT = (
+        "detector-silent",
+        _DRIFT,
+        "A detector that policy requires is not heard, or has missed something.",
+    )
     FLAPPING = (
         "flapping",
         _DRIFT,

@@ -18,8 +18,10 @@ from attestation.digests import Digest
 from attestation.errors import Unavailable
 from attestation.instance import InstanceId
 from authority import keyring
+from authority.alerts import Alerts
 from authority.api import replies
 from authority.api.admin import AdminApi, bound_socket
+from authority.api.alerts import AlertsApi
 from authority.api.answering import Answering
 from authority.api.answers import GlassOrders, OrderState, PolicyFaults, Registered
 from authority.api.attest import Posts
@@ -93,7 +95,8 @@ class Authority:
         self._store = Store(config.store, clock)
         self._signer = jws.Signer(self._ca.result_key)
         self._sessions = Sessions()
-        self._serving = Serving(self._ca, config.trust_domain)
+        detectors = config.detectors
+        self._serving = Serving(self._ca, config.trust_domain, () if detectors is None else detectors.hosts)
         self._current: Rules | None = None
         self._reloading = asyncio.Lock()
         keys = keyring.opened(config.store.with_suffix(".keys"), now=clock())
@@ -137,6 +140,9 @@ class Authority:
             metering,
         )
         reaching = Reaching(self._store, self._instances, self._denying)
+        self._detectors = () if detectors is None else detectors.tokens()
+        oldest = 0.0 if detectors is None else detectors.oldest
+        self._alerts = Alerts(self._sessions.alert, self._sessions.instances, clock, oldest)
         self._enrolments = Enrolments(self._store, self._instances, self._nonces, self._ca, keys, self._rules, clock)
         self._answering = Answering(
             self._store,
@@ -147,6 +153,7 @@ class Authority:
             self._holding,
             self._denying,
             reaching,
+            self._alerts,
             self._rules,
         )
         self._challenges = Challenges(keys, clock)
@@ -324,7 +331,14 @@ class Authority:
             self._glasses.greeting,
         )
         posts = Posts(self._enrolments, self._instances, self._sessions, self._answering, self._bundle, Intake())
-        return [*sessions.routes(), *posts.routes()]
+        return [*sessions.routes(), *posts.routes(), *self._alert_routes(doors)]
+
+    def _alert_routes(self, doors: Doors) -> list[web.RouteDef]:
+        """Only where somebody may post there."""
+        if not self._detectors:
+            return []
+        log = logs.logger()
+        return AlertsApi(self._alerts, self._detectors, Intake(), doors.proven, self._recorder, log).routes()
 
     def _bundle(self) -> bytes:
         made = int(self._ca.root.not_valid_before_utc.timestamp())

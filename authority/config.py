@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
-from attestation.errors import InvalidInput
+from attestation.errors import InvalidConfiguration, InvalidInput
 from attestation.spiffe import SpiffeId
 from policies.model import dialect
 from policies.model.dialect import Duration, Strict
@@ -16,6 +17,9 @@ from policies.model.selection import ROOT_NAMESPACE
 from telemetry.settings import TelemetrySettings
 
 _MOST_PORT = 65_535
+_HOST = r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$"
+LEAST_TOKEN = 32
+"""Bytes of a detector's token."""
 
 
 def _trust_domain(text: str) -> str:
@@ -61,6 +65,43 @@ class ReferencesConfig(Strict):
         return ReferencesConfig(trusted_keys=None if named is None else tuple(base / each for each in named))
 
 
+class DetectorsConfig(Strict):
+    """Detectors of somebody else's, which post their alerts to `/v1/alerts`. token_files: each with a secret of one.
+
+    hosts: names and addresses of this authority in the URLs that they post to. Its certificate has these as well, for
+    a detector's client checks them and knows no SPIFFE ID. oldest: after which an alert is about the past, and nobody
+    is told.
+    """
+
+    token_files: tuple[Path, ...] = Field(min_length=1, max_length=64)
+    hosts: tuple[Annotated[str, Field(pattern=_HOST)], ...] = Field(default=(), max_length=16)
+    oldest: Duration = 60.0
+
+    def below(self, base: Path) -> DetectorsConfig:
+        """Relative paths count from this folder."""
+        return self.model_copy(update={"token_files": tuple(base / each for each in self.token_files)})
+
+    def tokens(self) -> tuple[bytes, ...]:
+        """SHA-256 of each. Raises InvalidConfiguration for a file that cannot be read, or is guessed too easily."""
+        return tuple(map(_hashed, self.token_files))
+
+
+def _hashed(path: Path) -> bytes:
+    try:
+        token = path.read_bytes().strip()
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"the token cannot be read: {error.strerror}", where=str(path), mend="Check `detectors.tokenFiles`."
+        ) from error
+    if len(token) < LEAST_TOKEN:
+        raise InvalidConfiguration(
+            f"a token of {len(token)} bytes, where {LEAST_TOKEN} are the least",
+            where=str(path),
+            mend="`openssl rand -hex 32` makes one.",
+        )
+    return hashlib.sha256(token).digest()
+
+
 class AuthorityConfig(Strict):
     """listen: host:port, port 0 for any. store: the SQLite file. policies: files, or folders of *.yaml.
 
@@ -78,6 +119,7 @@ class AuthorityConfig(Strict):
     references: ReferencesConfig = ReferencesConfig()
     telemetry: TelemetrySettings = TelemetrySettings()
     history: HistoryConfig = HistoryConfig()
+    detectors: DetectorsConfig | None = None
 
     @field_validator("listen")
     @classmethod
@@ -105,5 +147,6 @@ def load(path: Path) -> AuthorityConfig:
             "admin": base / config.admin,
             "references": config.references.below(base),
             "telemetry": config.telemetry.below(base),
+            "detectors": None if config.detectors is None else config.detectors.below(base),
         }
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Sequence
 from datetime import timedelta
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,7 +17,10 @@ LIFETIME = timedelta(hours=24)
 
 
 class Serving:
-    def __init__(self, ca: Ca, trust_domain: str) -> None:
+    """hosts: names and addresses that it goes by, besides its reserved ID."""
+
+    def __init__(self, ca: Ca, trust_domain: str, hosts: Sequence[str] = ()) -> None:
+        self._hosts = hosts
         self._ca = ca
         self._trust_domain = trust_domain
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -30,7 +34,8 @@ class Serving:
         start = authorities.utc(now)
         end = min(start + LIFETIME, self._ca.intermediate.not_valid_after_utc)
         key = ec.generate_private_key(ec.SECP256R1())
-        chain = leaf.serving(key.public_key(), self._trust_domain, start - authorities.BACKDATE, end, self._ca)
+        begins = start - authorities.BACKDATE
+        chain = leaf.serving(key.public_key(), self._trust_domain, begins, end, self._ca, self._hosts)
         _load(self.context, authorities.key_pem(key) + chain)
         return max((end - start).total_seconds() / 2, 1.0)
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from attestation.detectors.alerts import Alert
 from attestation.instance import InstanceId
 from wire import messages
-from wire.messages import Denials, Push
+from wire.messages import Alerted, Denials, Push
 from wire.versions import Version
 
 MOST_WAITING = 32
 """Pushes a slow reader may leave lying; then its session ends, and it asks again for what is in force."""
+
+
+MOST_ALERTS = 256
+"""That wait for one session; of more the oldest give way."""
 
 
 class Announcement:
@@ -29,13 +35,21 @@ class Announcement:
         return found
 
 
+class _Alerts:
+    """Stands in an outbox for all alerts that wait."""
+
+
+_ALERTS = _Alerts()
+
+
 class Session:
     """One open session's outbox. None in it means: close. version: what is spoken on it."""
 
     def __init__(self, version: Version) -> None:
         self._version = version
-        self._outbox: asyncio.Queue[Push | Announcement | None] = asyncio.Queue(MOST_WAITING)
+        self._outbox: asyncio.Queue[Push | Announcement | _Alerts | None] = asyncio.Queue(MOST_WAITING)
         self._newest: Announcement | None = None
+        self._alerts: deque[Alert] = deque(maxlen=MOST_ALERTS)
         self.clean = False
         """The sidecar has said goodbye."""
         self.ours = False
@@ -54,6 +68,15 @@ class Session:
         if not waits:
             self._put(announcement)
 
+    def alert(self, alert: Alert) -> None:
+        """What waits is told at once: alerts without end end no session."""
+        if not messages.knows(self._version, Alerted):
+            return
+        waits = bool(self._alerts)
+        self._alerts.append(alert)
+        if not waits:
+            self._put(_ALERTS)
+
     def end(self) -> None:
         """We end it. Whatever else waits is dropped."""
         self.ours = True
@@ -70,12 +93,16 @@ class Session:
         waiting = await self._outbox.get()
         if waiting is None:
             return None
+        if isinstance(waiting, _Alerts):
+            told = Alerted(tuple(self._alerts))
+            self._alerts.clear()
+            return messages.encode(told, version=self._version)
         if isinstance(waiting, Announcement):
             newest, self._newest = self._newest or waiting, None
             return newest.frame(self._version)
         return messages.encode(waiting, version=self._version)
 
-    def _put(self, waiting: Push | Announcement) -> None:
+    def _put(self, waiting: Push | Announcement | _Alerts) -> None:
         try:
             self._outbox.put_nowait(waiting)
         except asyncio.QueueFull:
@@ -107,6 +134,11 @@ class Sessions:
         session = self._open.get(instance)
         if session is not None:
             session.push(message)
+
+    def alert(self, instance: InstanceId, alert: Alert) -> None:
+        session = self._open.get(instance)
+        if session is not None:
+            session.alert(alert)
 
     def announce(self, denials: Denials) -> None:
         """Tells every session, and each that opens from now on. The list from before there was anybody goes untold."""

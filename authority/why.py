@@ -123,7 +123,7 @@ def _answer(state: State, cause: Explanation | None, past: Sequence[Moment], hel
         excepted = "held" if held is None else str(held)
     if cause is not None:
         return f"{excepted}: {cause.kind}: {cause.text}" if excepted else f"{cause.kind}: {cause.text}"
-    last = past[-1].text if past else ""
+    last = next((each.text for each in reversed(past) if each.event is not Happened.OBSERVED), "")
     match state:
         case State.FRESH:
             return "its latest evidence was affirmed"

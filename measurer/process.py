@@ -20,12 +20,14 @@ from attestation.channel import (
     KillEnvoy,
     Measure,
     Message,
+    Owned,
     Pinned,
     Scope,
     Sever,
     Severed,
     Sweep,
     Swept,
+    Whose,
 )
 from attestation.coverage import Coverage, Cutting, Isolation
 from attestation.errors import InvalidInput, ProofbeatError
@@ -235,6 +237,8 @@ class Measurer:
                 self._containing.order(message)
             case Gate(stands):
                 self._stand(stands, descriptors)
+            case Whose(number, pid, by):
+                self._channel.send(Owned(number, *self._processes.whose(pid, by)))
             case KillEnvoy(number):
                 self._answer(number, self._envoy.kill() if self._envoy else Cut(0, 0, 0))
             case _:

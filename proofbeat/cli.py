@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from proofbeat.breakglass import breakglass
+from proofbeat.detector import detector
 from proofbeat.evidence import evidence
 from proofbeat.forensics import forensics
 from proofbeat.options import AdminSocket, ConfigFile, Json, exit_with
@@ -31,6 +32,7 @@ app.add_typer(policy, name="policy")
 app.add_typer(breakglass, name="breakglass")
 app.add_typer(evidence, name="evidence")
 app.add_typer(forensics, name="forensics")
+app.add_typer(detector, name="detector")
 
 
 class Delivery(StrEnum):

@@ -16,10 +16,17 @@ class KeyRules:
     """The sidecar's own rules of admission, beside user and single client.
 
     cgroup: the workload's, empty where it is a process tree. executables: digests that may connect; empty for any.
+    setting: where those are stated.
     """
 
-    def __init__(self, workload: int, cgroup: str, executables: frozenset[Digest]) -> None:
-        self._workload = workload
+    def __init__(
+        self,
+        workload: int,
+        cgroup: str,
+        executables: frozenset[Digest],
+        setting: str = "delivery.allow.executables",
+    ) -> None:
+        self._workload, self._setting = workload, setting
         self._executables = executables
         self._groups = {
             hierarchy: path
@@ -40,7 +47,7 @@ class KeyRules:
         if self.of_workload(pid):
             return f"process {pid} belongs to the workload"
         if self._executables and (digest := self._digest(pid)) not in self._executables:
-            return f"process {pid} runs sha256:{digest or 'unreadable'}, which delivery.allow.executables does not name"
+            return f"process {pid} runs sha256:{digest or 'unreadable'}, which {self._setting} does not name"
         return None
 
     def _digest(self, pid: int) -> Digest:

@@ -14,13 +14,16 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.channel import Beat, Bundled, Measure, Pinned, Scope
+from attestation.coverage import Coverage
 from attestation.errors import InvalidConfiguration
+from attestation.facts import AlertFact, CollectorFact
 from attestation.jws import Signer
 from attestation.layers import Layer
 from attestation.observation import Observation
 from attestation.proxy import Delivered
 from attestation.violation import Violation
 from policies.appraise.breakglass import Ground, subject_of
+from policies.appraise.detectors import alerted
 from policies.model import dialect
 from policies.model.breakglass import BreakGlassRules
 from policies.model.policy import Mode, PolicySpec
@@ -32,6 +35,8 @@ from sidecar.clock import LeaseTimer
 from sidecar.config import SidecarConfig
 from sidecar.containing import Containing
 from sidecar.delivery.resources import Identity
+from sidecar.detectors.announcing import Notes, placed
+from sidecar.detectors.detectors import Detectors
 from sidecar.ends import Ends
 from sidecar.envoy import Envoy
 from sidecar.forensics import Forensics, Known
@@ -65,6 +70,7 @@ from telemetry.exporting import exported
 from telemetry.recorder import Recorder
 from wire.messages import Quarantined
 from wire.session import Endpoint as AuthorityEndpoint
+from wire.versions import DETECTORS
 
 
 class Sidecar:
@@ -124,6 +130,13 @@ class Sidecar:
             undecided=self._undecided,
             too_many=self._ends.overrun,
         )
+        self._detectors = Detectors(
+            config,
+            self._telling,
+            order=self._measurer.send,
+            saw=self._detected,
+            told=self._note_if_observed,
+        )
         self._timer = LeaseTimer(
             on_end=lambda: self._machine.step(states.Ticked()),
             on_set=lambda: self._stalled("the-wall-clock-was-set"),
@@ -137,6 +150,7 @@ class Sidecar:
             adopt=self._adopt,
             denied=lambda told: self._refusing.told(told),
             break_glass=lambda orders: self._waivers.told(orders, final=True),
+            alerted=self._detectors.passed_on,
             key=lambda: self._membership.result_key,
         )
         self._waivers = Waivers(
@@ -151,6 +165,7 @@ class Sidecar:
         self._asking = Asking(self._client, self._machine.step)
         self._restores = Restores(self._stalled)
         self._reports = Reports(self._client, self._telling.reported)
+        self._notes = Notes(self._client)
         self._heartbeat = Heartbeat(
             lambda: self.spec.deadman, self._beat, self._stalled, lambda reason: self._losing.lost(reason)
         )
@@ -185,7 +200,7 @@ class Sidecar:
             self._telling,
             ruled=lambda: self._ruled,
             now=clock.now,
-            forget=lambda: self._hearing.forget(),
+            forget=self._forget_measurer,
             abandoned=self._envoy.abandoned,
         )
         self._hearing = Hearing(
@@ -196,6 +211,7 @@ class Sidecar:
                 self._proxy,
                 self._envoy,
                 self._containing,
+                self._detectors,
                 self._heartbeat,
                 self._machine,
                 self._placement,
@@ -223,6 +239,7 @@ class Sidecar:
                 with self._rounds:
                     await self._attest_until_over(unclean, ready)
             finally:
+                self._detectors.close()
                 self._close_for_good()
                 await self._forensics.settled()
                 self._timer.close(loop)
@@ -263,12 +280,15 @@ class Sidecar:
             self._pushes.pushed(Quarantined(cause))
         # 4. Rounds, until something ends them.
         attester = self._attester(pinned, enrolled, evidence_key)
+        self._detectors.start(asyncio.get_running_loop())
         ready()
         self._rounds.want(full=True)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._client.hold(), name="session")
             tasks.create_task(self._asking.run(), name="asking")
             tasks.create_task(self._reports.run(), name="reports")
+            tasks.create_task(self._notes.run(), name="notes")
+            tasks.create_task(placed(self._client, self._detectors.where), name="whereabouts")
             tasks.create_task(self._heartbeat.run(), name="heartbeat")
             tasks.create_task(self._placement.run(), name="measurer")
             self._envoy.look_after(tasks)
@@ -298,6 +318,20 @@ class Sidecar:
 
     def _violated(self, violation: Violation) -> None:
         self._machine.step(states.Violated(violation))
+
+    def _detected(self, fact: AlertFact | CollectorFact) -> None:
+        self._hearing.facts.append(fact)
+        self._judging.saw(fact)
+
+    def _note_if_observed(self, fact: AlertFact) -> None:
+        """What closes is reported; what does not, about this very workload, is told for whoever asks why."""
+        governed = self._judging.governed
+        if governed is not None and fact.named and alerted(fact, governed.policy) is None:
+            self._notes.add(fact.alert)
+
+    def _forget_measurer(self) -> None:
+        self._hearing.forget()
+        self._detectors.forget()
 
     def _keep_bundle(self, cause: Violation, told: Bundled, body: bytes | None) -> None:
         signer, governed = self._signer, self._judging.governed
@@ -396,12 +430,18 @@ class Sidecar:
             self.state.generation,
             governed.epoch,
             self._envoy.refuses,
-            self._hearing.coverage,
+            self._coverage,
             governed.told(self._client.version),
             governed.required,
             governed.policy.spec.freshness,
             governed.policy.spec.mode,
         )
+
+    @property
+    def _coverage(self) -> Coverage:
+        """As the authority can read it."""
+        told = self._hearing.coverage
+        return self._detectors.covered(told) if self._client.version.minor >= DETECTORS else told
 
     def _adopt(self, document: str) -> None:
         """A policy document, the first or a newer one. Raises MalformedResult."""
@@ -417,6 +457,7 @@ class Sidecar:
         self._envoy.rule(spec)
         self._rounds.every(spec.interval)
         self._containing.rule(spec.containment)
+        self._detectors.rule(spec)
         self._machine.step(states.RulesChanged(governed.rules))
         self._waivers.weigh()
         self._judging.catch_up()
@@ -432,6 +473,7 @@ class Sidecar:
         self._restores.look()
         self._proxy.look()
         self._waivers.weigh()
+        self._detectors.look(is_open=self.state.open)
         self._machine.step(states.Ticked())
         self._measurer.send(Beat(number))
         self._envoy.heartbeat()
@@ -446,6 +488,7 @@ class Sidecar:
         """It knows nothing: it is told whom to measure and whom to guard, and everything is measured in full."""
         self._measurer.start(asyncio.get_running_loop(), spawned)
         self._heartbeat.answered()
+        self._detectors.forget()
         self._measurer.send(self._scope, self._workload)
         self._envoy.guard_again()
         self._gating.repeat()

@@ -74,9 +74,9 @@ class MeasurerSettings(Strict):
 
 
 class AllowSettings(Strict):
-    """uids: users whose process may fetch the key; empty means the sidecar's own.
+    """Who may connect to a socket of ours. uids: users whose process may; empty means the sidecar's own.
 
-    executables: digests of the Envoys that may, as sha256sum prints them; empty means any.
+    executables: digests of the programs that may, as sha256sum prints them; empty means any.
     """
 
     uids: tuple[int, ...] = ()
@@ -165,6 +165,34 @@ class ForensicsSettings(Strict):
     apart: Duration = 60.0
 
 
+class KnownAs(Strict):
+    """What detectors call the workload, where its control group does not say so, or not to us.
+
+    container: its id. pod_uid, namespace, pod: of its pod, as the downward API tells. node: of its machine, as Falco's
+    `hostname` and Tetragon's `node_name` have it.
+    """
+
+    container: str = Field(default="", pattern=r"^([0-9a-f]{12,64})?$")
+    pod_uid: str = Field(default="", max_length=64)
+    namespace: str = Field(default="", max_length=253)
+    pod: str = Field(default="", max_length=253)
+    node: str = Field(default="", max_length=253)
+
+
+class DetectorSettings(Strict):
+    """Detectors of somebody else's (docs/detectors.md). What their alerts come to is policy's (`spec.detectors`).
+
+    socket: where they are listened to, besides those that the authority passes on. oldest: after which an alert is
+    about the past, and changes nothing.
+    """
+
+    socket: Path | None = None
+    socket_mode: int = 0o600
+    allow: AllowSettings = AllowSettings()
+    oldest: Annotated[Duration, Field(ge=1.0, le=3600.0)] = 60.0
+    known_as: KnownAs = KnownAs()
+
+
 class SidecarConfig(Strict):
     """state: folder of the sidecar's own, for the re-entry ticket and the tamper latch.
 
@@ -181,6 +209,7 @@ class SidecarConfig(Strict):
     state: Path
     operators: Path | None = None
     forensics: ForensicsSettings = ForensicsSettings()
+    detectors: DetectorSettings = DetectorSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
     @model_validator(mode="after")

@@ -27,6 +27,7 @@ _SAYS_NOTHING_OF_IT = frozenset(
         Signal.COLLECTOR_OVERFLOWED,
         Signal.COLLECTOR_DEAD,
         Signal.MEASURER_LOST,
+        Signal.DETECTOR_SILENT,
         Signal.FLAPPING,
         Signal.KEY_SOCKET_SECOND_CLIENT,
         Signal.LAYER_ABSENT,

@@ -16,6 +16,7 @@ from attestation.channel import (
     Inspected,
     Message,
     Observed,
+    Owned,
     Pinned,
     Severed,
     Swept,
@@ -40,6 +41,7 @@ from attestation.facts import (
 )
 from sidecar import states
 from sidecar.containing import Containing
+from sidecar.detectors.detectors import Detectors
 from sidecar.ends import Ends
 from sidecar.envoy import Envoy
 from sidecar.governing import unmeasurable
@@ -78,6 +80,7 @@ class Parts:
     proxy: ProxyLayer
     envoy: Envoy
     containing: Containing
+    detectors: Detectors
     heartbeat: Heartbeat
     machine: Machine
     placement: Placement
@@ -134,6 +137,8 @@ class Hearing:
                 parts.containing.contained(message)
             case Bundled():
                 parts.containing.bundled(message, body)
+            case Owned():
+                parts.detectors.owned(message)
             case Beat():
                 parts.heartbeat.answered()
             case InstanceFact():

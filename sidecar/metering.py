@@ -7,6 +7,7 @@ from math import inf
 
 from attestation.channel import Contained
 from attestation.coverage import Coverage
+from attestation.detectors.alerts import Detector
 from attestation.errors import ProofbeatError, Refused, Unavailable
 from attestation.instance import InstanceId
 from attestation.spiffe import SpiffeId
@@ -53,6 +54,10 @@ class Metering:
 
     def violated(self, violation: Violation) -> None:
         self._recorder.count(metrics.VIOLATIONS_SEEN, violation.kind, violation.violation_class)
+
+    def alert(self, detector: Detector | None, outcome: str) -> None:
+        """detector: None where nobody knows whose it was."""
+        self._recorder.count(metrics.DETECTOR_ALERTS, str(detector), outcome)
 
     def contained(self, done: Contained, seconds: float) -> None:
         outcome = "refused" if done.refusal else "partly" if done.left else "done"

@@ -6,18 +6,29 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from attestation.detectors.alerts import Alert
 from attestation.errors import MalformedResult
 from sidecar import clock, states
 from sidecar.causes import Causes
 from sidecar.rounds import RoundLoop
 from sidecar.states import State
 from sidecar.telling import Telling
-from wire.messages import AttestNow, BreakGlass, Denials, HoldOver, PolicyChanged, Push, Quarantined, Released
+from wire.messages import (
+    Alerted,
+    AttestNow,
+    BreakGlass,
+    Denials,
+    HoldOver,
+    PolicyChanged,
+    Push,
+    Quarantined,
+    Released,
+)
 
 
 class Pushes:
     """step: hands an event to the machine. adopt: takes a policy document, denied: a list of denials; either raises
-    MalformedResult. break_glass: takes the orders that are in force.
+    MalformedResult. break_glass: takes the orders that are in force. alerted: takes a detector's alert.
 
     key: the one that the authority signs releases with.
     """
@@ -33,6 +44,7 @@ class Pushes:
         adopt: Callable[[str], None],
         denied: Callable[[Denials], None],
         break_glass: Callable[[tuple[str, ...]], None],
+        alerted: Callable[[Alert], None],
         key: Callable[[], ec.EllipticCurvePublicKey],
     ) -> None:
         self._causes = causes
@@ -43,6 +55,7 @@ class Pushes:
         self._adopt = adopt
         self._denied = denied
         self._break_glass = break_glass
+        self._alerted = alerted
         self._key = key
 
     def pushed(self, push: Push) -> None:
@@ -61,6 +74,9 @@ class Pushes:
                 self._denials_changed(push)
             case BreakGlass(orders):
                 self._break_glass(orders)
+            case Alerted(alerts):
+                for alert in alerts:
+                    self._alerted(alert)
             case HoldOver():
                 self._step(states.HoldOver())
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from attestation.channel import Contained, Pinned
 from attestation.coverage import GATE, Coverage
+from attestation.detectors.alerts import Detector
 from attestation.errors import ProofbeatError
+from attestation.facts import AlertFact, CollectorFact, CollectorState
 from attestation.forensics import Manifest
 from attestation.means import Trial
 from attestation.plain import plain
@@ -85,6 +87,28 @@ class Telling:
             process=None if violation.process is None else asdict(violation.process),
             at=violation.at,
         )
+
+    def alert_counted(self, detector: Detector | None, outcome: str) -> None:
+        self._metering.alert(detector, outcome)
+
+    def alert(self, fact: AlertFact) -> None:
+        """One that is about this workload, or names nobody; what it closed has its own line."""
+        self._log.warning(
+            Event.DETECTOR_ALERT,
+            alert=fact.alert.told,
+            about=plain(fact.alert.about),
+            named=fact.named,
+            process=None if fact.process is None else asdict(fact.process),
+            at=fact.at,
+        )
+
+    def detector(self, fact: CollectorFact) -> None:
+        """It is heard, or no longer, or missed something."""
+        told = self._log.info if fact.state is CollectorState.RUNNING else self._log.warning
+        told(Event.DETECTOR, detector=fact.collector, state=fact.state, why=fact.detail, at=fact.at)
+
+    def detector_refused(self, why: str) -> None:
+        self._log.error(Event.DETECTOR_REFUSED, why=why, mend="`detectors.allow` says who may bring alerts.")
 
     def would_have(self, reason: str) -> None:
         self._log.warning(Event.WOULD_HAVE, reason=reason)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from attestation.containment import Containment
+from attestation.detectors.alerts import Detector
 from attestation.layers import Layer
 from attestation.signals import Signal
 from attestation.trust import Tier
@@ -80,6 +81,8 @@ TIERS = tuple(tier.label for tier in Tier)
 FAILURES = ("refused", "unavailable", "malformed")
 VIOLATIONS = tuple(Signal)
 COLLECTORS = ("files", "processes.executions", "processes.rights", "processes.gate", "syscalls", "memory", "proxy")
+ALERTS = ("ours", "others", "unnamed", "old", "repeated", "malformed", "dropped", "told", "nobodys")
+"""What a detector's alert comes to: the last two at the authority, which tells those whom it may be about."""
 
 EXCEPTED, WARNED = "break-glass", "warning"
 """States of an identity that is open and was not affirmed: by an order, or by a result that policy serves."""
@@ -142,6 +145,14 @@ VIOLATIONS_SEEN = Metric(
     "Violations found in this instance.",
     (SIDECAR,),
     (Label("kind", VIOLATIONS), Label("class", tuple(ViolationClass))),
+)
+DETECTOR_ALERTS = Metric(
+    "proofbeat_detector_alerts_total",
+    Type.COUNTER,
+    "1",
+    "Alerts of somebody else's detectors, by whether they are about this workload, or why nobody looked at them.",
+    BOTH,
+    (Label("detector", tuple(Detector)), Label("outcome", ALERTS)),
 )
 CLOSE_SECONDS = Metric(
     "proofbeat_close_seconds",
@@ -230,6 +241,7 @@ METRICS = (
     MEASUREMENT_AGE,
     EVENTS_LOST,
     VIOLATIONS_SEEN,
+    DETECTOR_ALERTS,
     CLOSE_SECONDS,
     CONTAIN_SECONDS,
     FORENSICS,

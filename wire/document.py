@@ -13,12 +13,16 @@ MEANINGS: dict[Kind, tuple[str, str]] = {
         "Measure fewer files, or name what changes by itself in `files.volatile`.",
     ),
     Kind.TOO_SLOW: ("The request was not complete in time.", "Look at the network; hold a session instead."),
+    Kind.TOO_MANY: ("More alerts a second than are taken.", "Have the detector send fewer: by rule, or by priority."),
     Kind.NOT_FOUND: ("There is nothing under this path.", "Check `authority.url`."),
     Kind.VERSION_UNSUPPORTED: (
         "The two have no version of the wire in common; the detail names both ranges.",
         "Update the one that is named ([wire.md](wire.md)).",
     ),
-    Kind.TOKEN_INVALID: ("The join token was never issued here.", "`proofbeat token create REGISTRATION`"),
+    Kind.TOKEN_INVALID: (
+        "The join token was never issued here; or a detector's is none of those that are configured.",
+        "`proofbeat token create REGISTRATION`; of a detector, `detectors.tokenFiles` names the files.",
+    ),
     Kind.TOKEN_EXPIRED: ("The join token's life is over.", "`proofbeat token create REGISTRATION`"),
     Kind.TOKEN_USED: (
         "Another instance, or another key, enrolled with this token. If that was not you, it was stolen.",

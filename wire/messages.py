@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attestation import cbor
+from attestation.detectors.alerts import Alert, Whereabouts
 from attestation.digests import Digest
 from attestation.drift import Drift
 from attestation.errors import InvalidInput, MalformedEvidence
@@ -118,6 +119,26 @@ class Reachable:
     """
 
     addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where this instance runs, as detectors of somebody else's would name it. Answered by Done, and known for as long
+    as the session lasts, so that it is only said in one. The sidecar's word, which brings it alerts and nothing else.
+    """
+
+    where: Whereabouts
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A detector's alert about this workload that policy only observes. Answered by Done; only said in a session.
+
+    untold: how many there were before it of which nobody was told, for there were too many.
+    """
+
+    alert: Alert
+    untold: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +320,13 @@ class HoldOver:
 
 
 @dataclass(frozen=True, slots=True)
+class Alerted:
+    """Detectors' alerts that came to the authority, and may be about this instance: the sidecar finds out."""
+
+    alerts: tuple[Alert, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DeniedLeaf:
     """serial: as in the certificate, big-endian without leading zeros. fingerprint: SHA-256 of its DER, lower-case hex.
 
@@ -341,8 +369,8 @@ class Denials:
     crl: bytes
 
 
-Request = AskNonce | AskPolicy | AskDenials | Reachable | Attest | Report | AskHold | Goodbye
-Push = AttestNow | Quarantined | Released | PolicyChanged | Denials | BreakGlass | HoldOver
+Request = AskNonce | AskPolicy | AskDenials | Reachable | Placed | Noted | Attest | Report | AskHold | Goodbye
+Push = AttestNow | Quarantined | Released | PolicyChanged | Denials | BreakGlass | HoldOver | Alerted
 Reply = Nonce | Need | Answer | Standing | PolicyChanged | Denials | Hold | Done | Enrolment | Problem
 Message = Request | Push | Reply | Enrol | Hello | Posted
 
@@ -355,6 +383,9 @@ _ADDED: dict[type[Any], int] = {
     AskHold: 5,
     Hold: 5,
     HoldOver: 5,
+    Placed: 8,
+    Noted: 8,
+    Alerted: 8,
 }
 """The minor that brought a kind; the others are of 1.0."""
 

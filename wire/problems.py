@@ -20,6 +20,7 @@ class Kind(StrEnum):
     MALFORMED = "malformed"
     TOO_LARGE = "too-large"
     TOO_SLOW = "too-slow"
+    TOO_MANY = "too-many"
     NOT_FOUND = "not-found"
     VERSION_UNSUPPORTED = "version-unsupported"
     TOKEN_INVALID = "token-invalid"  # noqa: S105 - the name of a problem
@@ -62,6 +63,7 @@ class Kind(StrEnum):
 _STATUS: dict[Kind, int] = {
     Kind.TOO_LARGE: 413,
     Kind.TOO_SLOW: 408,
+    Kind.TOO_MANY: 429,
     Kind.NOT_FOUND: 404,
     Kind.TOKEN_INVALID: 401,
     Kind.TOKEN_EXPIRED: 401,

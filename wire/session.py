@@ -34,7 +34,9 @@ from wire.messages import (
     Hold,
     Need,
     Nonce,
+    Noted,
     Outline,
+    Placed,
     PolicyChanged,
     Posted,
     Push,
@@ -90,7 +92,7 @@ class AuthorityClient:
         self._who: tuple[InstanceId, ec.EllipticCurvePrivateKey] | None = None
         self._signed: tuple[bytes, Digest] = (b"", "")
         self._closing = asyncio.Event()
-        self._linked = asyncio.Event()
+        self._linked, self._lost = asyncio.Event(), asyncio.Event()
 
     @property
     def connected(self) -> bool:
@@ -105,6 +107,10 @@ class AuthorityClient:
     async def wait_connected(self) -> None:
         """Until a session is up."""
         await self._linked.wait()
+
+    async def wait_lost(self) -> None:
+        """Until none is."""
+        await self._lost.wait()
 
     async def enrol(
         self,
@@ -190,6 +196,17 @@ class AuthorityClient:
         if messages.knows(self._transport.version, Reachable):
             _expect(await self._ask(Reachable(addresses)), Done)
 
+    async def tell(self, told: Placed | Noted) -> bool:
+        """What is only said in a session. False without one, and to an authority of before wire 1.8.
+
+        Raises Unavailable where no answer came in time, and Refused.
+        """
+        session = self._link
+        if session is None or not messages.knows(self._transport.version, type(told)):
+            return False
+        _expect(await session.ask(told, self._timeout), Done)
+        return True
+
     async def hold_back(self, question: AskHold, timeout: float) -> Hold:
         """Whether to stay open in spite of this drift. timeout: seconds for the answer.
 
@@ -249,11 +266,13 @@ class AuthorityClient:
         opening = await self._transport.open_session(*self._known())
         try:
             self._link = Link(opening.socket, self._on_push, opening.version)
+            self._lost.clear()
             self._linked.set()
             yield self._link
         finally:
             self._link = None
             self._linked.clear()
+            self._lost.set()
             await opening.socket.close()
 
     async def _pause(self, seconds: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attestation.instance import InstanceId
+from authority.alerts import Alerts, noted
 from authority.denying import Denying
 from authority.holding import Holding
 from authority.instances import Instances
@@ -22,6 +23,8 @@ from wire.messages import (
     Attest,
     Done,
     Goodbye,
+    Noted,
+    Placed,
     PolicyChanged,
     Reachable,
     Reply,
@@ -41,6 +44,7 @@ class Answering:
         holding: Holding,
         denying: Denying,
         reaching: Reaching,
+        alerts: Alerts,
         rules: Callable[[], Rules],
     ) -> None:
         self._store = store
@@ -51,6 +55,7 @@ class Answering:
         self._holding = holding
         self._denying = denying
         self._reaching = reaching
+        self._alerts = alerts
         self._rules = rules
 
     async def answer(self, instance: InstanceId, request: Request) -> Reply:
@@ -71,6 +76,12 @@ class Answering:
                 return self._denying.current
             case Reachable(addresses):
                 await self._reaching.listens(enrolled, addresses)
+                return Done()
+            case Placed(where):
+                self._alerts.placed(instance, where)
+                return Done()
+            case Noted():
+                await self._store.note(instance, noted(request))
                 return Done()
             case Goodbye():
                 await self._store.end_run(instance, enrolled.thumbprint, clean=True)

@@ -16,7 +16,7 @@ from authority.enrolment import Enrolments
 from authority.instances import Instances
 from authority.sessions import Sessions
 from wire import messages
-from wire.messages import AskHold, Posted, Request
+from wire.messages import AskHold, Noted, Placed, Posted, Request
 from wire.proofs import Opened, Purpose
 from wire.versions import Version
 
@@ -75,6 +75,8 @@ def asked(frame: bytes, version: Version) -> Request:
     message = messages.decode(frame, version=version).message
     if isinstance(message, AskHold):
         raise InvalidInput("a hold is asked for on a session, where its end is told", where="wire")
+    if isinstance(message, Placed | Noted):
+        raise InvalidInput(f"a {type(message).__name__} is of a session", where="wire")
     if not isinstance(message, get_args(Request)):
         raise InvalidInput(f"a {type(message).__name__}, which is no request", where="wire")
     return cast(Request, message)

@@ -5,8 +5,10 @@ Signatures are deterministic: the leaf of a round that is answered again is the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -58,30 +60,52 @@ def sign(leaf: Leaf, ca: Ca) -> str:
     return _chain(builder, leaf.not_before, leaf.not_after, ca)
 
 
-def serving(public_key: ec.EllipticCurvePublicKey, trust_domain: str, start: datetime, end: datetime, ca: Ca) -> str:
-    """The authority's own chain, under its reserved ID."""
+def serving(
+    public_key: ec.EllipticCurvePublicKey,
+    trust_domain: str,
+    start: datetime,
+    end: datetime,
+    ca: Ca,
+    hosts: Sequence[str] = (),
+) -> str:
+    """The authority's own chain, under its reserved ID. hosts: names and addresses that it goes by besides, for those
+    who know no SPIFFE IDs.
+    """
     subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, _ORGANISATION)])
     serial = x509.random_serial_number()
-    builder = _svid(subject, SpiffeId.authority(trust_domain), public_key, serial, ca)
+    builder = _svid(subject, SpiffeId.authority(trust_domain), public_key, serial, ca, hosts)
     return _chain(builder, start, end, ca)
 
 
 def _svid(
-    subject: x509.Name, identity: SpiffeId, public_key: ec.EllipticCurvePublicKey, serial: int, ca: Ca
+    subject: x509.Name,
+    identity: SpiffeId,
+    public_key: ec.EllipticCurvePublicKey,
+    serial: int,
+    ca: Ca,
+    hosts: Sequence[str] = (),
 ) -> x509.CertificateBuilder:
+    names = [x509.UniformResourceIdentifier(str(identity)), *map(_host, hosts)]
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(ca.intermediate.subject)
         .public_key(public_key)
         .serial_number(serial)
-        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(identity))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_USAGE, critical=True)
         .add_extension(_EXTENDED_USAGE, critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(ca.identifier, critical=False)
     )
+
+
+def _host(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _chain(builder: x509.CertificateBuilder, start: datetime, end: datetime, ca: Ca) -> str:

@@ -44,6 +44,7 @@ class Happened(StrEnum):
     NOT_AFFIRMED = "not-affirmed"
     VIOLATION = "violation"
     WOULD_HAVE = "would-have"
+    OBSERVED = "observed"
     ORDERED = "ordered"
     CLONED = "cloned"
     RELEASED = "released"

@@ -21,6 +21,7 @@ from authority.store.records import (
     Decision,
     Enrolled,
     Explanation,
+    Happened,
     InstanceState,
     Listed,
     Moment,
@@ -104,6 +105,11 @@ class Store:
             return causes.standing(db, instance)
 
         return await self._writer.run(work)
+
+    async def note(self, instance: InstanceId, text: str) -> None:
+        """What a detector said of it and policy only observes: a line of its history."""
+        now_ms = self._now_ms()
+        await self._writer.run(lambda db: history.add(db, instance.value, now_ms, Happened.OBSERVED, text))
 
     async def standing(self, instance: InstanceId) -> Standing:
         return await self._writer.run(lambda db: causes.standing(db, instance))

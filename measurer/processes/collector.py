@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 from attestation import processes as layer
@@ -9,7 +10,7 @@ from attestation.channel import Observed
 from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.digests import Digest
 from attestation.errors import InvalidConfiguration
-from attestation.facts import ProcessAspect, ProcessFact, Sighting, StdioFact
+from attestation.facts import Actor, ProcessAspect, ProcessFact, Sighting, StdioFact
 from attestation.layers import Layer, Method
 from attestation.observation import Observation
 from attestation.processes import ProcessKind
@@ -32,6 +33,9 @@ from measurer.scope import Pinned
 
 NAME = "processes.rights"
 _INTERVAL = 1.0
+_TICK = 1 / os.sysconf("SC_CLK_TCK")
+_SLACK = 0.05
+"""Seconds by which two clocks of one machine may be apart."""
 _SHARE, _AROUND_SHARE = 200, 500
 """Looking for drift, and at who came in, takes at most one part in so many of the thread's time."""
 
@@ -82,7 +86,7 @@ class Processes:
             changed=covered,
             settled=self._next,
         )
-        self._events = 0
+        self._events, self._began = 0, boottime()
         self._sent: Digest = ""
         self._full_began = 0.0
         self._requests: list[tuple[float, bool]] = []
@@ -150,6 +154,19 @@ class Processes:
         membership = self._sources.membership
         found = membership.executed(pid) or membership.descends(pid)
         return known or (found is not None and found.workload is self._workload)
+
+    def whose(self, pid: int, by: float) -> tuple[bool | None, Actor | None]:
+        """Was it one of the workload's that had this pid then (CLOCK_BOOTTIME seconds)? None where nobody can tell.
+
+        Those that have ended are known for a while. A pid that was given out anew says nothing of who had it before.
+        """
+        self._sources.catch_up()
+        member, names = self._workload.members.get(pid), self.executions.names
+        if member is not None and 0 <= member.process.start_ticks * _TICK <= by + _SLACK:
+            return True, Actor(pid, names.who(pid), names.parent(member))
+        if names.lived(pid, by):
+            return True, Actor(pid, names.ran_last(pid))
+        return (False if self.executions.by_events and by >= self._began else None), None
 
     def touched(self, pid: int, tracer: int) -> None:
         """The kernel's programs saw somebody trace a process."""

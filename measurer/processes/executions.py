@@ -215,6 +215,7 @@ class Executions:
         self._take(_Confirmed(member))
 
     def ended(self, member: Member[Held]) -> None:
+        self.names.ended(member.process.pid)
         self._take(_Ended(member))
 
     def changed(self, member: Member[Held], tracer: int, thread: int) -> None:

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 
 from attestation.calls import Watching
 from attestation.coverage import Guarantee
+from attestation.detectors.alerts import Alert, Detector
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry
 from attestation.memory import Code, CodeKind
 from attestation.patterns import matches
 from policies.model.classes import DATA
+from policies.model.detectors import AlertRule
 from policies.model.memory import CodeAllowance, amount_text
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, Demand
@@ -161,6 +163,30 @@ def destination(to: str, policy: AttestationPolicy) -> str:
     """This one beside those that are allowed."""
     listed = dict.fromkeys((*(policy.spec.egress.allowed or ()), to))
     return _policy(policy, "egress.allowed", f"{{allowed: [{', '.join(map(quoted, listed))}]}}")
+
+
+def alert(raised: Alert, policy: AttestationPolicy) -> str:
+    """Alerts of this rule taken out of each entry that is for them."""
+    itself = "".join(f"[{each}]" if each in "*?[" else each for each in raised.rule)
+    entries = (_alert_rule(each, itself if each.matches(raised) else "") for each in policy.spec.detectors.alerts)
+    return _policy(policy, "detectors.alerts", f"{{alerts: [{', '.join(entries)}]}}")
+
+
+def _alert_rule(stated: AlertRule, without: str) -> str:
+    """without: one more that it is not for; empty for none."""
+    left_out = (*stated.without, *([without] if without else ()))
+    fields = [f"detector: {stated.detector}", f"rules: [{', '.join(map(quoted, stated.rules))}]"]
+    fields += [f"without: [{', '.join(map(quoted, left_out))}]"] if left_out else []
+    fields += [f"priority: {stated.priority}"] if stated.priority is not None else []
+    fields += [f"tags: [{', '.join(map(quoted, stated.tags))}]"] if stated.tags else []
+    return f"{{{', '.join(fields)}, class: {stated.alert_class}}}"
+
+
+def unheard(detector: Detector, policy: AttestationPolicy) -> str:
+    """A detector that is heard where it is there, and missed by nobody where it is not."""
+    return _policy(
+        policy, f"detectors.sources.{detector}", f"{{sources: {{{detector}: {{demand: {Demand.BEST_EFFORT}}}}}}}"
+    )
 
 
 ALLOWED_CALLS = "allowed"

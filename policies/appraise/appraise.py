@@ -13,7 +13,7 @@ from attestation.layers import Layer
 from attestation.signals import Signal
 from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
 from attestation.violation import ViolationClass
-from policies.appraise import allowing, sockets
+from policies.appraise import allowing, detectors, sockets
 from policies.appraise.files import Files, check_files
 from policies.appraise.layers import MOST_FINDINGS, check_call, check_process
 from policies.appraise.memory import check_code
@@ -247,6 +247,7 @@ def _coverage(coverage: Coverage, policy: AttestationPolicy) -> list[Finding]:
     missing = [each for each in asked.isolation if each not in held]
     unwatched = sockets.watched(coverage, policy)
     found += [unwatched] if unwatched is not None else []
+    found += detectors.unheard(coverage, policy)
     return found + [_exposed(each, missing, policy) for each in missing]
 
 

@@ -27,6 +27,7 @@ _UNTOLD = frozenset(
         Signal.COLLECTOR_OVERFLOWED,
         Signal.COLLECTOR_LAGGING,
         Signal.COLLECTOR_DEAD,
+        Signal.DETECTOR_SILENT,
         Signal.MEASURER_LOST,
         Signal.LAYER_ABSENT,
         Signal.LAYER_OLD,

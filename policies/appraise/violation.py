@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from attestation.coverage import GATE
+from attestation.coverage import DETECTORS, GATE
 from attestation.facts import (
     Actor,
+    AlertFact,
     CallFact,
     CollectorFact,
     CollectorState,
@@ -29,7 +30,7 @@ from attestation.layers import Layer
 from attestation.manifest import FILE, LINK, NO_DIGEST, Entry, capabilities_of
 from attestation.signals import Signal
 from attestation.violation import Violation
-from policies.appraise import allowing, sockets
+from policies.appraise import allowing, detectors, sockets
 from policies.appraise.begun import check_gaining, check_preload, check_script, check_temporary
 from policies.appraise.labels import confines_less
 from policies.appraise.layers import (
@@ -77,6 +78,8 @@ def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues)
         return _proxy(fact, policy, references)
     if isinstance(fact, MemoryFact):
         return _memory(fact, policy, references)
+    if isinstance(fact, AlertFact):
+        return detectors.alerted(fact, policy)
     return None
 
 
@@ -250,6 +253,8 @@ def _worse(fact: ProcessFact) -> bool:
 
 def _collector(fact: CollectorFact, policy: AttestationPolicy) -> Violation | None:
     """A collector that lost events or died may have missed anything: as bad as the worst drift."""
+    if fact.collector.startswith(DETECTORS):
+        return detectors.silent(fact, policy)
     layer = next((each for each in Layer if fact.collector.startswith(each)), Layer.ATTESTER)
     demand = policy.spec.gate if fact.collector == GATE else policy.spec.demand(layer)
     judged = layer is Layer.ATTESTER or demand is Demand.REQUIRED

@@ -19,6 +19,7 @@ from attestation.signals import Signal
 from attestation.trust import Tier
 from attestation.violation import ViolationClass
 from policies.model.breakglass import BreakGlassRules
+from policies.model.detectors import DetectorRules
 from policies.model.dialect import Duration, Share, Strict
 from policies.model.memory import MemoryRules
 from policies.model.metadata import Document, Metadata, Selector
@@ -339,12 +340,12 @@ class PolicySpec(Strict):
     acknowledge a closing before it is asked to quit, or killed. layers: how much each layer matters; files and
     processes are required where nobody names them, all others off. files: what is measured of files. processes: what
     its processes may be. syscalls: how its system calls are watched. egress: what they may connect to. memory: what
-    they may execute beside referenced files. proxy: what the Envoy that holds the key must be. coverage: the least that
-    the watchers must be. recovery: what opens traffic again. containment: what is done to the workload itself. rules:
-    what else must be true, by name; two policies may state the same rule under one name, but not two. break_glass: who
-    may open traffic for a while in spite of policy. on_violation: signal -> class, where it is not to be the signal's
-    own. What is said to be drift opens again by the next full measurement, also where it is an event of which nothing
-    is left to be measured.
+    they may execute beside referenced files. detectors: what alerts of somebody else's detectors come to. proxy: what
+    the Envoy that holds the key must be. coverage: the least that the watchers must be. recovery: what opens traffic
+    again. containment: what is done to the workload itself. rules: what else must be true, by name; two policies may
+    state the same rule under one name, but not two. break_glass: who may open traffic for a while in spite of policy.
+    on_violation: signal -> class, where it is not to be the signal's own. What is said to be drift opens again by the
+    next full measurement, also where it is an event of which nothing is left to be measured.
 
     connections: `cut` ends what is open with every closing. `drain` lets it go on after drift, for the dead-man time
     or what is left of the lease, whichever is shorter; nothing new begins meanwhile, and what has not ended by then
@@ -380,6 +381,7 @@ class PolicySpec(Strict):
     """Not written where it says nothing new, so that a sidecar which does not know it reads such a policy, too."""
     egress: EgressRules = Field(default=EgressRules(), exclude_if=lambda rules: rules == EgressRules())
     memory: MemoryRules = Field(default=MemoryRules(), exclude_if=lambda rules: rules == MemoryRules())
+    detectors: DetectorRules = Field(default=DetectorRules(), exclude_if=lambda rules: rules == DetectorRules())
     coverage: CoverageDemand = CoverageDemand()
     recovery: RecoveryRules = RecoveryRules()
     containment: ContainmentRules = Field(

@@ -15,6 +15,7 @@ from proofbeat.ephemeral.authority import CA_NAME
 from sidecar.config import (
     AuthoritySettings,
     DeliverySettings,
+    DetectorSettings,
     EnrolmentSettings,
     SidecarConfig,
     WorkloadSettings,
@@ -37,6 +38,11 @@ class Workload:
     @property
     def xds(self) -> Path:
         return self.folder / "xds.sock"
+
+    @property
+    def detectors(self) -> Path:
+        """Where its sidecar takes the alerts of somebody else's detectors."""
+        return self.folder / "detectors.sock"
 
     @property
     def admin(self) -> Path:
@@ -158,6 +164,7 @@ class Domain:
             workload=WorkloadSettings(pid=pid),
             delivery=delivery,
             state=workload.state,
+            detectors=DetectorSettings(socket=workload.detectors),
             telemetry=telemetry,
         )
         _write(workload.config, config)

@@ -36,13 +36,17 @@ from attestation.channel import (
     KillEnvoy,
     Measure,
     Observed,
+    Owned,
     Pinned,
     Scope,
     Sever,
     Severed,
     Sweep,
     Swept,
+    Whose,
 )
+from attestation.detectors import reading, relay
+from attestation.detectors.alerts import MOST_RULE, MOST_TAGS, MOST_TEXT, Alert, Detector, Whereabouts, concern
 from attestation.errors import InvalidInput, MalformedEvidence, MalformedResult
 from attestation.facts import (
     Actor,
@@ -69,12 +73,14 @@ from attestation.manifest import Entry
 from attestation.memory import Code, CodeKind
 from attestation.observation import Observation
 from attestation.patterns import matches
+from attestation.plain import build, plain
 from attestation.processes import ProcessKind
 from attestation.proxy import Delivered, Denial, Known, Proxy, ProxyProcess
 from attestation.quantities import duration, instant, instant_text, seconds
 from tests.fuzz.grammar import repaired, value_of
 from tests.fuzz.target import Target
 from tests.fuzz.world import CLAIMS, INSTANCE, KEY, NONCE, NOW, PUBLIC, RESULT, SIGNER
+from tests.unit.attestation import alerting
 from tests.unit.policies.operators import order
 
 _SIGNED = evidence.sign(CLAIMS, NONCE, KEY, issued_at=NOW)
@@ -240,6 +246,27 @@ def measurer_message(data: bytes) -> None:
         assert channel.decode(channel.encode(message)) == message
 
 
+def detector_alert(data: bytes) -> None:
+    """Whatever a detector writes is an alert within bounds, fit to be shown and sent on, or a sign, or refused."""
+    with suppress(InvalidInput):
+        heard = reading.read(data)
+        assert build(type(heard), plain(heard)) == heard
+        if isinstance(heard, Alert):
+            shown_there = (heard.told, heard.executable, *heard.tags, heard.about.container, heard.about.pod_uid)
+            assert all(each.isprintable() for each in (*shown_there, heard.about.pod, heard.about.node))
+            assert len(heard.told) < MOST_RULE + MOST_TEXT + 64 and len(heard.tags) <= MOST_TAGS
+            for here in (True, False):
+                concern(heard.about, Whereabouts("5" * 64, "uid", "default", "web", "node-1", pids=True), here=here)
+
+
+def relay_word(data: bytes) -> None:
+    """A word that is read is written again as one that means the same; and no detector's line is one."""
+    with suppress(InvalidInput):
+        word = relay.decode(data)
+        if word is not None:
+            assert relay.decode(relay.encode(word)[:-1]) == word
+
+
 def spiffe_id(data: bytes) -> None:
     """An ID has one spelling, and only what lies under the reserved prefix is reserved."""
     text = data.decode("utf-8", "surrogateescape")
@@ -351,6 +378,9 @@ def _datagrams() -> tuple[bytes, ...]:
             CollectorFact(1.0, "files", CollectorState.OVERFLOWED),
             MemoryFact(1.0, actor, Code(CodeKind.MEMFD, "/bin/sh", amount=4096), "", "9 /bin/gdb", 2),
             InstanceFact(1.0, "ended"),
+            Whose(4, 7, 1.5),
+            Owned(4, workload=True, process=actor),
+            Owned(5, workload=None),
         )
     )
 
@@ -421,6 +451,38 @@ TARGETS = (
     Target("code-list", code_list, _code_lists, (*_JSON, b"executable", b"patched", b'"amount":')),
     Target("proxy", envoy_held, _proxies, (*_JSON, b"executable", b"in-force", b'"filters":[')),
     Target("channel", measurer_message, _datagrams, (*_JSON, b'"is":"', b'"at":'), most_bytes=66_000),
+    Target(
+        "detector",
+        detector_alert,
+        lambda: tuple(
+            alerting.line(each)
+            for each in (
+                alerting.FALCO_WITHOUT_VALUES,
+                alerting.FALCO_METRICS,
+                alerting.FALCO_DROPS,
+                alerting.TETRAGON_EXEC,
+                alerting.falco(),
+                alerting.tetragon(),
+                alerting.tetragon("process_lsm"),
+            )
+        ),
+        (*_JSON, b'"output_fields":', b'"process_', b'"policy_name":', b"<NA>", b"://", b"host"),
+        most_bytes=66_000,
+    ),
+    Target(
+        "detector-relay",
+        relay_word,
+        lambda: tuple(
+            relay.encode(each)[:-1]
+            for each in (
+                relay.Relays(Detector.FALCO),
+                relay.Dropped(3),
+                relay.Taken(7),
+                relay.Turned(4, "why"),
+            )
+        ),
+        (*_JSON, b'{"proofbeat":'),
+    ),
     Target(
         "spiffe",
         spiffe_id,

@@ -386,6 +386,13 @@ def ask_for_the_key(where: Where) -> Act:
         yield at
 
 
+def do_what_a_detector_sees(where: Where) -> Act:
+    """Something is done that a detector of somebody else's sees, which raises an alert."""
+    at = now()
+    (Path(where.loot) / "seen").write_text(f"{os.getpid()}\n")
+    yield at
+
+
 def flood_a_stopped_measurer(where: Where) -> Act:
     """The measurer is stopped until the kernel's queue of file events has run over, and let go."""
     flooded, count = os.open(where.page.parent, os.O_RDONLY), int(QUEUE.read_text()) + 100

@@ -23,6 +23,10 @@ MEMORY_MS = 1050.0
 """Of a look into memory, with `memory.period` at a second, as scene.py has it; the look itself included."""
 
 
+RELAYED_MS = 10.0
+"""From where a detector has seen something, by way of its own program and the relay."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attack:
     """One act. collector: whose coverage answers for it. within_ms: stated from act to violation, beside the mesh's own
@@ -77,7 +81,7 @@ def restricted() -> bool:
 
 FILES, EXECUTIONS, RIGHTS, GATE = "files", "processes.executions", "processes.rights", "processes.gate"
 EGRESS, CALLS, MEMORY = "processes.egress", "syscalls", "memory"
-SIDECAR, GUARDIAN = "sidecar", "guardian"
+SIDECAR, GUARDIAN, DETECTORS = "sidecar", "guardian", "detectors"
 
 CATALOGUE: tuple[Attack, ...] = (
     Attack(acts.write_in_place, Signal.FILE_MODIFIED, FILES, EVENT_MS),
@@ -143,6 +147,7 @@ CATALOGUE: tuple[Attack, ...] = (
     Attack(codeacts.map_what_was_exchanged, Signal.MEMORY_CODE_MODIFIED, MEMORY, MEMORY_MS),
     Attack(codeacts.make_code, Signal.MEMORY_CODE_ANONYMOUS, MEMORY, MEMORY_MS),
     Attack(codeacts.map_code_writable, Signal.MEMORY_CODE_WRITABLE, MEMORY, MEMORY_MS),
+    Attack(acts.do_what_a_detector_sees, Signal.DETECTOR_ALERT, DETECTORS, RELAYED_MS),
     Attack(acts.ask_for_the_key, Signal.KEY_SOCKET_SECOND_CLIENT, SIDECAR, EVENT_MS, graver=True),
     Attack(
         acts.flood_a_stopped_measurer,
@@ -181,6 +186,7 @@ ELSEWHERE: Mapping[Signal, str] = MappingProxyType(
         Signal.PROXY_UNKNOWN: "What cannot be found out of Envoy (tests/unit/policies/test_proxy.py).",
         Signal.PROXY_ABSENT: "Nobody holds the key (tests/unit/policies/test_proxy.py).",
         Signal.COLLECTOR_LAGGING: "Its events come late (tests/system/measurer/test_pace.py).",
+        Signal.DETECTOR_SILENT: "Policy has to require a detector (tests/system/attacks/test_detectors.py).",
         Signal.FLAPPING: "It takes a policy that counts closings (tests/unit/sidecar/test_freshness.py).",
         Signal.LAYER_ABSENT: "Policy asks for what nothing here measures; found by the authority.",
         Signal.LAYER_OLD: "The measurement is too old; found by the authority.",
@@ -246,6 +252,11 @@ UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
             " data alone.",
             "What an interpreter is made to run: a module, a script, a class. Its files are files.",
             "Whose act it was: process_vm_writev(2), /proc/PID/mem and ptrace(2) leave the same page behind.",
+        ),
+        DETECTORS: (
+            "What a detector does not see, or has no rule for; and how long it takes to see it, which is its own.",
+            "An alert that names no container, pod or process by which it could be told whose it is, unless policy"
+            " takes such a one for this workload's.",
         ),
         SIDECAR: ("Who only looks at the key socket's name.",),
         GUARDIAN: (

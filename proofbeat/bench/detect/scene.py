@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import sys
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from proofbeat.bench import mesh
 from proofbeat.bench.detect import service
 from proofbeat.bench.detect.acts import DEADMAN, Where
 from proofbeat.bench.detect.catalogue import Attack
+from proofbeat.bench.detect.falco import RULE, SEEN
 from proofbeat.demo import service as demo_service
 from proofbeat.demo.layout import Layout, Side, Terms
 from proofbeat.demo.scene import Scene, Standing
@@ -35,6 +37,10 @@ TERMS = Terms(
         "processes": {"shells": ["**/loot/tool"]},
         "egress": {"allowed": []},
         "recovery": {"drift": "auto", "tamper": "auto"},
+        "detectors": {
+            "alerts": [{"detector": "falco", "rules": [RULE], "class": "tamper"}],
+            "unnamed": "ours",
+        },
     },
     calls={"any": tuple(sorted(NAMES - {"personality"}))},
 )
@@ -76,6 +82,21 @@ class BrokenScene(Scene):
         while (told := await self._heard()) != {"undone": True}:
             if "failed" in told:
                 raise Unavailable(f"an act was not taken back: {told['failed']}", where="bench detect")
+
+    async def start_sidecar(self, standing: Standing, *, enrol: bool) -> None:
+        """The first time with a detector beside it, which goes on whatever becomes of the sidecar."""
+        await super().start_sidecar(standing, enrol=enrol)
+        if standing is self.web and enrol:
+            seen = self.web.side.folder / "loot" / SEEN
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "proofbeat.bench.detect.falco",
+                str(seen),
+                str(standing.side.detectors),
+            ]
+            await self._children.start("falco", command)
 
     def _where(self, sidecar: int, measurer: int) -> Where:
         side = self.web.side
@@ -126,4 +147,5 @@ def _lay_out(where: Where) -> None:
     tool = Path(where.tool)
     shutil.copy("/bin/sleep", tool)
     os.utime(tool)
+    os.mkfifo(Path(where.loot) / SEEN)
     Path(where.script).write_text("import sys, time; time.sleep(float(sys.argv[1]))\n")

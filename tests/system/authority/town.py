@@ -26,7 +26,7 @@ from attestation.manifest import Entry
 from attestation.processes import ProcessKind
 from attestation.results import Result
 from authority.app import Authority, Listening
-from authority.config import AuthorityConfig, CaConfig, ReferencesConfig
+from authority.config import AuthorityConfig, CaConfig, DetectorsConfig, ReferencesConfig
 from wire import link, messages, problems, proofs, tls
 from wire.messages import Answer, Enrolment, Nonce, Posted, Push, Reply, Request
 from wire.proofs import Purpose
@@ -34,6 +34,7 @@ from wire.session import AuthorityClient, Endpoint, JoinToken, Ticket
 from wire.versions import HEADER, OURS
 
 TRUST_DOMAIN = "town.example"
+TOKEN = "a detector's token of this town alone"
 MAIN = "/srv/app/main.py"
 PYTHON = "/usr/bin/python3"
 GOOD, BAD, RUNTIME = (hashlib.sha256(text).hexdigest() for text in (b"good", b"bad", b"python"))
@@ -96,6 +97,9 @@ class Town:
 
 def configured(folder: Path, listen: str = "127.0.0.1:0", trusted: Path | None = None) -> AuthorityConfig:
     """trusted: the public key that reference values must be signed by; None where nobody has to have signed them."""
+    token = folder / "detector-token"
+    if not token.exists():
+        token.write_text(TOKEN)
     return AuthorityConfig(
         trust_domain=TRUST_DOMAIN,
         listen=listen,
@@ -104,6 +108,7 @@ def configured(folder: Path, listen: str = "127.0.0.1:0", trusted: Path | None =
         ca=CaConfig(folder=folder / "ca", name="Town"),
         admin=folder / "admin.sock",
         references=ReferencesConfig(trusted_keys=None if trusted is None else (trusted,)),
+        detectors=DetectorsConfig(token_files=(token,), hosts=("127.0.0.1", "authority.example")),
     )
 
 

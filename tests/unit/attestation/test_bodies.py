@@ -189,6 +189,9 @@ MESSAGES: Iterable[channel.Message] = (
     StdioFact(1.0, Actor(7, "/bin/sh"), (0, 1), "TCP", Opened.HERE, "203.0.113.9:4444"),
     EgressFact(1.0, Actor(7, "/bin/sh"), "udp", "2001:db8::9", 53),
     Scope(42, ("/srv/app",), egress=(), egress_every=0.5),
+    channel.Whose(3, 7, 1.5),
+    channel.Owned(3, workload=True, process=Actor(7, "/bin/sh", 6)),
+    channel.Owned(3, workload=None),
 )
 
 

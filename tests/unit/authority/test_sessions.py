@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from attestation.detectors.alerts import Alert, Detector
 from attestation.instance import InstanceId
-from authority.sessions import MOST_WAITING, Announcement, Session, Sessions
+from authority.sessions import MOST_ALERTS, MOST_WAITING, Announcement, Session, Sessions
 from tests.unit.authority.test_denials import numbered
 from wire import messages
-from wire.messages import BreakGlass, Denials, Message, Released
+from wire.messages import Alerted, BreakGlass, Denials, Message, Released
 from wire.versions import FIRST, OURS, Version
 
 
@@ -58,6 +59,30 @@ def test_a_newer_list_takes_the_place_of_one_that_waits_and_fills_nobodys_outbox
     session.announce(Announcement(listed(99)))
     assert read(session) == listed(99)
     assert not session.ours
+
+
+def raised(number: int) -> Alert:
+    return Alert(Detector.FALCO, "Shell", f"a shell {number}", number)
+
+
+def test_alerts_without_end_wait_as_one_and_fill_nobodys_outbox() -> None:
+    session = Session(OURS.highest)
+    session.push(Released("before"))
+    for number in range(MOST_ALERTS + 1):
+        session.alert(raised(number))
+    session.push(Released("after"))
+    told = Alerted(tuple(raised(number) for number in range(1, MOST_ALERTS + 1)))
+    assert [read(session) for _ in range(3)] == [Released("before"), told, Released("after")]
+    session.alert(raised(7))
+    assert read(session) == Alerted((raised(7),))
+    assert not session.ours
+
+
+def test_a_peer_of_before_1_8_is_told_no_alert() -> None:
+    session = Session(Version(1, 7))
+    session.alert(raised(1))
+    session.push(Released("order"))
+    assert read(session) == Released("order")
 
 
 def test_a_list_is_encoded_once_for_everybody() -> None:

@@ -45,6 +45,11 @@ RULES = {
 }
 
 
+ALERTS = [
+    {"detector": "falco", "priority": "critical", "class": "tamper"},
+    {"detector": "falco", "rules": ["*"], "class": "drift"},
+    {"detector": "tetragon", "rules": ["files"], "without": ["files"], "tags": ["a"], "class": "observe"},
+]
 DESTINATIONS = ["10.0.0.0/8", "10.1.0.0/16:443", "10.1.2.3:400-500/tcp", "0.0.0.0/0:53/udp", "[2001:db8::/32]:443"]
 
 
@@ -114,6 +119,23 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
                     max_size=2,
                     unique_by=_executable,
                 ),
+            },
+        ),
+        "detectors": st.fixed_dictionaries(
+            {},
+            optional={
+                "alerts": st.lists(st.sampled_from(ALERTS), max_size=2),
+                "sources": st.dictionaries(
+                    st.sampled_from(["falco", "tetragon"]),
+                    st.fixed_dictionaries(
+                        {},
+                        optional={
+                            "demand": st.sampled_from(["best-effort", "required"]),
+                            "silence": durations("30s", "5m"),
+                        },
+                    ),
+                ),
+                "unnamed": st.sampled_from(["observe", "ours"]),
             },
         ),
         "coverage": st.fixed_dictionaries(

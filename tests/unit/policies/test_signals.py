@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from attestation import proxy as body
 from attestation.claims import LayerClaim
-from attestation.coverage import EGRESS, CollectorCoverage, Mechanism
+from attestation.coverage import DETECTORS, EGRESS, CollectorCoverage, Mechanism
+from attestation.detectors.alerts import Detector
 from attestation.errors import InvalidConfiguration
 from attestation.facts import (
     Actor,
@@ -49,6 +50,7 @@ from policies.appraise.reasons import Finding
 from policies.appraise.versions import check_versions
 from policies.appraise.violation import violates
 from policies.model import dialect
+from policies.model.detectors import DetectorDemand, DetectorRules
 from policies.model.policy import AttestationPolicy, LayerDemand, PolicySpec
 from policies.model.references import EffectiveReferences, FileReference, ReferenceSpec, Rollout
 from tests.unit.policies.world import (
@@ -244,6 +246,21 @@ def forbidding(field: str, fact: Fact) -> Callable[[AttestationPolicy], list[Vio
     return look
 
 
+def requiring(detector: Detector) -> Callable[[AttestationPolicy], list[Violation | Finding]]:
+    """By the fact that it is gone, and by evidence that says nothing of it."""
+
+    def look(policy: AttestationPolicy) -> list[Violation | Finding]:
+        rules = DetectorRules(sources={detector: DetectorDemand()})
+        asking = policy.model_copy(update={"spec": policy.spec.model_copy(update={"detectors": rules})})
+        gone = CollectorFact(1.0, f"{DETECTORS}{detector}", CollectorState.DEAD)
+        seen_there = seen(gone)(asking)
+        shown_there = [each for each in reasons(asking) if each.kind is Signal.DETECTOR_SILENT]
+        assert len(seen_there) == len(shown_there) == 1
+        return [*seen_there, *shown_there]
+
+    return look
+
+
 FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = {
     Signal.FILE_MODIFIED: shown(entries=(entry(MAIN, BAD), *FILES[1:])),
     Signal.FILE_MISSING: shown(entries=FILES[1:]),
@@ -306,6 +323,7 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.COLLECTOR_OVERFLOWED: seen(CollectorFact(1.0, "files-watch", CollectorState.OVERFLOWED)),
     Signal.COLLECTOR_LAGGING: seen(CollectorFact(1.0, "files", CollectorState.LAGGING)),
     Signal.COLLECTOR_DEAD: shown(watching=False),
+    Signal.DETECTOR_SILENT: requiring(Detector.FALCO),
 }
 
 

@@ -32,6 +32,7 @@ DESIGN = {
     "proofbeat_measurement_age_seconds": ("layer",),
     "proofbeat_events_lost_total": ("collector",),
     "proofbeat_violations_total": ("kind", "class"),
+    "proofbeat_detector_alerts_total": ("detector", "outcome"),
     "proofbeat_close_seconds": ("step",),
     "proofbeat_contain_seconds": ("how", "outcome"),
     "proofbeat_forensic_bundles_total": ("outcome",),

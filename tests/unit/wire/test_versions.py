@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation import evidence, release, results
+from attestation.detectors.alerts import Alert, Detector, Whereabouts
 from attestation.digests import of_content
 from attestation.drift import Drift
 from attestation.errors import InvalidInput, Refused
@@ -17,6 +18,7 @@ from attestation.plain import build, plain, since
 from tests.unit.wire.recorded import EVIDENCE_KEY, FRAMES, RECORDED, RESULT_KEY, Recorded, recorded
 from wire import messages, problems, versions
 from wire.messages import (
+    Alerted,
     Answer,
     AskDenials,
     AskHold,
@@ -28,6 +30,8 @@ from wire.messages import (
     Hold,
     HoldOver,
     Message,
+    Noted,
+    Placed,
     PolicyChanged,
     Posted,
     Reachable,
@@ -45,6 +49,9 @@ LATER = {
     AskHold(1, (Drift("file-modified", "files", "/srv/app/main.py", "a" * 64),)): 5,
     Hold(1, held=True, closed=1, live=4): 5,
     HoldOver("there is room"): 5,
+    Placed(Whereabouts("a" * 64)): 8,
+    Noted(Alert(Detector.FALCO, "Shell", "a shell", 1)): 8,
+    Alerted((Alert(Detector.TETRAGON, "files", "read", 1),)): 8,
 }
 """Messages of the kinds that came after 1.0, each with the minor that brought it."""
 LATER_KINDS = {type(each).__name__ for each in LATER}

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation import cbor, cose
+from attestation.detectors.alerts import About, Alert, Detector, Priority, Whereabouts
 from attestation.drift import Drift
 from attestation.errors import InvalidConfiguration, InvalidInput, ProofbeatError, Refused, Unavailable
 from attestation.instance import InstanceId
@@ -20,6 +21,7 @@ from wire.messages import (
     MOST_DENIED,
     MOST_DENIED_ADDRESSES,
     MOST_DENIED_LEAVES,
+    Alerted,
     Answer,
     AskDenials,
     AskHold,
@@ -42,6 +44,8 @@ from wire.messages import (
     Message,
     Need,
     Nonce,
+    Noted,
+    Placed,
     PolicyChanged,
     Posted,
     Quarantined,
@@ -60,6 +64,8 @@ CAUSE = Cause("c-1", "tamper", "a foreign program ran", 5, 1)
 STANDING = Standing(True, (CAUSE,), "order")
 PROBLEM = Problem(problems.BASE + "leaf-key", "Leaf key", 400, "no key", faults=(Fault(12, "leaf key", "no key"),))
 KEY = ec.generate_private_key(ec.SECP256R1())
+
+ALERT = Alert(Detector.FALCO, "Shell", "a shell", 5, About("a" * 12, pid=7), Priority.NOTICE, ("shell",), "/bin/sh")
 
 EVERY: Iterable[Message] = (
     NONCE,
@@ -86,6 +92,9 @@ EVERY: Iterable[Message] = (
     AskHold(4, (Drift("file-modified", "files", "/srv/app/main.py", "ab" * 32),)),
     Hold(4, held=True, closed=1, live=4),
     HoldOver("there is room for it to close"),
+    Placed(Whereabouts("a" * 64, "uid", "default", "web", "node-1", pids=True)),
+    Noted(ALERT, 3),
+    Alerted((ALERT, ALERT)),
     Denials(
         3, (Denied(INSTANCE, "spiffe://a/b", "c-1", (DeniedLeaf(b"\x81", "ab" * 32, 5),), ("[::1]:9443",)),), b"crl"
     ),

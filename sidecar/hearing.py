@@ -24,6 +24,7 @@ from attestation.coverage import Coverage
 from attestation.errors import Unavailable
 from attestation.facts import (
     CallFact,
+    CapabilityFact,
     CollectorFact,
     EgressFact,
     ExecutionFact,
@@ -112,6 +113,7 @@ class Hearing:
                 | StdioFact()
                 | EgressFact()
                 | CallFact()
+                | CapabilityFact()
                 | MemoryFact()
                 | CollectorFact()
             ):

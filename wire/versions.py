@@ -42,11 +42,13 @@ class Spoken:
 
 
 FIRST = Version(1, 0)
-OURS = Spoken(FIRST, Version(1, 7))
+OURS = Spoken(FIRST, Version(1, 8))
 FILE_CAPABILITIES = 6
 """The minor from which on an authority reads capabilities in a manifest of files; before, it refuses them."""
 CALLS = 7
 """The minor from which on an authority reads the layer of system calls."""
+CAPABILITY_USES = 8
+"""The minor from which on it reads in that layer which capabilities were used."""
 
 
 def read(header: str | None) -> Spoken:

@@ -92,7 +92,6 @@ class CallsCollector:
         self._uses: tuple[str, ...] | None = None
         self._seen: set[int] = set()
         self._operations = self._used = self._lost = 0
-        self._looks = False
         self._outside = Outside()
         self._told_uses: set[str] = set()
         self._sent: Digest = ""
@@ -192,7 +191,6 @@ class CallsCollector:
         except OSError as error:
             self._die(f"{STRICT}: {error.strerror}")
             return
-        self._looks = now
         self._tallying.looks(now, boottime())
         if self._wanted.watching is Watching.SAMPLED:
             seconds = self._wanted.window if now else self._wanted.period - self._wanted.window
@@ -252,10 +250,8 @@ class CallsCollector:
         self._look_for_losses()
 
     def _tell_ring(self, event: Event) -> None:
-        """A ring is made by a call. Where calls are looked at, they are what is judged."""
-        if self._looks or (number := calls.here().get(_SETUP)) is None:
-            return
-        self._seen.add(number)
+        """A ring is made by a call, which is told already where calls are looked at."""
+        self._seen.add(calls.here()[_SETUP])
         if self._wanted is not None and self._wanted.allowed is not None and _SETUP not in self._wanted.allowed:
             self._tell_call(_SETUP, self._actor(event))
 

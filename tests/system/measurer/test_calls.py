@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import platform
 import shutil
@@ -20,7 +21,7 @@ from attestation import calls
 from attestation.calls import NAMES, RING, CallsMade, Watching
 from attestation.channel import Calls, Covered, Measure, Observed, Pinned, Scope
 from attestation.coverage import Mechanism
-from attestation.facts import CallFact, CapabilityFact, ProcessAspect, ProcessFact
+from attestation.facts import CallFact, CapabilityFact, CollectorFact, CollectorState, ProcessAspect, ProcessFact
 from attestation.layers import Layer
 from attestation.observation import Observation
 from attestation.tally import Tally, amount
@@ -506,10 +507,33 @@ def test_what_was_made_before_is_nothing_to_whoever_asks_again(workload: Workloa
         assert f"{RING}openat" not in measured(sidecar).calls
 
 
-def test_an_object_that_was_exchanged_is_loaded_by_nobody(workload: Workload, tree: Path, elsewhere: Path) -> None:
+def copied(elsewhere: Path) -> Path:
+    """What the measurer is made of, to be changed. Returns the copy of its object."""
     for room in ("attestation", "measurer"):
         shutil.copytree(ROOT / room, elsewhere / room, ignore=shutil.ignore_patterns("__pycache__"))
-    other = elsewhere / OBJECT.relative_to(ROOT)
+    return elsewhere / OBJECT.relative_to(ROOT)
+
+
+def test_where_the_kernel_tells_of_no_use_nobody_is_said_to_look_at_any(
+    workload: Workload, tree: Path, elsewhere: Path
+) -> None:
+    """A tracepoint by another name of the same length is what an older kernel does not have."""
+    other, ours = copied(elsewhere), elsewhere / "measurer" / "bpf" / "watch.py"
+    other.write_bytes(OBJECT.read_bytes().replace(b"cap_capable", b"cap_capabl0"))
+    digest = hashlib.sha256(other.read_bytes()).hexdigest()
+    other.with_suffix(".o.sha256").write_text(f"{digest}  {other.name}\n")
+    ours.write_text(ours.read_text().replace('"cap_capable"', '"cap_capabl0"'))
+    scope = Scope(workload.pid, (str(tree),), deadman=30.0, calls=USES)
+    with Sidecar(scope, sources=elsewhere) as sidecar:
+        dead = sidecar.expect(CollectorFact, lambda each: each.state is CollectorState.DEAD)
+        assert "this kernel has no btf_trace_cap_capabl0" in dead.detail
+        covered = sidecar.expect(Covered).coverage
+        (own,) = [each for each in covered.collectors if each.mechanism is Mechanism.BPF]
+        assert not own.running
+
+
+def test_an_object_that_was_exchanged_is_loaded_by_nobody(workload: Workload, tree: Path, elsewhere: Path) -> None:
+    other = copied(elsewhere)
     other.write_bytes(OBJECT.read_bytes() + b"\0")
     with Sidecar(Scope(workload.pid, (str(tree),), deadman=30.0, calls=STRICT), sources=elsewhere) as sidecar:
         covered = sidecar.expect(Covered)

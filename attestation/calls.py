@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
 from attestation import digests, strictjson
+from attestation.capabilities import CAPABILITIES
 from attestation.digests import Digest
 from attestation.errors import InvalidInput, MalformedEvidence
 from attestation.plain import build
@@ -93,6 +94,8 @@ _FIRST_OF_BOTH = 424
 
 OTHER, X32, COMPAT = "unknown", "x32", "compat"
 """In place of a name: a number that has none here; any call by one of the older interfaces."""
+AMONG_NUMBERS: Mapping[int, str] = MappingProxyType({509: OTHER, 510: X32, 511: COMPAT})
+"""What the kernel's program counts in places of numbers that no call has (measurer/bpf/programs/watch.bpf.c)."""
 _OPERATIONS = """
 nop readv writev fsync read_fixed write_fixed poll_add poll_remove sync_file_range sendmsg recvmsg timeout
 timeout_remove accept async_cancel link_timeout connect fallocate openat close files_update statx read write fadvise
@@ -144,11 +147,13 @@ class Watching(StrEnum):
 @dataclass(frozen=True, slots=True)
 class CallsMade:
     """calls: names, sorted, since the instance began or what was outside of the baseline was last told anew. How often
-    each was made is volatile, and stays outside.
+    each was made is volatile, and stays outside. capabilities: those that were used and may not be, likewise; None
+    where uses are not looked at (wire 1.8).
     """
 
     watching: Watching
     calls: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] | None = None
 
 
 def well_formed(name: str) -> bool:
@@ -158,7 +163,8 @@ def well_formed(name: str) -> bool:
 
 def pack(made: CallsMade) -> bytes:
     """The canonical bytes."""
-    return json.dumps(asdict(made), sort_keys=True, separators=(",", ":")).encode()
+    told = {name: value for name, value in asdict(made).items() if value is not None}
+    return json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
 
 
 def unpack(body: bytes) -> CallsMade:
@@ -167,8 +173,10 @@ def unpack(body: bytes) -> CallsMade:
         made = build(CallsMade, strictjson.loads(body), where=_WHERE)
     except InvalidInput as error:
         raise MalformedEvidence("the calls do not parse", where=_WHERE) from error
-    ordered = tuple(sorted(set(made.calls)))
-    if made.calls != ordered or pack(made) != body or not all(map(well_formed, ordered)):
+    ordered, used = tuple(sorted(set(made.calls))), tuple(sorted(set(made.capabilities or ())))
+    if made.calls != ordered or (made.capabilities or ()) != used or pack(made) != body:
+        raise MalformedEvidence("the calls are not in their canonical form", where=_WHERE)
+    if not all(map(well_formed, ordered)) or not set(used) <= set(CAPABILITIES):
         raise MalformedEvidence("the calls are not in their canonical form", where=_WHERE)
     return made
 
@@ -180,25 +188,28 @@ def digest(body: bytes) -> Digest:
 
 def names(numbers: Iterable[int], operations: int) -> tuple[str, ...]:
     """Sorted. operations: bits of io_uring's."""
-    known = {number: name for name, number in here().items()}
-    found = {_AMONG_NUMBERS.get(number) or known.get(number, OTHER) for number in numbers}
+    found = set(map(named(), numbers))
     found |= {operation(bit) for bit in range(64) if operations >> bit & 1}
     return tuple(sorted(found))
 
 
-def numbers(named: Iterable[str]) -> tuple[frozenset[int], int]:
+def named() -> Callable[[int], str]:
+    """What a number of the kernel's program is called here."""
+    known = {**{number: name for name, number in here().items()}, **AMONG_NUMBERS}
+    return lambda number: known.get(number, OTHER)
+
+
+def numbers(listed: Iterable[str]) -> tuple[frozenset[int], int]:
     """`names` reversed, as far as there are such calls here: numbers, and bits of io_uring's operations."""
-    known = {**here(), **{name: number for number, name in _AMONG_NUMBERS.items()}}
+    known = {**here(), **{name: number for number, name in AMONG_NUMBERS.items()}}
     operations = {operation(bit): bit for bit in range(64)}
-    listed = set(named)
+    wanted = set(listed)
     return (
-        frozenset(known[name] for name in listed if name in known),
-        sum(1 << operations[name] for name in listed if name in operations),
+        frozenset(known[name] for name in wanted if name in known),
+        sum(1 << operations[name] for name in wanted if name in operations),
     )
 
 
 OPERATIONS = tuple(_OPERATIONS.split())
 _OPERATION = re.compile(rf"{RING}([a-z][a-z0-9_]{{0,31}}|[0-9]{{1,2}})")
-_AMONG_NUMBERS: Mapping[int, str] = MappingProxyType({509: OTHER, 510: X32, 511: COMPAT})
-"""What the kernel's program counts in places of numbers that no call has (measurer/bpf/programs/watch.bpf.c)."""
 _WHERE = "syscalls layer"

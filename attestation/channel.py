@@ -19,6 +19,7 @@ from attestation.errors import InvalidInput
 from attestation.facts import (
     Actor,
     CallFact,
+    CapabilityFact,
     CollectorFact,
     EgressFact,
     ExecutionFact,
@@ -49,7 +50,8 @@ MOST_BYTES = 64 * 1024
 class Calls:
     """How system calls are watched. allowed: names of calls, of which nothing is told; None for all.
 
-    kill: whoever makes another one is ended by the kernel, at once. window, period: of SAMPLED: seconds.
+    kill: whoever makes another one is ended by the kernel, at once. window, period: of SAMPLED: seconds. capabilities:
+    names of those whose use is not told; None where uses are not looked at.
     """
 
     watching: Watching
@@ -57,6 +59,7 @@ class Calls:
     kill: bool = False
     window: float = 5.0
     period: float = 60.0
+    capabilities: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +335,7 @@ Message = (
     | CollectorFact
     | InstanceFact
     | CallFact
+    | CapabilityFact
     | MemoryFact
 )
 

@@ -9,6 +9,7 @@ from attestation.digests import Digest
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
 from attestation.plain import since
+from attestation.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class Claims:
     version of the revocation data that Envoy acknowledged. leaf_key: DER SubjectPublicKeyInfo of the key that
     the certificate shall carry. boot_id: the kernel's. served: the serial number of the certificate that Envoy serves,
     by its own word, beside the proxy layer; None where it serves none that names anybody: before the first lease, and
-    closed. It changes with every lease, so that it is in no layer.
+    closed. It changes with every lease, so that it is in no layer. calls: beside the layer of calls, for the same
+    reason: how often and how fast they are made, and by whom first of those outside of the baseline.
     """
 
     instance: InstanceId
@@ -44,3 +46,4 @@ class Claims:
     layers: tuple[LayerClaim, ...]
     coverage: Coverage
     served: int | None = since(3, None)
+    calls: Tally | None = since(8, None)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from attestation import digests
+from attestation import calls, digests
 from attestation.claims import Claims, LayerClaim
 from attestation.coverage import CollectorCoverage, Coverage, Cutting, Grade, Isolation, Mechanism
 from attestation.errors import InvalidInput, MalformedEvidence
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
 from attestation.plain import NEWEST, introduced
+from attestation.tally import MOST_EXECUTABLE, MOST_MAGNITUDE, MOST_OFFENCES, Offence, Tally
 from attestation.wording import shown
 
 # The numbers on the wire: a word's place in its table. Append; never reorder.
@@ -48,12 +49,15 @@ _ISOLATION = (
 _GRADES = (Grade.CLOSED_BY_GUARDIAN, Grade.BOUNDED_NEW_CONNECTIONS_ONLY)
 
 _SHAPE: dict[int, type] = {1: bytes, 2: int, 3: int, 4: int, 5: int, 6: bytes, 7: str, 8: list, 9: list}
-_SERVED = 10
+_SERVED, _CALLS = 10, 11
 _MOST_SERIAL = 20
 """Bytes of a certificate's serial number (RFC 5280 section 4.1.2.2)."""
 _LAYER_SHAPE = (int, bytes, int, int, int, int)
 _COLLECTOR_SHAPE = (str, int, int, int, bool, int, str)
 _COVERAGE_SHAPE = (list, list, int, int, list)
+_TALLY_SHAPE = (bytes, int, int, int, list, int)
+_OFFENCE_SHAPE = (str, int, str, int)
+_MOST_CALLS = 1024
 _MOST_LAYERS = len(_LAYERS)
 _MOST_COLLECTORS = 64
 _MOST_DETAIL = 200
@@ -77,6 +81,7 @@ def encode(claims: Claims, *, minor: int = NEWEST) -> dict[int, Any]:
         8: [_encode_layer(each) for each in claims.layers],
         9: _encode_coverage(claims.coverage),
         **_encode_served(claims.served, minor),
+        **_encode_tally(claims.calls, minor),
     }
 
 
@@ -86,7 +91,7 @@ def decode(value: Any) -> Claims:
     One statement has one spelling: what `encode` would write otherwise (a name that is not printable, a row longer
     than it need be) is refused, so that no two signed byte strings claim the same.
     """
-    if not isinstance(value, dict) or value.keys() - {_SERVED} != _SHAPE.keys():
+    if not isinstance(value, dict) or value.keys() - {_SERVED, _CALLS} != _SHAPE.keys():
         raise MalformedEvidence("claims are missing, or there are unknown ones", where="claims")
     for number, kind in _SHAPE.items():
         if type(value[number]) is not kind:
@@ -104,6 +109,7 @@ def decode(value: Any) -> Claims:
         layers=tuple(_decode_layer(each) for each in value[8]),
         coverage=_decode_coverage(value[9]),
         served=_decode_served(value[_SERVED]) if _SERVED in value else None,
+        calls=_decode_tally(value[_CALLS]) if _CALLS in value else None,
     )
     if encode(claims) != value:
         raise MalformedEvidence("claims that are not written as `encode` writes them", where="claims")
@@ -120,6 +126,29 @@ def _decode_served(number: Any) -> int:
     if type(number) is not bytes or not 0 < len(number) <= _MOST_SERIAL:
         raise MalformedEvidence("no serial number of a certificate", where="claims")
     return int.from_bytes(number)
+
+
+def _encode_tally(tally: Tally | None, minor: int) -> dict[int, list[Any]]:
+    if tally is None or minor < introduced(Claims, "calls"):
+        return {}
+    offences = [[each.call, each.pid, shown(each.executable, MOST_EXECUTABLE), each.age_ms] for each in tally.offences]
+    return {_CALLS: [bytes(tally.counts), tally.rate, tally.peak, tally.events, offences, tally.more]}
+
+
+def _decode_tally(row: Any) -> Tally:
+    counts, rate, peak, events, offences, more = _row(row, _TALLY_SHAPE, "calls")
+    if len(counts) > _MOST_CALLS or len(offences) > MOST_OFFENCES:
+        raise MalformedEvidence("more calls than there are, or more offences than are told", where="calls")
+    if not all(0 <= each <= MOST_MAGNITUDE for each in (*counts, rate, peak, events)) or more < 0:
+        raise MalformedEvidence("an amount that is no magnitude", where="calls")
+    return Tally(tuple(counts), rate, peak, events, tuple(map(_decode_offence, offences)), more)
+
+
+def _decode_offence(row: Any) -> Offence:
+    offence = Offence(*_row(row, _OFFENCE_SHAPE, "calls"))
+    if not calls.well_formed(offence.call) or min(offence.pid, offence.age_ms) < 0:
+        raise MalformedEvidence("an offence that cannot be", where="calls")
+    return offence
 
 
 def _encode_layer(claim: LayerClaim) -> list[Any]:

@@ -272,6 +272,22 @@ class CallFact:
 
 
 @dataclass(frozen=True, slots=True)
+class CapabilityFact:
+    """A process used a capability that is not among those that may be used: the first use of it since the last full
+    measurement.
+
+    capability: CAP_SYS_CHROOT. call: in which system call, as attestation.calls names it; empty where in none.
+    """
+
+    at: float
+    capability: str
+    call: str
+    process: Actor
+    pid_inside: int = 0
+    """As of an ExecutionFact."""
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryFact:
     """A process can execute something that none could, as far as was told. why: of what is UNREAD; who set what is
     PROBED, as far as that is known. tracer: who is attached to the process now. pid_inside: as of an ExecutionFact.
@@ -308,6 +324,7 @@ Fact = (
     | StdioFact
     | EgressFact
     | CallFact
+    | CapabilityFact
     | MemoryFact
     | CollectorFact
     | InstanceFact

@@ -71,6 +71,7 @@ class Signal(StrEnum):
     EGRESS_FOREIGN = "egress-foreign", _TAMPER, "A process connected to an address that policy does not allow."
     # What is found of system calls.
     CALL_FOREIGN = "call-foreign", _TAMPER, "A system call was made that no reference value allows."
+    CAPABILITY_USED = "capability-used", _TAMPER, "A process used a capability that policy does not list."
     # What is found of what processes have mapped as code.
     MEMORY_CODE_PATCHED = "memory-code-patched", _TAMPER, "Code in memory is not what its file holds."
     MEMORY_CODE_PROBED = "memory-code-probed", _TAMPER, "Code in memory holds breakpoints: a uprobe's or a debugger's."

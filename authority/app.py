@@ -17,7 +17,7 @@ from attestation.breakglass import Order
 from attestation.digests import Digest
 from attestation.errors import Unavailable
 from attestation.instance import InstanceId
-from authority import keyring
+from authority import calling, keyring
 from authority.alerts import Alerts
 from authority.api import replies
 from authority.api.admin import AdminApi, bound_socket
@@ -29,6 +29,7 @@ from authority.api.challenges import Challenges
 from authority.api.session import SessionApi
 from authority.asking import Asking
 from authority.breakglass import Applied, BreakGlasses
+from authority.calling import InstanceCalls
 from authority.config import AuthorityConfig
 from authority.denials import SKEW_MS
 from authority.denying import Denying
@@ -244,6 +245,12 @@ class Authority:
     def evidence(self) -> tuple[Told, ...]:
         """The latest of each instance that has attested since the start."""
         return self._rounds.latest.every()
+
+    def calls(self, instance: InstanceId | None) -> tuple[InstanceCalls, ...]:
+        """What this one, or each of them, said last of system calls, as far as it did."""
+        latest = self.evidence() if instance is None else (self._rounds.latest.of(instance),)
+        found = (calling.told(each, self.body(each.registration, each.call_layer)) for each in latest if each)
+        return tuple(each for each in found if each is not None)
 
     def body(self, registration: str, digest: Digest) -> bytes | None:
         """As Rounds.body."""

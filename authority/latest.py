@@ -5,19 +5,32 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from attestation.claims import Claims
+from attestation.digests import Digest
 from attestation.instance import InstanceId
+from attestation.layers import Layer
+from attestation.tally import Tally
 
 MOST_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """evidence: the signed bytes. at_ms: when it was appraised, Unix milliseconds."""
+    """evidence: the signed bytes. at_ms: when it was appraised, Unix milliseconds. calls: what it says of calls beside
+    their layer, whose digest is call_layer.
+    """
 
     instance: InstanceId
     registration: str
     evidence: bytes
     at_ms: int
+    calls: Tally | None = None
+    call_layer: Digest = ""
+
+    @classmethod
+    def of(cls, registration: str, claims: Claims, evidence: bytes, at_ms: int) -> Told:
+        layer = next((each.digest for each in claims.layers if each.layer is Layer.SYSCALLS), "")
+        return cls(claims.instance, registration, evidence, at_ms, claims.calls, layer)
 
 
 class Latest:
@@ -35,6 +48,10 @@ class Latest:
         while self._size > self._most:
             _, dropped = self._held.popitem(last=False)
             self._size -= len(dropped.evidence)
+
+    def of(self, instance: InstanceId) -> Told | None:
+        """None where it has not attested since the start."""
+        return self._held.get(instance)
 
     def every(self) -> tuple[Told, ...]:
         return tuple(self._held.values())

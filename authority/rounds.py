@@ -92,7 +92,7 @@ class Rounds:
         if isinstance(verdict, Need):
             return verdict
         record.appraised = now()
-        self.latest.put(Told(enrolled.instance, enrolled.registration, request.evidence, self._now_ms()))
+        self.latest.put(Told.of(enrolled.registration, verified.claims, request.evidence, self._now_ms()))
         # 3. If it speaks against the workload: does something let it through, or hold it back?
         by = self._glasses.lets_through(enrolled, ruling, verdict)
         held = await self._holding.held(enrolled, ruling, verdict) if by is None else None

@@ -31,13 +31,14 @@ from attestation.channel import (
 )
 from attestation.coverage import Coverage, Cutting, Isolation
 from attestation.errors import InvalidInput, ProofbeatError
-from attestation.facts import CollectorFact, CollectorState, InstanceFact, MountFact
+from attestation.facts import Actor, CollectorFact, CollectorState, InstanceFact, MountFact
 from attestation.layers import Layer
 from attestation.means import Trial
 from measurer import coverage, isolation, kernel, mounts, scope, trials
 from measurer.calls.collector import CallsCollector
 from measurer.channel import Channel, Hangup
 from measurer.clock import boottime
+from measurer.connections import Connection
 from measurer.containing import Containing
 from measurer.cutting import Cut
 from measurer.deadman import Deadman
@@ -50,7 +51,7 @@ from measurer.loop import Loop, Reactor
 from measurer.memory.collector import Memory
 from measurer.mounts import Mounts
 from measurer.processes.collector import Processes
-from measurer.processes.held import allow_descriptors
+from measurer.processes.held import Held, allow_descriptors
 from measurer.processes.sources import Sources
 from measurer.proxy import ProxyLayer
 from measurer.sockdiag import can_destroy
@@ -86,18 +87,7 @@ class Measurer:
         self._processes = Processes(loop, channel, sources, pinned, self.cover, shared=permits is not None)
         self._egress = Egress(loop, channel, self._processes.network, lambda: self._processes.held, self.cover)
         self._memory = Memory(loop, channel, self._processes, pinned.root, self.cover)
-        self._calls = CallsCollector(
-            loop,
-            channel,
-            sources.programs,
-            lambda: self._processes.held,
-            self._processes.executions.names.who,
-            self._processes.touched,
-            self._processes.moved,
-            self._egress.begins,
-            self._memory.suspect,
-            self.cover,
-        )
+        self._calls = CallsCollector(loop, channel, sources.programs, self)
         self._proxy = ProxyLayer(loop, channel, self.cover)
         forensics = Forensics(loop, channel, pinned.pid)
         self._containing = Containing(loop, channel, pinned, self._processes.found, self._wards, forensics)
@@ -138,6 +128,33 @@ class Measurer:
     def close(self) -> None:
         """Let go of all that was held for this sidecar. Its Envoy is the guardian's to close."""
         self._held.close()
+
+    # What the kernel's programs see, and others have to know.
+
+    @property
+    def held(self) -> list[Held]:
+        """The workload's processes."""
+        return self._processes.held
+
+    def who(self, pid: int) -> str:
+        """The executable of a pid that may be gone already; empty where nobody knows."""
+        return self._processes.executions.names.who(pid)
+
+    def touched(self, pid: int, by: int) -> None:
+        """Somebody attached to it."""
+        self._processes.touched(pid, by)
+
+    def moved(self) -> None:
+        """A process was put into another cgroup."""
+        self._processes.moved()
+
+    def connects(self, to: Connection, at: float, process: Actor) -> None:
+        """A TCP connection begins."""
+        self._egress.begins(to, at, process, 0)
+
+    def written(self, pid: int) -> None:
+        """Somebody wrote into its memory."""
+        self._memory.suspect(pid)
 
     def _collect_files(self, wanted: Scope) -> Files:
         for path in wanted.include:

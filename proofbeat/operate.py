@@ -17,6 +17,7 @@ from authority.api.answers import (
     GlassMended,
     GlassOrders,
     Instances,
+    LatestCalls,
     OrderState,
     PolicyFaults,
     Reloaded,
@@ -41,6 +42,9 @@ async def status(socket: Path, *, everybody: bool, as_json: bool) -> bool:
     if as_json:
         found = {"instances": plain(listed), "denials": plain(denials), "breakglass": plain(broken)}
         found["policies"] = plain(wrong)
+        latest = await admin.ask(socket, "GET", "/admin/calls", LatestCalls)
+        shown = {each.instance for each in listed}
+        found["calls"] = plain(tuple(each for each in latest.calls if each.instance in shown))
         print(json.dumps(found, indent=1))
     else:
         _print_instances(listed, time.time() * 1000)

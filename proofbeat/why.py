@@ -13,6 +13,9 @@ from urllib.parse import urlencode
 from attestation.errors import InvalidInput
 from attestation.plain import plain
 from attestation.quantities import seconds
+from attestation.tally import Offence
+from authority.api.answers import LatestCalls
+from authority.calling import InstanceCalls
 from authority.store.records import Explanation
 from authority.why import Why
 from proofbeat import admin
@@ -27,11 +30,32 @@ _LATEST = 6
 async def run(socket: Path, asked: str, at: str | None, *, as_json: bool) -> bool:
     """True once the question is answered, whatever the answer."""
     answer = await ask(socket, asked, None if at is None else moment(at, time.time()))
+    calls = await calls_of(socket, answer.instance) if at is None else None
     if as_json:
-        print(json.dumps(document(answer), indent=1))
+        print(json.dumps(document(answer, calls), indent=1))
     else:
-        print("\n".join(lines(answer, socket)))
+        print("\n".join((*lines(answer, socket), *of_calls(calls))))
     return True
+
+
+async def calls_of(socket: Path, instance: str) -> InstanceCalls | None:
+    """What its latest evidence says of system calls; None where it says nothing, or there is none."""
+    told = await admin.ask(socket, "GET", f"/admin/calls?{urlencode({'instance': instance})}", LatestCalls)
+    return next(iter(told.calls), None)
+
+
+def of_calls(calls: InstanceCalls | None) -> list[str]:
+    """For a person."""
+    if calls is None:
+        return []
+    told = f"{len(calls.made)} kinds, {calls.rate} a second and {calls.peak} in the busiest one, rounded up"
+    outside = [f"outside of the baseline: {each.call}, first by {_who(each)}" for each in calls.outside]
+    return _block("calls", told, *outside, *([f"and {calls.more} more"] if calls.more else []))
+
+
+def _who(first: Offence) -> str:
+    who = f"{first.executable or 'somebody'} ({first.pid})" if first.pid else "somebody whose event was lost"
+    return f"{who}, {first.age_ms / 1000:g} s before it was measured"
 
 
 async def ask(socket: Path, asked: str, at: float | None = None) -> Why:
@@ -50,7 +74,7 @@ def moment(text: str, now: float) -> float:
         raise InvalidInput(f"{text!r} is no time", where=_WHERE, mend=_MEND) from error
 
 
-def document(why: Why) -> dict[str, Any]:
+def document(why: Why, calls: InstanceCalls | None = None) -> dict[str, Any]:
     """The one JSON object; its keys are a contract (README). Times are ISO 8601, null where there is none."""
     return {
         "instance": why.instance,
@@ -66,6 +90,7 @@ def document(why: Why) -> dict[str, Any]:
         "others": [_cause(each) for each in why.others],
         "repair": why.repair,
         "now": {"state": why.now, "since": _iso(why.now_since_ms), "gone": why.gone},
+        "calls": plain(calls),
         "history_begins": _iso(why.history_begins_ms),
         "history": [
             {"at": _iso(each.at_ms), "event": each.event, "state": each.state, "text": each.text}

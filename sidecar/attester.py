@@ -211,6 +211,7 @@ class Attester:
             layers=measured.claims(clock.now().boot),
             coverage=standpoint.coverage,
             served=served,
+            calls=measured.calls,
         )
 
     def _outcome(

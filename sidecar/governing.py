@@ -20,7 +20,7 @@ from policies.model.references import EffectiveReferences
 from policies.model.registration import WorkloadRegistration
 from sidecar.config import WorkloadSettings
 from sidecar.states import Flaps, Rules
-from wire.versions import CALLS, FILE_CAPABILITIES, Version
+from wire.versions import CALLS, CAPABILITY_USES, FILE_CAPABILITIES, OURS, Version
 
 MEASURED = (Layer.FILES, Layer.PROCESSES, Layer.SYSCALLS, Layer.PROXY, Layer.MEMORY)
 """The layers that this sidecar can measure. Others are named absent in the evidence."""
@@ -73,7 +73,7 @@ class Governed:
             egress=spec.egress.allowed,
             egress_every=spec.egress.every,
             memory=0.0 if spec.demand(Layer.MEMORY) is Demand.OFF else spec.memory.period,
-            calls=watched_calls(self) if Layer.SYSCALLS in self.told(version) else None,
+            calls=watched_calls(self, version) if Layer.SYSCALLS in self.told(version) else None,
         )
 
     def told(self, version: Version) -> tuple[Layer, ...]:
@@ -91,14 +91,15 @@ class Governed:
         return tuple(layer for layer in MEASURED if self.policy.spec.demand(layer) is Demand.REQUIRED)
 
 
-def watched_calls(governed: Governed) -> Calls | None:
-    """None where policy does not ask for the layer."""
+def watched_calls(governed: Governed, version: Version = OURS.highest) -> Calls | None:
+    """None where policy does not ask for the layer. version: of the wire."""
     if Layer.SYSCALLS not in governed.layers:
         return None
     rules = governed.policy.spec.syscalls
     kill = rules.kill_outside and governed.policy.spec.mode is Mode.ENFORCE
     allowed = tuple(sorted(governed.references.spec.calls))
-    return Calls(rules.watching, allowed, kill, rules.window, rules.period)
+    capabilities = rules.capabilities if version.minor >= CAPABILITY_USES else None
+    return Calls(rules.watching, allowed, kill, rules.window, rules.period, capabilities)
 
 
 def unmeasurable(coverage: Coverage) -> frozenset[Layer]:

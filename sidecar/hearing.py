@@ -25,6 +25,7 @@ from attestation.coverage import Coverage
 from attestation.errors import Unavailable
 from attestation.facts import (
     CallFact,
+    CapabilityFact,
     CollectorFact,
     EgressFact,
     ExecutionFact,
@@ -115,6 +116,7 @@ class Hearing:
                 | StdioFact()
                 | EgressFact()
                 | CallFact()
+                | CapabilityFact()
                 | MemoryFact()
                 | CollectorFact()
             ):

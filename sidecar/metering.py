@@ -11,6 +11,7 @@ from attestation.detectors.alerts import Detector
 from attestation.errors import ProofbeatError, Refused, Unavailable
 from attestation.instance import InstanceId
 from attestation.spiffe import SpiffeId
+from attestation.tally import amount
 from attestation.violation import Violation
 from sidecar import clock
 from sidecar.attester import Outcome
@@ -40,6 +41,8 @@ class Metering:
         self._recorder.watch(metrics.BREAK_GLASS, lambda: (((), float(state().excepted)),))
         self._recorder.watch(metrics.HELD, lambda: (((), float(state().held)),))
         self._recorder.watch(metrics.MEASUREMENT_AGE, lambda: _ages(observations))
+        self._recorder.watch(metrics.CALL_RATE, lambda: _rates(observations))
+        self._recorder.watch(metrics.CALLS_OUTSIDE, lambda: _outside(observations))
         self._recorder.watch(metrics.XDS_PUSHES, lambda: (((), float(server.round.edition.sequence)),))
 
     def started(self, instance: InstanceId) -> None:
@@ -141,3 +144,16 @@ def _ages(observations: Observations) -> Iterator[tuple[Labels, float]]:
     now = clock.now().boot
     for layer, began in observations.began().items():
         yield (layer.value,), coarse(now - began)
+
+
+def _rates(observations: Observations) -> Iterator[tuple[Labels, float]]:
+    tally = observations.tally()
+    if tally is not None:
+        for name, rate in (("average", tally.rate), ("busiest", tally.peak), ("told", tally.events)):
+            yield (name,), float(amount(rate))
+
+
+def _outside(observations: Observations) -> Iterator[tuple[Labels, float]]:
+    tally = observations.tally()
+    if tally is not None:
+        yield (), float(len(tally.offences) + tally.more)

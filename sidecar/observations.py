@@ -12,6 +12,7 @@ from attestation.digests import Digest
 from attestation.errors import Unavailable
 from attestation.layers import Layer
 from attestation.observation import Observation
+from attestation.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,11 @@ class Measured:
             )
             for each in self.observations
         )
+
+    @property
+    def calls(self) -> Tally | None:
+        """What is told of calls beside their layer."""
+        return next((each.tally for each in self.observations if each.layer is Layer.SYSCALLS), None)
 
     def body(self, layer: Layer) -> bytes | None:
         """What was measured of a layer; None where that is no part of the round."""
@@ -95,6 +101,11 @@ class Observations:
     def began(self) -> dict[Layer, float]:
         """CLOCK_BOOTTIME at which the latest measurement of each layer began."""
         return {layer: each.began for layer, each in self._latest.items()}
+
+    def tally(self) -> Tally | None:
+        """Of calls, as of their latest measurement."""
+        found = self._latest.get(Layer.SYSCALLS)
+        return found.tally if found is not None else None
 
     def frozen(self, layers: tuple[Layer, ...]) -> Measured:
         """The latest of each layer."""

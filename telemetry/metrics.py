@@ -138,6 +138,22 @@ EVENTS_LOST = Metric(
     (SIDECAR,),
     (Label("collector", COLLECTORS),),
 )
+CALL_RATE = Metric(
+    "proofbeat_system_calls_per_second",
+    Type.GAUGE,
+    "1/s",
+    "System calls of the workload a second, rounded up to a power of two: on average between the two latest"
+    " measurements, in the busiest second, and what of it the kernel told.",
+    (SIDECAR,),
+    (Label("of", ("average", "busiest", "told")),),
+)
+CALLS_OUTSIDE = Metric(
+    "proofbeat_system_calls_outside",
+    Type.GAUGE,
+    "1",
+    "Names of system calls outside of the baseline that the workload has made since it is watched.",
+    (SIDECAR,),
+)
 VIOLATIONS_SEEN = Metric(
     "proofbeat_violations_total",
     Type.COUNTER,
@@ -240,6 +256,8 @@ METRICS = (
     ROUND_SECONDS,
     MEASUREMENT_AGE,
     EVENTS_LOST,
+    CALL_RATE,
+    CALLS_OUTSIDE,
     VIOLATIONS_SEEN,
     DETECTOR_ALERTS,
     CLOSE_SECONDS,

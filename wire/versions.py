@@ -49,6 +49,8 @@ CALLS = 7
 """The minor from which on an authority reads the layer of system calls."""
 DETECTORS = 8
 """The minor from which on an authority reads of somebody else's detectors in coverage, and passes on their alerts."""
+CAPABILITY_USES = 8
+"""The minor from which on it reads in that layer which capabilities were used."""
 
 
 def read(header: str | None) -> Spoken:

@@ -24,6 +24,7 @@ from authority.api.answers import (
     GlassMended,
     GlassOrders,
     Instances,
+    LatestCalls,
     LatestEvidence,
     PolicyFaults,
     Reloaded,
@@ -31,6 +32,7 @@ from authority.api.answers import (
     Token,
 )
 from authority.breakglass import Applied
+from authority.calling import InstanceCalls
 from authority.latest import Told
 from authority.rules import Ruling
 from authority.store.records import InstanceState
@@ -47,6 +49,7 @@ Answer = (
     | GlassMended
     | GlassOrders
     | Instances
+    | LatestCalls
     | LatestEvidence
     | PolicyFaults
     | Released
@@ -71,6 +74,7 @@ class Operations(Protocol):
     async def why(self, asked: str, at: float | None = ...) -> Why: ...
     async def ruling(self, asked: str) -> Ruling: ...
     def evidence(self) -> tuple[Told, ...]: ...
+    def calls(self, instance: InstanceId | None) -> tuple[InstanceCalls, ...]: ...
     def body(self, registration: str, digest: Digest) -> bytes | None: ...
     async def attest_now(self, instance: InstanceId) -> bool: ...
     async def reload_policies(self, *, strict: bool = ...) -> int: ...
@@ -97,6 +101,7 @@ class AdminApi:
             web.get("/admin/denials", self._denials),
             web.get("/admin/policy", self._policy),
             web.get("/admin/evidence", self._evidence),
+            web.get("/admin/calls", self._calls),
             web.get("/admin/body", self._body),
         ]
 
@@ -157,6 +162,10 @@ class AdminApi:
 
     async def _evidence(self, _: web.Request) -> web.Response:
         return _json(LatestEvidence(tuple(map(SignedEvidence.of, self._operations.evidence()))))
+
+    async def _calls(self, request: web.Request) -> web.Response:
+        asked = request.query.get("instance")
+        return _json(LatestCalls(self._operations.calls(InstanceId(asked) if asked else None)))
 
     async def _body(self, request: web.Request) -> web.Response:
         registration, digest = request.query.get("registration", ""), request.query.get("digest", "")

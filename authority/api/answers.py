@@ -13,6 +13,7 @@ from attestation.breakglass import Order
 from attestation.instance import InstanceId
 from attestation.wording import shown
 from authority.breakglass import Applied
+from authority.calling import InstanceCalls
 from authority.latest import Told
 from authority.store.records import Broken, InstanceState, Withdrawn
 from policies.model.dialect import faults_of
@@ -187,6 +188,13 @@ class LatestEvidence:
     """Of every instance that has attested since the authority's start."""
 
     evidence: tuple[SignedEvidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LatestCalls:
+    """Of every instance that was asked for, whose latest evidence says anything of system calls."""
+
+    calls: tuple[InstanceCalls, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from attestation.layers import Layer
 from authority.rules import Ruling
 from policies.appraise.files import Files
 from policies.appraise.reasons import Verdict
-from policies.appraise.summary import seen_ages
+from policies.appraise.summary import seen_ages, seen_pace, sees_pace
 
 MOST_BODY_BYTES = 64 * 1024 * 1024
 MOST_APPRAISALS = 20_000
@@ -159,13 +159,16 @@ def appraisal_key(claims: Claims, ruling: Ruling, issued: Collection[int] = ()) 
 
     Of ages: is each within policy's bounds? So an age that passes its bound is appraised anew, though the sentence
     about it may name the age it had first. Where policy has rules, ages also as those see them
-    (policies/appraise/summary.py). Of the certificate that is served: is it one of `issued`?
+    (policies/appraise/summary.py), and how fast calls are made where one looks at that. Of the certificate that is
+    served: is it one of `issued`?
     """
     ages = tuple(_within(claims, ruling))
-    seen = tuple(map(seen_ages, claims.layers)) if ruling.policy.spec.rules else ()
+    rules = ruling.policy.spec.rules
+    seen = tuple(map(seen_ages, claims.layers)) if rules else ()
+    pace = seen_pace(claims) if sees_pace(rules.values()) else ()
     layers = tuple((claim.layer, claim.digest) for claim in claims.layers)
     served = None if claims.served in issued else claims.served
-    return layers, claims.coverage, ages, seen, served, ruling.digest
+    return layers, claims.coverage, ages, seen, pace, served, ruling.digest
 
 
 def _within(claims: Claims, ruling: Ruling) -> list[tuple[bool, bool]]:

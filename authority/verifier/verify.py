@@ -182,6 +182,8 @@ def _claims(claims: Claims) -> Iterator[_Found]:
         yield Kind.CLAIMS_IMPOSSIBLE, "a collector with a latency or a loss below zero"
     if claims.served is not None and Layer.PROXY not in layers:
         yield Kind.CLAIMS_IMPOSSIBLE, "a certificate that is served, and no proxy that serves it"
+    if claims.calls is not None and Layer.SYSCALLS not in layers:
+        yield Kind.CLAIMS_IMPOSSIBLE, "how often calls are made, and no layer that says which"
     if len(claims.boot_id) > MOST_BOOT_ID:
         yield Kind.CLAIMS_IMPOSSIBLE, "a boot id longer than one is"
 

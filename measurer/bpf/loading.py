@@ -51,16 +51,16 @@ class Loaded:
                     each.type, each.key_size, each.value_size, most, each.flags, each.name, types
                 )
                 held.callback(os.close, self.maps[each.name])
-            finder = self._load(_FIND, calls.SYSCALL, 0, 0, calls.SLEEPABLE)
-            try:
-                for section in sections:
-                    self._try(section, finder, held)
-            finally:
-                os.close(finder)
+            self._try_all(sections, held)
             self._held = held.pop_all()
 
     def close(self) -> None:
         self._held.close()
+
+    def load(self, section: str) -> None:
+        """One more of its programs, if it is not there, or refused, already."""
+        if section not in self.programs and section not in self.refused:
+            self._try_all((section,), self._held)
 
     def attach(self, section: str) -> int:
         """Raises OSError; KeyError for one that was refused."""
@@ -73,6 +73,14 @@ class Loaded:
             calls.run(program, ctypes.create_string_buffer(_QUESTION.size))
         finally:
             os.close(program)
+
+    def _try_all(self, sections: tuple[str, ...], held: ExitStack) -> None:
+        finder = self._load(_FIND, calls.SYSCALL, 0, 0, calls.SLEEPABLE)
+        try:
+            for section in sections:
+                self._try(section, finder, held)
+        finally:
+            os.close(finder)
 
     def _try(self, section: str, finder: int, held: ExitStack) -> None:
         try:

@@ -24,8 +24,6 @@ OBJECT = Path(__file__).parent / "programs" / "watch.bpf.o"
 DIGEST = OBJECT.with_suffix(".o.sha256")
 """What sha256sum prints of it."""
 CALLS, CPUS = 512, 8
-OTHER, X32, COMPAT = 509, 510, 511
-"""Numbers that stand for calls that have none here: unknown ones, and all that come by an older interface."""
 NO_OPERATION = 0xFFFFFFFF
 _WORDS = CALLS // 64
 _EVENT = struct.Struct("=QIIIIII16s16s16s")
@@ -35,13 +33,15 @@ _ALLOWED, _SEEN, _TOLD = 0, 8 * _WORDS, 8 * 3 * _WORDS
 _OPERATIONS = 8 * 5 * _WORDS
 _SEEN_OPERATIONS, _TOLD_OPERATIONS, _LOST = _OPERATIONS + 8, _OPERATIONS + 16, _OPERATIONS + 24
 _HALF, _KILL, _PLACE_NUMBER = _OPERATIONS + 32, _OPERATIONS + 36, _OPERATIONS + 40
-_COUNTS = _OPERATIONS + 48
+_CAPABILITIES = _OPERATIONS + 48
+_USED, _ADMINISTERING = _CAPABILITIES + 8, _CAPABILITIES + 16
+_COUNTS = _ADMINISTERING + 8 * _WORDS
 SIZE = _COUNTS + CPUS * _COUNT.size
 """Bytes of one workload's place in the map."""
 _RING_BYTES = 1 << 20
 _PLACE_BITS = 12
 _PLACES = (1 << _PLACE_BITS) - 1
-ALL_OPERATIONS = (1 << 64) - 1
+ALL_OPERATIONS = ALL_CAPABILITIES = (1 << 64) - 1
 
 MEMBERSHIP = ("task_newtask", "sched_prepare_exec")
 """Without these nobody's children and threads are known, and nothing else is worth anything."""
@@ -54,7 +54,8 @@ LEAN = (
     "cgroup_attach_task",
     "mmap_lock_start_locking",
 )
-STRICT = "sys_enter"
+STRICT, CAPABLE = "sys_enter", "cap_capable"
+"""Only there while somebody wants them: whoever is on the machine pays for them."""
 
 
 class Kind(IntEnum):
@@ -63,6 +64,7 @@ class Kind(IntEnum):
     CALL: number; value: as it was made. TRACED: other is touched by pid; number 1 where it waited for it. RING: number
     is the operation, NO_OPERATION for a ring that is made. CONNECT: number is the family, other the port, value the
     socket's cookie. MOVED: other is put into another cgroup. WRITTEN: other's memory. UNKNOWN: other is not marked.
+    CAPABLE: number is a capability that was used, other the call that it was used in, numbered as a CALL's.
     """
 
     CALL = 1
@@ -72,6 +74,7 @@ class Kind(IntEnum):
     MOVED = 5
     WRITTEN = 6
     UNKNOWN = 7
+    CAPABLE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class Event:
 
 
 class Watch:
-    """Loaded and attached from construction on, but for the strict program. Raises OSError where nobody can be watched.
+    """Loaded and attached from construction on, but for STRICT and CAPABLE. Raises OSError where nobody can be watched.
 
     most: workloads at once. refused: why a program is not there, by its tracepoint.
     """
@@ -129,16 +132,17 @@ class Watch:
     def close(self) -> None:
         self._held.close()
 
-    def look_at_calls(self, wanted: bool) -> None:
-        """While this is so, every call on the host pays for it. Raises OSError where it cannot be had."""
+    def want(self, name: str, wanted: bool) -> None:
+        """name: STRICT or CAPABLE. Raises OSError where it cannot be had."""
         if not wanted:
-            link = self._attached.pop(STRICT, None)
+            link = self._attached.pop(name, None)
             if link is not None:
                 os.close(link)
-        elif STRICT not in self._attached:
-            self._attach(STRICT)
-            if STRICT in self.refused:
-                raise self.refused[STRICT]
+        elif name not in self._attached:
+            self._loaded.load(_section(name))
+            self._attach(name)
+            if name in self.refused:
+                raise self.refused[name]
 
     def begin(self) -> Watched | None:
         """A number for one more workload; None where there are too many."""
@@ -180,6 +184,7 @@ class Watched:
         self._at = self._place * SIZE
         workloads[self._at : self._at + SIZE] = bytes(SIZE)
         self.allow(None, ALL_OPERATIONS)
+        self.allow_uses(ALL_CAPABILITIES, frozenset())
         _NUMBER.pack_into(workloads, self._at + _PLACE_NUMBER, number)
 
     def end(self) -> None:
@@ -207,17 +212,44 @@ class Watched:
         """Bits of io_uring's operations since the last turn."""
         return int(_WORD.unpack_from(self._workloads, self._at + _SEEN_OPERATIONS)[0])
 
+    def allow_uses(self, capabilities: int, administering: frozenset[int]) -> None:
+        """capabilities: bits of those whose use is not told. administering: in which calls that of CAP_SYS_ADMIN is."""
+        _BITS.pack_into(self._workloads, self._at + _ADMINISTERING, *_packed(administering))
+        _WORD.pack_into(self._workloads, self._at + _CAPABILITIES, capabilities)
+
+    @property
+    def used(self) -> int:
+        """Bits of capabilities, of those that are told, since the last turn."""
+        return int(_WORD.unpack_from(self._workloads, self._at + _USED)[0])
+
     @property
     def lost(self) -> int:
         """Events that there was no room for."""
         return int(_WORD.unpack_from(self._workloads, self._at + _LOST)[0])
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How often each call was made since it began, by number. Each of those that are added up here goes round at
+        2**32, so that only differences modulo that are to be believed.
+        """
+        return tuple(map(sum, zip(*self._counts(), strict=True)))
+
+    @property
+    def made(self) -> int:
+        """The same of all calls together."""
+        return sum(map(sum, self._counts()))
+
+    def _counts(self) -> list[tuple[int, ...]]:
+        """By processor."""
+        start = self._at + _COUNTS
+        return [_COUNT.unpack_from(self._workloads, start + cpu * _COUNT.size) for cpu in range(CPUS)]
 
     def turn(self) -> None:
         """From now on nothing was seen and nothing told. The kernel writes while we read: into the other half."""
         other = 1 - self._half
         for start in (_SEEN, _TOLD):
             _BITS.pack_into(self._workloads, self._at + start + other * _BITS.size, *(0,) * _WORDS)
-        for start in (_SEEN_OPERATIONS, _TOLD_OPERATIONS):
+        for start in (_SEEN_OPERATIONS, _TOLD_OPERATIONS, _USED):
             _WORD.pack_into(self._workloads, self._at + start, 0)
         _NUMBER.pack_into(self._workloads, self._at + _HALF, other)
 

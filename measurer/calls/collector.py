@@ -6,71 +6,95 @@ all those that were there before us.
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from attestation import calls
 from attestation.calls import CallsMade, Watching
 from attestation.channel import Calls, Observed
 from attestation.coverage import CALLS, CollectorCoverage, Mechanism
 from attestation.digests import Digest
-from attestation.facts import Actor, CallFact, CollectorFact, CollectorState, ProcessAspect, ProcessFact
+from attestation.facts import (
+    Actor,
+    CallFact,
+    CapabilityFact,
+    CollectorFact,
+    CollectorState,
+    ProcessAspect,
+    ProcessFact,
+)
 from attestation.layers import Layer, Method
 from attestation.observation import Observation
-from measurer.bpf.watch import ALL_OPERATIONS, NO_OPERATION, STRICT, Event, Kind
+from measurer.bpf.watch import ALL_OPERATIONS, CAPABLE, NO_OPERATION, STRICT, Event, Kind
+from measurer.calls import uses
+from measurer.calls.marking import mark_all
+from measurer.calls.outside import Outside
 from measurer.calls.programs import Joined, Programs
+from measurer.calls.tallying import Tallying
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime
 from measurer.connections import Connection, beginning
 from measurer.loop import Loop
 from measurer.processes.held import Held
-from measurer.processes.proc import listing
 
 NAME = CALLS
 LATENCY_MS = 5.0
 _INTERVAL = 1.0
 """Seconds between two looks for who is not marked yet."""
 _LOOK, _WINDOW, _MEASUREMENT = "calls members", "calls window", "calls measurement"
-_PIDFD_THREAD = os.O_EXCL
-"""pidfd_open(2), from Linux 6.9 on. Before that a thread goes by its process's first one."""
+_SETUP = "io_uring_setup"
+_UNKNOWN = Actor(0)
+
+
+class Watcher(Protocol):
+    """Who measures the same workload by other means."""
+
+    @property
+    def held(self) -> list[Held]:
+        """Its processes."""
+
+    def who(self, pid: int) -> str:
+        """The executable of a pid that may be gone already; empty where nobody knows."""
+
+    def touched(self, pid: int, by: int) -> None:
+        """Somebody attached to it."""
+
+    def moved(self) -> None:
+        """A process was put into another cgroup."""
+
+    def connects(self, to: Connection, at: float, process: Actor) -> None:
+        """A TCP connection begins."""
+
+    def written(self, pid: int) -> None:
+        """Somebody wrote into its memory."""
+
+    def cover(self) -> None:
+        """Our coverage changed."""
 
 
 class CallsCollector:
-    """Says nothing until it is ruled. members: the workload's processes. who: names the executable of a pid that may be
-    gone already. touched: called with a process's pid and whose that is attached to it. moved: called when a process
-    was put into another cgroup. connects: called with each TCP connection that begins. written: called with whose
-    memory somebody wrote into. covered: our coverage changed.
-    """
+    """Says nothing until it is ruled."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        channel: Channel,
-        programs: Programs,
-        members: Callable[[], list[Held]],
-        who: Callable[[int], str],
-        touched: Callable[[int, int], None],
-        moved: Callable[[], None],
-        connects: Callable[[Connection, float, Actor, int], None],
-        written: Callable[[int], None],
-        covered: Callable[[], None],
-    ) -> None:
-        self._loop, self._channel, self._programs = loop, channel, programs
-        self._members, self._who = members, who
-        self._touched, self._moved, self._connects, self._written = touched, moved, connects, written
-        self._covered = covered
+    def __init__(self, loop: Loop, channel: Channel, programs: Programs, watcher: Watcher) -> None:
+        self._loop, self._channel, self._programs, self._watcher = loop, channel, programs, watcher
         self._wanted: Calls | None = None
+        self._events = 0
+        self._full_began = 0.0
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing of this is of whoever is watched next."""
         self._joined: Joined | None = None
+        self._tallying: Tallying | None = None
         self._refusal = ""
         self._marked: set[Held] = set()
-        self._numbers: frozenset[int] | None = None
+        self._allowed: tuple[frozenset[int] | None, int] = None, ALL_OPERATIONS
+        self._uses: tuple[str, ...] | None = None
         self._seen: set[int] = set()
-        self._operations = 0
-        self._lost = self._events = 0
+        self._operations = self._used = self._lost = 0
+        self._outside = Outside()
+        self._told_uses: set[str] = set()
         self._sent: Digest = ""
-        self._full_began = 0.0
         self._requests: list[tuple[float, bool]] = []
 
     @property
@@ -99,6 +123,7 @@ class CallsCollector:
         if joins and not self._begin():
             return
         self._allow(wanted)
+        self._allow_uses(wanted.capabilities)
         if joins or before is None or _looking(before) != _looking(wanted):
             self._loop.cancel(_WINDOW)
             self._look_at_calls(wanted.watching is not Watching.LEAN)
@@ -111,10 +136,7 @@ class CallsCollector:
             self._loop.cancel(name)
         if self._joined is not None:
             self._programs.leave(self._joined)
-        self._joined, self._sent = None, ""
-        self._marked.clear()
-        self._seen.clear()
-        self._requests.clear()
+        self._forget()
 
     def measure(self, not_before: float, full: bool) -> None:
         """Send an observation that begins at or after `not_before`.
@@ -134,6 +156,7 @@ class CallsCollector:
             self._refusal = f"the kernel takes no programs of ours: {error.strerror}"
             return False
         self._refusal = ""
+        self._tallying = Tallying(self._joined.watched, boottime())
         self._look_for_members()
         return True
 
@@ -141,21 +164,34 @@ class CallsCollector:
         """A call is told against the new list as if none had been told before."""
         if self._joined is None:
             return
-        numbers, operations = (None, ALL_OPERATIONS) if wanted.allowed is None else calls.numbers(wanted.allowed)
-        if numbers != self._numbers:
-            self._numbers = numbers
+        allowed = (None, ALL_OPERATIONS) if wanted.allowed is None else calls.numbers(wanted.allowed)
+        if allowed != self._allowed:
+            self._allowed = allowed
+            self._outside.allow(frozenset(wanted.allowed or ()))
             self._turn()
-        self._joined.watched.allow(numbers, operations, kill=wanted.kill)
+        self._joined.watched.allow(*allowed, kill=wanted.kill)
+
+    def _allow_uses(self, allowed: tuple[str, ...] | None) -> None:
+        if self._joined is None or allowed == self._uses:
+            return
+        self._uses = allowed
+        self._turn()
+        uses.watch(self._joined.watched, allowed)
+        try:
+            self._programs.want(self._joined, CAPABLE, allowed is not None)
+        except OSError as error:
+            self._die(f"{CAPABLE}: {error.strerror}")
 
     def _look_at_calls(self, now: bool) -> None:
         """Begin, or for SAMPLED take turns."""
-        if self._joined is None or self._wanted is None:
+        if self._joined is None or self._wanted is None or self._tallying is None:
             return
         try:
-            self._programs.look_at_calls(self._joined, now)
+            self._programs.want(self._joined, STRICT, now)
         except OSError as error:
             self._die(f"{STRICT}: {error.strerror}")
             return
+        self._tallying.looks(now, boottime())
         if self._wanted.watching is Watching.SAMPLED:
             seconds = self._wanted.window if now else self._wanted.period - self._wanted.window
             self._loop.after(_WINDOW, seconds, lambda: self._look_at_calls(not now))
@@ -164,83 +200,103 @@ class CallsCollector:
 
     def _look_for_members(self) -> None:
         """Those that the kernel cannot know by itself: it marks the children of whom it knows."""
-        if self._joined is None:
+        if self._joined is None or self._tallying is None:
             return
-        held = self._members()
+        held = self._watcher.held
         for process in held:
             if process not in self._marked:
                 self._mark(process)
         self._marked &= set(held)
-        lost = self._joined.watched.lost
-        if lost != self._lost:
-            self._lost = lost
-            self._tell_state(CollectorState.OVERFLOWED, "the kernel had no room for events")
+        self._look_for_losses()
+        self._tallying.look(boottime())
         self._loop.after(_LOOK, _INTERVAL, self._look_for_members)
 
     def _mark(self, process: Held) -> None:
-        """With all its threads: one that is made meanwhile has the mark of who made it."""
         if self._joined is None:
             return
-        threads = process.read(lambda folder: [int(each) for each in listing(f"/proc/self/fd/{folder}/task")]) or []
-        for thread in (process.pid, *threads):
-            try:
-                descriptor = os.pidfd_open(thread, _PIDFD_THREAD if thread != process.pid else 0)
-            except OSError:
-                continue  # it has ended, or this kernel opens none of a thread
-            try:
-                if process.stat() is not None:  # so that nobody else can have had its pid
-                    self._joined.watched.mark(descriptor)
-            except OSError as error:
-                if error.errno != errno.ESRCH:
-                    self._die(f"a process cannot be marked: {error.strerror}")
-            finally:
-                os.close(descriptor)
+        try:
+            mark_all(process, self._joined.watched.mark)
+        except OSError as error:
+            self._die(f"a process cannot be marked: {error.strerror}")
         self._marked.add(process)
 
     # What the kernel tells.
 
     def _take(self, event: Event) -> None:
+        if self._tallying is not None:
+            self._tallying.heard()
         match event.kind:
             case Kind.CALL:
-                self._tell_call(event, *calls.names([event.number], 0))
+                self._tell_call(calls.named()(event.number), self._actor(event))
             case Kind.RING if event.number != NO_OPERATION:
-                self._tell_call(event, calls.operation(event.number))
+                self._tell_call(calls.operation(event.number), self._actor(event))
             case Kind.RING:
                 self._tell_ring(event)
             case Kind.TRACED:
-                self._touched(event.other, event.pid)
+                self._watcher.touched(event.other, event.pid)
             case Kind.WRITTEN:
                 self._tell_written(event)
             case Kind.CONNECT:
                 to = beginning(event.number, event.local, event.address, event.other, event.value)
-                self._connects(to, boottime(), self._actor(event), 0)
+                self._watcher.connects(to, boottime(), self._actor(event))
             case Kind.MOVED:
-                self._moved()
+                self._watcher.moved()
+            case Kind.CAPABLE:
+                call = calls.named()(event.other)
+                for name in uses.names(1 << event.number):
+                    self._tell_use(name, "" if call == calls.OTHER else call, self._actor(event))
             case Kind.UNKNOWN:
                 self._tell_state(CollectorState.OVERFLOWED, "a process was made that the kernel could not mark")
+        self._look_for_losses()
 
     def _tell_ring(self, event: Event) -> None:
-        """A ring is made by a call. Where calls are looked at, they are what is judged."""
+        """A ring is made by a call, which is told already where calls are looked at."""
+        self._seen.add(calls.here()[_SETUP])
         if self._wanted is not None and self._wanted.allowed is not None and _SETUP not in self._wanted.allowed:
-            self._tell_call(event, _SETUP)
+            self._tell_call(_SETUP, self._actor(event))
 
-    def _tell_call(self, event: Event, name: str) -> None:
-        self._events += 1
-        self._channel.send(CallFact(boottime(), name, self._actor(event)))
+    def _tell_call(self, name: str, by: Actor) -> None:
+        at = boottime()
+        if self._outside.is_news(name, by, at):
+            self._events += 1
+            self._channel.send(CallFact(at, name, by))
+
+    def _tell_use(self, capability: str, call: str, by: Actor) -> None:
+        if capability not in self._told_uses:
+            self._told_uses.add(capability)
+            self._events += 1
+            self._channel.send(CapabilityFact(boottime(), capability, call, by))
 
     def _actor(self, event: Event) -> Actor:
-        return Actor(event.pid, self._who(event.pid) or event.name)
+        return Actor(event.pid, self._watcher.who(event.pid) or event.name)
 
     def _tell_written(self, event: Event) -> None:
         self._events += 1
-        writer = f"{event.pid} {self._who(event.pid) or event.name}"
-        target = Actor(event.other, self._who(event.other))
+        writer = f"{event.pid} {self._watcher.who(event.pid) or event.name}"
+        target = Actor(event.other, self._watcher.who(event.other))
         self._channel.send(ProcessFact(boottime(), target, ProcessAspect.WRITTEN, "", writer))
-        self._written(event.other)
+        self._watcher.written(event.other)
+
+    def _look_for_losses(self) -> None:
+        """Whoever fills the ring, so that what comes next is not told, is told of, and so is what came next."""
+        if self._joined is None:
+            return
+        lost = self._joined.watched.lost
+        if lost == self._lost:
+            return
+        self._lost = lost
+        self._take_in()
+        numbers, operations = self._allowed
+        if numbers is not None:
+            for name in calls.names(self._seen - numbers, self._operations & ~operations):
+                self._tell_call(name, _UNKNOWN)
+        for name in uses.names(self._used):
+            self._tell_use(name, "", _UNKNOWN)
+        self._tell_state(CollectorState.OVERFLOWED, "the kernel had no room for events")
 
     def _tell_state(self, state: CollectorState, detail: str) -> None:
         self._channel.send(CollectorFact(boottime(), NAME, state, detail))
-        self._covered()
+        self._watcher.cover()
 
     def _die(self, why: str) -> None:
         if not self._refusal:
@@ -261,7 +317,7 @@ class CallsCollector:
         self._observe(full)
 
     def _observe(self, full: bool) -> None:
-        if self._joined is None or self._wanted is None:
+        if self._tallying is None or self._wanted is None:
             return
         began = boottime()
         if full:
@@ -269,12 +325,15 @@ class CallsCollector:
             self._full_began = began
         else:
             self._take_in()
-        body = calls.pack(CallsMade(self._wanted.watching, calls.names(self._seen, self._operations)))
+        used = None if self._uses is None else uses.names(self._used)
+        made = CallsMade(self._wanted.watching, calls.names(self._seen, self._operations), used)
+        body = calls.pack(made)
         digest = calls.digest(body)
         has_body, self._sent = digest != self._sent, digest
         method = Method.FULL if full else Method.INCREMENTAL
+        tally = self._tallying.tally(made.calls, self._outside, began)
         observation = Observation(
-            Layer.SYSCALLS, digest, method, began, self._full_began, len(self._seen), self._events
+            Layer.SYSCALLS, digest, method, began, self._full_began, len(self._seen), self._events, tally
         )
         self._channel.send(Observed(observation, has_body), sealed("syscalls layer", [body]) if has_body else None)
 
@@ -282,22 +341,24 @@ class CallsCollector:
         """Forget what is outside of the baseline, here and in the kernel."""
         if self._joined is None:
             return
+        self._look_for_losses()
         self._take_in()
         self._joined.watched.turn()
-        if self._numbers is not None and self._wanted is not None:
-            _, operations = calls.numbers(self._wanted.allowed or ())
-            self._seen &= self._numbers
+        self._outside.turn()
+        self._told_uses.clear()
+        numbers, operations = self._allowed
+        if numbers is not None:
+            self._seen &= numbers
             self._operations &= operations
+        self._used = 0
 
     def _take_in(self) -> None:
         if self._joined is not None:
             self._seen |= self._joined.watched.seen
             self._operations |= self._joined.watched.seen_operations
+            self._used |= self._joined.watched.used
 
 
 def _looking(wanted: Calls) -> Calls:
     """What of it decides when calls are looked at."""
-    return replace(wanted, allowed=None, kill=False)
-
-
-_SETUP = "io_uring_setup"
+    return replace(wanted, allowed=None, kill=False, capabilities=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from measurer.bpf.watch import Event, Watch, Watched
 from measurer.loop import Loop
@@ -13,12 +13,12 @@ _MOST_OF_ONE, _MOST_OF_MANY = 1, 512
 
 @dataclass(eq=False, slots=True)
 class Joined:
-    """One workload's part. strict: it wants every call looked at."""
+    """One workload's part. wants: those of the programs that are there only while somebody wants them."""
 
     watched: Watched
     loop: Loop
     told: Callable[[Event], None]
-    strict: bool = False
+    wants: set[str] = field(default_factory=set)
 
 
 class Programs:
@@ -48,7 +48,8 @@ class Programs:
 
     def leave(self, joined: Joined) -> None:
         """The last one takes the programs along."""
-        self.look_at_calls(joined, False)
+        for name in tuple(joined.wants):
+            self.want(joined, name, False)
         joined.watched.end()
         del self._joined[joined.watched.number]
         if self._watch is not None and not self._joined:
@@ -56,11 +57,14 @@ class Programs:
             self._watch.close()
             self._watch = None
 
-    def look_at_calls(self, joined: Joined, wanted: bool) -> None:
+    def want(self, joined: Joined, name: str, wanted: bool) -> None:
         """For this one; there is one program for all. Raises OSError where it cannot be had."""
-        joined.strict = wanted
+        if wanted:
+            joined.wants.add(name)
+        else:
+            joined.wants.discard(name)
         if self._watch is not None:
-            self._watch.look_at_calls(any(each.strict for each in self._joined.values()))
+            self._watch.want(name, any(name in each.wants for each in self._joined.values()))
 
     def read(self) -> None:
         """What there is, to whom it is about."""

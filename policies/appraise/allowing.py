@@ -73,6 +73,12 @@ def call(name: str, references: ReferenceValues) -> str:
     return _references(references, "syscalls", ALLOWED_CALLS, f"[{', '.join(map(quoted, (*known, name)))}]")
 
 
+def capability(name: str, policy: AttestationPolicy) -> str:
+    """The use of this one beside those that may be used."""
+    allowed = dict.fromkeys((*(policy.spec.syscalls.capabilities or ()), name))
+    return _policy(policy, "syscalls.capabilities", f"{{capabilities: [{', '.join(allowed)}]}}")
+
+
 def code(path: str, digest: Digest, policy: AttestationPolicy, references: ReferenceValues) -> str:
     """This path as code, which it is where no pattern makes it anything else, and this executable there."""
     listed = execution(path, digest, references)

@@ -15,7 +15,7 @@ from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
 from attestation.violation import ViolationClass
 from policies.appraise import allowing, detectors, sockets
 from policies.appraise.files import Files, check_files
-from policies.appraise.layers import MOST_FINDINGS, check_call, check_process
+from policies.appraise.layers import MOST_FINDINGS, check_call, check_capability, check_process
 from policies.appraise.memory import check_code
 from policies.appraise.proxy import check_proxy, check_served, nobody_seated
 from policies.appraise.reasons import Finding, Verdict
@@ -190,7 +190,11 @@ def _calls(
     asked = policy.spec.syscalls.watching
     weaker = list(Watching).index(made.watching) < list(Watching).index(asked)
     found = [check_call(name, policy, references) for name in made.calls]
-    return [each for each in found if each is not None] + ([_unwatched(made.watching, asked, policy)] if weaker else [])
+    found += [check_capability(name, policy) for name in made.capabilities or ()]
+    found += [_unwatched(made.watching, asked, policy)] if weaker else []
+    unused = policy.spec.syscalls.capabilities is not None and made.capabilities is None
+    found += [_unlooked(policy)] if unused else []
+    return [each for each in found if each is not None]
 
 
 def _unwatched(found: Watching, asked: Watching, policy: AttestationPolicy) -> Finding:
@@ -204,6 +208,19 @@ def _unwatched(found: Watching, asked: Watching, policy: AttestationPolicy) -> F
         rule(policy, "syscalls.watching"),
         "The sidecar follows the policy in force by its next round.",
         allowing.watched(found, policy),
+    )
+
+
+def _unlooked(policy: AttestationPolicy) -> Finding:
+    return Finding(
+        Signal.COVERAGE_WEAK,
+        policy.spec.violation_class(Signal.COVERAGE_WEAK),
+        Layer.SYSCALLS,
+        "syscalls.capabilities",
+        "uses of capabilities are looked at",
+        "nobody looks at them",
+        rule(policy, "syscalls.capabilities"),
+        "The sidecar follows the policy in force by its next round.",
     )
 
 

@@ -262,6 +262,24 @@ def check_call(name: str, policy: AttestationPolicy, references: ReferenceValues
     )
 
 
+def check_capability(name: str, policy: AttestationPolicy) -> Finding | None:
+    """One capability that was used."""
+    allowed = policy.spec.syscalls.capabilities
+    if allowed is None or name in allowed:
+        return None
+    return Finding(
+        Signal.CAPABILITY_USED,
+        policy.spec.violation_class(Signal.CAPABILITY_USED),
+        Layer.SYSCALLS,
+        name,
+        "policy does not list it",
+        "it was used",
+        rule(policy, "syscalls.capabilities"),
+        "Start a new instance; if this is meant to be used, allow it first.",
+        allowing.capability(name, policy),
+    )
+
+
 def exceeds(capabilities: str, most: str) -> bool:
     """Has the first set (hex, as CapEff) a capability that the second lacks?"""
     return bool(int(capabilities, 16) & ~int(most, 16))

@@ -6,20 +6,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
 
-from attestation import manifest, memory, processes, proxy
+from attestation import calls, manifest, memory, processes, proxy
+from attestation.capabilities import CAPABILITIES
 from attestation.claims import Claims, LayerClaim
 from attestation.coverage import CollectorCoverage
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.memory import CodeKind
 from attestation.processes import ProcessKind
+from attestation.tally import Tally, amount
 from policies.appraise.files import Files
 from policies.model import seen
 from policies.model.governing import Governing
 from policies.model.policy import Demand
 from policies.model.references import ReferenceValues
 from policies.model.rules import Rule
-from policies.model.seen import AGES, CAPABILITIES, OLDEST, SECCOMP, Summary
+from policies.model.seen import AGES, OLDEST, SECCOMP, Summary
 
 _SETUID_OR_SETGID, _WORLD_WRITABLE = 0o6000, 0o002
 
@@ -49,6 +51,7 @@ def summarise(
         processes=_processes(layers.get(Layer.PROCESSES, _MISSING)),
         proxy=_proxy(layers.get(Layer.PROXY, _MISSING), governing.references),
         memory=_memory(layers.get(Layer.MEMORY, _MISSING)),
+        calls=_calls(layers.get(Layer.SYSCALLS, _MISSING), seen_pace(claims)),
         coverage=seen.Coverage(
             grade=claims.coverage.grade,
             cutting=claims.coverage.cutting,
@@ -66,6 +69,20 @@ def counts_files(rules: Iterable[Rule]) -> bool:
 
 
 _UNCOUNTED = ("files.measured", "files.age", "files.fullAge", "files.digest")
+
+
+def sees_pace(rules: Iterable[Rule]) -> bool:
+    """Does any of these rules look at what of calls is in no digest?"""
+    return any(place in _PACED for rule in rules for place in rule.checked.seen)
+
+
+_PACED = ("calls.rate", "calls.peak", "calls.events", "calls.outside")
+
+
+def seen_pace(claims: Claims) -> tuple[int, int, int, int]:
+    """What is claimed of calls beside their layer, as rules see it: rate, peak, events, outside."""
+    tally = claims.calls or Tally()
+    return amount(tally.rate), amount(tally.peak), amount(tally.events), len(tally.offences) + tally.more
 
 
 def seen_ages(claim: LayerClaim) -> tuple[int, int]:
@@ -188,6 +205,23 @@ def _memory(layer: _Layer) -> seen.Memory:
         compilers=len({each.executable for each in loose}),
         writable=sum(each.writable for each in code),
         patched=sum(each.kind in (CodeKind.PATCHED, CodeKind.PROBED) for each in code),
+    )
+
+
+def _calls(layer: _Layer, pace: tuple[int, int, int, int]) -> seen.Calls:
+    made = calls.unpack(layer.body) if layer.measured else None
+    rate, peak, events, outside = pace if made is not None else (0, 0, 0, 0)
+    return seen.Calls(
+        measured=layer.measured,
+        age=layer.age,
+        full_age=layer.full_age,
+        digest=layer.digest,
+        watching=made.watching if made is not None else "",
+        made=made.calls if made is not None else (),
+        rate=rate,
+        peak=peak,
+        events=events,
+        outside=outside,
     )
 
 

@@ -9,6 +9,7 @@ from attestation.facts import (
     Actor,
     AlertFact,
     CallFact,
+    CapabilityFact,
     CollectorFact,
     CollectorState,
     EgressFact,
@@ -35,6 +36,7 @@ from policies.appraise.begun import check_gaining, check_preload, check_script, 
 from policies.appraise.labels import confines_less
 from policies.appraise.layers import (
     check_call,
+    check_capability,
     check_executable,
     check_file,
     check_written,
@@ -68,6 +70,8 @@ def violates(fact: Fact, policy: AttestationPolicy, references: ReferenceValues)
         return _process(fact, policy)
     if isinstance(fact, CallFact):
         return _call(fact, policy, references)
+    if isinstance(fact, CapabilityFact):
+        return _capability(fact, policy)
     if isinstance(fact, StdioFact):
         return sockets.stdio(fact, policy)
     if isinstance(fact, EgressFact):
@@ -158,6 +162,15 @@ def _call(fact: CallFact, policy: AttestationPolicy, references: ReferenceValues
         return None
     finding = check_call(fact.call, policy, references)
     by = f", by {fact.process.executable or 'pid'} ({sockets.pids(fact.process, fact.pid_inside)})"
+    return _violation(finding, fact.at, by, fact.process) if finding else None
+
+
+def _capability(fact: CapabilityFact, policy: AttestationPolicy) -> Violation | None:
+    if policy.spec.demand(Layer.SYSCALLS) is Demand.OFF:
+        return None
+    finding = check_capability(fact.capability, policy)
+    by = f"; in {fact.call}" if fact.call else ""
+    by += f", by {fact.process.executable or 'pid'} ({sockets.pids(fact.process, fact.pid_inside)})"
     return _violation(finding, fact.at, by, fact.process) if finding else None
 
 

@@ -58,7 +58,14 @@ def _stated(applying: Applying, policy: AttestationPolicy) -> Iterator[tuple[str
             yield from _patterns(place, getattr(applying.policy.spec.files, rest), policy)
 
 
-_LAYERS = {"files": Layer.FILES, "processes": Layer.PROCESSES, "proxy": Layer.PROXY, "memory": Layer.MEMORY}
+_LAYERS = {
+    "files": Layer.FILES,
+    "processes": Layer.PROCESSES,
+    "proxy": Layer.PROXY,
+    "memory": Layer.MEMORY,
+    "syscalls": Layer.SYSCALLS,
+    "calls": Layer.SYSCALLS,
+}
 """By the section of a policy, and of what rules see, that speaks of it."""
 
 

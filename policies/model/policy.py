@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from attestation.calls import Watching
+from attestation.capabilities import CAPABILITIES
 from attestation.containment import Containment
 from attestation.coverage import Cutting, Grade, Guarantee, Profile
 from attestation.destinations import parse, shortest
@@ -241,6 +242,19 @@ class EgressRules(Strict):
             raise ValueError(f"{len(self.allowed)} destinations, where {MOST_DESTINATIONS} are the most")
 
 
+def _capability(value: object) -> object:
+    if value not in CAPABILITIES:
+        raise ValueError("a capability goes by its name, as capabilities(7) has it: CAP_NET_BIND_SERVICE")
+    return value
+
+
+CapabilityName = Annotated[
+    str,
+    BeforeValidator(_capability),
+    WithJsonSchema({"type": "string", "title": "capability", "pattern": "^CAP_[A-Z0-9_]+$"}),
+]
+
+
 class CallRules(Strict):
     """How system calls are watched, where the layer `syscalls` is measured. What may be called, references say.
 
@@ -249,12 +263,20 @@ class CallRules(Strict):
     any time, which every process on the machine pays for a little. window: of each period, that `sampled` looks for.
     period: of `sampled`. kill_outside: whoever makes a call that is not referenced is ended by the kernel at once,
     before anybody is told.
+
+    capabilities: those whose use is expected, by name: CAP_NET_BIND_SERVICE. Any other one that a process uses is told,
+    once; where nobody says so uses are not looked at, for what asks for a capability takes longer while they are
+    (setuid(2) some 50 to 100 ns). Of CAP_SYS_ADMIN only what it is used for in calls that administer (mounting,
+    namespaces, bpf(2), keys, ioctl(2)): the kernel asks for it each time that root's memory grows.
     """
 
     watching: Annotated[Watching, Ranked(tuple(Watching))] = Watching.STRICT
     window: Annotated[Duration, Most()] = Field(default=5.0, ge=1)
     period: Annotated[Duration, Least()] = Field(default=60.0, ge=2)
     kill_outside: Annotated[bool, ASKING] = False
+    capabilities: Annotated[tuple[CapabilityName, ...] | None, Common()] = Field(
+        default=None, exclude_if=lambda allowed: allowed is None
+    )
 
     @model_validator(mode="after")
     def _turns(self) -> Self:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+from attestation.calls import Watching
+from attestation.capabilities import CAPABILITIES
 from attestation.coverage import Cutting, Grade, Guarantee, Mechanism, Profile
 from attestation.digests import Digest
 from attestation.layers import Layer
@@ -23,6 +25,8 @@ MOST_STRING = 1024
 MOST_KINDS = 64
 MOST_FILTERS = 64
 MOST_COLLECTORS = 32
+MOST_CALLS = 256
+WATCHING = (*map(str, Watching), "")
 
 AGES = (1_000, 10_000, 30_000, 60_000, 300_000, 900_000, 3_600_000, 21_600_000, 86_400_000)
 """Milliseconds to which ages are rounded up. An exact one would be another summary every time, which nobody has judged
@@ -30,16 +34,6 @@ before, and would tell an attacker when to strike."""
 OLDEST = 400 * 86_400_000
 """The age of what is older than the last of AGES, and of what is not measured."""
 
-_CAPABILITIES = (
-    *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
-    *("LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER"),
-    *("SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE"),
-    *("SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP"),
-    *("MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF"),
-    "CHECKPOINT_RESTORE",
-)
-CAPABILITIES = tuple(f"CAP_{each}" for each in (*_CAPABILITIES, *range(len(_CAPABILITIES), 64)))
-"""By bit, as linux/capability.h names them; one that it does not name yet is called by its number: CAP_41."""
 SECCOMP = ("off", "strict", "filter")
 """By the number in /proc/PID/status."""
 
@@ -128,6 +122,22 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Calls:
+    """Rates and offences are what no digest has: a sidecar that speaks wire 1.7 says nothing of them, which is 0."""
+
+    measured: Annotated[bool, "whether policy asks for the layer `syscalls` and evidence has it"]
+    age: Annotated[_Age, "as `files.age`"]
+    full_age: Annotated[_Age, "as `files.fullAge`"]
+    digest: Annotated[_DigestField, "of the whole layer, as evidence claims it"]
+    watching: Annotated[str, Words(WATCHING), "how they are looked at"]
+    made: Annotated[tuple[str, ...], Most(MOST_CALLS), 'names of those that were made: `"execve" in calls.made`']
+    rate: Annotated[int, "a second, on average since the measurement before, rounded up to a power of two"]
+    peak: Annotated[int, "the same of the busiest second"]
+    events: Annotated[int, "that the kernel told of a second, rounded up to a power of two"]
+    outside: Annotated[int, "names of those outside of the baseline that were made since watching began"]
+
+
+@dataclass(frozen=True, slots=True)
 class Collector:
     """One that watches a layer."""
 
@@ -158,4 +168,5 @@ class Summary:
     processes: Annotated[Processes, "its processes"]
     proxy: Annotated[Proxy, "the Envoy that holds its key"]
     memory: Annotated[Memory, "what its processes have mapped as code"]
+    calls: Annotated[Calls, "the system calls that it makes"]
     coverage: Annotated[Coverage, "how well it is watched"]

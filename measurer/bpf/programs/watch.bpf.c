@@ -24,8 +24,9 @@
 #define TCP_SYN_SENT 2
 #define AF_INET 2
 #define AF_INET6 10
+#define CAP_SYS_ADMIN 21
 
-enum kind { CALL = 1, TRACED, RING, CONNECT, MOVED, WRITTEN, UNKNOWN };
+enum kind { CALL = 1, TRACED, RING, CONNECT, MOVED, WRITTEN, UNKNOWN, CAPABLE };
 
 struct event {
     u64 value;
@@ -43,6 +44,9 @@ struct workload {
     u64 lost;                    /* events for which there was no room */
     u32 half, kill;              /* ours to write. kill: end whoever makes a call that is not allowed */
     u32 number, unused;          /* ours to write: whose place this is by now */
+    u64 capabilities;            /* whose use is not told; ours to write */
+    u64 used;                    /* and told of */
+    u64 administering[WORDS];    /* ours to write: calls in which CAP_SYS_ADMIN is used in earnest */
     u32 counts[CPUS][CALLS];     /* not exact where there are more processors */
 };
 
@@ -162,30 +166,54 @@ INLINE int is_compat(struct task_struct *task)
     return (task->thread_info.flags & TIF_32BIT) != 0;
 }
 
-/* Is the call that it is in one of these? By its own interface's numbers: of 64 bits here, of 32 bits otherwise. */
-INLINE int is_in(struct task_struct *task, u32 x86, u32 arm, u32 compat)
+/* The call that a task is in: numbered by the interface that it was made by. More than any where it is in none. */
+struct call {
+    u64 number;
+    int compat, arm;
+};
+
+INLINE struct call call_of(struct task_struct *task)
 {
     struct pt_regs *registers = bpf_task_pt_regs(task);
-    u32 call = ~0u;
+    struct call call = {~0ull, is_compat(task), 0};
 
     if (exists(registers->orig_ax))
-        call = registers->orig_ax & ~0x40000000;
+        call.number = registers->orig_ax;
     else if (exists(registers->syscallno))
-        call = registers->syscallno, x86 = arm;
-    return call == (is_compat(task) ? compat : x86);
+        call.number = (s64)registers->syscallno, call.arm = 1;
+    return call;
+}
+
+/* By its numbers on x86-64 (or as x32), i386, arm64 and arm. */
+INLINE int is(struct call call, u32 x86, u32 i386, u32 arm64, u32 arm)
+{
+    u32 number = call.arm ? (call.compat ? arm : arm64) : (call.compat ? i386 : x86);
+
+    return (call.number & ~0x40000000ull) == number;
+}
+
+INLINE int is_ptrace(struct call call)
+{
+    return is(call, 101, 26, 117, 26) || is(call, 521, ~0u, ~0u, ~0u);
 }
 
 INLINE int is_tracing(struct task_struct *task)
 {
-    return is_in(task, 101, 117, 26) || is_in(task, 521, ~1u, ~1u);
+    return is_ptrace(call_of(task));
 }
 
-/* write, pwrite64, writev, pwritev, pwritev2, process_vm_writev, ptrace */
+/* write, pwrite64, writev, pwritev, pwritev2, process_vm_writev, x32's own of these, ptrace; and for io_uring, whose own
+ * threads look as if they were in the call that made them, io_uring_setup and io_uring_enter.
+ */
 INLINE int is_writing(struct task_struct *task)
 {
-    return is_in(task, 1, 64, 4) || is_in(task, 18, 68, 181) || is_in(task, 20, 66, 146) ||
-           is_in(task, 296, 70, 334) || is_in(task, 328, 287, 379) || is_in(task, 311, 271, 348) ||
-           is_in(task, 540, ~1u, ~1u) || is_tracing(task);
+    struct call call = call_of(task);
+
+    return is(call, 1, 4, 64, 4) || is(call, 18, 181, 68, 181) || is(call, 20, 146, 66, 146) ||
+           is(call, 296, 334, 70, 362) || is(call, 328, 379, 287, 393) || is(call, 311, 348, 271, 377) ||
+           is(call, 516, ~0u, ~0u, ~0u) || is(call, 535, ~0u, ~0u, ~0u) || is(call, 547, ~0u, ~0u, ~0u) ||
+           is(call, 540, ~0u, ~0u, ~0u) || is(call, 425, 425, 425, 425) || is(call, 426, 426, 426, 426) ||
+           is_ptrace(call);
 }
 
 /* Its index in the maps of bits. */
@@ -358,6 +386,30 @@ int connects(u64 *context)
     }
     bpf_get_current_comm(event->name, sizeof event->name);
     bpf_ringbuf_submit(event, 0);
+    return 0;
+}
+
+/* A capability was asked for and is there. The kernel asks for CAP_SYS_ADMIN on behalf of whoever takes memory, too. */
+SECTION("tp_btf/cap_capable")
+int capable(u64 *context)
+{
+    struct task_struct *me = bpf_get_current_task_btf();
+    u32 capability = context[3] & 63, index;
+    struct workload *workload;
+    u64 bit = 1ull << capability;
+    struct call call;
+
+    if ((s32)context[4])
+        return 0;
+    workload = numbered(number_of(me));
+    if (!workload || workload->capabilities & bit)
+        return 0;
+    call = call_of(me);
+    index = call.number >> 31 ? OTHER : indexed(me, call.number);
+    if (capability == CAP_SYS_ADMIN && !(workload->administering[index / 64 & (WORDS - 1)] >> (index & 63) & 1))
+        return 0;
+    if (!(workload->used & bit) && !(__sync_fetch_and_or(&workload->used, bit) & bit))
+        tell(CAPABLE, workload, me, capability, index, call.number);
     return 0;
 }
 

@@ -36,6 +36,13 @@ def leave_the_baseline(_: Any) -> Iterator[float]:
     yield at
 
 
+def use_a_capability(_: Any) -> Iterator[float]:
+    """A capability is used that policy does not list: to make `/` the root, which it is."""
+    at = _now()
+    os.chroot("/")
+    yield at
+
+
 def call_by_the_older_interface(_: Any) -> Iterator[float]:
     """A call is made by the interface of 32 bits, where its number means another one."""
     page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)

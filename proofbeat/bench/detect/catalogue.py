@@ -136,6 +136,7 @@ CATALOGUE: tuple[Attack, ...] = (
     Attack(acts.connect_elsewhere, Signal.EGRESS_FOREIGN, EGRESS, LOOK_MS, dear=True),
     Attack(calls.leave_the_baseline, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
     Attack(calls.call_by_the_older_interface, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
+    Attack(calls.use_a_capability, Signal.CAPABILITY_USED, CALLS, EVENT_MS, needs_root=True, privileged=True),
     Attack(calls.open_by_io_uring, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
     Attack(calls.write_into_a_process, Signal.PROCESS_WRITTEN, CALLS, EVENT_MS, needs_root=True),
     Attack(codeacts.patch_its_own_code, Signal.MEMORY_CODE_PATCHED, MEMORY, MEMORY_MS),
@@ -243,6 +244,13 @@ UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
         CALLS: (
             "A call of the baseline with other arguments, or in another sequence.",
             "A second call of the same name, until all is measured in full again.",
+            "What is refused before it is made: by a seccomp filter, or by its own process's syscall user dispatch.",
+            "Of `sampled`: a call between two windows. Of `lean`: whatever has no rarer trace than its entry.",
+            "Who comes in from outside and is not made by the workload: until it is found, a second at most.",
+            "What CAP_SYS_ADMIN is used for in a call that does not administer, as write(2) of a control file, and by"
+            " clone(2): the namespace is told.",
+            "How often and how fast calls are made judges nothing but a policy's rules: a burst within a second is told"
+            " as that second's, an amount to within a factor of two.",
             "Without CAP_BPF and CAP_PERFMON: all of it.",
         ),
         MEMORY: (

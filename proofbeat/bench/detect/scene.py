@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attestation.calls import NAMES
+from attestation.capabilities import CAPABILITIES
 from attestation.errors import Unavailable
 from proofbeat.bench import mesh
 from proofbeat.bench.detect import service
@@ -36,6 +37,7 @@ TERMS = Terms(
         "files": {"logs": ["**/app/logs/**"]},
         "processes": {"shells": ["**/loot/tool"]},
         "egress": {"allowed": []},
+        "syscalls": {"capabilities": [each for each in CAPABILITIES if each != "CAP_SYS_CHROOT"]},
         "recovery": {"drift": "auto", "tamper": "auto"},
         "detectors": {
             "alerts": [{"detector": "falco", "rules": [RULE], "class": "tamper"}],

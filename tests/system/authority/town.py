@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation import evidence, keys, manifest, processes, proxy, results
+from attestation import evidence, keys, manifest, processes, results
+from attestation.bodies import DIGEST_OF
 from attestation.claims import Claims, LayerClaim
 from attestation.coverage import CollectorCoverage, Coverage, Mechanism
 from attestation.digests import Digest
@@ -189,8 +190,7 @@ class Attester:
         return self.nonce
 
     def bodies(self) -> dict[Digest, bytes]:
-        digest = {Layer.FILES: manifest.digest, Layer.PROCESSES: processes.digest, Layer.PROXY: proxy.digest}
-        return {digest[layer](body): body for layer, body in self.layers.items()}
+        return {DIGEST_OF[layer](body): body for layer, body in self.layers.items()}
 
     def claims(self) -> Claims:
         digests = zip(self.layers, self.bodies(), strict=True)

@@ -20,6 +20,7 @@ from attestation import cose, evidence, keys
 from attestation.claims import Claims
 from attestation.errors import Refused
 from attestation.layers import Layer
+from attestation.tally import Tally
 from attestation.violation import ViolationClass
 from tests.system.authority.town import Attester, Town, another_key, measured, numbered, posted, stranger
 from wire import messages, problems, proofs, tls, versions
@@ -235,6 +236,7 @@ ATTACKS: dict[str, tuple[Attack, Kind]] = {
     "a generation below zero": (_claim(generation=-1), Kind.GENERATION_PAST),
     "a revocation below zero": (_claim(revocation=-1), Kind.CLAIMS_IMPOSSIBLE),
     "a served certificate and no proxy": (_claim(served=7), Kind.CLAIMS_IMPOSSIBLE),
+    "calls counted and no layer of them": (_claim(calls=Tally((1,))), Kind.CLAIMS_IMPOSSIBLE),
     "a layer claimed twice": (_twice_a_layer, Kind.CLAIMS_IMPOSSIBLE),
     "another body than was claimed": (_other_body, Kind.BODY_MISMATCH),
     "a body that is no layer": (_lying_body, Kind.EVIDENCE_MALFORMED),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,13 +15,16 @@ from hypothesis import strategies as st
 
 from attestation import calls
 from attestation.calls import COMPAT, OTHER, TABLES, X32
+from attestation.capabilities import CAPABILITIES
 from attestation.errors import InvalidInput
 from measurer.bpf import watch
 from measurer.bpf.btf import Btf
 from measurer.bpf.elf import Elf
 from measurer.bpf.ring import Ring
+from measurer.calls import uses
 
 OBJECT = watch.OBJECT.read_bytes()
+SOURCE = (watch.OBJECT.parent / "watch.bpf.c").read_text()
 RING = 1 << 12
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -31,7 +36,7 @@ def test_the_object_is_the_one_whose_digest_stands_beside_it() -> None:
 def test_the_object_has_a_program_for_each_tracepoint_and_says_what_of_the_kernel_each_depends_on() -> None:
     elf = Elf(OBJECT)
     btf = Btf(elf)
-    for name in (*watch.MEMBERSHIP, *watch.LEAN, watch.STRICT):
+    for name in (*watch.MEMBERSHIP, *watch.LEAN, watch.STRICT, watch.CAPABLE):
         section = f"tp_btf/{name}"
         assert len(elf.body(section)) % 8 == 0
         assert btf.functions(section).count == 1
@@ -140,7 +145,61 @@ def test_calls_go_by_number_to_the_kernel_and_come_back_by_name(names: set[str],
 
 
 def test_what_has_no_name_and_what_comes_by_an_older_interface_has_a_word() -> None:
-    assert calls.names([watch.OTHER, watch.X32, watch.COMPAT, 500], 0) == tuple(sorted({OTHER, X32, COMPAT}))
+    assert calls.names([*calls.AMONG_NUMBERS, 500], 0) == tuple(sorted({OTHER, X32, COMPAT}))
+
+
+def test_the_source_has_the_same_numbers_for_what_has_none() -> None:
+    defined = dict(re.findall(r"^#define (\w+) (\d+)\b", SOURCE, re.MULTILINE))
+    assert {int(defined[name]): word for name, word in (("OTHER", OTHER), ("X32", X32), ("COMPAT", COMPAT))} == (
+        calls.AMONG_NUMBERS
+    )
+    assert (int(defined["CALLS"]), int(defined["CPUS"])) == (watch.CALLS, watch.CPUS)
+    assert min(calls.AMONG_NUMBERS) > max(number for table in TABLES.values() for number in table.values())
+    assert CAPABILITIES[int(defined["CAP_SYS_ADMIN"])] == "CAP_SYS_ADMIN"
+
+
+def test_kinds_of_event_are_the_sources() -> None:
+    found = re.search(r"^enum kind \{ CALL = 1, ([A-Z, ]+) \};$", SOURCE, re.MULTILINE)
+    assert found is not None
+    assert [each.name for each in watch.Kind] == ["CALL", *found[1].split(", ")]
+
+
+def test_what_writes_is_known_by_the_numbers_of_each_architecture() -> None:
+    """i386's and arm's are arch/x86/entry/syscalls/syscall_32.tbl and arch/arm/tools/syscall.tbl of Linux 6.18."""
+    older = {
+        "write": (4, 4), "pwrite64": (181, 181), "writev": (146, 146), "pwritev": (334, 362), "pwritev2": (379, 393),
+        "process_vm_writev": (348, 377), "ptrace": (26, 26), "io_uring_setup": (425, 425),
+        "io_uring_enter": (426, 426),
+    }  # fmt: skip
+    expected = {(TABLES["x86_64"][name], i386, TABLES["aarch64"][name], arm) for name, (i386, arm) in older.items()}
+    told = {tuple(map(int, each)) for each in re.findall(r"\bis\(call, (\d+), (\d+), (\d+), (\d+)\)", SOURCE)}
+    assert told == expected
+    x32 = {int(each) for each in re.findall(r"\bis\(call, (\d+), ~0u, ~0u, ~0u\)", SOURCE)}
+    assert x32 == {516, 521, 535, 540, 547}, "writev, ptrace, pwritev, process_vm_writev, pwritev2 of x32"
+
+
+HEADERS = {"x86_64": "x86_64-linux-gnu/asm/unistd_64.h", "aarch64": "asm-generic/unistd.h"}
+"""Of linux-libc-dev: arm64's numbers are the generic ones."""
+OTHERS = {"fstatat": "newfstatat", "sync_file_range2": "", "arch_specific_syscall": "", "syscalls": ""}
+"""Of the generic ones: what arm64 calls otherwise, does without, and what is no call."""
+
+
+@pytest.mark.parametrize("machine", HEADERS)
+def test_numbers_are_those_of_the_kernels_headers(machine: str) -> None:
+    header = Path("/usr/include") / HEADERS[machine]
+    if not header.exists():
+        pytest.skip(f"needs linux-libc-dev: {header}")
+    stated = dict(re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)$", header.read_text(), re.MULTILINE))
+    named = {OTHERS.get(name, name): int(number) for name, number in stated.items() if not name.endswith("time64")}
+    of_32_bits = {"clock_gettime64", "clock_settime64", "clock_adjtime64", "timer_gettime64", "timer_settime64"}
+    of_32_bits |= {"timerfd_gettime64", "timerfd_settime64", ""}
+    known = {name: number for name, number in named.items() if machine == "x86_64" or name not in of_32_bits}
+    assert len(known) > 300
+    assert known.items() <= TABLES[machine].items()
+
+
+def test_the_calls_that_administer_are_calls() -> None:
+    assert set(uses.ADMINISTERING) <= calls.NAMES
 
 
 def test_numbers_are_those_of_each_architecture() -> None:

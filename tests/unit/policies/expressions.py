@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
+from attestation.capabilities import CAPABILITIES
 from attestation.coverage import Cutting, Grade, Guarantee, Mechanism, Profile
 from attestation.layers import Layer
 from attestation.proxy import Known
@@ -46,7 +47,7 @@ kinds = st.builds(
     loader_digest=digests,
     uid=counts,
     gid=counts,
-    capabilities=st.lists(st.sampled_from(seen.CAPABILITIES[:3]), unique=True).map(tuple),
+    capabilities=st.lists(st.sampled_from(CAPABILITIES[:3]), unique=True).map(tuple),
     no_new_privileges=st.booleans(),
     seccomp=st.sampled_from(seen.SECCOMP),
     deleted=st.booleans(),
@@ -108,6 +109,16 @@ summaries = st.builds(
         digest=digests,
         **dict.fromkeys(("files", "compilers", "writable", "patched"), counts),
     ),
+    calls=st.builds(
+        seen.Calls,
+        measured=st.booleans(),
+        age=ages,
+        full_age=ages,
+        digest=digests,
+        watching=st.sampled_from(seen.WATCHING),
+        made=st.lists(st.sampled_from(("read", "execve", "unknown")), unique=True).map(tuple),
+        **dict.fromkeys(("rate", "peak", "events", "outside"), counts),
+    ),
     coverage=st.builds(
         seen.Coverage,
         grade=st.sampled_from(Grade),
@@ -123,7 +134,7 @@ summaries = st.builds(
 def largest() -> Summary:
     """As much of everything as a rule can see."""
     text = "é" * seen.MOST_STRING
-    kind = seen.Kind(text, DIGESTS[0], text, DIGESTS[0], 1, 1, seen.CAPABILITIES, True, "filter", False)
+    kind = seen.Kind(text, DIGESTS[0], text, DIGESTS[0], 1, 1, CAPABILITIES, True, "filter", False)
     collector = seen.Collector(text, Layer.FILES, Mechanism.POLL, 1, running=True, lost=0)
     return Summary(
         registration=seen.Registration(
@@ -147,6 +158,7 @@ def largest() -> Summary:
             resumption_off=Known.NO,
         ),
         memory=seen.Memory(True, 1000, 1000, DIGESTS[0], *[MOST_NUMBER] * 4),
+        calls=seen.Calls(True, 1000, 1000, DIGESTS[0], "strict", (text,) * seen.MOST_CALLS, *[MOST_NUMBER] * 4),
         coverage=seen.Coverage(
             Grade.CLOSED_BY_GUARDIAN,
             Cutting.DESTROY,

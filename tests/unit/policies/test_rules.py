@@ -13,12 +13,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation import jws, proxy
-from attestation.claims import LayerClaim
+from attestation.calls import CallsMade, Watching
+from attestation.claims import Claims, LayerClaim
 from attestation.coverage import CollectorCoverage, Mechanism
 from attestation.errors import InvalidConfiguration
 from attestation.layers import Layer, Method
 from attestation.manifest import DIRECTORY, LINK, OTHER
 from attestation.proxy import Delivered, Denial, Known, Proxy, ProxyProcess
+from attestation.tally import Offence, Tally
 from attestation.trust import Tier
 from authority.rules import Draft
 from authority.verifier.cache import appraisal_key
@@ -233,6 +235,53 @@ def test_an_appraisal_is_made_anew_where_a_rule_might_see_another_age(tmp_path: 
     young, older, old = (claimed(age_ms=age)[0] for age in (1_500, 2_500, 12_000))
     assert appraisal_key(young, ruling) == appraisal_key(older, ruling)
     assert appraisal_key(young, ruling) != appraisal_key(old, ruling)
+
+
+TALLY = Tally((3, 12), 11, 15, 2, (Offence("chroot", 7, "/usr/sbin/nginx", 5),), 1)
+
+
+def calling(tally: Tally | None, *made: str) -> tuple[Claims, dict[str, bytes]]:
+    watchers = coverage(further=(Layer.SYSCALLS,))
+    claims, bodies = claimed(called=CallsMade(Watching.STRICT, made), watchers=watchers)
+    return replace(claims, calls=tally), bodies
+
+
+@pytest.mark.parametrize(
+    ("that", "holds"),
+    [
+        ('"execve" in calls.made', True),
+        ('"ptrace" in calls.made', False),
+        ('calls.made.all(name, name in ["execve", "read"])', True),
+        ("calls.rate <= 1024 && calls.peak <= 16384", True),
+        ("calls.peak < 16384", False),
+        ("calls.events == 2", True),
+        ("calls.outside == 0", False),
+        ("calls.outside == 2", True),
+        ('calls.watching == "strict"', True),
+    ],
+)
+def test_a_rule_sees_which_calls_are_made_how_fast_and_how_many_are_outside_of_the_baseline(
+    that: str, holds: bool
+) -> None:
+    policy = ruled({"one": {"that": that, "message": "m"}}, layers={"syscalls": {}})
+    references = REFERENCES.model_copy(
+        update={"spec": REFERENCES.spec.model_copy(update={"syscalls": {"all": ("execve", "read")}})}
+    )
+    verdict = appraise(*calling(TALLY, "execve", "read"), governing(policy, references))
+    assert [each.kind for each in verdict.reasons] == ([] if holds else ["rule-failed"])
+
+
+def test_where_nothing_is_told_of_calls_a_rule_sees_none() -> None:
+    assert judged(only("!calls.measured && calls.rate == 0 && size(calls.made) == 0")).tier is Tier.AFFIRMING
+
+
+def test_how_fast_calls_are_made_is_appraised_anew_only_where_a_rule_looks_at_it(tmp_path: Path) -> None:
+    signer = jws.Signer(ec.generate_private_key(ec.SECP256R1()))
+    slow, fast = (calling(replace(TALLY, rate=rate), "execve")[0] for rate in (11, 12))
+    for that, alike in (("calls.rate < 4096", False), ("'read' in calls.made", True)):
+        policies = load([written(tmp_path, f'    one: {{that: "{that}", message: m}}\n')])
+        ruling = Draft(policies).signed(1, signer).of("web")
+        assert (appraisal_key(slow, ruling) == appraisal_key(fast, ruling)) is alike
 
 
 def test_sidecars_are_sent_the_policy_without_its_rules(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from attestation.errors import InvalidConfiguration
 from attestation.facts import (
     Actor,
     CallFact,
+    CapabilityFact,
     CollectorFact,
     CollectorState,
     EgressFact,
@@ -202,6 +203,13 @@ def with_calls(policy: AttestationPolicy) -> AttestationPolicy:
     return policy.model_copy(update={"spec": policy.spec.model_copy(update={"layers": layers})})
 
 
+def with_uses(policy: AttestationPolicy) -> AttestationPolicy:
+    """The same, where no use of a capability is expected."""
+    spec = with_calls(policy).spec
+    rules = spec.syscalls.model_copy(update={"capabilities": ()})
+    return policy.model_copy(update={"spec": spec.model_copy(update={"syscalls": rules})})
+
+
 def seen(fact: Fact) -> Callable[[AttestationPolicy], list[Violation | Finding]]:
     def look(policy: AttestationPolicy) -> list[Violation | Finding]:
         found = violates(fact, policy, LISTED)
@@ -304,6 +312,9 @@ FOUND: dict[Signal, Callable[[AttestationPolicy], list[Violation | Finding]]] = 
     Signal.PROCESS_UNMEASURED: seen(fact_of(ProcessAspect.UNMEASURED, "no", "yes: it is hidden from us")),
     Signal.PROCESS_WRITTEN: seen(fact_of(ProcessAspect.WRITTEN, "", "7 /usr/bin/gdb")),
     Signal.CALL_FOREIGN: lambda policy: seen(CallFact(1.0, "chroot", Actor(9, PYTHON)))(with_calls(policy)),
+    Signal.CAPABILITY_USED: lambda policy: seen(CapabilityFact(1.0, "CAP_SYS_CHROOT", "chroot", Actor(9, PYTHON)))(
+        with_uses(policy)
+    ),
     Signal.PROCESS_STDIO_SOCKET: seen(StdioFact(1.0, Actor(9, "/bin/dash"), (0, 1), "TCP", Opened.HERE)),
     Signal.EGRESS_FOREIGN: seen(EgressFact(1.0, Actor(9, PYTHON), "tcp", "203.0.113.9", 443)),
     Signal.MEMORY_CODE_PATCHED: mapped(Code(CodeKind.PATCHED, PYTHON, LIBRARY, GOOD[MAIN], offset=4096)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from authority import config as authority_config
 from policies.model.load import load
 from policies.model.metadata import Metadata
@@ -16,8 +18,9 @@ from sidecar import config as sidecar_config
 ROOT = Path(__file__).parents[3]
 
 
-def test_every_test_that_the_threat_model_names_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/threat-model.md").read_text()))
+@pytest.mark.parametrize("page", ["threat-model.md", "evasions.md"])
+def test_every_test_that_a_page_of_attacks_names_exists(page: str) -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / page).read_text()))
     written = {name for file in ROOT.glob("tests/**/*.py") for name in re.findall(r"def (test_\w+)", file.read_text())}
     assert named
     assert named - written == set()

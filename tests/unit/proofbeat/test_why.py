@@ -154,6 +154,7 @@ def test_a_program_reads_every_key_with_times_in_iso_8601() -> None:
         "others": [ordered],
         "repair": ("Start a new instance with a join token.", "Or release this one, if you vouch for it."),
         "now": {"state": "quarantined", "since": AT, "gone": False},
+        "calls": None,
         "history_begins": AT,
         "history": [{"at": AT, "event": "violation", "state": "quarantined", "text": "/tmp/x: it was executed"}],
     }

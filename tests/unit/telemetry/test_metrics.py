@@ -31,6 +31,8 @@ DESIGN = {
     "proofbeat_round_seconds": ("stage",),
     "proofbeat_measurement_age_seconds": ("layer",),
     "proofbeat_events_lost_total": ("collector",),
+    "proofbeat_system_calls_per_second": ("of",),
+    "proofbeat_system_calls_outside": (),
     "proofbeat_violations_total": ("kind", "class"),
     "proofbeat_detector_alerts_total": ("detector", "outcome"),
     "proofbeat_close_seconds": ("step",),

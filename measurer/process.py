@@ -96,6 +96,7 @@ class Measurer:
             self._memory.suspect,
             self.cover,
         )
+        self._processes.executions.came = self._calls.came
         self._proxy = ProxyLayer(loop, channel, self.cover)
         forensics = Forensics(loop, channel, pinned.pid)
         self._containing = Containing(loop, channel, pinned, self._processes.found, self._wards, forensics)

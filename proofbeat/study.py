@@ -73,6 +73,8 @@ class Study:
         try:
             async with asyncio.timeout(WITHIN_SECONDS):
                 await self._pinned
+                if self._failed is not None:  # it was told meanwhile
+                    raise self._failed
                 self._measured = asyncio.get_running_loop().create_future()
                 self._measurer.send(Measure(wanted, not_before, full))
                 await self._measured

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from attestation.errors import InvalidInput
+from attestation.errors import InvalidInput, Unavailable
 from policies.author.learning import outcome
 from policies.author.learning.learned import Learned
 from policies.author.learning.merging import merged
@@ -25,6 +25,7 @@ from proofbeat.ephemeral import folder
 from proofbeat.ephemeral.children import Children
 from proofbeat.learning import telling as told
 from proofbeat.learning import watch, written
+from proofbeat.learning.libraries import Libraries
 from proofbeat.learning.watch import EVERY_CALL, LOOKS, Watch
 from proofbeat.learning.wishes import Until, Wishes
 from proofbeat.study import scope_of, studied
@@ -55,7 +56,7 @@ async def run(wished: Wishes) -> bool:
     ruling = outcome.policy(wished.name, learned, wished.place.mode)
     values = outcome.references(wished.name, learned)
     findings = sorted({each for one in seen for each in one.watched.findings(ruling, values)})
-    files = written.write_all(wished.name, learned, ruling, values, wished.place)
+    files = written.write_all(wished.name, learned, values, wished.place)
     before = merged(earlier) if earlier and now else None
     _tell(told.Outcome(wished.name, learned, ruling, values, before, findings, files), as_json=wished.place.as_json)
     return not wished.until.converged or all(run.converged for each in now for run in each.runs)
@@ -100,7 +101,7 @@ async def _attach(wished: Wishes, include: tuple[str, ...], held: AsyncExitStack
     for pid in wished.pids:
         scope = scope_of(pid, include, wished.volatile, cgroup=wished.cgroup, memory=LOOKS, calls=EVERY_CALL)
         study = await held.enter_async_context(studied(scope))
-        watches.append(watch.begun(study, f"pid {pid}", include, wished.volatile))
+        watches.append(watch.begun(study, f"pid {pid}", include, wished.volatile, _libraries(pid, held)))
     for each in watches:
         await each.look()
     await _until(watches, wished.until, telling)
@@ -118,7 +119,8 @@ async def _start(
     scope = scope_of(instance.pid, include, wished.volatile, memory=LOOKS, calls=EVERY_CALL)
     study = await held.enter_async_context(studied(scope))
     await study.measure()
-    watching = watch.begun(study, Path(wished.command[0]).name, include, wished.volatile, fresh=True)
+    of, libraries = Path(wished.command[0]).name, _libraries(instance.pid, held)
+    watching = watch.begun(study, of, include, wished.volatile, libraries, fresh=True)
     go()
     await _until([watching], wished.until, telling)
     await watching.measure()
@@ -126,6 +128,15 @@ async def _start(
         telling.say("it is asked to end, so that it is seen how it does")
         await watching.ended(lambda: _end(instance))
     return watching
+
+
+def _libraries(pid: int, held: AsyncExitStack) -> Libraries:
+    try:
+        libraries = Libraries(pid)
+    except OSError as error:
+        raise Unavailable(f"its root folder cannot be opened: {error.strerror}", where=f"pid {pid}") from error
+    held.callback(libraries.close)
+    return libraries
 
 
 async def _until(watches: Sequence[Watch], until: Until, telling: Telling) -> None:

@@ -16,6 +16,7 @@ from attestation.layers import Layer
 from attestation.quantities import instant_text
 from policies.author.learning.learned import Learned
 from policies.author.learning.watched import STARTUP, Subject, Watched
+from proofbeat.learning.libraries import Libraries
 from proofbeat.learning.wishes import Until
 from proofbeat.study import Study, boottime
 
@@ -29,10 +30,11 @@ TURN = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """One workload. watched: hears of it from now on."""
+    """One workload. watched: hears of it from now on. libraries: where what its programs ask for is looked up."""
 
     study: Study
     watched: Watched
+    libraries: Libraries | None = None
 
     def __post_init__(self) -> None:
         self.study.heard = self.watched.saw
@@ -49,6 +51,7 @@ class Watch:
     async def measure(self) -> None:
         """All that is there."""
         self.watched.measured(await self.study.measure(), boottime())
+        self._look_up()
 
     async def turn(self) -> None:
         """What was called until now, and whatever is called from now on is told again."""
@@ -58,6 +61,7 @@ class Watch:
     async def look(self) -> None:
         """What came by no event: what is mapped, and what was called. Files tell by themselves."""
         self.watched.measured(await self.study.measure(Layer.MEMORY, Layer.PROCESSES, full=False), boottime())
+        self._look_up()
         await self.turn()
 
     async def ended(self, ending: Callable[[], Awaitable[None]]) -> None:
@@ -67,15 +71,31 @@ class Watch:
         await ending()
         self.watched.measured(await self.study.measure(Layer.SYSCALLS, full=False), boottime())
 
+    def _look_up(self) -> None:
+        """A program that lives for milliseconds is gone before anybody looks at what it has mapped."""
+        if self.libraries is None:
+            return
+        for program in self.watched.anew():
+            for path, digest in self.libraries.of(program):
+                self.watched.asks_for(program, path, digest, boottime())
+
     def learned(self) -> Learned:
         return self.watched.learned(boottime(), self.study.lost)
 
 
-def begun(study: Study, of: str, include: tuple[str, ...], exempt: tuple[str, ...], *, fresh: bool = False) -> Watch:
-    """From now on, as a run of its own. of: whom, for people. fresh: nothing of it has run yet."""
+def begun(
+    study: Study,
+    of: str,
+    include: tuple[str, ...],
+    exempt: tuple[str, ...],
+    libraries: Libraries | None = None,
+    *,
+    fresh: bool = False,
+) -> Watch:
+    """From now on, as a run of its own. of: whom, for people. libraries: as of Watch. fresh: nothing of it ran yet."""
     run = f"{instant_text(int(time.time()))}-{secrets.token_hex(3)}"
     subject = Subject(run, of, platform.machine(), include, exempt)
-    return Watch(study, Watched(subject, boottime(), fresh=fresh))
+    return Watch(study, Watched(subject, boottime(), fresh=fresh), libraries)
 
 
 async def learn(watches: Sequence[Watch], until: Until, told: Callable[[], None] = lambda: None) -> None:

@@ -19,7 +19,6 @@ from policies.author.learning.remarks import standing
 from policies.model import dialect
 from policies.model.memory import amount_text
 from policies.model.metadata import Metadata
-from policies.model.policy import AttestationPolicy
 from policies.model.references import ReferenceValues
 from policies.model.registration import RegistrationSpec, WorkloadRegistration
 from policies.model.writing import comment, reference_values
@@ -37,15 +36,14 @@ def read(path: Path) -> Learned:
     return form.read(dialect.read_text(file), str(file))
 
 
-def write_all(
-    name: str, learned: Learned, ruling: AttestationPolicy, values: ReferenceValues, place: Place
-) -> list[Path]:
+def write_all(name: str, learned: Learned, values: ReferenceValues, place: Place) -> list[Path]:
     """What was written, in that order. Raises InvalidInput where it cannot be."""
     folder = place.output
     _make(folder / POLICIES)
     ruled, referenced = folder / POLICIES / f"{name}.yaml", folder / POLICIES / f"{name}-references.yaml"
     about = "".join(f"{line}\n" for line in _about(learned))
-    write(ruled, about + "---\n".join([documents.to_yaml(ruling), *_registered(name, place)]))
+    ruling = yaml.safe_dump(outcome.document(name, learned, place.mode), sort_keys=False)
+    write(ruled, about + "---\n".join([ruling, *_registered(name, place)]))
     write_references(referenced, reference_values(values, outcome.origins(learned)), values.metadata.qualified)
     write(folder / SECCOMP, json.dumps(seccomp.profile(learned), indent=1) + "\n")
     write(folder / OPERATORS, yaml.safe_dump(seccomp.operators(name, learned), sort_keys=False))

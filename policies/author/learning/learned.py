@@ -75,8 +75,9 @@ class Amount(Strict):
 class Learned(Strict):
     """include, exempt: what was measured of files, and what of it was left out, as a policy's `files.include` and
     `files.volatile`. files: those that stayed as they were. volatile: those that did not. executables: what was run.
-    begun: scripts, and libraries before a program's own. mapped: files that were mapped as code. preload: what has no
-    content to be referenced, as `processes.preload`. code: by executable. calls: by set, and by name.
+    begun: scripts, and libraries before a program's own. mapped: files that were mapped as code, or that an executable
+    names as its libraries. preload: what has no content to be referenced, as `processes.preload`. code: by executable.
+    calls: by set, and by name.
     """
 
     version: Literal[1] = 1

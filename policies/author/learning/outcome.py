@@ -14,8 +14,8 @@ from attestation.layers import Layer
 from policies.author.learning.always import ALWAYS, known
 from policies.author.learning.learned import Amount, Contents, Learned, Origin
 from policies.model.memory import amount_text
-from policies.model.metadata import Metadata, Selector
-from policies.model.policy import AttestationPolicy, Mode, PolicySpec
+from policies.model.metadata import API_VERSION, Metadata
+from policies.model.policy import AttestationPolicy, Mode
 from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
 
 HEADROOM = 4
@@ -26,7 +26,7 @@ Place = tuple[str, ...]
 
 
 def rules(learned: Learned) -> dict[str, Any]:
-    """What of a policy's spec follows from it, as PolicySpec.model_validate takes it, and nothing that does not."""
+    """What of a policy's spec follows from it, as it is written, and nothing that does not."""
     said: dict[str, Any] = {}
     exempt = sorted({*learned.exempt, *learned.volatile})
     if learned.include:
@@ -35,25 +35,31 @@ def rules(learned: Learned) -> dict[str, Any]:
         said["processes"] = {"preload": list(learned.preload)}
     layers: dict[str, Any] = {}
     if learned.calls:
-        layers[Layer.SYSCALLS] = {}
-        said["syscalls"] = {"watching": Watching.STRICT}
+        layers[str(Layer.SYSCALLS)] = {}
+        said["syscalls"] = {"watching": str(Watching.STRICT)}
     if learned.mapped or learned.code:
-        layers[Layer.MEMORY] = {}
+        layers[str(Layer.MEMORY)] = {}
         allowed = [_allowed(path, each) for path, each in sorted(learned.code.items()) if path.startswith("/")]
         said["memory"] = {"jit": allowed}
     return {**said, **({"layers": layers} if layers else {})}
 
 
+def document(name: str, learned: Learned, mode: Mode) -> dict[str, Any]:
+    """A policy for the registration of that name, as it is written: what is stated stands there, also where it is so
+    by default.
+    """
+    spec = {"selector": {"registrations": [name]}, "mode": str(mode), **rules(learned)}
+    return {"apiVersion": API_VERSION, "kind": "AttestationPolicy", "metadata": {"name": name}, "spec": spec}
+
+
 def policy(name: str, learned: Learned, mode: Mode) -> AttestationPolicy:
-    """For the registration of that name. Raises InvalidInput where it cannot be stated."""
-    selector = Selector(registrations=(name,))
+    """The same, read. Raises InvalidInput where it cannot be stated."""
     try:
-        spec = PolicySpec.model_validate({"selector": selector, "mode": mode, **rules(learned)})
+        return AttestationPolicy.model_validate(document(name, learned, mode))
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         place = ".".join(map(str, fault["loc"]))
         raise InvalidInput(f"no policy can say what was learned: {place}: {fault['msg']}", where=name) from error
-    return AttestationPolicy(metadata=Metadata(name=name), spec=spec)
 
 
 def references(name: str, learned: Learned, namespace: str = "default") -> ReferenceValues:

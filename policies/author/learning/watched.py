@@ -86,6 +86,7 @@ class Watched:
         self._remembered: dict[Fact, None] = {}
         self._ending: float | None = None
         self._over = False
+        self._asked_of: set[str] = set()
 
     def at(self, boottime: float) -> float:
         """Seconds since it began."""
@@ -136,6 +137,16 @@ class Watched:
             if call not in self._called:
                 self._nobodys[call] = at  # the kernel had no room to say whose it was, or says so next
                 self._is_called(call, at)
+
+    def anew(self) -> tuple[str, ...]:
+        """Executables that were seen since this was asked last."""
+        new = tuple(path for path in self._executables if path not in self._asked_of)
+        self._asked_of.update(new)
+        return new
+
+    def asks_for(self, program: str, library: str, digest: Digest, boottime: float) -> None:
+        """A program that was executed names this library among its own: it is mapped, whether that is seen or not."""
+        self._found(self._mapped, library, digest, self._origin(self.at(boottime), program))
 
     def ends(self, boottime: float) -> None:
         """The workload is asked to end: what it does from now on is how it does that."""

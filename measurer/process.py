@@ -88,6 +88,7 @@ class Measurer:
         self._egress = Egress(loop, channel, self._processes.network, lambda: self._processes.held, self.cover)
         self._memory = Memory(loop, channel, self._processes, pinned.root, self.cover)
         self._calls = CallsCollector(loop, channel, sources.programs, self)
+        self._processes.executions.came = self._calls.came
         self._proxy = ProxyLayer(loop, channel, self.cover)
         forensics = Forensics(loop, channel, pinned.pid)
         self._containing = Containing(loop, channel, pinned, self._processes.found, self._wards, forensics)

@@ -76,6 +76,9 @@ def up(
     ] = None,
     volatile: Annotated[list[str] | None, typer.Option(help="Glob pattern whose content nobody judges.")] = None,
     learn: Annotated[str, typer.Option(help="How long it is watched before its policy is enforced.")] = "3s",
+    learned: Annotated[
+        Path | None, typer.Option(help="Instead: under what `policy learn` wrote there, calls and memory with it.")
+    ] = None,
     wait: Annotated[str, typer.Option(help="How long it may take until it listens.")] = "30s",
     port: Annotated[
         int | None, typer.Option(help="Its TCP port, where it listens on several.", min=1, max=65535)
@@ -88,6 +91,7 @@ def up(
 ) -> None:
     """Your own program in a mesh of one: attested, closed when it changes, opened when that is put right."""
     from attestation.quantities import seconds
+    from proofbeat.learning.written import read
     from proofbeat.up.program import Program
     from proofbeat.up.run import up as run
     from proofbeat.up.wishes import Wishes
@@ -99,6 +103,7 @@ def up(
                 include=tuple(include or ()),
                 volatile=tuple(volatile or ()),
                 learning=seconds(learn),
+                learned=None if learned is None else read(learned),
                 calls=listen,
                 protocol="tcp" if tcp else "http",
                 attempt=attempt,

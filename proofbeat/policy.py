@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,14 @@ Trusted = Annotated[
     ),
 ]
 Root = Annotated[str, typer.Option("--root", help="The authority's `rootNamespace`.")]
+
+
+class Mode(StrEnum):
+    """policies.model.policy.Mode, without importing it."""
+
+    OBSERVE = "observe"
+    AUDIT = "audit"
+    ENFORCE = "enforce"
 
 
 @policy.command("check")
@@ -97,6 +106,63 @@ def policy_diff(
     from proofbeat.authoring.diff import run
 
     exit_with(lambda: run(before, after, evidence, root, trusted or (), as_json=as_json))
+
+
+@policy.command("learn")
+def policy_learn(
+    name: Annotated[str, typer.Argument(help="What policy and reference values are to be called.")],
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(help="What to start and to watch from the first instruction on.", metavar="-- CMD"),
+    ] = None,
+    pid: Annotated[
+        list[int] | None, typer.Option(help="Instead: the first process of a workload that runs; repeat it.")
+    ] = None,
+    cgroup: Annotated[str, typer.Option(help="With one --pid: its cgroup; whoever is in that belongs to it.")] = "",
+    include: Annotated[list[Path] | None, typer.Option(help="Path whose files are measured; repeat it.")] = None,
+    volatile: Annotated[list[str] | None, typer.Option(help="Glob pattern of what of it nobody judges.")] = None,
+    seconds_for: Annotated[
+        str | None, typer.Option("--for", help="How long it is watched; 60s if nobody says.")
+    ] = None,
+    until_converged: Annotated[
+        bool, typer.Option("--until-converged", help="Instead: until nothing new comes any more.")
+    ] = False,
+    at_most: Annotated[str, typer.Option(help="With --until-converged: exit code 1 where it takes longer.")] = "10m",
+    merge: Annotated[
+        list[Path] | None, typer.Option(help="A folder that was written before; repeat it.", metavar="DIR")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The folder to write; else NAME.")] = None,
+    mode: Annotated[Mode, typer.Option(help="Of the policy.")] = Mode.OBSERVE,
+    spiffe_id: Annotated[str, typer.Option(help="Write a registration with it, too.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Watch a workload under load, and write what it may do: policy, reference values, seccomp profile."""
+    from attestation.quantities import seconds
+    from policies.model import policy as model
+    from proofbeat.learning.run import run
+    from proofbeat.learning.wishes import Place, Until, Wishes
+
+    if seconds_for is not None and until_converged:
+        raise typer.BadParameter("say either --for or --until-converged", param_hint="--for")
+
+    async def program() -> bool:
+        most = seconds(at_most) if until_converged else seconds(seconds_for or "60s")
+        place = Place(output or Path(name), model.Mode(mode), spiffe_id, as_json)
+        wished = Wishes(
+            name=name,
+            until=Until(most, until_converged),
+            place=place,
+            pids=tuple(pid or ()),
+            command=tuple(command or ()),
+            cwd=Path.cwd(),
+            cgroup=cgroup,
+            include=tuple(include or ()),
+            volatile=tuple(volatile or ()),
+            merge=tuple(merge or ()),
+        )
+        return await run(wished)
+
+    exit_with(program)
 
 
 @policy.command("reload")

@@ -1,119 +1,163 @@
-"""Reference values from a running workload, taken by the measurer itself: what is built is what will be measured."""
+"""A running workload under the measurer's own eyes: what is stated of it is what will be measured.
+
+What is told meanwhile goes to whoever listens (`heard`), as facts; what is there is measured when it is asked for.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import platform
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from attestation import manifest, memory, processes
-from attestation.channel import Fault, Measure, Message, Observed, Pinned, Scope
+from attestation import calls, manifest, memory, processes
+from attestation.channel import Calls, Fault, Measure, Message, Observed, Pinned, Scope
+from attestation.channel import Covered as CoverageTold
+from attestation.coverage import CALLS, Coverage
 from attestation.digests import Digest
 from attestation.errors import Unavailable
-from attestation.facts import ExecutionFact, MemoryFact, PreloadFact, ScriptFact
+from attestation.facts import Fact, InstanceFact
 from attestation.layers import Layer
 from policies.appraise.projected import by_stable_names
+from policies.author.learning.outcome import references
+from policies.author.learning.watched import Measured, Subject, Watched
 from policies.model.memory import PERIOD
-from policies.model.metadata import Metadata
-from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
-from proofbeat.codestudy import CodeStudy
+from policies.model.references import FileReference, ReferenceValues
 from sidecar.measurement import Measurer, spawn
 
 WITHIN_SECONDS = 60.0
-_LAYERS = (Layer.FILES, Layer.PROCESSES)
+SILENCE_SECONDS = 86_400.0
+"""No Envoy is closed when nothing is heard of us: there is none."""
 
 
 class Study:
-    """One workload under a measurer's eyes. executables: what was seen to be executed, with its contents.
-
-    preload: what the environment named to come before a program's own libraries, and has no content to be referenced.
-    projected: patterns of projected volumes, whose files are stated by their stable names. memory: the most seconds
-    between two looks at what is mapped as code, 0 for none; what was seen is in `code`.
+    """scope: who is looked at, and how. projected: patterns of projected volumes, whose files are stated by their
+    stable names. over: set when its first process has ended, unless its cgroup is its scope: then it may come again.
     """
 
-    def __init__(self, pid: int, projected: tuple[str, ...], memory: float = 0.0) -> None:
-        self.code = CodeStudy()
-        self._memory = memory
-        self._layers = (*_LAYERS, Layer.MEMORY) if memory else _LAYERS
-        self.executables: dict[str, set[str]] = {}
-        self.preload: set[str] = set()
-        self._begun: dict[str, set[str]] = {}
-        self._pid, self._projected = pid, projected
+    def __init__(self, scope: Scope, projected: tuple[str, ...] = ()) -> None:
+        self.heard: Callable[[Fact], None] = lambda _: None
+        self.over = asyncio.Event()
+        self.coverage: Coverage | None = None
+        self._scope, self._projected = scope, projected
+        self._layers = _layers(scope)
         self._bodies: dict[Layer, bytes] = {}
         self._due: dict[Layer, float] = {}
+        self._failed: Exception | None = None
         self._measured: asyncio.Future[None] | None = None
         self._pinned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._measurer = Measurer(self._heard, lambda reason: self._fail(Unavailable(reason, where="measurer")))
+        self._measurer = Measurer(self._take, lambda reason: self._fail(Unavailable(reason, where="measurer")))
 
-    async def measure(self) -> ReferenceSpec:
-        """What its files and processes are from now on, read in full. Raises Unavailable, or what cannot be done."""
-        not_before = time.clock_gettime(time.CLOCK_BOOTTIME)
-        self._due = dict.fromkeys(self._layers, not_before)
+    @property
+    def where(self) -> str:
+        return f"pid {self._scope.pid}"
+
+    @property
+    def lost(self) -> int:
+        """Things that the kernel had no room to tell."""
+        return sum(each.lost for each in self.coverage.collectors) if self.coverage is not None else 0
+
+    async def measure(self, *layers: Layer, full: bool = True) -> Measured:
+        """What is there from now on; of these layers, or of all. full: read again, and told anew.
+
+        Raises Unavailable, or what cannot be done.
+        """
+        wanted = tuple(each for each in self._layers if not layers or each in layers)
+        if not wanted:
+            return Measured()
+        if self._failed is not None:
+            raise self._failed
+        not_before = boottime()
+        self._due = dict.fromkeys(wanted, not_before)
         try:
             async with asyncio.timeout(WITHIN_SECONDS):
                 await self._pinned
+                if self._failed is not None:  # it was told meanwhile
+                    raise self._failed
                 self._measured = asyncio.get_running_loop().create_future()
-                self._measurer.send(Measure(self._layers, not_before, full=True))
+                self._measurer.send(Measure(wanted, not_before, full))
                 await self._measured
         except TimeoutError as error:
-            raise Unavailable(f"no measurement within {WITHIN_SECONDS:g} s", where=f"pid {self._pid}") from error
-        return _with(_spec(self._bodies, self._projected), self._begun)
+            raise Unavailable(f"no measurement within {WITHIN_SECONDS:g} s", where=self.where) from error
+        return self._found({layer: self._bodies[layer] for layer in wanted if layer in self._bodies})
 
-    def begin(self, include: tuple[str, ...], volatile: tuple[str, ...]) -> None:
+    def begin(self) -> None:
         self._measurer.start(asyncio.get_running_loop(), spawn())
-        self._measurer.send(Scope(self._pid, include, ((volatile,),), memory=self._memory))
+        self._measurer.send(self._scope)
 
     def end(self) -> None:
         self._measurer.stop()
 
-    def _heard(self, message: Message, body: bytes | None) -> None:
+    def _take(self, message: Message, body: bytes | None) -> None:
         match message:
             case Pinned():
                 _settle(self._pinned, None)
-            case ExecutionFact(path=path, digest=digest) if digest:
-                self.executables.setdefault(path, set()).add(digest)
-            case ScriptFact(path=path, digest=digest) | PreloadFact(path=path, digest=digest) if digest:
-                self._begun.setdefault(path, set()).add(digest)
-            case PreloadFact(entry=entry) if entry:
-                self.preload.add(entry)
-            case MemoryFact(code=code):
-                self.code.saw(code)
+            case CoverageTold(coverage):
+                self._covered(coverage)
             case Observed(observation):
                 if body is not None:
                     self._bodies[observation.layer] = body
-                if body is not None and observation.layer is Layer.MEMORY:
-                    self.code.saw(*memory.unpack(body))
                 if observation.began >= self._due.get(observation.layer, float("inf")):
                     del self._due[observation.layer]
                 if not self._due and self._measured is not None:
                     _settle(self._measured, None)
             case Fault(what, where, mend):
                 self._fail(Unavailable(what, where=where, mend=mend))
-            case _:
-                pass
+            case _ if isinstance(message, Fact):
+                if isinstance(message, InstanceFact) and not self._scope.cgroup:
+                    self.over.set()
+                self.heard(message)
+
+    def _covered(self, coverage: Coverage) -> None:
+        self.coverage = coverage
+        refused = next((each for each in coverage.collectors if each.name == CALLS and not each.running), None)
+        if refused is not None:
+            self._fail(
+                Unavailable(
+                    f"its system calls cannot be watched: {refused.detail}",
+                    where=self.where,
+                    mend="Run this as root, or with CAP_BPF and CAP_PERFMON; `proofbeat doctor` says what is missing.",
+                )
+            )
+
+    def _found(self, said: Mapping[Layer, bytes]) -> Measured:
+        return Measured(
+            _files(said[Layer.FILES], self._projected) if Layer.FILES in said else None,
+            tuple(processes.unpack(said[Layer.PROCESSES])) if Layer.PROCESSES in said else (),
+            memory.unpack(said[Layer.MEMORY]) if Layer.MEMORY in said else (),
+            calls.unpack(said[Layer.SYSCALLS]).calls if Layer.SYSCALLS in said else (),
+        )
 
     def _fail(self, error: Exception) -> None:
+        self._failed = error
         for each in (self._pinned, self._measured):
             if each is not None:
                 _settle(each, error)
 
 
 @asynccontextmanager
-async def studied(
-    pid: int,
-    include: tuple[str, ...],
-    volatile: tuple[str, ...] = (),
-    projected: tuple[str, ...] = (),
-    memory: float = 0.0,
-) -> AsyncIterator[Study]:
-    """The workload of this pid, watched until the block ends. memory: as of a Study."""
-    study = Study(pid, projected, memory)
-    study.begin(include, volatile)
+async def studied(scope: Scope, projected: tuple[str, ...] = ()) -> AsyncIterator[Study]:
+    """The workload of this scope, until the block ends."""
+    study = Study(scope, projected)
+    study.begin()
     try:
         yield study
     finally:
         study.end()
+
+
+def scope_of(
+    pid: int,
+    include: tuple[str, ...] = (),
+    volatile: tuple[str, ...] = (),
+    *,
+    cgroup: str = "",
+    memory: float = 0.0,
+    calls: Calls | None = None,
+) -> Scope:
+    """What a study looks at. memory, calls: as of a Scope."""
+    return Scope(pid, include, ((volatile,),), cgroup, SILENCE_SECONDS, calls=calls, memory=memory)
 
 
 async def build(
@@ -129,9 +173,13 @@ async def build(
 
     memory: the files that are mapped as code are among them, wherever they are.
     """
-    async with studied(pid, include, volatile, projected, PERIOD if memory else 0.0) as study:
-        spec = await study.measure()
-        return ReferenceValues(metadata=Metadata(name=name), spec=study.code.referenced(spec))
+    scope = scope_of(pid, include, volatile, memory=PERIOD if memory else 0.0)
+    began = boottime()
+    watched = Watched(Subject(f"pid {pid}", f"pid {pid}", platform.machine(), include, volatile), began)
+    async with studied(scope, projected) as study:
+        study.heard = watched.saw
+        watched.measured(await study.measure(), boottime())
+        return references(name, watched.learned(boottime()))
 
 
 def with_proxies(values: ReferenceValues, proxies: Mapping[str, tuple[Digest, ...]]) -> ReferenceValues:
@@ -139,10 +187,20 @@ def with_proxies(values: ReferenceValues, proxies: Mapping[str, tuple[Digest, ..
     return values.model_copy(update={"spec": values.spec.model_copy(update={"proxies": dict(proxies)})})
 
 
-def _spec(bodies: Mapping[Layer, bytes], projected: tuple[str, ...]) -> ReferenceSpec:
-    entries = list(manifest.unpack(bodies[Layer.FILES]))
+def boottime() -> float:
+    """As facts have it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _layers(scope: Scope) -> tuple[Layer, ...]:
+    also = ((Layer.MEMORY, scope.memory > 0), (Layer.SYSCALLS, scope.calls is not None))
+    return (Layer.FILES, Layer.PROCESSES, *(layer for layer, wanted in also if wanted))
+
+
+def _files(body: bytes, projected: tuple[str, ...]) -> dict[str, FileReference]:
+    entries = list(manifest.unpack(body))
     capabilities = {each.owner: each.capabilities for each in entries if each.kind == manifest.CAPABILITIES}
-    files = {
+    return {
         entry.path: FileReference.model_validate(
             {
                 "digests": [entry.digest],
@@ -153,22 +211,6 @@ def _spec(bodies: Mapping[Layer, bytes], projected: tuple[str, ...]) -> Referenc
         for entry in by_stable_names(entries, projected)
         if entry.kind in (manifest.FILE, manifest.LINK)
     }
-    executables: dict[str, set[str]] = {}
-    for kind in processes.unpack(bodies[Layer.PROCESSES]):
-        executables.setdefault(kind.executable, set()).add(kind.digest)
-        if kind.loader:
-            executables.setdefault(kind.loader, set()).add(kind.loader_digest)
-    return ReferenceSpec(files=files, executables={path: tuple(sorted(found)) for path, found in executables.items()})
-
-
-def _with(spec: ReferenceSpec, begun: Mapping[str, set[str]]) -> ReferenceSpec:
-    """Scripts and libraries that processes began with, where they are not measured as files."""
-    executables = dict(spec.executables)
-    for path, digests in begun.items():
-        known = {*executables.get(path, ()), *(spec.files[path].digests if path in spec.files else ())}
-        if not digests <= known:
-            executables[path] = tuple(sorted({*executables.get(path, ()), *digests}))
-    return spec.model_copy(update={"executables": executables})
 
 
 def _settle(done: asyncio.Future[None], error: Exception | None) -> None:

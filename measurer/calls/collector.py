@@ -138,6 +138,11 @@ class CallsCollector:
             self._programs.leave(self._joined)
         self._forget()
 
+    def came(self, process: Held) -> None:
+        """It came in from outside, and runs what it came for: not to be looked for a second later."""
+        if process not in self._marked:
+            self._mark(process)
+
     def measure(self, not_before: float, full: bool) -> None:
         """Send an observation that begins at or after `not_before`.
 

@@ -101,6 +101,8 @@ class Executions:
         self.loop, self.workload = loop, workload
         self.executed: Callable[[Held], None] = lambda _: None
         """Called once it was told that this process has executed something."""
+        self.came: Callable[[Held], None] = lambda _: None
+        """Called as soon as a process that came in from outside has executed something."""
         self._channel, self._sources, self._covered = channel, sources, covered
         self._binaries, self._drift, self._stdio, self._wards = binaries, drift, stdio, wards
         self._files: ExecFiles | None = None
@@ -212,6 +214,9 @@ class Executions:
         self._take(_Opened(member, descriptor))
 
     def confirmed(self, member: Member[Held]) -> None:
+        if member.came:
+            member.came = False
+            self.came(member.process)
         self._take(_Confirmed(member))
 
     def ended(self, member: Member[Held]) -> None:

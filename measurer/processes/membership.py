@@ -49,11 +49,14 @@ P = TypeVar("P", bound=Process)
 
 @dataclass(eq=False, slots=True)
 class Member(Generic[P]):
-    """A process of a workload. outside: it has left the workload's cgroup, and is followed."""
+    """A process of a workload. outside: it has left the workload's cgroup, and is followed. came: by no fork of ours,
+    so that the kernel's programs do not know it until they are told.
+    """
 
     process: P
     workload: Workload[P]
     outside: bool = False
+    came: bool = False
     children: set[int] = field(default_factory=set)
     adopter: int = 0
     """The parent that is none of ours; 0 where its parent is a member, or was when it was last looked at."""
@@ -331,6 +334,7 @@ class Membership(Generic[P]):
 
     def _enter(self, process: P, workload: Workload[P]) -> Member[P]:
         member = self._admit(process, workload)
+        member.came = True
         self._look_for_parent(member)
         return member
 

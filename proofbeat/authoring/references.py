@@ -37,11 +37,10 @@ from policies.model.signing import beside, signed_by
 from policies.model.signing import sign as detached
 from policies.model.writing import reference_values
 from proofbeat import envoy, keyfiles, study
-from proofbeat.authoring.writing import write
+from proofbeat.authoring.writing import write, write_references
 
 Outcome = TypeVar("Outcome")
 
-_MOST_DOCUMENT = 16 * 1024 * 1024
 _SHOWN = 3
 
 
@@ -254,17 +253,7 @@ async def verify(files: Sequence[Path], key_files: Sequence[Path], *, as_json: b
 
 
 def _put(values: ReferenceValues, output: Path | None) -> None:
-    text = reference_values(values)
-    if len(text.encode()) > _MOST_DOCUMENT:
-        raise InvalidInput(
-            f"{len(text)} characters, more than an authority reads of one file",
-            where=values.metadata.qualified,
-            mend="State less by --include, or build the base by itself and inherit it.",
-        )
-    if output is None:
-        print(text, end="")
-    else:
-        write(output, text)
+    write_references(output, reference_values(values), values.metadata.qualified)
 
 
 def _tell(values: ReferenceValues, built: Built | None, found: Provenance | None, place: Place) -> None:

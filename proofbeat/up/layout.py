@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from policies.author.learning.learned import Learned
+from policies.author.learning.outcome import references, rules
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, PolicySpec
 from proofbeat import documents
 from proofbeat.ephemeral.layout import Domain, Workload, domain
-from proofbeat.up.learning import Learned
 from proofbeat.up.listening import Port
 from sidecar.config import DeliverySettings
 from sidecar.service import InboundSettings, ServiceSettings, UpstreamSettings
@@ -44,20 +45,14 @@ class Layout(Domain):
     def policy(self) -> Path:
         return self.policies / f"{NAME}.yaml"
 
-    def write_policy(self, include: tuple[str, ...], volatile: tuple[str, ...], learned: Learned) -> None:
+    def write_policy(self, learned: Learned) -> None:
         """What was learned, enforced."""
-        exempt = (*volatile, *learned.volatile)
-        spec = {
-            "mode": "enforce",
-            "interval": "2s",
-            "freshness": "20s",
-            "deadman": "3s",
-            "files": {"include": include, **({"volatile": exempt} if exempt else {})},
-            **({"processes": {"preload": learned.preload}} if learned.preload else {}),
-        }
-        policy = AttestationPolicy(metadata=Metadata(name="learned"), spec=PolicySpec.model_validate(spec))
+        times = {"interval": "2s", "freshness": "20s", "deadman": "3s"}
+        spec = PolicySpec.model_validate({"mode": "enforce", **times, **rules(learned)})
+        policy = AttestationPolicy(metadata=Metadata(name="learned"), spec=spec)
         self.policies.mkdir(exist_ok=True)
-        self.policy.write_text(documents.governing(NAME, self.workload.spiffe_id, policy, learned.references))
+        governing = documents.governing(NAME, self.workload.spiffe_id, policy, references(NAME, learned))
+        self.policy.write_text(governing)
 
     def write_settings(self, pid: int, token: str, port: Port) -> None:
         """The sidecar's, for this run of the workload."""

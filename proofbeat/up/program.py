@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +60,30 @@ class Instance:
 
 async def start(program: Program, children: Children, *, quiet_stdout: bool) -> Instance:
     """Its output is the terminal's. Raises Unavailable where it cannot be started."""
+    instance, writer = await _begin(program, children, quiet_stdout=quiet_stdout, held=False)
+    writer.close()
+    return instance
+
+
+async def hold(program: Program, children: Children, *, quiet_stdout: bool) -> tuple[Instance, Callable[[], None]]:
+    """The same, but that its process waits, and executes the program once the function is called."""
+    instance, writer = await _begin(program, children, quiet_stdout=quiet_stdout, held=True)
+
+    def go() -> None:
+        writer.write(reaper.GO)
+        writer.close()
+
+    return instance, go
+
+
+async def _begin(
+    program: Program, children: Children, *, quiet_stdout: bool, held: bool
+) -> tuple[Instance, asyncio.StreamWriter]:
     ours, theirs = socket.socketpair()
     with theirs:
         child = await children.start(
             "program",
-            reaper.command(program.command),
+            reaper.command(program.command, held=held),
             stdin=theirs.fileno(),
             stdout=_STDERR if quiet_stdout else sys.stdout.fileno(),
             stderr=_STDERR,
@@ -73,7 +92,7 @@ async def start(program: Program, children: Children, *, quiet_stdout: bool) -> 
         )
     reader, writer = await asyncio.open_connection(sock=ours)
     said = (await reader.readline()).decode().strip()
-    writer.close()
     if not said.isdigit():
+        writer.close()
         raise Unavailable(f"it cannot be started: {said or child.outcome}", where=program.command[0])
-    return Instance(int(said), child)
+    return Instance(int(said), child), writer

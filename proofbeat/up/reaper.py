@@ -10,7 +10,9 @@ process that started this one counts as SIGTERM. Usage: as `command` has it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,15 +27,18 @@ GRACE_SECONDS = 2.0
 _HEARD = (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT)
 _LONG, _SHORT = 3600.0, 0.05
 _CANNOT_START = 127
+GO = b"\n"
+_HELD, _NOW = "held", "now"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def command(program: Sequence[str]) -> list[str]:
+def command(program: Sequence[str], *, held: bool = False) -> list[str]:
     """What starts it. On stdin, a socket, it says one line: the program's pid, or why it cannot be started.
 
-    Its exit code is the program's, 128 + N where signal N ended that.
+    held: that process executes the program once GO comes there, so that somebody can look at it from its first
+    instruction on. The exit code is the program's, 128 + N where signal N ended that.
     """
-    return [sys.executable, "-P", "-m", "proofbeat.up.reaper", *program]
+    return [sys.executable, "-P", "-m", "proofbeat.up.reaper", _HELD if held else _NOW, *program]
 
 
 class Reaper:
@@ -92,23 +97,52 @@ def _send_all(number: signal.Signals) -> bool:
     return reached
 
 
-def _main(program: Sequence[str]) -> int:
+def _main(how: str, program: Sequence[str]) -> int:
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
     prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     try:
-        started = subprocess.Popen(
-            program,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before),
-        )
+        if how == _HELD:
+            pid = _hold(program, before)
+        else:
+            started = subprocess.Popen(  # held to the end: it would reap by itself when it goes
+                program,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before),
+            )
+            pid = started.pid
     except OSError as error:
         _say(str(error.strerror))
         return _CANNOT_START
-    _say(str(started.pid))
-    return Reaper(started.pid).run()
+    _say(str(pid))
+    return Reaper(pid).run()
+
+
+def _hold(program: Sequence[str], mask: set[signal.Signals | int]) -> int:
+    """The pid of a process that waits for GO: between that and the program it makes no call but the execution itself.
+
+    Raises OSError where there is no such program.
+    """
+    path = shutil.which(program[0])
+    if path is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    pid = os.fork()
+    if pid:
+        return pid
+    gate, nothing = os.dup(sys.stdin.fileno()), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, sys.stdin.fileno())
+    os.setsid()
+    for each in (signal.SIGPIPE, signal.SIGXFSZ):  # which an interpreter ignores, and its children would, too
+        signal.signal(each, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    try:
+        if os.read(gate, len(GO)):
+            os.execv(path, list(program))  # noqa: S606 - an argument list, and no shell is wanted
+    except OSError as error:
+        os.write(sys.stderr.fileno(), f"{path}: {error.strerror}\n".encode())
+    os._exit(_CANNOT_START)
 
 
 def _say(line: str) -> None:
@@ -120,4 +154,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))
+    sys.exit(_main(sys.argv[1], sys.argv[2:]))

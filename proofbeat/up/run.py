@@ -9,19 +9,17 @@ from pathlib import Path
 
 from proofbeat import envoy
 from proofbeat.ephemeral import folder
+from proofbeat.telling import Telling
 from proofbeat.up import scope, wishes
 from proofbeat.up.layout import Layout
 from proofbeat.up.mesh import Mesh
-from proofbeat.up.story import Story, Telling
+from proofbeat.up.story import Story
 from proofbeat.up.wishes import Wishes
 
 
 async def up(wished: Wishes) -> bool:
     """True when it came up and, where that was asked for, closed and opened. Raises what stands in its way."""
-    program, home = wished.program, Path.home()
-    measured = scope.named(wished.include, home) or scope.folders(
-        program.command, program.cwd, home, Path.is_file, Path.is_dir
-    )
+    measured = _measured(wished, Path.home())
     tried = wishes.triable(measured) if wished.attempt else None
     calls = wishes.listenable(wished.calls) if wished.calls else None
     envoy.binary()
@@ -40,6 +38,15 @@ async def up(wished: Wishes) -> bool:
             telling.say(f"settings, policy and logs are kept: {here}")
         else:
             shutil.rmtree(here, ignore_errors=True)
+
+
+def _measured(wished: Wishes, home: Path) -> tuple[str, ...]:
+    if wished.learned is not None:
+        return wished.learned.include
+    program = wished.program
+    return scope.named(wished.include, home) or scope.folders(
+        program.command, program.cwd, home, Path.is_file, Path.is_dir
+    )
 
 
 async def _up(wished: Wishes, layout: Layout, measured: tuple[str, ...], tried: str | None, telling: Telling) -> bool:

@@ -60,8 +60,8 @@ def refuse_shared(chosen: Iterable[Path], home: Path) -> None:
     for path in chosen:
         if _shared(path, home):
             raise InvalidInput(
-                f"{path} is not this program's alone, so it cannot be measured for it",
-                where="proofbeat up",
+                "it is not this program's alone, so it cannot be measured for it",
+                where=str(path),
                 mend="Name what belongs to the program, for example: --include ./app",
             )
 

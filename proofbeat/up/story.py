@@ -7,15 +7,19 @@ import json
 import os
 import shlex
 import signal
-import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from policies.author.learning.learned import Learned
+from policies.author.learning.outcome import references
 from proofbeat.ephemeral.authority import CA_NAME
 from proofbeat.ephemeral.children import LogLine
+from proofbeat.learning import watch
+from proofbeat.learning.wishes import Until
+from proofbeat.study import scope_of, studied
+from proofbeat.telling import Telling, counted
 from proofbeat.up import listening, wishes
 from proofbeat.up.layout import NAME, Layout
-from proofbeat.up.learning import Learned, learn
 from proofbeat.up.listening import Port
 from proofbeat.up.mesh import Mesh
 from proofbeat.up.program import Ended, Instance
@@ -26,17 +30,6 @@ from telemetry.names import Event
 
 MOST_TOLD = 10
 """Paths that are told one by one."""
-
-
-class Telling:
-    """Lines for people, each with the seconds since the first."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._began = time.monotonic()
-
-    def say(self, text: str) -> None:
-        print(f"{time.monotonic() - self._began:6.1f}s  {text}", file=self._out, flush=True)
 
 
 class Story:
@@ -95,21 +88,31 @@ class Story:
         return instance, port
 
     async def _learn(self, mesh: Mesh, instance: Instance) -> Learned:
+        learned = self._wished.learned or await self._watch(mesh, instance)
+        # A second port may have come up since the first was seen, and nobody may guess which is meant.
+        listening.only(listening.wished(listening.now(instance.reaper.pid), self._wished.program.port))
+        self._layout.write_policy(learned)
+        spec = references(NAME, learned).spec
+        files, executables = counted(len(spec.files), "file"), counted(len(spec.executables), "executable")
+        calls = f" and {counted(len(spec.calls), 'call')}" if spec.calls else ""
+        self._say(f"learned {files} and {executables}{calls}: {self._layout.policy}")
+        volatile = tuple(learned.volatile)
+        for path in volatile[:MOST_TOLD]:
+            self._say(f"it still changes, so its content is not judged: {path}")
+        if len(volatile) > MOST_TOLD:
+            self._say(f"and so do {len(volatile) - MOST_TOLD} more")
+        return learned
+
+    async def _watch(self, mesh: Mesh, instance: Instance) -> Learned:
+        """Its files and programs. Calls and memory take longer, and more than some machines permit."""
         wished = self._wished
         self._say(f"watching it for {wished.learning:g} s; measured is {', '.join(self._measured)}")
-        async with mesh.running():
-            learned = await learn(NAME, instance.pid, self._measured, wished.volatile, wished.learning)
-        # A second port may have come up since the first was seen, and nobody may guess which is meant.
-        listening.only(listening.wished(listening.now(instance.reaper.pid), wished.program.port))
-        self._layout.write_policy(self._measured, wished.volatile, learned)
-        spec = learned.references.spec
-        files, executables = counted(len(spec.files), "file"), counted(len(spec.executables), "executable")
-        self._say(f"learned {files} and {executables}: {self._layout.policy}")
-        for path in learned.volatile[:MOST_TOLD]:
-            self._say(f"it still changes, so its content is not judged: {path}")
-        if len(learned.volatile) > MOST_TOLD:
-            self._say(f"and so do {len(learned.volatile) - MOST_TOLD} more")
-        return learned
+        scope = scope_of(instance.pid, self._measured, wished.volatile)
+        async with mesh.running(), studied(scope) as study:
+            watching = watch.begun(study, f"pid {instance.pid}", self._measured, wished.volatile)
+            await watch.learn([watching], Until(wished.learning))
+            await watching.measure()
+            return watching.learned()
 
     async def _attempt(self, folder: str, port: Port, learned: Learned) -> bool:
         tried = await close_and_open(self._layout, folder)
@@ -174,13 +177,15 @@ class Story:
         return f"curl {self._layout.url}" if self._layout.protocol == "http" else f"nc {host.strip('[]')} {port}"
 
     def _how_to_close(self) -> str:
+        if not self._measured:
+            return "do something that it was not seen to do"
         first = self._measured[0]
         if not Path(first).is_dir():
             return f"change {first}"
         return f"touch {shlex.quote(first)}/anything        # and rm it to open it again"
 
     def _report(self, port: Port, learned: Learned, tried: Tried) -> dict[str, Any]:
-        spec = learned.references.spec
+        spec = references(NAME, learned).spec
         return {
             "ok": True,
             "spiffe_id": self._layout.workload.spiffe_id,
@@ -195,8 +200,3 @@ class Story:
             "closed_ms": round(tried.closed_ms, 2),
             "reopened_ms": round(tried.reopened_ms, 2),
         }
-
-
-def counted(number: int, what: str) -> str:
-    """With its noun in the right number."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

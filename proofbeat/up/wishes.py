@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attestation.errors import InvalidInput
+from policies.author.learning.learned import Learned
 from proofbeat.up.listening import Port
 from proofbeat.up.program import Program
 from xds.resources.service import Application
@@ -22,14 +23,16 @@ _MOST_PORT = 65_535
 class Wishes:
     """include: paths that the policy measures; empty: learned. volatile: patterns of what of it nobody judges.
 
-    learning: seconds. calls: address on which the service is called. attempt: close and open it once, then end.
-    keep: the folder of the run, whatever comes of it. Raises InvalidInput for a report that there will not be.
+    learning: seconds. learned: before, and not to be learned now. calls: address on which the service is called.
+    attempt: close and open it once, then end. keep: the folder of the run, whatever comes of it. Raises InvalidInput
+    for a report that there will not be, and for what is both learned before and said now.
     """
 
     program: Program
     include: tuple[Path, ...] = ()
     volatile: tuple[str, ...] = ()
     learning: float = 3.0
+    learned: Learned | None = None
     calls: str | None = None
     protocol: Application = "http"
     attempt: bool = False
@@ -40,6 +43,12 @@ class Wishes:
         if self.as_json and not self.attempt:
             raise InvalidInput(
                 "there is nothing to report: it is what --try found", where="--json", mend="Add --try, or leave it out."
+            )
+        if self.learned is not None and (self.include or self.volatile):
+            raise InvalidInput(
+                "what is measured was said when it was learned",
+                where="--learned",
+                mend="Leave out --include and --volatile, or learn it anew with them.",
             )
 
 

@@ -57,7 +57,7 @@ class Busy:
 
         def repeat() -> None:
             while not self.over.wait(pause):
-                with suppress(ProcessLookupError):  # the service has ended: what closed it is told
+                with suppress(ProcessLookupError, ConnectionError):  # it has ended, or is just started again
                     act()
                     self.done[name] += 1
 
@@ -91,13 +91,23 @@ def lay_out(service: Service, folder: Path) -> tuple[Path, int, list[str]]:
     return app, port, ["sh", "pod.sh", placed(service.probe), *map(placed, service.command)]
 
 
+def measured(app: Path) -> list[str]:
+    """Its folder, with logs and data exempted as its README would have it."""
+    return ["--include", str(app), "--volatile", "**/app/log/**", "--volatile", "**/app/data/**"]
+
+
 @contextmanager
-def up(app: Path, port: int, command: list[str]) -> Iterator[Heard]:
-    """Under a policy learned of it, with logs and data exempted as its README would have it."""
-    options = ["--learn", f"{LEARNING:g}s", "--port", str(port), "--tcp", "--include", str(app)]
-    options += ["--volatile", "**/app/log/**", "--volatile", "**/app/data/**"]
+def up(app: Path, port: int, command: list[str], *options: str) -> Iterator[Heard]:
+    """options: under which policy."""
+    with proofbeat("up", "--port", str(port), "--tcp", *options, "--", *command, app=app) as (_, heard):
+        yield heard
+
+
+@contextmanager
+def proofbeat(*arguments: str, app: Path) -> Iterator[tuple[subprocess.Popen[str], Heard]]:
+    """A command, run in that folder until the block ends, and what it says."""
     process = subprocess.Popen(
-        [*PROOFBEAT, "up", *options, "--", *command],
+        [*PROOFBEAT, *arguments],
         cwd=app,
         env={**os.environ, "TMPDIR": str(app.parent / "tmp"), "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -116,17 +126,42 @@ def up(app: Path, port: int, command: list[str]) -> Iterator[Heard]:
     listening = threading.Thread(target=listen)
     listening.start()
     try:
-        yield heard
+        yield process, heard
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(PATIENCE)
         listening.join()
 
 
+def pid_of(app: Path) -> int:
+    """The service's, by now."""
+    return int((app / "data" / "pid").read_text())
+
+
+def until_served(service: Service, port: int) -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        with suppress(OSError):
+            next(service.ask(port))
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{service.name} does not answer")
+
+
+def restart(service: Service, app: Path, port: int) -> None:
+    """It is asked to end, and its pod starts it again."""
+    before = pid_of(app)
+    os.kill(before, signal.SIGTERM)
+    end = time.monotonic() + PATIENCE
+    while pid_of(app) == before:
+        assert time.monotonic() < end, f"{service.name} is not started again"
+        time.sleep(0.05)
+    until_served(service, port)
+
+
 def occupy(service: Service, app: Path, port: int) -> Busy:
     """Load, reloads, rotated logs, a configuration laid down again as it was, and an upgrade of something else."""
-    busy, pid = Busy(), int((app / "data" / "pid").read_text())
-    numbers = itertools.count()
+    busy, numbers = Busy(), itertools.count()
 
     def ask() -> None:
         with suppress(OSError):  # a worker that a reload replaces ends its connections
@@ -137,7 +172,7 @@ def occupy(service: Service, app: Path, port: int) -> Busy:
         log = app / "log" / "service.log"
         if log.exists():
             log.rename(app / "log" / f"service.log.{next(numbers) % 3}")
-        service.rotated(pid, app)
+        service.rotated(pid_of(app), app)
 
     def lay_down_again() -> None:
         new = app / "data" / "conf.new"
@@ -146,7 +181,7 @@ def occupy(service: Service, app: Path, port: int) -> Busy:
 
     for number in range(2):
         busy.keep(f"asked {number}", ask, 0.001)
-    busy.keep("reloaded", lambda: service.reload(pid, app), 1.5)
+    busy.keep("reloaded", lambda: service.reload(pid_of(app), app), 1.5)
     busy.keep("rotated", rotate, 1.0)
     busy.keep("laid down again", lay_down_again, 1.2)
     busy.keep("upgraded", lambda: upgrade(app.parent / "elsewhere"), 1.0)
@@ -176,7 +211,7 @@ def alarms(service: Service, seconds: float) -> tuple[list[str], dict[str, int]]
 def _alarms(
     service: Service, app: Path, port: int, command: list[str], seconds: float
 ) -> tuple[list[str], dict[str, int]]:
-    with up(app, port, command) as heard:
+    with up(app, port, command, "--learn", f"{LEARNING:g}s", *measured(app)) as heard:
         heard.until("listens on")
         busy = occupy(service, app, port)
         try:

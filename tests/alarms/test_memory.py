@@ -22,10 +22,13 @@ from attestation.facts import MemoryFact
 from attestation.layers import Layer
 from attestation.memory import Code
 from policies.appraise.memory import check_code
+from policies.author.learning.outcome import references, rules
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, PolicySpec
 from policies.model.references import ReferenceValues
-from proofbeat.study import studied
+from proofbeat.learning import watch
+from proofbeat.learning.wishes import Until
+from proofbeat.study import scope_of, studied
 from tests.alarms.services import SERVICES, Service
 from tests.alarms.stage import lay_out
 from tests.system.measurer.stage import Sidecar
@@ -75,15 +78,14 @@ def running(service: Service, app: Path, port: int, command: list[str]) -> Itera
 
 
 async def learn(pid: int, app: Path) -> tuple[AttestationPolicy, ReferenceValues]:
-    async with studied(pid, (str(app / "conf"),), memory=LOOKS) as study:
-        await asyncio.sleep(LEARNING)
-        spec = await study.measure()
-    ran = {path: tuple(sorted(digests)) for path, digests in study.executables.items()}
-    spec = study.code.referenced(spec.model_copy(update={"executables": {**ran, **spec.executables}}))
-    jit = [each.model_dump(mode="json") for each in study.code.jit]
-    ruled = PolicySpec.model_validate({"layers": {"memory": {}}, "memory": {"jit": jit}})
-    about = Metadata(name="learned")
-    return AttestationPolicy(metadata=about, spec=ruled), ReferenceValues(metadata=about, spec=spec)
+    include = (str(app / "conf"),)
+    async with studied(scope_of(pid, include, memory=LOOKS)) as study:
+        watching = watch.begun(study, f"pid {pid}", include, ())
+        await watch.learn([watching], Until(LEARNING))
+        await watching.measure()
+        learned = watching.learned()
+    ruled = PolicySpec.model_validate(rules(learned))
+    return AttestationPolicy(metadata=Metadata(name="learned"), spec=ruled), references("learned", learned)
 
 
 def seen(pid: int, app: Path, seconds: float) -> set[Code]:
@@ -107,9 +109,9 @@ def test_the_code_of_a_service_that_was_learned_raises_nothing_after_a_restart_u
     with tempfile.TemporaryDirectory() as folder:
         app, port, command = lay_out(service, Path(folder))
         with running(service, app, port, command) as first:
-            policy, references = asyncio.run(learn(first.pid, app))
+            policy, values = asyncio.run(learn(first.pid, app))
         with running(service, app, port, command) as second:
             code = seen(second.pid, app, SECONDS)
         assert code, "nothing was looked at"
-        found = (check_code(each, policy, references) for each in code)
+        found = (check_code(each, policy, values) for each in code)
         assert [each.text for each in found if each is not None] == []

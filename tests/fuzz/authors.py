@@ -1,4 +1,4 @@
-"""What `proofbeat policy` reads beside policies: cases that somebody else wrote, and evidence that was saved."""
+"""What `proofbeat policy` reads beside policies: cases of somebody else's, what was learned before, saved evidence."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ from attestation.errors import InvalidConfiguration, InvalidInput
 from policies.author import saved
 from policies.author.cases import read
 from policies.author.junit import junit
+from policies.author.learning import learned as learning
+from policies.author.learning import outcome
+from policies.author.learning.learned import Amount, Learned
+from policies.author.learning.merging import merged
 from policies.author.trial import tried
+from policies.model import dialect
+from policies.model.policy import Mode
+from policies.model.references import ReferenceValues
+from policies.model.writing import reference_values
 from tests.fuzz.target import Target, scratch
+from tests.unit.policies.learning.samples import CONTENTS, origin, reference, run
 from tests.unit.policies.test_cases import POLICIES, case, claims, fact
 from tests.unit.policies.world import claimed
 
@@ -41,6 +50,19 @@ def saved_evidence(data: bytes) -> None:
     with suppress(InvalidInput):
         (found,) = saved.read(folder)
         assert found.bodies.keys() <= {each.digest for each in found.claims.layers}
+
+
+def learned(data: bytes) -> None:
+    """What is read is the same when it is written and read, is itself put together with itself, and can be stated."""
+    with suppress(InvalidInput):
+        found = learning.read(data.decode(errors="replace"), "here")
+        whole = merged([found])
+        assert merged([whole, found]) == whole
+        assert learning.read(learning.text(whole), "here") == whole
+        outcome.policy("web", whole, Mode.ENFORCE)
+        stated = reference_values(outcome.references("web", whole), outcome.origins(whole))
+        ((value, node),) = dialect.parse(stated, "here")
+        assert dialect.validate(value, node, ReferenceValues, "here") == outcome.references("web", whole)
 
 
 _CLAIMS, _ = claimed()
@@ -71,9 +93,29 @@ def _entries() -> tuple[bytes, ...]:
     return (json.dumps(entry).encode(),)
 
 
+def _learned() -> tuple[bytes, ...]:
+    """Of each table one entry, and nothing but a run."""
+    first = origin()
+    whole = Learned(
+        runs=(run(), run(1, running=("/bin/app",))),
+        include=("/srv",),
+        exempt=("*.log",),
+        files={"/srv/a": reference()},
+        volatile={"/srv/b": first},
+        executables={"/bin/app": {CONTENTS[0]: first}},
+        begun={"/srv/a": {CONTENTS[1]: first}},
+        mapped={"/lib/libc.so": {CONTENTS[0]: first}},
+        preload={"libx.so": first},
+        code={"/bin/app": Amount(most=4096, writable=True, origin=first)},
+        calls={"startup": {"read": first, "compat": first}},
+    )
+    return tuple(learning.text(each).encode() for each in (whole, Learned(runs=(run(),))))
+
+
 _WORDS = (b"referenced", b"changed", b"unreadable", b"absent", b"content: ", b"expect: ", b"{", b"}", b"[", b"]", b": ")
 
 TARGETS = (
     Target("policy-cases", cases, _cases, _WORDS),
+    Target("learned", learned, _learned, (b'"runs": ', b'"calls": ', b'"origin": ', b"io_uring:", b"\\ud800"), 16_384),
     Target("saved-evidence", saved_evidence, _entries, (b'"evidence": ', b'"instance": ', b"AAAA", b"==")),
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.measurer.stage import Proxy, User, Workload
+from tests.system.measurer.stage import Proxy, User, Workload, cgroup
 
 
 @pytest.fixture
@@ -56,6 +56,13 @@ def tree() -> Iterator[Path]:
     (root / "link").symlink_to("first")
     yield root
     shutil.rmtree(root)
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A cgroup of version 2."""
+    with cgroup() as made:
+        yield made
 
 
 @pytest.fixture

@@ -9,11 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
+
+import pytest
 
 from attestation import channel as words
 from attestation.channel import Beat, Covered, Fault, Guard, Measure, Message, Observed, Pinned, Scope, Sweep, Swept
@@ -75,6 +78,18 @@ class Workload:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
                 pipe.close()
+
+
+@contextmanager
+def cgroup() -> Iterator[Path]:
+    """One of version 2, empty, until the block ends. Skips where there is none."""
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup2 " in line]
+    if not mounts:
+        pytest.skip("needs a cgroup2 mount")
+    made = Path(mounts[0][4], f"scope-{os.getpid()}")
+    made.mkdir()
+    yield made
+    made.rmdir()
 
 
 class Proxy(Workload):

@@ -132,6 +132,24 @@ def test_a_thread_that_was_there_before_stays_watched_when_it_executes_something
         assert told(sidecar).call == OUTSIDE
 
 
+def test_whoever_comes_into_the_cgroup_from_outside_is_watched_from_its_first_execution_on(
+    workload: Workload, tree: Path, group: Path
+) -> None:
+    """As a container's engine does it for a probe: the kernel hands no mark to who was made elsewhere."""
+    (group / "cgroup.procs").write_text(str(workload.pid))
+    act = f"echo $$ > {group}/cgroup.procs; exec {sys.executable} -c 'import os; os.chroot(chr(47))'"
+    try:
+        with Sidecar(Scope(workload.pid, (str(tree),), cgroup=f"/{group.name}", deadman=30.0, calls=STRICT)) as sidecar:
+            sidecar.settle()
+            sidecar.expect(Observed, lambda each: each.observation.layer is Layer.SYSCALLS)
+            for _ in range(5):  # a look for members, once a second, comes at any moment
+                subprocess.run(["sh", "-c", act], check=True)
+                assert told(sidecar).call == OUTSIDE
+                measured(sidecar, full=True)
+    finally:
+        workload.end()
+
+
 def test_nobody_else_is_told_of(workload: Workload, tree: Path) -> None:
     with watched(workload, tree, STRICT) as sidecar:
         assert ctypes.CDLL(None).chroot(b"/") == 0

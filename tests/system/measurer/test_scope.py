@@ -50,18 +50,6 @@ def sidecar(workload: Workload, tree: Path) -> Iterator[Sidecar]:
         yield running
 
 
-@pytest.fixture
-def group() -> Iterator[Path]:
-    """A cgroup of version 2."""
-    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup2 " in line]
-    if not mounts:
-        pytest.skip("needs a cgroup2 mount")
-    made = Path(mounts[0][4], f"scope-{os.getpid()}")
-    made.mkdir()
-    yield made
-    made.rmdir()
-
-
 def told(sidecar: Sidecar, program: Path) -> ExecutionFact:
     return sidecar.expect(ExecutionFact, lambda each: (each.path, each.digest) == (str(program), digest(program)))
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from hypothesis import given
 
+from policies.author.learning.learned import Learned, Run
 from policies.model.load import load
 from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, PolicySpec
@@ -17,7 +18,6 @@ from policies.model.statements import stated
 from proofbeat.demo.layout import Terms, policy
 from proofbeat.documents import governing, to_yaml
 from proofbeat.up.layout import Layout
-from proofbeat.up.learning import Learned
 from tests.unit.policies.test_merge import SPECS
 
 FLOOR = """\
@@ -46,7 +46,8 @@ def test_what_a_floor_exempts_stays_exempt_under_the_demos_own_policy(tmp_path: 
 
 def test_what_a_floor_exempts_stays_exempt_under_a_policy_that_up_learned(tmp_path: Path) -> None:
     layout = Layout.make(tmp_path, "http", "127.0.0.1:7000")
-    layout.write_policy(("/srv",), (), Learned(NOTHING, ()))
+    run = Run(id="one", of="a test", machine="x86_64", seconds=1.0, quiet=1.0, needed=30.0)
+    layout.write_policy(Learned(runs=(run,), include=("/srv",)))
     assert_the_floor_holds(layout.policies, "app")
 
 

@@ -12,17 +12,16 @@ import pytest
 
 from attestation.errors import InvalidInput, Unavailable
 from authority import config as authority_config
-from policies.model.references import FileReference, ReferenceSpec
 from proofbeat.ephemeral import folder
 from proofbeat.ephemeral.clock import now
 from proofbeat.ephemeral.watch import Watch
+from proofbeat.telling import Telling
 from proofbeat.up.layout import Layout
-from proofbeat.up.learning import learned
 from proofbeat.up.listening import Port, listening, listening_locally
 from proofbeat.up.mesh import MOST_TRIES, attested_since
 from proofbeat.up.program import Program
 from proofbeat.up.scope import folders, named
-from proofbeat.up.story import Story, Telling
+from proofbeat.up.story import Story
 from proofbeat.up.trying import call
 from proofbeat.up.wishes import Wishes
 from sidecar import config as sidecar_config
@@ -40,7 +39,6 @@ FILES = frozenset(
     }
 )
 FOLDERS = frozenset({Path("/home/ada/shop"), Path("/home/ada/shop/app"), Path("/home/ada/static"), HOME, Path("/")})
-ONE, OTHER = "1" * 64, "2" * 64
 
 
 def chosen(*command: str, cwd: Path = CWD) -> tuple[str, ...]:
@@ -89,25 +87,6 @@ def test_what_is_named_and_not_there_is_refused_by_its_name(tmp_path: Path, targ
         (tmp_path / "circle").symlink_to(target)
     with pytest.raises(InvalidInput, match="circle"):
         named([tmp_path / "circle"], HOME)
-
-
-def _spec(files: dict[str, str], executables: dict[str, tuple[str, ...]] | None = None) -> ReferenceSpec:
-    return ReferenceSpec(
-        files={path: FileReference(digests=(digest,)) for path, digest in files.items()}, executables=executables or {}
-    )
-
-
-def test_what_was_the_same_twice_is_referenced_and_what_still_changed_is_volatile() -> None:
-    earlier = _spec({"/a/code": ONE, "/a/log": ONE, "/a/gone": ONE})
-    found = learned("app", earlier, _spec({"/a/code": ONE, "/a/log": OTHER, "/a/new": ONE}))
-    assert set(found.references.spec.files) == {"/a/code"}
-    assert found.volatile == ("/a/gone", "/a/log", "/a/new")
-
-
-def test_whatever_was_seen_to_run_may_run() -> None:
-    earlier = _spec({}, {"/bin/sh": (ONE,)})
-    found = learned("app", earlier, _spec({}, {"/bin/app": (ONE,)}), {"/bin/sh": {OTHER}, "/bin/ls": {ONE}})
-    assert found.references.spec.executables == {"/bin/app": (ONE,), "/bin/ls": (ONE,), "/bin/sh": (ONE, OTHER)}
 
 
 TABLE = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode

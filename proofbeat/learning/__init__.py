@@ -1,0 +1,1 @@
+"""`proofbeat policy learn`: a workload watched, and what it may do written down."""

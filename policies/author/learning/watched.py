@@ -283,8 +283,9 @@ class Watched:
         if isinstance(fact, FileFact | CallFact | InstanceFact) or len(self._remembered) >= _MOST_REMEMBERED:
             return
         alike: dict[str, Any] = {"at": 0.0}
-        if hasattr(fact, "process"):
-            alike["process"] = Actor(0, fact.process.executable)
+        actor: Actor | None = getattr(fact, "process", None)
+        if actor is not None:
+            alike["process"] = Actor(0, actor.executable)
         if hasattr(fact, "pid_inside"):
             alike["pid_inside"] = 0
         self._remembered.setdefault(replace(fact, **alike))

@@ -13,6 +13,8 @@ CALLS = "syscalls"
 """That of calls."""
 GATE = "processes.gate"
 """What is asked before an execution, where policy wants that. It measures nothing."""
+FENCE = "processes.fence"
+"""What refuses connections, where policy wants that. It measures nothing."""
 EGRESS = "processes.egress"
 """The collector of connections, which there is where policy says what may be connected to."""
 
@@ -136,10 +138,10 @@ class Coverage:
 
     @property
     def weakest(self) -> dict[Layer, bool]:
-        """Layer by layer: does every collector that feeds it run? The gate feeds none."""
+        """Layer by layer: does every collector that feeds it run? The gate and the fence feed none."""
         running: dict[Layer, bool] = {}
         for collector in self.collectors:
-            if collector.name == GATE:
+            if collector.name in (GATE, FENCE):
                 continue
             running[collector.layer] = running.get(collector.layer, True) and collector.running
         return running
@@ -148,3 +150,8 @@ class Coverage:
     def gated(self) -> bool:
         """Nothing is executed that was not allowed before."""
         return any(each.name == GATE and each.running for each in self.collectors)
+
+    @property
+    def fenced(self) -> bool:
+        """What it connects to can be refused."""
+        return any(each.name == FENCE and each.running for each in self.collectors)

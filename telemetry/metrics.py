@@ -79,7 +79,10 @@ BUNDLED = ("kept", "cut", "failed")
 TIERS = tuple(tier.label for tier in Tier)
 FAILURES = ("refused", "unavailable", "malformed")
 VIOLATIONS = tuple(Signal)
-COLLECTORS = ("files", "processes.executions", "processes.rights", "processes.gate", "syscalls", "memory", "proxy")
+COLLECTORS = (
+    *("files", "processes.executions", "processes.rights", "processes.gate", "processes.fence"),
+    *("syscalls", "memory", "proxy"),
+)
 
 EXCEPTED, WARNED = "break-glass", "warning"
 """States of an identity that is open and was not affirmed: by an order, or by a result that policy serves."""

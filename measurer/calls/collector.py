@@ -6,8 +6,6 @@ all those that were there before us.
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -25,16 +23,14 @@ from measurer.channel import Channel, sealed
 from measurer.clock import boottime
 from measurer.connections import Connection, beginning
 from measurer.loop import Loop
+from measurer.marking import Marking
 from measurer.processes.held import Held
-from measurer.processes.proc import listing
 
 NAME = CALLS
 LATENCY_MS = 5.0
 _INTERVAL = 1.0
 """Seconds between two looks for who is not marked yet."""
 _LOOK, _WINDOW, _MEASUREMENT = "calls members", "calls window", "calls measurement"
-_PIDFD_THREAD = os.O_EXCL
-"""pidfd_open(2), from Linux 6.9 on. Before that a thread goes by its process's first one."""
 
 
 class CallsCollector:
@@ -64,7 +60,7 @@ class CallsCollector:
         self._wanted: Calls | None = None
         self._joined: Joined | None = None
         self._refusal = ""
-        self._marked: set[Held] = set()
+        self._marking = Marking(lambda _: None)
         self._numbers: frozenset[int] | None = None
         self._seen: set[int] = set()
         self._operations = 0
@@ -112,7 +108,6 @@ class CallsCollector:
         if self._joined is not None:
             self._programs.leave(self._joined)
         self._joined, self._sent = None, ""
-        self._marked.clear()
         self._seen.clear()
         self._requests.clear()
 
@@ -134,6 +129,7 @@ class CallsCollector:
             self._refusal = f"the kernel takes no programs of ours: {error.strerror}"
             return False
         self._refusal = ""
+        self._marking = Marking(self._joined.watched.mark)
         self._look_for_members()
         return True
 
@@ -166,36 +162,15 @@ class CallsCollector:
         """Those that the kernel cannot know by itself: it marks the children of whom it knows."""
         if self._joined is None:
             return
-        held = self._members()
-        for process in held:
-            if process not in self._marked:
-                self._mark(process)
-        self._marked &= set(held)
+        try:
+            self._marking.mark(self._members())
+        except OSError as error:
+            self._die(f"a process cannot be marked: {error.strerror}")
         lost = self._joined.watched.lost
         if lost != self._lost:
             self._lost = lost
             self._tell_state(CollectorState.OVERFLOWED, "the kernel had no room for events")
         self._loop.after(_LOOK, _INTERVAL, self._look_for_members)
-
-    def _mark(self, process: Held) -> None:
-        """With all its threads: one that is made meanwhile has the mark of who made it."""
-        if self._joined is None:
-            return
-        threads = process.read(lambda folder: [int(each) for each in listing(f"/proc/self/fd/{folder}/task")]) or []
-        for thread in (process.pid, *threads):
-            try:
-                descriptor = os.pidfd_open(thread, _PIDFD_THREAD if thread != process.pid else 0)
-            except OSError:
-                continue  # it has ended, or this kernel opens none of a thread
-            try:
-                if process.stat() is not None:  # so that nobody else can have had its pid
-                    self._joined.watched.mark(descriptor)
-            except OSError as error:
-                if error.errno != errno.ESRCH:
-                    self._die(f"a process cannot be marked: {error.strerror}")
-            finally:
-                os.close(descriptor)
-        self._marked.add(process)
 
     # What the kernel tells.
 

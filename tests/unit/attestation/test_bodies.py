@@ -23,6 +23,7 @@ from attestation.facts import (
     FileFact,
     MountFact,
     Opened,
+    Passage,
     PreloadFact,
     RefusalFact,
     ScriptFact,
@@ -188,7 +189,8 @@ MESSAGES: Iterable[channel.Message] = (
     channel.Gate(stands=True),
     StdioFact(1.0, Actor(7, "/bin/sh"), (0, 1), "TCP", Opened.HERE, "203.0.113.9:4444"),
     EgressFact(1.0, Actor(7, "/bin/sh"), "udp", "2001:db8::9", 53),
-    Scope(42, ("/srv/app",), egress=(), egress_every=0.5),
+    EgressFact(1.0, Actor(7, "/bin/sh"), "raw", "", 0, passage=Passage.REFUSED),
+    Scope(42, ("/srv/app",), egress=(), egress_every=0.5, fence=channel.Fence.LISTED),
 )
 
 

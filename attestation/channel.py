@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from attestation import strictjson
@@ -62,6 +63,16 @@ class Calls:
     capabilities: tuple[str, ...] | None = None
 
 
+class Fence(StrEnum):
+    """Around what the workload connects to."""
+
+    NONE = "none"
+    READY = "ready"
+    """It stands and everything passes, until DENY_EGRESS is ordered."""
+    LISTED = "listed"
+    """It refuses what `Scope.egress` does not hold, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """First message: whom to measure. pid is resolved once, to a pidfd, and never again. Sent again, it replaces
@@ -73,8 +84,8 @@ class Scope:
     acts. immutable: tell of a write before what was written is read. reread: seconds after which a file is read again
     by chance, on average; 0 for never. capabilities: measure those of files as well. egress: destinations whose
     connections are not told (attestation.destinations); None where none are looked for. egress_every: seconds from one
-    look for them to the next, at least. calls: None where nobody asks for the layer of calls. memory: the most seconds
-    between two looks into the processes' memory; 0 for none.
+    look for them to the next, at least. fence: which one is to stand. calls: None where nobody asks for the layer of
+    calls. memory: the most seconds between two looks into the processes' memory; 0 for none.
     """
 
     pid: int
@@ -87,6 +98,7 @@ class Scope:
     capabilities: bool = True
     egress: tuple[str, ...] | None = None
     egress_every: float = 1.0
+    fence: Fence = Fence.NONE
     calls: Calls | None = None
     memory: float = 0.0
 
@@ -147,7 +159,7 @@ class Beat:
 @dataclass(frozen=True, slots=True)
 class Contain:
     """Do this to the workload; an order that came before and is still being carried out ends. NONE lets go again what
-    was frozen, unless it asks for a bundle.
+    was frozen, and its egress, unless it asks for a bundle; DENY_EGRESS lets go what was frozen.
 
     bundle: the most bytes of a forensic bundle, which is taken after a freeze and before a kill; 0 for none. within:
     seconds that it may take. before: an earlier measurer froze it, so that what stands still is ours to let go.
@@ -242,7 +254,8 @@ class Guarded:
 class Contained:
     """Answer to Contain; with number 0, unasked, which means there are. Comes again where what was frozen ran again.
 
-    processes: how many it was done to. left: those of the workload that still run, as far as anybody knows. at:
+    processes: how many it was done to. left: those of the workload that still run, as far as anybody knows; of
+    DENY_EGRESS, the connections that it opened to elsewhere and that are still open. at:
     CLOCK_BOOTTIME seconds of its end. refusal: why nothing was done; empty where it was.
     """
 

@@ -13,6 +13,8 @@ CALLS, MEMORY = "syscalls", "memory"
 """Those of calls and of what is mapped as code."""
 GATE = "processes.gate"
 """What is asked before an execution, where policy wants that. It measures nothing."""
+FENCE = "processes.fence"
+"""What refuses connections, where policy wants that. It measures nothing."""
 EGRESS = "processes.egress"
 """The collector of connections, which there is where policy says what may be connected to."""
 DETECTORS = "detectors."
@@ -140,10 +142,10 @@ class Coverage:
 
     @property
     def weakest(self) -> dict[Layer, bool]:
-        """Layer by layer: does every collector that feeds it run? The gate feeds none, nor does a detector."""
+        """Layer by layer: does every collector that feeds it run? The gate, the fence and detectors feed none."""
         running: dict[Layer, bool] = {}
         for collector in self.collectors:
-            if collector.name == GATE or collector.name.startswith(DETECTORS):
+            if collector.name in (GATE, FENCE) or collector.name.startswith(DETECTORS):
                 continue
             running[collector.layer] = running.get(collector.layer, True) and collector.running
         return running
@@ -152,3 +154,8 @@ class Coverage:
     def gated(self) -> bool:
         """Nothing is executed that was not allowed before."""
         return any(each.name == GATE and each.running for each in self.collectors)
+
+    @property
+    def fenced(self) -> bool:
+        """What it connects to can be refused."""
+        return any(each.name == FENCE and each.running for each in self.collectors)

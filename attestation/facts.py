@@ -191,11 +191,24 @@ class StdioFact:
     """As of an ExecutionFact."""
 
 
+class Passage(StrEnum):
+    """What became of a connection."""
+
+    MADE = "made"
+    """It was made, or is tried."""
+    REFUSED = "refused"
+    """By a fence in the kernel, before its first packet."""
+    UNSENT = "unsent"
+    """Refused likewise, and nothing would have been sent: a datagram socket was to be connected. Libraries do that to
+    find out which of several addresses is the nearest, and then connect to one by TCP."""
+
+
 @dataclass(frozen=True, slots=True)
 class EgressFact:
     """A process has connected to an address that the scope does not expect, or tries to. host: an IP address.
 
-    protocol: as attestation.destinations has it.
+    protocol: as attestation.destinations has it. Where a socket was refused of which no destination can say anything,
+    what it is of (`raw`, `protocol 132`), without a host.
     """
 
     at: float
@@ -205,6 +218,7 @@ class EgressFact:
     port: int
     pid_inside: int = 0
     """As of an ExecutionFact."""
+    passage: Passage = Passage.MADE
 
 
 class CollectorState(StrEnum):

@@ -76,6 +76,13 @@ class Means(StrEnum):
         "no packet of Envoy passes once sidecar and measurer are gone together for the dead-man time and half a second",
         "what is open then ends by Envoy's own lifetimes (`mode: xds`) or limits (`mode: sds`)",
     )
+    EGRESS_DENIAL = (
+        "egress-denial",
+        "CAP_SYS_ADMIN",
+        "programs (bpf(2)) at a control group of version 2 above the workload's",
+        "what policy does not allow is refused before its first packet (`egress.deny`, `deny-egress`)",
+        "what is connected to is told once it is, and nothing of it refused",
+    )
     KILL = (
         "kill",
         "CAP_KILL",

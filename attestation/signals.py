@@ -69,6 +69,11 @@ class Signal(StrEnum):
     PROCESS_WRITTEN = "process-written", _TAMPER, "Somebody wrote into the memory of a running process."
     PROCESS_STDIO_SOCKET = "process-stdio-socket", _TAMPER, "A shell or an interpreter has a socket as its stdio."
     EGRESS_FOREIGN = "egress-foreign", _TAMPER, "A process connected to an address that policy does not allow."
+    EGRESS_REFUSED = (
+        "egress-refused",
+        _TAMPER,
+        "A connection that policy does not allow was refused before it was made.",
+    )
     # What is found of system calls.
     CALL_FOREIGN = "call-foreign", _TAMPER, "A system call was made that no reference value allows."
     CAPABILITY_USED = "capability-used", _TAMPER, "A process used a capability that policy does not list."

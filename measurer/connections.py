@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import struct
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from ipaddress import IPv4Address, IPv6Address
 from attestation.destinations import TCP, UDP
 from attestation.facts import Opened
 from measurer import kernel as k
+from measurer import sockdiag
 from measurer.sockdiag import Diagnosis
 
 _MESSAGE = struct.Struct("=BBBB2s2s16s16sIQIIIII")
@@ -32,6 +34,7 @@ _BEFORE = {k.TCP_SYN_SENT: Opened.HERE, k.TCP_LISTEN: Opened.THERE}
 """Before there is anything to count."""
 _MAPPED = bytes(10) + b"\xff\xff"
 _LOOPBACK_4, _LOOPBACK_6 = 127, 1
+_NUMBERS = {TCP: socket.IPPROTO_TCP, UDP: socket.IPPROTO_UDP}
 _INET = 2
 _COUNTERS, _COUNTERS_BYTES = ("net/snmp", "net/snmp6"), 1 << 15
 
@@ -110,6 +113,11 @@ class Connections:
             yield TCP, body
         for body in self._diagnosis.udp():
             yield UDP, body
+
+    def destroy(self, bodies: Iterable[tuple[str, bytes]]) -> None:
+        """End these, as `each` gave them. One that is gone already is passed over."""
+        found = (sockdiag.parse(body, _NUMBERS[protocol]) for protocol, body in bodies)
+        self._diagnosis.destroy([each for each in found if each is not None])
 
     def find(self, inodes: Collection[int]) -> list[Connection]:
         """Of these sockets those that there are. Raises OSError."""

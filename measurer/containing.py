@@ -1,4 +1,5 @@
-"""What policy asks to be done to the workload: frozen, let go, killed. It is told by the sidecar and decides nothing.
+"""What policy asks to be done to the workload: its egress denied, frozen, let go, killed. It is told by the sidecar and
+decides nothing.
 
 Only processes of the workload are touched, each through a pidfd and only while its start time is the one that it was
 found with. Where the sidecar, this measurer or Envoy is among them nothing is done at all: nobody could
@@ -18,6 +19,7 @@ from attestation.containment import Containment, Means
 from attestation.errors import InvalidInput
 from measurer.channel import Channel
 from measurer.clock import boottime, monotonic
+from measurer.fence import Fence
 from measurer.forensics import Forensics
 from measurer.freezer import group_of
 from measurer.loop import Loop
@@ -50,7 +52,8 @@ class _Held:
 
 
 class Containing:
-    """protected: pids of the sidecar, of ourselves and of Envoy. forensics: takes the bundle in between."""
+    """protected: pids of the sidecar, of ourselves and of Envoy. forensics: takes the bundle in between. fence: denies
+    egress."""
 
     def __init__(
         self,
@@ -60,9 +63,10 @@ class Containing:
         found: Found,
         protected: Callable[[], Iterable[int]],
         forensics: Forensics,
+        fence: Fence,
     ) -> None:
         self._loop, self._channel, self._pinned = loop, channel, pinned
-        self._found, self._protected, self._forensics = found, protected, forensics
+        self._found, self._protected, self._forensics, self._fence = found, protected, forensics, fence
         self._group = group_of(pinned)
         self._held: dict[int, _Held] = {}
         self._order = Contain(0, Containment.NONE)
@@ -108,6 +112,8 @@ class Containing:
             self._tell(order, 0, 0, refusal)
         elif order.how is Containment.NONE and not order.bundle:
             yield from self._let_go(order)
+        elif order.how is Containment.DENY_EGRESS:
+            yield from self._deny(order)
         elif order.how is Containment.FREEZE or (order.how is Containment.KILL and order.bundle):
             left = yield from self._freeze(order)
             if order is self._order and order.how is Containment.FREEZE:
@@ -235,6 +241,13 @@ class Containing:
             self._loop.after(_HOLDING, _LOOKS_EVERY, lambda: self._hold(order))
 
     def _let_go(self, order: Contain) -> Iterator[None]:
+        denied = self._fence.shuts
+        self._fence.open()
+        count = yield from self._thaw(order)
+        self._tell(order, count or (len(self._found()) if denied else 0), 0)
+
+    def _thaw(self, order: Contain) -> Counting:
+        """Gives how many."""
         if order.before and not self._held:
             for pid, start in self._found().items():
                 yield
@@ -247,7 +260,22 @@ class Containing:
             if not each.stood:
                 self._reach(pid, each.start, signal.SIGCONT)
         self._held.clear()
-        self._tell(order, count, 0)
+        return count
+
+    # Egress.
+
+    def _deny(self, order: Contain) -> Iterator[None]:
+        """What was frozen goes on once it is denied, and stays frozen where it cannot be."""
+        try:
+            left = yield from self._fence.shut()
+        except OSError:
+            self._tell(order, 0, 0, self._fence.refusal)
+            return
+        if order is not self._order:
+            return
+        if self._held or order.before:
+            yield from self._thaw(order)
+        self._tell(order, len(self._found()), left)
 
     # Killing.
 
@@ -292,7 +320,8 @@ class Containing:
         return ""
 
     def _tell(self, order: Contain, processes: int, left: int, refusal: str = "") -> None:
-        self._channel.send(Contained(order.number, order.how, self.means, processes, left, boottime(), refusal))
+        means = Means.FENCE if order.how is Containment.DENY_EGRESS else self.means
+        self._channel.send(Contained(order.number, order.how, means, processes, left, boottime(), refusal))
 
 
 def _state(pid: int, start: int) -> str:

@@ -145,10 +145,13 @@ CAP_PERFMON = 38
 # linux/bpf.h
 BPF_CGROUP_INET_INGRESS = 0
 BPF_CGROUP_INET_EGRESS = 1
+BPF_CGROUP_INET4_CONNECT = 10
+BPF_PROG_TYPE_CGROUP_SKB = 8
+BPF_PROG_TYPE_CGROUP_SOCK_ADDR = 18
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}
 _BPF_MAP_CREATE, _BPF_MAP_UPDATE_ELEM, _BPF_PROG_LOAD, _BPF_PROG_ATTACH, _BPF_PROG_DETACH = 0, 2, 5, 8, 9
 _BPF_PROG_GET_FD_BY_ID, _BPF_OBJ_GET_INFO_BY_FD, _BPF_PROG_QUERY = 13, 15, 16
-_BPF_MAP_TYPE_ARRAY, _BPF_PROG_TYPE_CGROUP_SKB, _BPF_F_ALLOW_MULTI = 2, 8, 2
+_BPF_MAP_TYPE_ARRAY, _BPF_F_ALLOW_MULTI = 2, 2
 _BPF_INFO_NAME, _BPF_NAME_BYTES = 64, 16
 _MOST_ATTACHED = 64
 
@@ -322,13 +325,11 @@ def bpf_map_write(map_: int, value: bytes) -> None:
     bpf(_BPF_MAP_UPDATE_ELEM, struct.pack("=I4xQQQ", map_, ctypes.addressof(key), ctypes.addressof(content), 0))
 
 
-def bpf_load(code: bytes, direction: int, name: bytes) -> int:
-    """A program of the type cgroup_skb."""
+def bpf_load(code: bytes, direction: int, name: bytes, kind: int = BPF_PROG_TYPE_CGROUP_SKB) -> int:
+    """A program that is attached at a control group."""
     instructions, license_ = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"")
     where = ctypes.addressof(instructions), ctypes.addressof(license_)
-    told = struct.pack(
-        "=IIQQIIQII16sII", _BPF_PROG_TYPE_CGROUP_SKB, len(code) // 8, *where, 0, 0, 0, 0, 0, name, 0, direction
-    )
+    told = struct.pack("=IIQQIIQII16sII", kind, len(code) // 8, *where, 0, 0, 0, 0, 0, name, 0, direction)
     return bpf(_BPF_PROG_LOAD, told)[0]
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from attestation import channel as words
 from attestation.channel import (
     Beat,
     Contain,
@@ -44,6 +45,7 @@ from measurer.cutting import Cut
 from measurer.deadman import Deadman
 from measurer.egress import Egress
 from measurer.envoy import Envoy, Permits
+from measurer.fence import Fence
 from measurer.files.collector import Files
 from measurer.forensics import Forensics
 from measurer.guardian import Duty, Guardian
@@ -86,12 +88,23 @@ class Measurer:
         self._root = pinned.root
         self._processes = Processes(loop, channel, sources, pinned, self.cover, shared=permits is not None)
         self._egress = Egress(loop, channel, self._processes.network, lambda: self._processes.held, self.cover)
+        self._fence = Fence(
+            loop,
+            channel,
+            sources.fencing,
+            pinned,
+            lambda: self._processes.held,
+            self._processes.executions.names.who,
+            self._processes.network,
+            self._wards,
+            self.cover,
+        )
         self._memory = Memory(loop, channel, self._processes, pinned.root, self.cover)
         self._calls = CallsCollector(loop, channel, sources.programs, self)
         self._processes.executions.came = self._calls.came
         self._proxy = ProxyLayer(loop, channel, self.cover)
         forensics = Forensics(loop, channel, pinned.pid)
-        self._containing = Containing(loop, channel, pinned, self._processes.found, self._wards, forensics)
+        self._containing = Containing(loop, channel, pinned, self._processes.found, self._wards, forensics, self._fence)
         self._scope, self._files = wanted, self._collect_files(wanted)
         with ExitStack() as held:
             held.callback(lambda: self._files.close())
@@ -101,6 +114,7 @@ class Measurer:
             held.callback(os.close, self._own[1])
             held.callback(self._proxy.close)
             held.callback(self._containing.close)
+            held.callback(self._fence.end)
             held.callback(self._egress.close)
             held.callback(self._processes.close)
             held.callback(self._calls.close)
@@ -111,6 +125,7 @@ class Measurer:
         pinned = self._pinned
         self._processes.start(self._mounts)
         self._egress.rule(self._scope.egress, self._scope.egress_every)
+        self._fence.rule(self._scope.fence, self._scope.egress)
         self._tried = trials.tried(pinned, self._processes.executions.tried)
         self._protect()
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
@@ -184,6 +199,8 @@ class Measurer:
         self._deadman.allow(wanted.deadman)
         self._files.rule(immutable=wanted.immutable, reread=wanted.reread)
         self._egress.rule(wanted.egress, wanted.egress_every)
+        if (wanted.fence, wanted.egress) != (before.fence, before.egress):
+            self._fence.rule(wanted.fence, wanted.egress)
         if wanted.calls != before.calls:
             self._calls.rule(wanted.calls)
         self._memory.rule(wanted.memory)
@@ -205,6 +222,7 @@ class Measurer:
                 *self._processes.coverage,
                 *self._memory.coverage,
                 *self._egress.coverage,
+                *self._fence.coverage,
                 *self._proxy.coverage,
                 *self._calls.coverage,
             ),
@@ -369,7 +387,15 @@ class Measurer:
 def _to_read(scope: Scope) -> Scope:
     """What of it decides what is read of files."""
     return replace(
-        scope, deadman=0.0, immutable=False, reread=0.0, egress=None, egress_every=0.0, calls=None, memory=0.0
+        scope,
+        deadman=0.0,
+        immutable=False,
+        reread=0.0,
+        egress=None,
+        egress_every=0.0,
+        fence=words.Fence.NONE,
+        calls=None,
+        memory=0.0,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from measurer import kernel
 from measurer.processes.proc import listing, open_process, parse_stat
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_V2 = 0
+_OUTSIDE = "/.."
+"""What the path of a group begins with that is not in our cgroup namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +221,18 @@ def find_cgroup(wanted: str, membership: bytes) -> Cgroup:
     raise InvalidConfiguration(
         "the workload is not in this cgroup", where=f"cgroup {wanted}", mend="Give one of its /proc/PID/cgroup paths."
     )
+
+
+def top_group(membership: bytes) -> int:
+    """The uppermost group of version 2 that we see, open (O_PATH), where whoever has this /proc/PID/cgroup text lives
+    in it or below it. Raises OSError where there is none.
+    """
+    path = cgroups.memberships(membership).get(_V2, _OUTSIDE)
+    for hierarchy, root, mount in _cgroup_mounts():
+        inside = path == root or path.startswith(root.rstrip("/") + "/")
+        if hierarchy == _V2 and inside and not f"{path}/".startswith(f"{_OUTSIDE}/"):
+            return os.open(mount, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    raise FileNotFoundError(errno.ENOENT, "no control group of version 2 that we see holds it")
 
 
 def _holds(hierarchy: int, path: str, membership: bytes) -> bool:

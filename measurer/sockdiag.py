@@ -1,4 +1,4 @@
-"""TCP sockets through sock_diag(7): all of a network namespace listed, and single ones reset, whatever they are doing.
+"""Sockets through sock_diag(7): all of a network namespace listed, and single ones reset, whatever they are doing.
 
 SOCK_DESTROY needs CAP_NET_ADMIN in the namespace's user namespace and CONFIG_INET_DIAG_DESTROY.
 """
@@ -34,12 +34,14 @@ Remote = tuple[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """One TCP socket. identity: the kernel's inet_diag_sockid, which ends with a cookie that is never used again."""
+    """One socket, of TCP unless protocol says otherwise. identity: the kernel's inet_diag_sockid, which ends with a
+    cookie that is never used again."""
 
     family: int
     state: int
     identity: bytes
     inode: int
+    protocol: int = socket.IPPROTO_TCP
 
     @property
     def cookie(self) -> bytes:
@@ -116,7 +118,7 @@ class Diagnosis:
         return errno.EPROTO
 
     def _order(self, victim: Socket, flags: int) -> bytes:
-        request = _REQUEST.pack(victim.family, socket.IPPROTO_TCP, 0, 0, 1 << victim.state, victim.identity)
+        request = _REQUEST.pack(victim.family, victim.protocol, 0, 0, 1 << victim.state, victim.identity)
         return netlink.message(k.SOCK_DESTROY, flags, request)
 
     def _answers(self) -> Iterator[bytes]:
@@ -162,12 +164,12 @@ def can_destroy(pidfd: int | None = None) -> int:
     return errno.ENOENT
 
 
-def parse(body: bytes) -> Socket | None:
+def parse(body: bytes, protocol: int = socket.IPPROTO_TCP) -> Socket | None:
     """One inet_diag_msg (linux/inet_diag.h); None when it is too short."""
     if len(body) < _ANSWER.size:
         return None
     family, state, _, _, identity, _, _, _, _, inode = _ANSWER.unpack_from(body)
-    return Socket(family, state, identity, inode)
+    return Socket(family, state, identity, inode, protocol)
 
 
 def _netlink() -> socket.socket:
@@ -181,14 +183,14 @@ def _listener(pidfd: int | None) -> socket.socket:
         bait.listen(1)
         return bait
 
-    return listen() if pidfd is None else _inside(pidfd, listen)
+    return listen() if pidfd is None else inside(pidfd, listen)
 
 
 def _netlink_of(pidfd: int) -> socket.socket:
-    return _inside(pidfd, _netlink)
+    return inside(pidfd, _netlink)
 
 
-def _inside(pidfd: int, make: Callable[[], socket.socket]) -> socket.socket:
+def inside(pidfd: int, make: Callable[[], socket.socket]) -> socket.socket:
     """Make a socket in the network namespace of a pidfd's process. Raises OSError.
 
     A socket stays in the namespace it was made in, and only a thread that ends right after has to enter it.

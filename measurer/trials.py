@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Mapping
 
 from attestation.means import Means, Trial
-from measurer import deadline
+from measurer import deadline, fencing
 from measurer import kernel as k
 from measurer.files.fanotify import Fanotify
 from measurer.scope import Pinned
@@ -23,6 +23,7 @@ def tried(pinned: Pinned, told: Mapping[Means, int]) -> tuple[Trial, ...]:
         Means.FILE_ACCESS: _open_the_unreadable,
         Means.NETWORK_ENTRY: _enter_our_own_network,
         Means.DEADLINE: deadline.trial,
+        Means.EGRESS_DENIAL: lambda: fencing.trial(pinned),
         Means.KILL: lambda: signal.pidfd_send_signal(pinned.pidfd, 0),
     }
     found = {**told, Means.SOCKET_DESTROY: can_destroy(), **{means: _errno(act) for means, act in here.items()}}

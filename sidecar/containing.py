@@ -22,6 +22,7 @@ from sidecar.telling import Telling
 from wire.messages import Report
 
 _DONE = {
+    Containment.DENY_EGRESS: "Nothing that it connects to elsewhere passes until its traffic is opened again",
     Containment.FREEZE: "Its processes are frozen until its traffic is opened again",
     Containment.KILL: "Its processes are killed",
 }
@@ -76,7 +77,7 @@ class Containing:
         except (OSError, ValueError, InvalidInput):
             kept = Kept(instance, Containment.FREEZE)
         if kept.instance == instance:
-            self._how, self._before = kept.how, True
+            self._how, self._before = kept.how, kept.how.stops
 
     def rule(self, rules: ContainmentRules) -> None:
         """By this from the next step on."""
@@ -96,7 +97,7 @@ class Containing:
     def repeat(self) -> None:
         """To a measurer that was started anew and knows of nothing."""
         if self._how is not Containment.NONE:
-            self._before = True
+            self._before = self._before or self._how.stops
             self._send(None)
 
     def contained(self, done: Contained) -> None:

@@ -9,13 +9,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
 from attestation import results
-from attestation.channel import Calls, Scope
+from attestation.channel import Calls, Fence, Scope
 from attestation.coverage import Coverage
 from attestation.errors import MalformedResult
 from attestation.layers import Layer
 from attestation.spiffe import SpiffeId
 from policies.model.classes import unread
-from policies.model.policy import AttestationPolicy, Demand, EffectivePolicy, Mode
+from policies.model.policy import AttestationPolicy, Demand, EffectivePolicy, Mode, PolicySpec
 from policies.model.references import EffectiveReferences
 from policies.model.registration import WorkloadRegistration
 from sidecar.config import WorkloadSettings
@@ -72,6 +72,7 @@ class Governed:
             capabilities=version.minor >= FILE_CAPABILITIES,
             egress=spec.egress.allowed,
             egress_every=spec.egress.every,
+            fence=fence(spec),
             memory=0.0 if spec.demand(Layer.MEMORY) is Demand.OFF else spec.memory.period,
             calls=watched_calls(self, version) if Layer.SYSCALLS in self.told(version) else None,
         )
@@ -89,6 +90,13 @@ class Governed:
     @property
     def required(self) -> tuple[Layer, ...]:
         return tuple(layer for layer in MEASURED if self.policy.spec.demand(layer) is Demand.REQUIRED)
+
+
+def fence(spec: PolicySpec) -> Fence:
+    """What is to stand around what the workload connects to."""
+    if spec.denies is not Demand.OFF:
+        return Fence.LISTED
+    return Fence.NONE if spec.fence is Demand.OFF else Fence.READY
 
 
 def watched_calls(governed: Governed, version: Version = OURS.highest) -> Calls | None:

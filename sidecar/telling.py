@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from attestation.channel import Contained, Pinned
-from attestation.coverage import GATE, Coverage
+from attestation.containment import Means
+from attestation.coverage import FENCE, GATE, Coverage
 from attestation.detectors.alerts import Detector
 from attestation.errors import ProofbeatError
 from attestation.facts import AlertFact, CollectorFact, CollectorState
@@ -36,6 +37,7 @@ _EVENTS = {
     Happening.REJECTED: Event.ENVOY_REJECTED,
 }
 
+_FENCE = "Coverage says why no fence stands: look at `processes.fence`, and docs/profiles.md at `egress-denial`."
 _APART = "Give the workload a cgroup of its own, without sidecar, measurer and Envoy, and name it in `workload.cgroup`."
 
 
@@ -68,7 +70,8 @@ class Telling:
             isolation=plain(coverage.isolation),
             collectors=[each.name for each in coverage.collectors if each.running],
             stopped={each.name: each.detail for each in coverage.collectors if not each.running},
-            **_gate(coverage),
+            **_force("gate", GATE, coverage),
+            **_force("fence", FENCE, coverage),
         )
 
     def violated(self, violation: Violation, cause: str) -> None:
@@ -237,7 +240,7 @@ class Telling:
             processes=done.processes,
             left=done.left,
             refusal=done.refusal,
-            mend=_APART if done.refusal else "",
+            mend=_mend(done),
             seconds=round(seconds, 4),
             at=done.at,
         )
@@ -274,10 +277,16 @@ class Telling:
         self._log.info(Event.STOPPED)
 
 
-def _gate(coverage: Coverage) -> dict[str, str]:
-    """Where policy asks for one."""
-    told = next((each for each in coverage.collectors if each.name == GATE), None)
+def _mend(done: Contained) -> str:
+    if not done.refusal:
+        return ""
+    return _FENCE if done.means is Means.FENCE else _APART
+
+
+def _force(name: str, collector: str, coverage: Coverage) -> dict[str, str]:
+    """Of what refuses something, where policy asks for it."""
+    told = next((each for each in coverage.collectors if each.name == collector), None)
     if told is None:
         return {}
     force = "in force" if told.running else "not in force"
-    return {"gate": f"{force}: {told.detail}" if told.detail else force}
+    return {name: f"{force}: {told.detail}" if told.detail else force}

@@ -80,7 +80,10 @@ BUNDLED = ("kept", "cut", "failed")
 TIERS = tuple(tier.label for tier in Tier)
 FAILURES = ("refused", "unavailable", "malformed")
 VIOLATIONS = tuple(Signal)
-COLLECTORS = ("files", "processes.executions", "processes.rights", "processes.gate", "syscalls", "memory", "proxy")
+COLLECTORS = (
+    *("files", "processes.executions", "processes.rights", "processes.gate", "processes.fence"),
+    *("syscalls", "memory", "proxy"),
+)
 ALERTS = ("ours", "others", "unnamed", "old", "repeated", "malformed", "dropped", "told", "nobodys")
 """What a detector's alert comes to: the last two at the authority, which tells those whom it may be about."""
 

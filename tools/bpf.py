@@ -1,5 +1,5 @@
-"""The kernel's programs compiled: `bpf.py` writes the object that is in git and its digest, `bpf.py --check` says
-whether they still are what the source compiles to. The compiler comes from PyPI (the group `bpf` of pyproject.toml) and
+"""The kernel's programs compiled: `bpf.py` writes the objects that are in git and their digests, `bpf.py --check` says
+whether they still are what the sources compile to. The compiler comes from PyPI (the group `bpf` of pyproject.toml) and
 makes the same bytes everywhere.
 """
 
@@ -13,7 +13,6 @@ import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent / "measurer" / "bpf" / "programs"
-SOURCE, OBJECT, DIGEST = FOLDER / "watch.bpf.c", FOLDER / "watch.bpf.o", FOLDER / "watch.bpf.o.sha256"
 FLAGS = (
     *("-target", "bpfel-freestanding-none", "-mcpu=v3", "-O2", "-g"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"),
@@ -23,12 +22,12 @@ UNREAD = (".debug", ".rel.debug", ".eh_frame", ".rel.eh_frame", ".llvm_addrsig",
 _HEAD, _SECTION = struct.Struct("<40xQ10xHHH"), struct.Struct("<IIQQQQIIQQ")
 
 
-def compiled() -> bytes:
-    """Raises CalledProcessError where the source does not compile."""
+def compiled(source: Path) -> bytes:
+    """Raises CalledProcessError where it does not compile."""
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / OBJECT.name
+        made = Path(folder) / source.with_suffix(".o").name
         command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, f"-ffile-prefix-map={FOLDER}=."]
-        subprocess.run([*command, "-c", str(SOURCE), "-o", str(made)], check=True, cwd=FOLDER)
+        subprocess.run([*command, "-c", str(source), "-o", str(made)], check=True, cwd=FOLDER)
         return without_unread(made.read_bytes())
 
 
@@ -54,18 +53,20 @@ def without_unread(text: bytes) -> bytes:
 
 
 def main() -> int:
-    made = compiled()
-    digest = f"{hashlib.sha256(made).hexdigest()}  {OBJECT.name}\n"
-    if "--check" not in sys.argv:
-        OBJECT.write_bytes(made)
-        DIGEST.write_text(digest)
-        return 0
-    if OBJECT.read_bytes() == made and DIGEST.read_text() == digest:
-        return 0
-    sys.stderr.write(
-        f"{OBJECT.name} is not what {SOURCE.name} compiles to. Run `make bpf`, and commit what it writes.\n"
-    )
-    return 1
+    stale = [each for each in sorted(FOLDER.glob("*.bpf.c")) if not _is_kept(each, write="--check" not in sys.argv)]
+    for each in stale:
+        sys.stderr.write(f"{each.name} compiles to another object. Run `make bpf`, and commit what it writes.\n")
+    return int(bool(stale))
+
+
+def _is_kept(source: Path, *, write: bool) -> bool:
+    """Is the object beside it the one that it compiles to? write: it becomes that."""
+    made, kept = compiled(source), source.with_suffix(".o")
+    told, digest = source.with_suffix(".o.sha256"), f"{hashlib.sha256(made).hexdigest()}  {kept.name}\n"
+    if write:
+        kept.write_bytes(made)
+        told.write_text(digest)
+    return kept.read_bytes() == made and told.read_text() == digest
 
 
 if __name__ == "__main__":

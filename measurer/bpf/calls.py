@@ -14,7 +14,9 @@ from measurer import kernel
 
 # linux/bpf.h
 _MAP_CREATE, _MAP_UPDATE, _PROG_LOAD, _TEST_RUN, _RAW_TRACEPOINT_OPEN, _BTF_LOAD = 0, 2, 5, 10, 17, 18
+_MAP_DELETE, _LINK_CREATE = 3, 28
 TRACING, SYSCALL = 26, 31
+CGROUP_SOCK, CGROUP_SOCK_ADDR = 9, 18
 TRACE_RAW_TP = 23
 SLEEPABLE = 1 << 4
 _LOG_BYTES, _NAME_BYTES = 1 << 16, 15
@@ -92,6 +94,11 @@ def attach_raw(program: int) -> int:
     return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", 0, program))
 
 
+def attach_around(program: int, group: int, attach: int) -> int:
+    """BPF_LINK_CREATE at a control group: runs for it and all below it until the descriptor is closed."""
+    return _bpf(_LINK_CREATE, struct.pack("<IIII", program, group, attach, 0))
+
+
 def run(program: int, context: ctypes.Array[ctypes.c_char]) -> None:
     """BPF_PROG_TEST_RUN of a SYSCALL program, which changes its context."""
     size = len(context)
@@ -101,6 +108,11 @@ def run(program: int, context: ctypes.Array[ctypes.c_char]) -> None:
 def update(map_: int, key: bytes, value: bytes) -> None:
     keyed, valued = _buffer(key), _buffer(value)
     _bpf(_MAP_UPDATE, struct.pack("<IxxxxQQQ", map_, _at(keyed), _at(valued), 0))
+
+
+def delete(map_: int, key: bytes) -> None:
+    keyed = _buffer(key)
+    _bpf(_MAP_DELETE, struct.pack("<IxxxxQQQ", map_, _at(keyed), 0, 0))
 
 
 def _buffer(text: bytes) -> ctypes.Array[ctypes.c_char] | None:

@@ -7,10 +7,14 @@ kernel relocates fields itself (Linux 5.17).
 from __future__ import annotations
 
 import ctypes
+import errno
+import hashlib
 import os
 import struct
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
+from types import MappingProxyType
 
 from measurer.bpf import calls
 from measurer.bpf.btf import Btf
@@ -23,6 +27,34 @@ _FIND = "syscall/find"
 _QUESTION = struct.Struct("=64sIIq")
 """Of the program that finds a type of the kernel's by its name: name, kind, nothing, answer."""
 _TRACEPOINT = "tp_btf/"
+_AROUND: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {
+        "sock_create": (calls.CGROUP_SOCK, 2),
+        "connect4": (calls.CGROUP_SOCK_ADDR, 10),
+        "connect6": (calls.CGROUP_SOCK_ADDR, 11),
+        "sendmsg4": (calls.CGROUP_SOCK_ADDR, 14),
+        "sendmsg6": (calls.CGROUP_SOCK_ADDR, 15),
+    }
+)
+"""Those that are attached at a control group, by the last part of their section: kind of program, and where it is
+attached (linux/bpf.h)."""
+
+
+NAMED = "proofbeat_"
+"""What the names begin with of those that are attached at a control group, so that what was left there is found."""
+
+
+def attached_as(section: str) -> int:
+    """BPF_CGROUP_: what such a program is asked for."""
+    return _AROUND[_last(section)][1]
+
+
+def verified(path: Path) -> bytes:
+    """An object. Raises OSError for one that nobody compiled from the source beside it."""
+    text = path.read_bytes()
+    if hashlib.sha256(text).hexdigest() != path.with_suffix(".o.sha256").read_text().partition(" ")[0]:
+        raise OSError(errno.EBADMSG, f"{path.name} is not what was compiled from its source")
+    return text
 
 
 class Loaded:
@@ -66,6 +98,10 @@ class Loaded:
         """Raises OSError; KeyError for one that was refused."""
         return calls.attach_raw(self.programs[section])
 
+    def attach_around(self, section: str, group: int) -> int:
+        """At a control group, whose folder this descriptor is of. Raises OSError; KeyError for one that was refused."""
+        return calls.attach_around(self.programs[section], group, attached_as(section))
+
     def run(self, section: str) -> None:
         """Once, one of those that answer a question. Raises OSError."""
         program = self._load(section, calls.SYSCALL, 0, 0, calls.SLEEPABLE)
@@ -84,8 +120,11 @@ class Loaded:
 
     def _try(self, section: str, finder: int, held: ExitStack) -> None:
         try:
-            target = _find(finder, "btf_trace_" + section.removeprefix(_TRACEPOINT))
-            program = self._load(section, calls.TRACING, calls.TRACE_RAW_TP, target)
+            if section.startswith(_TRACEPOINT):
+                target = _find(finder, "btf_trace_" + section.removeprefix(_TRACEPOINT))
+                program = self._load(section, calls.TRACING, calls.TRACE_RAW_TP, target)
+            else:
+                program = self._load(section, *_AROUND[_last(section)], 0)
         except OSError as error:
             self.refused[section] = error
         else:
@@ -98,7 +137,7 @@ class Loaded:
         return calls.load_program(
             calls.Load(
                 kind,
-                section.rpartition("/")[2],
+                _last(section) if kind in (calls.TRACING, calls.SYSCALL) else NAMED + _last(section),
                 self._linked(number),
                 attach,
                 target,
@@ -117,6 +156,10 @@ class Loaded:
             registers = registers & 0x0F | _MAP_BY_DESCRIPTOR << 4
             _INSTRUCTION.pack_into(code, each.at, opcode, registers, offset, self.maps[each.symbol.name])
         return bytes(code)
+
+
+def _last(section: str) -> str:
+    return section.rpartition("/")[2]
 
 
 def _find(finder: int, name: str) -> int:

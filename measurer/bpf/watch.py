@@ -5,8 +5,6 @@ The programs are watch.bpf.c's. What is written there as a comment about who wri
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import mmap
 import os
 import struct
@@ -17,7 +15,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from measurer.bpf import calls
-from measurer.bpf.loading import Loaded
+from measurer.bpf.loading import Loaded, verified
 from measurer.bpf.ring import Ring
 
 OBJECT = Path(__file__).parent / "programs" / "watch.bpf.o"
@@ -107,7 +105,7 @@ class Watch:
         self.refused: dict[str, OSError] = {}
         self._attached: dict[str, int] = {}
         with ExitStack() as held:
-            self._loaded = Loaded(_object(), tuple(map(_section, wanted)), {"workloads": most + 1})
+            self._loaded = Loaded(verified(OBJECT), tuple(map(_section, wanted)), {"workloads": most + 1})
             held.callback(self._loaded.close)
             self._loaded.run("syscall/stand")
             held.callback(self._detach_all)
@@ -256,14 +254,6 @@ class Watched:
     @property
     def _half(self) -> int:
         return int(_NUMBER.unpack_from(self._workloads, self._at + _HALF)[0])
-
-
-def _object() -> bytes:
-    """Raises OSError for one that nobody compiled from the source beside it."""
-    text = OBJECT.read_bytes()
-    if hashlib.sha256(text).hexdigest() != DIGEST.read_text().partition(" ")[0]:
-        raise OSError(errno.EBADMSG, f"{OBJECT.name} is not what was compiled from its source")
-    return text
 
 
 def _section(name: str) -> str:

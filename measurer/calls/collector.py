@@ -6,6 +6,7 @@ all those that were there before us.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -27,7 +28,6 @@ from attestation.layers import Layer, Method
 from attestation.observation import Observation
 from measurer.bpf.watch import ALL_OPERATIONS, CAPABLE, NO_OPERATION, STRICT, Event, Kind
 from measurer.calls import uses
-from measurer.calls.marking import mark_all
 from measurer.calls.outside import Outside
 from measurer.calls.programs import Joined, Programs
 from measurer.calls.tallying import Tallying
@@ -35,6 +35,7 @@ from measurer.channel import Channel, sealed
 from measurer.clock import boottime
 from measurer.connections import Connection, beginning
 from measurer.loop import Loop
+from measurer.marking import Marking
 from measurer.processes.held import Held
 
 NAME = CALLS
@@ -87,7 +88,7 @@ class CallsCollector:
         self._joined: Joined | None = None
         self._tallying: Tallying | None = None
         self._refusal = ""
-        self._marked: set[Held] = set()
+        self._marking = Marking(lambda _: None)
         self._allowed: tuple[frozenset[int] | None, int] = None, ALL_OPERATIONS
         self._uses: tuple[str, ...] | None = None
         self._seen: set[int] = set()
@@ -140,8 +141,7 @@ class CallsCollector:
 
     def came(self, process: Held) -> None:
         """It came in from outside, and runs what it came for: not to be looked for a second later."""
-        if process not in self._marked:
-            self._mark(process)
+        self._mark(lambda: self._marking.came(process))
 
     def measure(self, not_before: float, full: bool) -> None:
         """Send an observation that begins at or after `not_before`.
@@ -162,6 +162,7 @@ class CallsCollector:
             return False
         self._refusal = ""
         self._tallying = Tallying(self._joined.watched, boottime())
+        self._marking = Marking(self._joined.watched.mark)
         self._look_for_members()
         return True
 
@@ -207,23 +208,16 @@ class CallsCollector:
         """Those that the kernel cannot know by itself: it marks the children of whom it knows."""
         if self._joined is None or self._tallying is None:
             return
-        held = self._watcher.held
-        for process in held:
-            if process not in self._marked:
-                self._mark(process)
-        self._marked &= set(held)
+        self._mark(lambda: self._marking.mark(self._watcher.held))
         self._look_for_losses()
         self._tallying.look(boottime())
         self._loop.after(_LOOK, _INTERVAL, self._look_for_members)
 
-    def _mark(self, process: Held) -> None:
-        if self._joined is None:
-            return
+    def _mark(self, mark: Callable[[], None]) -> None:
         try:
-            mark_all(process, self._joined.watched.mark)
+            mark()
         except OSError as error:
             self._die(f"a process cannot be marked: {error.strerror}")
-        self._marked.add(process)
 
     # What the kernel tells.
 

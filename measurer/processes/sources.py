@@ -21,6 +21,7 @@ from attestation.means import Means
 from measurer import kernel as k
 from measurer.calls.programs import Programs
 from measurer.clock import boottime, monotonic
+from measurer.fencing import Fencing
 from measurer.heartbeat import Heartbeat, Nameless
 from measurer.loop import TURN, Loop
 from measurer.processes.connector import Connector, Lost, ProcessEvent
@@ -75,6 +76,7 @@ class Sources:
     def __init__(self, loop: Loop, allowance: Allowance | None = None, *, many: bool = False) -> None:
         self._loop = loop
         self.programs = Programs(loop, many=many)
+        self.fencing = Fencing(loop, many=many)
         self.allowance = Allowance() if allowance is None else allowance
         self.membership: Membership[Held] = Membership(lambda pid, at: Held(pid, self.allowance, at))
         self.tried: dict[Means, int] = {}

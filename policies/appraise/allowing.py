@@ -238,6 +238,11 @@ def ungated(policy: AttestationPolicy) -> str:
     return _policy(policy, "processes.gate", f"{{gate: {Demand.BEST_EFFORT}}}")
 
 
+def undenied(policy: AttestationPolicy) -> str:
+    """What is refused where that can be had, and missed by nobody where it cannot."""
+    return _policy(policy, "egress.deny", f"{{deny: {Demand.BEST_EFFORT}}}")
+
+
 def less_isolated(missing: Sequence[Guarantee], policy: AttestationPolicy) -> str:
     """Everything that is asked of isolation but these."""
     asked = [each for each in policy.spec.coverage.isolation if each not in missing]

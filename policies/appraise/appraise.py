@@ -263,7 +263,8 @@ def _coverage(coverage: Coverage, policy: AttestationPolicy) -> list[Finding]:
     held = coverage.isolation.guarantees
     missing = [each for each in asked.isolation if each not in held]
     unwatched = sockets.watched(coverage, policy)
-    found += [unwatched] if unwatched is not None else []
+    unfenced = sockets.fenced(coverage, policy)
+    found += [each for each in (unwatched, unfenced) if each is not None]
     found += detectors.unheard(coverage, policy)
     return found + [_exposed(each, missing, policy) for each in missing]
 

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 from attestation.coverage import EGRESS, Coverage
 from attestation.destinations import Destination, parse
-from attestation.facts import Actor, EgressFact, Opened, StdioFact
+from attestation.facts import Actor, EgressFact, Opened, Passage, StdioFact
 from attestation.layers import Layer
 from attestation.patterns import matches
 from attestation.signals import Signal
@@ -64,18 +64,34 @@ def stdio(fact: StdioFact, policy: AttestationPolicy) -> Violation | None:
 
 
 def egress(fact: EgressFact, policy: AttestationPolicy) -> Violation | None:
-    """A connection that no destination of the policy holds."""
+    """A connection that no destination of the policy holds. One that was not meant to carry anything is none."""
     allowed = policy.spec.egress.allowed
-    if policy.spec.demand(Layer.PROCESSES) is Demand.OFF or allowed is None or _allows(allowed, fact):
+    if policy.spec.demand(Layer.PROCESSES) is Demand.OFF or allowed is None or fact.passage is Passage.UNSENT:
+        return None
+    refused = fact.passage is Passage.REFUSED
+    if not fact.host:
+        return _violation(
+            Signal.EGRESS_REFUSED,
+            policy,
+            fact,
+            f"it makes a socket ({fact.protocol}) that no list of destinations can be about; that was refused",
+            rule(policy, "egress.deny"),
+            allowing.undenied(policy),
+            fact.protocol,
+        )
+    if _allows(allowed, fact):
         return None
     to = Destination(*_number(fact.host), fact.port, fact.port, fact.protocol)
+    what = (
+        f"{'would connect' if refused else 'connects'} to {to}, where policy allows {len(allowed) or 'no'} destinations"
+    )
     return _violation(
-        Signal.EGRESS_FOREIGN,
+        Signal.EGRESS_REFUSED if refused else Signal.EGRESS_FOREIGN,
         policy,
         fact,
-        f"it connects to {to}, where policy allows {len(allowed) or 'no'} destinations",
+        f"it {what}{'; that was refused' if refused else ''}",
         rule(policy, "egress.allowed"),
-        allowing.destination(str(to), policy),
+        allowing.destination(str(to), policy) if fact.port else "",
         str(to),
     )
 
@@ -95,6 +111,31 @@ def watched(coverage: Coverage, policy: AttestationPolicy) -> Finding | None:
         rule(policy, "egress.allowed"),
         "Bring the sidecar and its measurer to a release that knows `egress`.",
     )
+
+
+def fenced(coverage: Coverage, policy: AttestationPolicy) -> Finding | None:
+    """Can connections be refused, where policy wants that?"""
+    if policy.spec.fence is not Demand.REQUIRED or coverage.fenced:
+        return None
+    place, allow = asked_of_fence(policy)
+    return Finding(
+        Signal.COVERAGE_WEAK,
+        policy.spec.violation_class(Signal.COVERAGE_WEAK),
+        Layer.ATTESTER,
+        "coverage.fence",
+        "a fence is required",
+        "none stands",
+        place,
+        "Coverage says why (`processes.fence`): it takes CAP_SYS_ADMIN, and a control group of version 2 above all.",
+        allow,
+    )
+
+
+def asked_of_fence(policy: AttestationPolicy) -> tuple[str, str]:
+    """Where policy asks for one, and what would make do without."""
+    if policy.spec.denies is Demand.REQUIRED or policy.spec.fence is not Demand.REQUIRED:
+        return rule(policy, "egress.deny"), allowing.undenied(policy)
+    return rule(policy, "containment"), ""
 
 
 def _allows(allowed: tuple[str, ...], fact: EgressFact) -> bool:

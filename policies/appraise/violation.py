@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from attestation.coverage import DETECTORS, GATE
+from attestation import coverage
+from attestation.coverage import DETECTORS
 from attestation.facts import (
     Actor,
     AlertFact,
@@ -269,7 +270,7 @@ def _collector(fact: CollectorFact, policy: AttestationPolicy) -> Violation | No
     if fact.collector.startswith(DETECTORS):
         return detectors.silent(fact, policy)
     layer = next((each for each in Layer if fact.collector.startswith(each)), Layer.ATTESTER)
-    demand = policy.spec.gate if fact.collector == GATE else policy.spec.demand(layer)
+    demand, place, allow = _asked_of(fact.collector, layer, policy)
     judged = layer is Layer.ATTESTER or demand is Demand.REQUIRED
     if fact.state is CollectorState.RUNNING or not judged:
         return None
@@ -281,7 +282,18 @@ def _collector(fact: CollectorFact, policy: AttestationPolicy) -> Violation | No
         fact.collector,
         f"the collector {fact.collector} is {fact.state}{': ' + fact.detail if fact.detail else ''}",
         fact.at,
-        rule(policy, "processes.gate") if fact.collector == GATE else rule(policy, "layers", layer),
+        place,
         "A full measurement taken from now on shows what was missed.",
-        allow=allowing.ungated(policy) if fact.collector == GATE else allowing.unmeasured(layer, policy),
+        allow=allow,
     )
+
+
+def _asked_of(collector: str, layer: Layer, policy: AttestationPolicy) -> tuple[Demand, str, str]:
+    """What policy asks of it, where it says so, and what would make do without."""
+    match collector:
+        case coverage.GATE:
+            return policy.spec.gate, rule(policy, "processes.gate"), allowing.ungated(policy)
+        case coverage.FENCE:
+            return policy.spec.fence, *sockets.asked_of_fence(policy)
+        case _:
+            return policy.spec.demand(layer), rule(policy, "layers", layer), allowing.unmeasured(layer, policy)

@@ -101,6 +101,7 @@ class GivenCoverage(Strict):
 
     grade: what holds when the sidecar dies. cutting: the strongest way to end what is open. isolation: the guarantees
     that hold. profile: how much of what happens the kernel tells. gate: whether one is in force before executions.
+    fence: whether one can refuse connections.
     dead: layers whose collector does not run. absent: layers that nothing measures.
     """
 
@@ -109,6 +110,7 @@ class GivenCoverage(Strict):
     isolation: tuple[Guarantee, ...] = tuple(Guarantee)
     profile: Profile = Profile.FULL
     gate: bool = True
+    fence: bool = True
     dead: tuple[Layer, ...] = ()
     absent: tuple[Layer, ...] = ()
 
@@ -199,12 +201,16 @@ class StdioHappened(Strict):
 
 
 class Connected(Strict):
-    """executable: of the process that connected. host: the IP address. port: of it. protocol: TCP where not said."""
+    """executable: of the process that connected. host: the IP address. port: of it. protocol: TCP where not said.
+
+    refused: a fence refused it before its first packet.
+    """
 
     executable: str
     host: IPvAnyAddress
     port: int = Field(ge=1, le=65_535)
     protocol: Literal["tcp", "udp"] = "tcp"
+    refused: bool = False
 
 
 class CollectorHappened(Strict):

@@ -10,6 +10,7 @@ from attestation.claims import Claims, LayerClaim
 from attestation.coverage import (
     EGRESS,
     EXECUTIONS,
+    FENCE,
     GATE,
     CollectorCoverage,
     Coverage,
@@ -27,6 +28,7 @@ from attestation.facts import (
     Fact,
     FileChange,
     FileFact,
+    Passage,
     PreloadFact,
     ProcessFact,
     ProxyFact,
@@ -103,7 +105,9 @@ def fact(given: GivenFact, governing: Governing) -> Fact:
         return StdioFact(0.0, Actor(_SOMEBODY, given.stdio.executable), (0, 1, 2), "TCP", given.stdio.opened)
     if given.egress is not None:
         to = given.egress
-        return EgressFact(0.0, Actor(_SOMEBODY, to.executable), to.protocol, str(to.host), to.port)
+        passage = Passage.REFUSED if to.refused else Passage.MADE
+        who = Actor(_SOMEBODY, to.executable)
+        return EgressFact(0.0, who, to.protocol, str(to.host), to.port, passage=passage)
     if given.collector is not None:
         return CollectorFact(0.0, given.collector.name, given.collector.state)
     seated = _proxy(given.proxy or GivenProxy(), references)
@@ -240,6 +244,8 @@ def _coverage(given: GivenCoverage, measured: tuple[Layer, ...], governing: Gove
     absent = tuple(layer for layer in Layer if layer not in measured)
     if given.gate and Layer.PROCESSES in measured:
         watched += (CollectorCoverage(GATE, Layer.PROCESSES, Mechanism.FANOTIFY, 0.0, running=True),)
+    if given.fence and Layer.PROCESSES in measured:
+        watched += (CollectorCoverage(FENCE, Layer.PROCESSES, Mechanism.BPF, 0.0, running=True),)
     return Coverage(watched, absent, given.cutting, given.grade, _isolation(frozenset(given.isolation)))
 
 

@@ -226,10 +226,17 @@ class EgressRules(Strict):
     nothing. This machine itself is always allowed, and what others opened.
 
     every: how often connections are looked for.
+
+    deny: where destinations are listed, the kernel refuses (EPERM) all others before the first packet, and sockets of
+    other protocols than TCP and UDP; only where policy enforces. `required`: nothing is affirmed where it cannot.
+    `best-effort`: it is refused where that can be had.
     """
 
     allowed: Annotated[tuple[str, ...] | None, AfterValidator(_destinations), CommonDestinations()] = None
     every: Annotated[Duration, Least()] = Field(default=1.0, ge=0.1, le=60)
+    deny: Annotated[Demand, Ranked((Demand.OFF, Demand.BEST_EFFORT, Demand.REQUIRED))] = Field(
+        default=Demand.OFF, exclude_if=lambda deny: deny is Demand.OFF
+    )
 
     @model_validator(mode="after")
     def _tellable(self) -> Self:
@@ -343,9 +350,11 @@ class RecoveryRules(Strict):
 class ContainmentRules(Strict):
     """What is done to the workload itself, once its traffic is closed, where policy enforces.
 
-    drift, tamper: after a violation of that class that is about the workload. `freeze` stops all of its processes until
-    traffic is opened again; `kill` ends them. forensics: after which class a bundle of what can be seen of the workload
-    is kept in the sidecar's state folder, in every mode: after it is frozen, and before it is killed.
+    drift, tamper: after a violation of that class that is about the workload. `deny-egress` has the kernel refuse what
+    its processes connect to, but for this machine, and ends what they had connected, until traffic is opened again;
+    `freeze` stops all of its processes until then; `kill` ends them. forensics: after which class a bundle of what can
+    be seen of the workload is kept in the sidecar's state folder, in every mode: after it is frozen, and before it is
+    killed.
     """
 
     drift: Annotated[Containment, Ranked(tuple(Containment))] = Containment.NONE
@@ -456,6 +465,18 @@ class PolicySpec(Strict):
     def gate(self) -> Demand:
         """Of a gate before executions: nothing is refused that policy would not close for."""
         return self.processes.gate if self.mode is Mode.ENFORCE else Demand.OFF
+
+    @property
+    def denies(self) -> Demand:
+        """Of a fence that refuses what is not listed: nothing is refused that policy would not close for."""
+        listed = self.egress.allowed is not None and self.demand(Layer.PROCESSES) is not Demand.OFF
+        return self.egress.deny if listed and self.mode is Mode.ENFORCE else Demand.OFF
+
+    @property
+    def fence(self) -> Demand:
+        """Of a fence that can be shut, or refuses what is not listed."""
+        shut = Containment.DENY_EGRESS in (self.containment.drift, self.containment.tamper)
+        return Demand.REQUIRED if shut and self.mode is Mode.ENFORCE else self.denies
 
     def violation_class(self, signal: Signal) -> ViolationClass:
         """What a finding or a violation of this kind is: by this policy, else by default."""

@@ -19,7 +19,7 @@ GIVEN: dict[tuple[str, ...], tuple[Profile, frozenset[Means]]] = {
     ),
     ("SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN", "KILL"): (
         Profile.RESTRICTED,
-        frozenset({Means.FILE_EVENTS, Means.EXECUTED_FILES, Means.NETWORK_ENTRY, Means.DEADLINE}),
+        frozenset({Means.FILE_EVENTS, Means.EXECUTED_FILES, Means.NETWORK_ENTRY, Means.DEADLINE, Means.EGRESS_DENIAL}),
     ),
     ("SYS_PTRACE",): (Profile.RESTRICTED, frozenset(Means) - {Means.PROCESS_ACCESS}),
     (): (Profile.RESTRICTED, frozenset(Means) - {Means.PROCESS_ACCESS, Means.KILL}),
@@ -74,6 +74,13 @@ _TOLD = (
         "as policy says (1 s), or 100 times what a look takes, up to 20 s",
         "as `full`",
         "as `full`, where the network namespace is ours",
+    ),
+    (
+        "it wants to, and policy has that refused (`egress.deny`)",
+        "`egress-refused`",
+        "5 ms, and it is refused",
+        "as `full`",
+        "not: nothing is refused, nor affirmed where that is required",
     ),
     (
         "code in memory is not what its file holds, or of no file that is referenced, where policy asks for `memory`",

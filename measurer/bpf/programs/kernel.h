@@ -20,6 +20,7 @@ typedef long long s64;
 #define exists(field) __builtin_preserve_field_info(field, 2)
 
 /* linux/bpf.h: kinds of map, and their flags */
+#define BPF_MAP_TYPE_HASH 1
 #define BPF_MAP_TYPE_ARRAY 2
 #define BPF_MAP_TYPE_RINGBUF 27
 #define BPF_MAP_TYPE_TASK_STORAGE 29

@@ -336,6 +336,19 @@ def connect_elsewhere(where: Where) -> Act:
         yield at
 
 
+def connect_past_a_fence(where: Where) -> Act:
+    """The workload wants to connect to an address that policy does not list, and is refused."""
+    with socket.socket() as out:
+        out.settimeout(1.0)
+        at = now()
+        try:
+            out.connect(("203.0.113.1", 9))
+        except PermissionError:
+            yield at
+            return
+    raise ConnectionError("it was not refused")
+
+
 def connection() -> tuple[socket.socket, socket.socket]:
     """Both ends, on this machine."""
     with socket.create_server(("127.0.0.1", 0)) as server:

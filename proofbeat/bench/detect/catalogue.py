@@ -32,7 +32,7 @@ class Attack:
     """One act. collector: whose coverage answers for it. within_ms: stated from act to violation, beside the mesh's own
     traffic and with all privileges. needs_root: an ordinary user cannot do it, or is told nothing of it that can be
     relied upon. privileged: the former. dear: it takes seconds, or a new sidecar. graver: it is tamper here, whatever
-    the signal's own class is. gated: by a workload that a gate stands before.
+    the signal's own class is. gated: by a workload that a gate stands before, and a fence around.
     """
 
     act: Callable[..., Act]
@@ -80,7 +80,7 @@ def restricted() -> bool:
 
 
 FILES, EXECUTIONS, RIGHTS, GATE = "files", "processes.executions", "processes.rights", "processes.gate"
-EGRESS, CALLS, MEMORY = "processes.egress", "syscalls", "memory"
+EGRESS, FENCE, CALLS, MEMORY = "processes.egress", "processes.fence", "syscalls", "memory"
 SIDECAR, GUARDIAN, DETECTORS = "sidecar", "guardian", "detectors"
 
 CATALOGUE: tuple[Attack, ...] = (
@@ -134,6 +134,15 @@ CATALOGUE: tuple[Attack, ...] = (
     Attack(acts.run_a_shell_on_a_connection, Signal.PROCESS_STDIO_SOCKET, RIGHTS, BEGUN_MS, needs_root=True),
     Attack(acts.put_a_connection_on_stdin, Signal.PROCESS_STDIO_SOCKET, RIGHTS, LOOK_MS, dear=True),
     Attack(acts.connect_elsewhere, Signal.EGRESS_FOREIGN, EGRESS, LOOK_MS, dear=True),
+    Attack(
+        acts.connect_past_a_fence,
+        Signal.EGRESS_REFUSED,
+        FENCE,
+        EVENT_MS,
+        needs_root=True,
+        privileged=True,
+        gated=True,
+    ),
     Attack(calls.leave_the_baseline, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
     Attack(calls.call_by_the_older_interface, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
     Attack(calls.use_a_capability, Signal.CAPABILITY_USED, CALLS, EVENT_MS, needs_root=True, privileged=True),
@@ -240,6 +249,15 @@ UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "Datagrams that are sent without connecting, and raw packets.",
             "What is reached through this machine: a proxy on loopback, or Envoy itself.",
             "Connections in another network namespace than that of the first process, which is `process-namespaces`.",
+        ),
+        FENCE: (
+            "What is reached through this machine, or by a socket that was there before the fence and needs no"
+            " connecting: an open connection (`egress-foreign` tells of it), a raw socket.",
+            "Sockets of AF_PACKET, AF_XDP, AF_VSOCK and AF_TIPC, which have no part in it; what the kernel connects by"
+            " itself on somebody's behalf (AF_RDS, AF_RXRPC, a network file system); the first hop of source routing.",
+            "A connection of another process on the workload's behalf: a socket that is handed over, a further path of"
+            " MPTCP that the kernel takes at the peer's word.",
+            "A process that came in from outside, for a quarter of a second. Anything while no measurer runs.",
         ),
         CALLS: (
             "A call of the baseline with other arguments, or in another sequence.",

@@ -47,7 +47,14 @@ TERMS = Terms(
     calls={"any": tuple(sorted(NAMES - {"personality"}))},
 )
 """Tamper heals as drift does, or each act would take a new instance."""
-GATED_TERMS = replace(TERMS, stated={**TERMS.stated, "processes": {"gate": "required"}})
+GATED_TERMS = replace(
+    TERMS,
+    stated={
+        **TERMS.stated,
+        "processes": {"gate": "required"},
+        "egress": {"allowed": [], "deny": "required"},
+    },
+)
 Line = dict[str, Any]
 
 

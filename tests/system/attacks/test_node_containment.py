@@ -7,7 +7,9 @@ from pathlib import Path
 
 from tests.system.attacks.stage import PATIENCE
 from tests.system.attacks.test_containment import contained, playing, runs, shown, state, tampers
+from tests.system.attacks.test_fence import connects
 from tests.system.attacks.test_node import settings
+from tests.system.measurer.networks import ALONE, Elsewhere
 from tests.system.measurer.nodes import Node
 
 
@@ -54,3 +56,28 @@ def test_a_frozen_workload_stays_so_when_the_nodes_measurer_is_killed_and_is_let
             made.until_open(after=after)
             contained(made, "none", after=after)
             assert runs(ticks)
+
+
+def test_egress_is_denied_to_the_tampered_workload_alone_and_again_by_the_successor_of_a_measurer_that_was_killed(
+    tmp_path: Path,
+) -> None:
+    denying = {"workload": ALONE, "containment": {"tamper": "deny-egress"}}
+    with (
+        Node(tmp_path) as node,
+        playing(measurer=settings(node), **denying) as (made, _),
+        playing(measurer=settings(node), **denying) as (other, _),
+    ):
+        there, elsewhere = Elsewhere(made.workload), Elsewhere(other.workload)
+        tampers(made)
+        assert contained(made, "deny-egress")["refusal"] == ""
+        made.workload.done()
+        assert (connects(made, there), connects(other, elsewhere)) == ("PermissionError", "True")
+        after = len(made.logs)
+        node.process.kill()
+        made.until("measurer-lost", after=after)
+        with Node(tmp_path):
+            made.until("measurer-back", after=after)
+            assert contained(made, "deny-egress", after=after)["refusal"] == ""
+            assert (connects(made, there), connects(other, elsewhere)) == ("PermissionError", "True")
+        there.close()
+        elsewhere.close()

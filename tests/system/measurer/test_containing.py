@@ -148,7 +148,7 @@ def measured(workload: Workload, tree: Path, where: Path | None) -> Iterator[Sid
         yield sidecar
 
 
-@pytest.mark.parametrize("means", list(Means))
+@pytest.mark.parametrize("means", list(GROUPS))
 def test_a_group_is_frozen_let_go_and_killed(means: Means, tree: Path, elsewhere: Path) -> None:
     with group(means) as where, busy(elsewhere, where) as (workload, files), measured(workload, tree, where) as sidecar:
         assert sidecar.expect(Contained).means is means

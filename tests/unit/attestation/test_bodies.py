@@ -23,6 +23,7 @@ from attestation.facts import (
     FileFact,
     MountFact,
     Opened,
+    Passage,
     PreloadFact,
     RefusalFact,
     ScriptFact,
@@ -192,6 +193,8 @@ MESSAGES: Iterable[channel.Message] = (
     channel.Whose(3, 7, 1.5),
     channel.Owned(3, workload=True, process=Actor(7, "/bin/sh", 6)),
     channel.Owned(3, workload=None),
+    EgressFact(1.0, Actor(7, "/bin/sh"), "raw", "", 0, passage=Passage.REFUSED),
+    Scope(42, ("/srv/app",), egress=(), egress_every=0.5, fence=channel.Fence.LISTED),
 )
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from attestation.facts import Actor
 from attestation.tally import MOST_OFFENCES, amount, magnitude
 from measurer.calls.counting import LEAST_SPAN, ROUND, Pace, Totals
-from measurer.calls.marking import mark_all, mark_one
 from measurer.calls.outside import Outside
+from measurer.marking import mark_all, mark_one
 from measurer.processes.held import Allowance, Held
 
 WHO = Actor(7, "/usr/bin/redis-server")

@@ -1,9 +1,12 @@
-"""Marking a process that was there before us: each thread of it, by a descriptor that is proved to be that one's."""
+"""Whom the kernel's programs have to be told of: processes that they did not see being made by one that they know.
+
+Each thread of such a process, by a descriptor that is proved to be that one's.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from measurer.processes.held import Held
@@ -11,6 +14,27 @@ from measurer.processes.proc import listing
 
 PIDFD_THREAD = os.O_EXCL
 """pidfd_open(2), from Linux 6.9 on. Before that a thread goes by its process's first one."""
+
+
+class Marking:
+    """mark: takes a pidfd of a thread, as `mark_all` has it."""
+
+    def __init__(self, mark: Callable[[int], None]) -> None:
+        self._mark_one = mark
+        self._marked: set[Held] = set()
+
+    def mark(self, held: Iterable[Held]) -> None:
+        """Those that are new among these, which are all there are. Raises OSError where the kernel takes no mark."""
+        there_are = set(held)
+        for process in there_are - self._marked:
+            mark_all(process, self._mark_one)
+        self._marked = there_are
+
+    def came(self, process: Held) -> None:
+        """One more. Raises OSError where the kernel takes no mark."""
+        if process not in self._marked:
+            mark_all(process, self._mark_one)
+            self._marked.add(process)
 
 
 def mark_all(process: Held, mark: Callable[[int], None]) -> None:

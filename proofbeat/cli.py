@@ -86,6 +86,9 @@ def up(
     listen: Annotated[str | None, typer.Option(help="Where it is called through the mesh: 127.0.0.1:7000.")] = None,
     tcp: Annotated[bool, typer.Option("--tcp", help="It does not speak HTTP/1.1.")] = False,
     attempt: Annotated[bool, typer.Option("--try", help="Close and open it once, then end.")] = False,
+    acts: Annotated[
+        bool, typer.Option("--acts", help="With --try: an intruder in it calls, opens a ring, patches code, connects.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --try: one JSON object on stdout.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep settings, policy and logs of the run.")] = False,
 ) -> None:
@@ -107,6 +110,7 @@ def up(
                 calls=listen,
                 protocol="tcp" if tcp else "http",
                 attempt=attempt,
+                acts=acts,
                 as_json=as_json,
                 keep=keep,
             )

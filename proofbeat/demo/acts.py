@@ -28,7 +28,7 @@ from proofbeat.demo.closing import (
     until_refused,
     until_served,
 )
-from proofbeat.demo.intrusions import INTRUSIONS
+from proofbeat.demo.intruding import INTRUDING
 from proofbeat.demo.layout import ALL_FLOWS, flows
 from proofbeat.demo.load import Record
 from proofbeat.demo.scene import Scene, Standing
@@ -176,7 +176,7 @@ async def authority_away(scene: Scene, say: Say) -> Act:
     return Act("authority-away", ok=not refusals and None not in rounds)
 
 
-ACTS: tuple[Play, ...] = (identity, steady, drift, tamper, *INTRUSIONS, stopped, killed, authority_away)
+ACTS: tuple[Play, ...] = (identity, steady, drift, tamper, *INTRUDING, stopped, killed, authority_away)
 
 
 async def _deadman(scene: Scene, say: Say, name: str, number: signal.Signals) -> Act:

@@ -16,7 +16,7 @@ from policies.model.origin import Origin
 from policies.model.policy import AttestationPolicy, PolicySpec
 from policies.model.reading import Document, read
 from policies.model.selection import Selection
-from proofbeat.demo.baseline import BASELINE
+from proofbeat.baseline import BASELINE
 from proofbeat.demo.layout import SIDES, Floor, Terms, policy
 
 _FOR_ALL = "A policy in the namespace proofbeat-system without a selector is for everybody."

@@ -11,6 +11,7 @@ from policies.model.metadata import Metadata
 from policies.model.policy import AttestationPolicy, PolicySpec
 from proofbeat import documents
 from proofbeat.ephemeral.layout import Domain, Workload, domain
+from proofbeat.up import intruding
 from proofbeat.up.listening import Port
 from sidecar.config import DeliverySettings
 from sidecar.service import InboundSettings, ServiceSettings, UpstreamSettings
@@ -45,13 +46,17 @@ class Layout(Domain):
     def policy(self) -> Path:
         return self.policies / f"{NAME}.yaml"
 
-    def write_policy(self, learned: Learned) -> None:
-        """What was learned, enforced."""
+    def write_policy(self, learned: Learned, *, intruded: bool) -> None:
+        """What was learned, enforced. intruded: as the acts of an intruder need it, who is there for a minute."""
         times = {"interval": "2s", "freshness": "20s", "deadman": "3s"}
-        spec = PolicySpec.model_validate({"mode": "enforce", **times, **rules(learned)})
+        said, values = rules(learned), references(NAME, learned)
+        if intruded:
+            said = intruding.rules(said, learned)
+            values = values.model_copy(update={"spec": intruding.allowed(values.spec)})
+        spec = PolicySpec.model_validate({"mode": "enforce", **times, **said})
         policy = AttestationPolicy(metadata=Metadata(name="learned"), spec=spec)
         self.policies.mkdir(exist_ok=True)
-        governing = documents.governing(NAME, self.workload.spiffe_id, policy, references(NAME, learned))
+        governing = documents.governing(NAME, self.workload.spiffe_id, policy, values)
         self.policy.write_text(governing)
 
     def write_settings(self, pid: int, token: str, port: Port) -> None:

@@ -41,9 +41,10 @@ class Mesh:
         self._sidecar: Child | None = None
         self._authority_said, self._sidecar_said = Watch(), Watch()
 
-    async def start_program(self, wanted: Program, *, quiet_stdout: bool) -> tuple[Instance, Port]:
-        """Until it listens."""
-        self._instance = await program.start(wanted, self._children, quiet_stdout=quiet_stdout)
+    async def start_program(self, wanted: Program, *, quiet_stdout: bool, intruded: bool) -> tuple[Instance, Port]:
+        """Until it listens. intruded: with an intruder beside it."""
+        start = program.start_intruded if intruded else program.start
+        self._instance = await start(wanted, self._children, quiet_stdout=quiet_stdout)
         async with self.running():
             return self._instance, await listening.port(self._instance.reaper.pid, wanted.port, within=wanted.wait)
 
@@ -69,6 +70,11 @@ class Mesh:
         if not attested:
             raise self._sidecar.failed(f"your program was not attested in {MOST_TRIES} tries")
 
+    @property
+    def said(self) -> Watch:
+        """By all its sidecars."""
+        return self._sidecar_said
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The block is left as soon as anything ends that was started. Raises Ended for the program, else Unavailable.
@@ -84,6 +90,11 @@ class Mesh:
             if self._instance is None or not self._instance.gone:
                 raise
             raise Ended(await self._instance.reaper.process.wait()) from None
+
+    def order(self, source: str) -> None:
+        """To the intruder beside the program."""
+        if self._instance is not None:
+            self._instance.order(source)
 
     async def end_instance(self) -> None:
         """The program with all that it started, and the sidecar with it, as it does by itself."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attestation.errors import Unavailable
@@ -42,10 +43,13 @@ class Ended(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One run of the program. pid: its first process. reaper: ends with it, and when all of it has ended."""
+    """One run of the program. pid: its first process. reaper: ends with it, and when all of it has ended. orders: to
+    the intruder beside it, where there is one.
+    """
 
     pid: int
     reaper: Child
+    orders: asyncio.StreamWriter | None = None
 
     @property
     def gone(self) -> bool:
@@ -53,21 +57,37 @@ class Instance:
         stat = stat_of(self.pid)
         return stat is None or stat.parent != self.reaper.pid or stat.state in "ZX"
 
+    def order(self, source: str) -> None:
+        """Have the intruder do that."""
+        if self.orders is not None:
+            self.orders.write(json.dumps(source).encode() + b"\n")
+
     async def end(self) -> None:
         """It and all that it started."""
+        if self.orders is not None:
+            self.orders.close()
         await self.reaper.end()
 
 
 async def start(program: Program, children: Children, *, quiet_stdout: bool) -> Instance:
     """Its output is the terminal's. Raises Unavailable where it cannot be started."""
-    instance, writer = await _begin(program, children, quiet_stdout=quiet_stdout, held=False)
+    instance, writer = await _begin(program, reaper.command(program.command), children, quiet_stdout=quiet_stdout)
     writer.close()
     return instance
 
 
+async def start_intruded(program: Program, children: Children, *, quiet_stdout: bool) -> Instance:
+    """The same, with an intruder as a child of its process."""
+    command = reaper.command(program.command, intruded=True)
+    instance, writer = await _begin(program, command, children, quiet_stdout=quiet_stdout)
+    writer.write(reaper.GO)
+    return replace(instance, orders=writer)
+
+
 async def hold(program: Program, children: Children, *, quiet_stdout: bool) -> tuple[Instance, Callable[[], None]]:
     """The same, but that its process waits, and executes the program once the function is called."""
-    instance, writer = await _begin(program, children, quiet_stdout=quiet_stdout, held=True)
+    command = reaper.command(program.command, held=True)
+    instance, writer = await _begin(program, command, children, quiet_stdout=quiet_stdout)
 
     def go() -> None:
         writer.write(reaper.GO)
@@ -77,13 +97,13 @@ async def hold(program: Program, children: Children, *, quiet_stdout: bool) -> t
 
 
 async def _begin(
-    program: Program, children: Children, *, quiet_stdout: bool, held: bool
+    program: Program, command: list[str], children: Children, *, quiet_stdout: bool
 ) -> tuple[Instance, asyncio.StreamWriter]:
     ours, theirs = socket.socketpair()
     with theirs:
         child = await children.start(
             "program",
-            reaper.command(program.command, held=held),
+            command,
             stdin=theirs.fileno(),
             stdout=_STDERR if quiet_stdout else sys.stdout.fileno(),
             stderr=_STDERR,

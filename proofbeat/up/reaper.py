@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from math import inf
 
+from proofbeat.up import intruder
 from proofbeat.up.descendants import descendants
 
 GRACE_SECONDS = 2.0
@@ -28,17 +29,19 @@ _HEARD = (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT)
 _LONG, _SHORT = 3600.0, 0.05
 _CANNOT_START = 127
 GO = b"\n"
-_HELD, _NOW = "held", "now"
+_HELD, _INTRUDED, _NOW = "held", "intruded", "now"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def command(program: Sequence[str], *, held: bool = False) -> list[str]:
+def command(program: Sequence[str], *, held: bool = False, intruded: bool = False) -> list[str]:
     """What starts it. On stdin, a socket, it says one line: the program's pid, or why it cannot be started.
 
     held: that process executes the program once GO comes there, so that somebody can look at it from its first
-    instruction on. The exit code is the program's, 128 + N where signal N ended that.
+    instruction on. intruded: the same, and has an intruder as a child, who takes orders there after GO (intruder.py).
+    The exit code is the program's, 128 + N where signal N ended that.
     """
-    return [sys.executable, "-P", "-m", "proofbeat.up.reaper", _HELD if held else _NOW, *program]
+    how = _INTRUDED if intruded else _HELD if held else _NOW
+    return [sys.executable, "-P", "-m", "proofbeat.up.reaper", how, *program]
 
 
 class Reaper:
@@ -103,8 +106,8 @@ def _main(how: str, program: Sequence[str]) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
     prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     try:
-        if how == _HELD:
-            pid = _hold(program, before)
+        if how in (_HELD, _INTRUDED):
+            pid = _hold(program, before, intruded=how == _INTRUDED)
         else:
             started = subprocess.Popen(  # held to the end: it would reap by itself when it goes
                 program,
@@ -120,8 +123,9 @@ def _main(how: str, program: Sequence[str]) -> int:
     return Reaper(pid).run()
 
 
-def _hold(program: Sequence[str], mask: set[signal.Signals | int]) -> int:
-    """The pid of a process that waits for GO: between that and the program it makes no call but the execution itself.
+def _hold(program: Sequence[str], mask: set[signal.Signals | int], *, intruded: bool) -> int:
+    """The pid of a process that waits for GO: between that and the program it makes no call but the execution itself,
+    and where it is `intruded` the fork of the intruder.
 
     Raises OSError where there is no such program.
     """
@@ -139,6 +143,8 @@ def _hold(program: Sequence[str], mask: set[signal.Signals | int]) -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         if os.read(gate, len(GO)):
+            if intruded and os.fork() == 0:
+                intruder.wait(gate)
             os.execv(path, list(program))  # noqa: S606 - an argument list, and no shell is wanted
     except OSError as error:
         os.write(sys.stderr.fileno(), f"{path}: {error.strerror}\n".encode())

@@ -7,6 +7,8 @@ import json
 import os
 import shlex
 import signal
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ from policies.author.learning.learned import Learned
 from policies.author.learning.outcome import references
 from proofbeat.ephemeral.authority import CA_NAME
 from proofbeat.ephemeral.children import LogLine
+from proofbeat.ephemeral.clock import now
+from proofbeat.intrusions import INTRUSIONS, Intrusion
 from proofbeat.learning import watch
 from proofbeat.learning.wishes import Until
 from proofbeat.study import scope_of, studied
 from proofbeat.telling import Telling, counted
-from proofbeat.up import listening, wishes
+from proofbeat.up import intruding, listening, wishes
+from proofbeat.up.intruding import Intruded
 from proofbeat.up.layout import NAME, Layout
 from proofbeat.up.listening import Port
 from proofbeat.up.mesh import Mesh
@@ -72,14 +77,20 @@ class Story:
         # 3. Closed and opened: by us, or by whoever reads this.
         if self._tried is not None:
             async with mesh.running():
-                return await self._attempt(self._tried, port, learned)
+                tried = await self._attempt(self._tried)
+            intruded = [await self._intrude(mesh, each) for each in INTRUSIONS] if self._wished.acts else []
+            if self._wished.as_json:
+                print(json.dumps(self._report(port, learned, tried, intruded), indent=1))
+            return True
         self._say(f"close it:                    {self._how_to_close()}")
         self._say(f"ask why:                     proofbeat why --admin {self._layout.authority_admin} {NAME}")
         self._say(f"a new instance:              kill -USR1 {os.getpid()}        # the only way after a tamper")
         return await self._until_over(mesh)
 
     async def _start_program(self, mesh: Mesh) -> tuple[Instance, Port]:
-        instance, port = await mesh.start_program(self._wished.program, quiet_stdout=self._wished.as_json)
+        instance, port = await mesh.start_program(
+            self._wished.program, quiet_stdout=self._wished.as_json, intruded=self._wished.acts
+        )
         if self._wished.calls:
             wishes.listenable(self._layout.calls)
         if self._wished.protocol == "http":
@@ -91,7 +102,7 @@ class Story:
         learned = self._wished.learned or await self._watch(mesh, instance)
         # A second port may have come up since the first was seen, and nobody may guess which is meant.
         listening.only(listening.wished(listening.now(instance.reaper.pid), self._wished.program.port))
-        self._layout.write_policy(learned)
+        self._layout.write_policy(learned, intruded=self._wished.acts)
         spec = references(NAME, learned).spec
         files, executables = counted(len(spec.files), "file"), counted(len(spec.executables), "executable")
         calls = f" and {counted(len(spec.calls), 'call')}" if spec.calls else ""
@@ -107,20 +118,47 @@ class Story:
         """Its files and programs. Calls and memory take longer, and more than some machines permit."""
         wished = self._wished
         self._say(f"watching it for {wished.learning:g} s; measured is {', '.join(self._measured)}")
-        scope = scope_of(instance.pid, self._measured, wished.volatile)
+        closer: dict[str, Any] = {"memory": watch.LOOKS, "calls": watch.EVERY_CALL} if wished.acts else {}
+        scope = scope_of(instance.pid, self._measured, wished.volatile, **closer)
         async with mesh.running(), studied(scope) as study:
             watching = watch.begun(study, f"pid {instance.pid}", self._measured, wished.volatile)
             await watch.learn([watching], Until(wished.learning))
             await watching.measure()
             return watching.learned()
 
-    async def _attempt(self, folder: str, port: Port, learned: Learned) -> bool:
+    async def _attempt(self, folder: str) -> Tried:
         tried = await close_and_open(self._layout, folder)
         self._say(f"a file was laid down in {folder}: calls were refused after {tried.closed_ms:.0f} ms")
         self._say(f"it was taken away: calls are served again after {tried.reopened_ms:.0f} ms")
-        if self._wished.as_json:
-            print(json.dumps(self._report(port, learned, tried), indent=1))
-        return True
+        return tried
+
+    async def _intrude(self, mesh: Mesh, intrusion: Intrusion) -> Intruded:
+        """One act of the intruder, who is gone with the instance that he was in."""
+        self._say(intrusion.about)
+        why = intruding.left_out(intrusion, mesh.said)
+        if why:
+            self._say(f"left out: {why}")
+            return Intruded(intrusion.name, left_out=why)
+        began = now()
+        async with mesh.running():
+            mesh.order(intrusion.source)
+            closed = await until_calls(self._layout, served=False)
+            violation = await intruding.told(intrusion, mesh.said, began)
+        self._say(
+            f"{intrusion.done}: {intrusion.signal}; calls were refused after {_milliseconds(began, closed):.0f} ms"
+        )
+        again = now()
+        await self._replace(mesh)
+        async with mesh.running():
+            opened = await until_calls(self._layout, served=True)
+        self._say(f"a new instance is served after {_milliseconds(again, opened):.0f} ms")
+        return Intruded(
+            intrusion.name,
+            intrusion.signal,
+            violation_ms=_milliseconds(began, float(violation["at"])),
+            closed_ms=_milliseconds(began, closed),
+            reopened_ms=_milliseconds(again, opened),
+        )
 
     async def _until_over(self, mesh: Mesh) -> bool:
         """Until the program ends or Ctrl-C; SIGUSR1 replaces the instance, as a tamper wants it."""
@@ -129,10 +167,7 @@ class Story:
                 async with mesh.running():
                     await self._anew.wait()
                 self._anew.clear()
-                await mesh.end_instance()
-                self._open = False  # a sidecar that had to be killed did not say so
-                instance, port = await self._start_program(mesh)
-                await mesh.start_sidecar(instance, port)
+                instance = await self._replace(mesh)
                 self._say(f"a new instance: pid {instance.pid}, enrolled with a new token")
         except Ended as end:
             self._say(f"your program ended, with exit code {end.code}")
@@ -140,6 +175,14 @@ class Story:
         except asyncio.CancelledError:
             # Ctrl-C is how this ends; what runs is ended by whoever called.
             return True
+
+    async def _replace(self, mesh: Mesh) -> Instance:
+        """By a new one, with a new token."""
+        await mesh.end_instance()
+        self._open = False  # a sidecar that had to be killed did not say so
+        instance, port = await self._start_program(mesh)
+        await mesh.start_sidecar(instance, port)
+        return instance
 
     def heard(self, line: LogLine) -> None:
         """The sidecar's log, in the words of somebody who watches it for the first time."""
@@ -184,7 +227,7 @@ class Story:
             return f"change {first}"
         return f"touch {shlex.quote(first)}/anything        # and rm it to open it again"
 
-    def _report(self, port: Port, learned: Learned, tried: Tried) -> dict[str, Any]:
+    def _report(self, port: Port, learned: Learned, tried: Tried, intruded: Sequence[Intruded]) -> dict[str, Any]:
         spec = references(NAME, learned).spec
         return {
             "ok": True,
@@ -199,4 +242,9 @@ class Story:
             },
             "closed_ms": round(tried.closed_ms, 2),
             "reopened_ms": round(tried.reopened_ms, 2),
+            "acts": [asdict(each) for each in intruded],
         }
+
+
+def _milliseconds(began: float, ended: float) -> float:
+    return round((ended - began) * 1000, 2)

@@ -24,7 +24,8 @@ class Wishes:
     """include: paths that the policy measures; empty: learned. volatile: patterns of what of it nobody judges.
 
     learning: seconds. learned: before, and not to be learned now. calls: address on which the service is called.
-    attempt: close and open it once, then end. keep: the folder of the run, whatever comes of it. Raises InvalidInput
+    attempt: close and open it once, then end. acts: then an intruder does each of his in it, and a new instance comes
+    after each. keep: the folder of the run, whatever comes of it. Raises InvalidInput
     for a report that there will not be, and for what is both learned before and said now.
     """
 
@@ -36,6 +37,7 @@ class Wishes:
     calls: str | None = None
     protocol: Application = "http"
     attempt: bool = False
+    acts: bool = False
     as_json: bool = False
     keep: bool = False
 
@@ -43,6 +45,14 @@ class Wishes:
         if self.as_json and not self.attempt:
             raise InvalidInput(
                 "there is nothing to report: it is what --try found", where="--json", mend="Add --try, or leave it out."
+            )
+        if self.acts and not self.attempt:
+            raise InvalidInput("acts are part of trying it", where="--acts", mend="Add --try.")
+        if self.acts and self.learned is not None:
+            raise InvalidInput(
+                "an intruder was not there when it was learned, so that he is told before he does anything",
+                where="--acts",
+                mend="Leave out --learned: it is watched for a moment then, with the intruder beside it.",
             )
         if self.learned is not None and (self.include or self.volatile):
             raise InvalidInput(

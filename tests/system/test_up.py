@@ -48,14 +48,14 @@ def temporary(folder: Path) -> Path:
     return folder.parent / "tmp"
 
 
-def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
+def run(folder: Path, *arguments: str, within: float = PATIENCE, **environment: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [*PROOFBEAT, "up", *arguments],
         cwd=folder,
         env={**os.environ, "TMPDIR": str(temporary(folder)), **environment},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=within,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
@@ -286,6 +286,7 @@ def test_a_service_over_tcp_and_ipv6_is_closed_and_opened_and_its_volatile_log_i
         (["--include", "nowhere", "--", "/bin/true"], 2, "--include nowhere"),
         (["--include", "index.html", "--try", "--", "/bin/true"], 2, "only files are measured"),
         (["--json", "--", "/bin/true"], 2, "--try"),
+        (["--acts", "--", "/bin/true"], 2, "--try"),
         (["--listen", "localhost:7000", "--", "/bin/true"], 2, "--listen localhost:7000"),
         (["--listen", "127.0.0.1:65536", "--", "/bin/true"], 2, "from 1 to 65535"),
         (["--listen", "192.0.2.1:7000", "--", "/bin/true"], 2, "nothing can listen there"),
@@ -309,6 +310,21 @@ def test_a_folder_that_would_measure_its_own_files_is_refused() -> None:
         assert code == 2
         assert "TMPDIR" in told
         assert list(Path(here).iterdir()) == []
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root to bring programs into the kernel")
+def test_an_intruder_beside_the_program_is_told_as_what_he_does_and_a_new_instance_is_served(folder: Path) -> None:
+    code, out, told = run(folder, "--try", "--acts", "--json", "--learn", "1s", "--", *SERVICE, within=200)
+    assert code == 0, told
+    acts = json.loads(out)["acts"]
+    assert [(act["name"], act["signal"], act["left_out"]) for act in acts] == [
+        ("call-outside", "call-foreign", ""),
+        ("ring-opened", "call-foreign", ""),
+        ("code-patched", "memory-code-patched", ""),
+        ("egress", "egress-foreign", ""),
+    ], told
+    assert all(act["closed_ms"] > 0 and act["reopened_ms"] > 0 for act in acts)
 
 
 def test_trying_it_where_nobody_may_write_is_refused(folder: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from attestation.calls import NAMES
 from attestation.errors import InvalidConfiguration, InvalidInput
 from policies.model.policy import Recovery
+from proofbeat.baseline import BASELINE
 from proofbeat.demo import floor
-from proofbeat.demo.baseline import BASELINE
 from proofbeat.demo.layout import Terms
 
 STRICTER = """\

@@ -1,7 +1,7 @@
-"""What the demo's services may call: written by hand, and wider than what one of them makes on any one machine.
+"""What a service may call where nobody has watched it for long: written by hand, wider than what one of them calls.
 
 `proofbeat policy learn` writes such a list from what a workload does (docs/learning.md). The demo's has to hold with
-every build of Python and of the C library that somebody has, at the first try.
+every build of Python and of the C library that somebody has, that of `up --acts` with any program, at the first try.
 """
 
 from __future__ import annotations

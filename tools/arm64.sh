@@ -12,7 +12,7 @@ checkout=$(cd "$(dirname "$0")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/proofbeat/arm64
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 suite=trixie-backports
-tests=${1:-"first_call or descends or older or there_before or once_where or io_uring or writes_into or whose_call or uses or capability or often"}
+tests=${1:-"first_call or often_each or first_use_of or writes_into or there_before_is or by_its_own_name or descends"}
 say() { printf 'arm64: %s\n' "$*" >&2; }
 
 [ "$(id -u)" = 0 ] || { say "packages are installed by root only. Run: sudo $0"; exit 2; }

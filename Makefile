@@ -1,5 +1,5 @@
 # Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
-.PHONY: demo test setup lint unit system test-containers test-bare test-bpf test-alarms bpf bench bench-peers bench-aide bench-tracers fuzz docs signals clean
+.PHONY: demo test setup lint unit system test-containers test-bare test-bpf test-arm64 test-alarms bpf bench bench-peers bench-aide bench-tracers fuzz docs signals clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?=
@@ -63,6 +63,10 @@ bench: setup
 bpf test-bpf: setup
 	@.tools/bin/uv sync --quiet --frozen --inexact --all-extras --group bpf --python .venv/bin/python
 	.venv/bin/python tools/bpf.py $(if $(filter test-bpf,$@),--check)
+
+# The kernel's programs on a kernel for arm64, in an emulator: some minutes. Needs root and apt-get.
+test-arm64: setup
+	@tools/arm64.sh $(ARGS)
 
 # What `bench xds-push` and `bench appraise` are measured beside. Needs Go, or takes it from PyPI.
 bench-peers: setup

@@ -41,8 +41,8 @@ class Metering:
         self._recorder.watch(metrics.BREAK_GLASS, lambda: (((), float(state().excepted)),))
         self._recorder.watch(metrics.HELD, lambda: (((), float(state().held)),))
         self._recorder.watch(metrics.MEASUREMENT_AGE, lambda: _ages(observations))
-        self._recorder.watch(metrics.CALL_RATE, lambda: _rates(observations))
-        self._recorder.watch(metrics.CALLS_OUTSIDE, lambda: _outside(observations))
+        self._recorder.watch(metrics.CALL_RATE, lambda: call_rates(observations))
+        self._recorder.watch(metrics.CALLS_OUTSIDE, lambda: calls_outside(observations))
         self._recorder.watch(metrics.XDS_PUSHES, lambda: (((), float(server.round.edition.sequence)),))
 
     def started(self, instance: InstanceId) -> None:
@@ -146,14 +146,16 @@ def _ages(observations: Observations) -> Iterator[tuple[Labels, float]]:
         yield (layer.value,), coarse(now - began)
 
 
-def _rates(observations: Observations) -> Iterator[tuple[Labels, float]]:
+def call_rates(observations: Observations) -> Iterator[tuple[Labels, float]]:
+    """As of the latest measurement of calls; nothing where there is none."""
     tally = observations.tally()
     if tally is not None:
         for name, rate in (("average", tally.rate), ("busiest", tally.peak), ("told", tally.events)):
             yield (name,), float(amount(rate))
 
 
-def _outside(observations: Observations) -> Iterator[tuple[Labels, float]]:
+def calls_outside(observations: Observations) -> Iterator[tuple[Labels, float]]:
+    """Likewise."""
     tally = observations.tally()
     if tally is not None:
         yield (), float(len(tally.offences) + tally.more)

@@ -58,6 +58,7 @@ struct thread_info {
 
 struct task_struct {
     struct thread_info thread_info;
+    u32 flags;
     struct task_struct *group_leader;
     struct pid *thread_pid;
     struct mm_struct *mm;

@@ -25,6 +25,7 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define CAP_SYS_ADMIN 21
+#define PF_IO_WORKER 0x10
 
 enum kind { CALL = 1, TRACED, RING, CONNECT, MOVED, WRITTEN, UNKNOWN, CAPABLE };
 
@@ -113,7 +114,9 @@ INLINE int is_compat(struct task_struct *task)
     return (task->thread_info.flags & TIF_32BIT) != 0;
 }
 
-/* The call that a task is in: numbered by the interface that it was made by. More than any where it is in none. */
+/* The call that a task is in: numbered by the interface that it was made by. More than any where it is in none, as
+ * io_uring's own threads are, of which one kernel says that they are in the call that made them, another in the first.
+ */
 struct call {
     u64 number;
     int compat, arm;
@@ -124,6 +127,8 @@ INLINE struct call call_of(struct task_struct *task)
     struct pt_regs *registers = bpf_task_pt_regs(task);
     struct call call = {~0ull, is_compat(task), 0};
 
+    if (task->flags & PF_IO_WORKER)
+        return call;
     if (exists(registers->orig_ax))
         call.number = registers->orig_ax;
     else if (exists(registers->syscallno))
@@ -149,8 +154,8 @@ INLINE int is_tracing(struct task_struct *task)
     return is_ptrace(call_of(task));
 }
 
-/* write, pwrite64, writev, pwritev, pwritev2, process_vm_writev, x32's own of these, ptrace; and for io_uring, whose own
- * threads look as if they were in the call that made them, io_uring_setup and io_uring_enter.
+/* write, pwrite64, writev, pwritev, pwritev2, process_vm_writev, x32's own of these, ptrace; and whatever io_uring does,
+ * in io_uring_enter or in threads of its own, which are in no call.
  */
 INLINE int is_writing(struct task_struct *task)
 {
@@ -159,8 +164,8 @@ INLINE int is_writing(struct task_struct *task)
     return is(call, 1, 4, 64, 4) || is(call, 18, 181, 68, 181) || is(call, 20, 146, 66, 146) ||
            is(call, 296, 334, 70, 362) || is(call, 328, 379, 287, 393) || is(call, 311, 348, 271, 377) ||
            is(call, 516, ~0u, ~0u, ~0u) || is(call, 535, ~0u, ~0u, ~0u) || is(call, 547, ~0u, ~0u, ~0u) ||
-           is(call, 540, ~0u, ~0u, ~0u) || is(call, 425, 425, 425, 425) || is(call, 426, 426, 426, 426) ||
-           is_ptrace(call);
+           is(call, 540, ~0u, ~0u, ~0u) || is(call, 426, 426, 426, 426) || is_ptrace(call) ||
+           task->flags & PF_IO_WORKER;
 }
 
 /* Its index in the maps of bits. */

@@ -240,7 +240,7 @@ def test_the_command_answers_in_words_and_as_one_object_and_tells_no_from_nonsen
         assert (told["state"], told["open"], told["cause"]["class"]) == ("quarantined", False, "tamper")
         assert set(told) == {
             *("instance", "spiffe_id", "registration", "at", "state", "since", "open", "held", "answer", "cause"),
-            *("others", "repair", "now", "history_begins", "history"),
+            *("others", "repair", "now", "calls", "history_begins", "history"),
         }
         assert (await run("why", "web", "--at", "-1h")).returncode == 0
         assert (await run("why", "nobody")).returncode == 1

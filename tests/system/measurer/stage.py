@@ -24,7 +24,9 @@ from attestation.layers import Layer, Method
 
 M = TypeVar("M", bound=Message)
 ROOT = Path(__file__).resolve().parents[3]
-PATIENCE = 10.0
+SLOWER = float(os.environ.get("SLOWER", "1"))
+"""How many times slower than a usual machine this one is: an emulated one is (tools/arm64.py)."""
+PATIENCE = 10.0 * SLOWER
 
 SERVER = """
 import os, subprocess, sys
@@ -189,7 +191,7 @@ class Sidecar:
     ) -> None:
         self.socket.close()
         try:
-            self.process.wait(5)
+            self.process.wait(5 * SLOWER)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

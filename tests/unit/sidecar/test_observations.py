@@ -10,6 +10,8 @@ from attestation.channel import Measure
 from attestation.errors import Unavailable
 from attestation.layers import Layer, Method
 from attestation.observation import Observation
+from attestation.tally import Offence, Tally
+from sidecar.metering import call_rates, calls_outside
 from sidecar.observations import Observations
 
 
@@ -56,3 +58,15 @@ def test_ages_are_rounded_up_never_down() -> None:
     kept.observed(observed(10.0, full=8.0), b"body")
     (claim,) = kept.frozen((Layer.FILES,)).claims(10.0001)
     assert (claim.age_ms, claim.full_age_ms) == (1, 2001)
+
+
+def test_what_is_told_of_calls_beside_their_layer_is_a_rounds_as_it_was_measured_and_a_metric() -> None:
+    kept, tally = Observations(lambda _: None), Tally((3,), 11, 14, 0, (Offence("chroot", 7, "/x", 5),), 2)
+    kept.observed(observed(1.0), b"files")
+    assert (kept.tally(), kept.frozen((Layer.FILES,)).calls) == (None, None)
+    assert list(call_rates(kept)) == list(calls_outside(kept)) == []
+    kept.observed(Observation(Layer.SYSCALLS, "b" * 64, Method.FULL, 1.0, 1.0, 1, tally=tally), b"calls")
+    assert kept.frozen((Layer.FILES, Layer.SYSCALLS)).calls == tally
+    assert kept.frozen((Layer.FILES,)).calls is None, "an authority that reads no such layer is told nothing of it"
+    assert list(call_rates(kept)) == [(("average",), 1024.0), (("busiest",), 8192.0), (("told",), 0.0)]
+    assert list(calls_outside(kept)) == [((), 3.0)]

@@ -75,8 +75,8 @@ class Standing:
     def look(self, now: float, *, is_open: bool = False) -> None:
         """Tell of each whose state is another than was told.
 
-        That one has not come yet is no news while nothing is open: evidence says so, and opens nothing. is_open: traffic
-        flows, so that policy came to name it only now.
+        That one has not come yet is no news while nothing is open: evidence says so, and opens nothing. is_open:
+        traffic flows, so that policy came to name it only now.
         """
         for detector in Detector:
             source = self._sources.get(detector)

@@ -52,4 +52,5 @@ def test_a_learned_policy_enforced_at_once_survives_a_restart_under_load_with_no
             finally:
                 busy.end()
         learned = json.loads((written / "learned.json").read_text())
-        assert learned["calls"].keys() == {"startup", "serving", "ending"}
+        assert {"startup", "serving"} <= learned["calls"].keys(), "what a signal ends calls nothing"
+        assert learned["runs"][0]["ended"]

@@ -140,7 +140,7 @@ def test_whoever_comes_into_the_cgroup_from_outside_is_watched_from_its_first_ex
     act = f"echo $$ > {group}/cgroup.procs; exec {sys.executable} -c 'import os; os.chroot(chr(47))'"
     try:
         with Sidecar(Scope(workload.pid, (str(tree),), cgroup=f"/{group.name}", deadman=30.0, calls=STRICT)) as sidecar:
-            sidecar.settle()
+            sidecar.expect(Pinned)
             sidecar.expect(Observed, lambda each: each.observation.layer is Layer.SYSCALLS)
             for _ in range(5):  # a look for members, once a second, comes at any moment
                 subprocess.run(["sh", "-c", act], check=True)

@@ -22,7 +22,7 @@ from measurer.bpf.ring import Ring
 
 OBJECT = Path(__file__).parent / "programs" / "fence.bpf.o"
 MOST_RULES = 256
-MEMBERSHIP = ("tp_btf/task_newtask", "tp_btf/sched_prepare_exec")
+MEMBERSHIP = ("tp_btf/task_newtask",)
 AROUND = ("cgroup/connect4", "cgroup/connect6", "cgroup/sendmsg4", "cgroup/sendmsg6", "cgroup/sock_create")
 """At a group above all workloads."""
 AT_ITS_OWN = ("own/connect4", "own/connect6", "own/sendmsg4", "own/sendmsg6", "own/sock_create")

@@ -256,33 +256,20 @@ int own_sock_create(struct bpf_sock *socket)
     return judge_socket(owned(), socket);
 }
 
-INLINE void mark(struct task_struct *task)
-{
-    struct task_struct *me = bpf_get_current_task_btf();
-    u32 number = number_of(me);
-    struct refusal *unknown;
-
-    if (!number || !bpf_map_lookup_elem(&fences, &number))
-        return;
-    if (bpf_task_storage_get(&members, task, &number, BPF_LOCAL_STORAGE_GET_F_CREATE))
-        return;
-    unknown = begin(UNKNOWN, number, task);
-    if (unknown)
-        bpf_ringbuf_submit(unknown, 0);
-}
-
-/* Before the new task runs. */
+/* Before the new task runs. A thread has a number of its own, which stays when it executes something. */
 SECTION("tp_btf/task_newtask")
 int made(u64 *context)
 {
-    mark((void *)context[0]);
-    return 0;
-}
+    struct task_struct *task = (void *)context[0];
+    u32 number = marked();
+    struct refusal *unknown;
 
-/* A thread that executes something becomes the first one of its process: it needs a number of its own by then. */
-SECTION("tp_btf/sched_prepare_exec")
-int executes(u64 *context)
-{
-    mark(bpf_get_current_task_btf());
+    if (!number || !bpf_map_lookup_elem(&fences, &number))
+        return 0;
+    if (bpf_task_storage_get(&members, task, &number, BPF_LOCAL_STORAGE_GET_F_CREATE))
+        return 0;
+    unknown = begin(UNKNOWN, number, task);
+    if (unknown)
+        bpf_ringbuf_submit(unknown, 0);
     return 0;
 }

@@ -242,6 +242,28 @@ def test_the_same_is_told_once_and_another_one_too(
         assert len(sidecar.seen(EgressFact)) == 2
 
 
+def test_to_look_up_a_name_of_several_addresses_is_refused_nothing_but_what_a_library_tries(
+    tree: Path, elsewhere: Path
+) -> None:
+    """As getaddrinfo(3) does to sort them: it finds all, and nothing of it is told as refused."""
+    hosts = elsewhere / "hosts"
+    hosts.write_text(f"{THEIRS} several.example\n{OTHERS} several.example\n{AFAR_6} several.example\n")
+    apart = f'mount --bind {hosts} /etc/hosts && exec "$0" "$@"'
+    running = Workload((*ALONE, "unshare", "--mount", "--propagation", "private", "sh", "-c", apart))
+    running.do(f"exec({PRELUDE!r})")
+    there = Elsewhere(running, OTHERS)
+    with fenced(scope(running, tree, f"{OTHERS}:{there.port}/tcp")) as sidecar:
+        running.do(f"found = {{each[4][0] for each in socket.getaddrinfo('several.example', {there.port}, type=1)}}")
+        running.do(f"assert found == {{'{THEIRS}', '{OTHERS}', '{AFAR_6}'}}, found")
+        running.do(f"tcp('{OTHERS}', {there.port})")
+        assert told(sidecar, Passage.UNSENT).protocol == "udp"
+        running.do(f"assert refused(tcp, '{THEIRS}', {there.port})")
+        assert told(sidecar).host == THEIRS
+        assert [each.host for each in sidecar.seen(EgressFact) if each.passage is Passage.REFUSED] == [THEIRS]
+    there.close()
+    running.end()
+
+
 # What passes.
 
 

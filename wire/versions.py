@@ -42,7 +42,7 @@ class Spoken:
 
 
 FIRST = Version(1, 0)
-OURS = Spoken(FIRST, Version(1, 7))
+OURS = Spoken(FIRST, Version(1, 8))
 FILE_CAPABILITIES = 6
 """The minor from which on an authority reads capabilities in a manifest of files; before, it refuses them."""
 CALLS = 7

@@ -32,7 +32,7 @@ class Loaded:
     """
 
     def __init__(self, text: bytes, sections: tuple[str, ...], sizes: Mapping[str, int]) -> None:
-        """sections: the programs that are wanted. sizes: most entries of maps of which the object does not say it.
+        """sections: the programs that are wanted first. sizes: most entries of maps of which the object does not say it.
 
         Raises InvalidInput, and OSError where nothing of it can be had.
         """
@@ -51,16 +51,24 @@ class Loaded:
                     each.type, each.key_size, each.value_size, most, each.flags, each.name, types
                 )
                 held.callback(os.close, self.maps[each.name])
-            finder = self._load(_FIND, calls.SYSCALL, 0, 0, calls.SLEEPABLE)
-            try:
-                for section in sections:
-                    self._try(section, finder, held)
-            finally:
-                os.close(finder)
             self._held = held.pop_all()
+        try:
+            self.load(sections)
+        except OSError:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._held.close()
+
+    def load(self, sections: tuple[str, ...]) -> None:
+        """These programs as well. Raises OSError where nothing can be had."""
+        finder = self._load(_FIND, calls.SYSCALL, 0, 0, calls.SLEEPABLE)
+        try:
+            for section in sections:
+                self._try(section, finder)
+        finally:
+            os.close(finder)
 
     def attach(self, section: str) -> int:
         """Raises OSError; KeyError for one that was refused."""
@@ -74,7 +82,7 @@ class Loaded:
         finally:
             os.close(program)
 
-    def _try(self, section: str, finder: int, held: ExitStack) -> None:
+    def _try(self, section: str, finder: int) -> None:
         try:
             target = _find(finder, "btf_trace_" + section.removeprefix(_TRACEPOINT))
             program = self._load(section, calls.TRACING, calls.TRACE_RAW_TP, target)
@@ -82,7 +90,7 @@ class Loaded:
             self.refused[section] = error
         else:
             self.programs[section] = program
-            held.callback(os.close, program)
+            self._held.callback(os.close, program)
 
     def _load(self, section: str, kind: int, attach: int, target: int, flags: int = 0) -> int:
         number = self._elf.number(section)

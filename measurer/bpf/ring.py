@@ -23,10 +23,22 @@ class Ring:
         # The kernel maps what it wrote twice in a row, so that no record is in two pieces.
         self._producer = mmap.mmap(descriptor, page + 2 * size, prot=mmap.PROT_READ, offset=page)
 
+    @property
+    def taken(self) -> int:
+        """Bytes that were ever taken out."""
+        return int(_POSITION.unpack_from(self._consumer)[0])
+
+    @property
+    def put(self) -> int:
+        """Bytes that were ever put in, or are being put."""
+        return int(_POSITION.unpack_from(self._producer)[0])
+
     def read(self) -> Iterator[bytes]:
-        """The records there are. What was taken is the kernel's again as soon as the next one is asked for."""
-        at = int(_POSITION.unpack_from(self._consumer)[0])
-        while at < _POSITION.unpack_from(self._producer)[0]:
+        """The records there are, up to one that is being written. What was taken is the kernel's again as soon as the
+        next one is asked for.
+        """
+        at = self.taken
+        while at < self.put:
             start = self._data + (at & self._mask)
             length = int(_HEADER.unpack_from(self._producer, start)[0])
             if length & _BUSY:

@@ -1,13 +1,10 @@
 """The collector of calls: events of the kernel's programs in, facts and observations of the layer out.
 
-Who belongs to the workload the kernel inherits from parent to child by itself; we mark whom we find otherwise, first of
-all those that were there before us.
+Who belongs to the workload those programs know by what the collector of processes has marked (processes/marks.py).
 """
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -25,23 +22,18 @@ from measurer.channel import Channel, sealed
 from measurer.clock import boottime
 from measurer.connections import Connection, beginning
 from measurer.loop import Loop
-from measurer.processes.held import Held
-from measurer.processes.proc import listing
 
 NAME = CALLS
 LATENCY_MS = 5.0
 _INTERVAL = 1.0
-"""Seconds between two looks for who is not marked yet."""
-_LOOK, _WINDOW, _MEASUREMENT = "calls members", "calls window", "calls measurement"
-_PIDFD_THREAD = os.O_EXCL
-"""pidfd_open(2), from Linux 6.9 on. Before that a thread goes by its process's first one."""
+"""Seconds between two looks for whether something was lost."""
+_LOOK, _WINDOW, _MEASUREMENT = "calls losses", "calls window", "calls measurement"
 
 
 class CallsCollector:
-    """Says nothing until it is ruled. members: the workload's processes. who: names the executable of a pid that may be
-    gone already. touched: called with a process's pid and whose that is attached to it. moved: called when a process
-    was put into another cgroup. connects: called with each TCP connection that begins. written: called with whose
-    memory somebody wrote into. covered: our coverage changed.
+    """Says nothing until it is ruled. part: the workload's part in the kernel's programs; raises OSError where there are
+    none. who: names the executable of a pid that may be gone already. connects: called with each TCP connection that
+    begins. written: called with whose memory somebody wrote into. covered: our coverage changed.
     """
 
     def __init__(
@@ -49,22 +41,19 @@ class CallsCollector:
         loop: Loop,
         channel: Channel,
         programs: Programs,
-        members: Callable[[], list[Held]],
+        part: Callable[[], Joined],
         who: Callable[[int], str],
-        touched: Callable[[int, int], None],
-        moved: Callable[[], None],
         connects: Callable[[Connection, float, Actor, int], None],
         written: Callable[[int], None],
         covered: Callable[[], None],
     ) -> None:
         self._loop, self._channel, self._programs = loop, channel, programs
-        self._members, self._who = members, who
-        self._touched, self._moved, self._connects, self._written = touched, moved, connects, written
+        self._part, self._who = part, who
+        self._connects, self._written = connects, written
         self._covered = covered
         self._wanted: Calls | None = None
         self._joined: Joined | None = None
         self._refusal = ""
-        self._marked: set[Held] = set()
         self._numbers: frozenset[int] | None = None
         self._seen: set[int] = set()
         self._operations = 0
@@ -106,13 +95,14 @@ class CallsCollector:
             self.measure(0.0, full=True)
 
     def close(self) -> None:
-        """Watch no more. What belongs to the workload is nobody's for the kernel's programs then."""
+        """Watch no more."""
         for name in (_LOOK, _WINDOW, _MEASUREMENT):
             self._loop.cancel(name)
         if self._joined is not None:
-            self._programs.leave(self._joined)
-        self._joined, self._sent = None, ""
-        self._marked.clear()
+            self._joined.watched.allow(None, ALL_OPERATIONS)
+            self._programs.ask(self._joined, None)
+            self._joined.watched.turn()
+        self._joined, self._sent, self._numbers = None, "", None
         self._seen.clear()
         self._requests.clear()
 
@@ -129,12 +119,13 @@ class CallsCollector:
     def _begin(self) -> bool:
         """False where the kernel takes none of our programs: the coverage says so."""
         try:
-            self._joined = self._programs.join(self._loop, self._take)
+            joined = self._part()
+            self._programs.ask(joined, self._take)
         except OSError as error:
             self._refusal = f"the kernel takes no programs of ours: {error.strerror}"
             return False
-        self._refusal = ""
-        self._look_for_members()
+        self._joined, self._refusal, self._lost = joined, "", joined.watched.lost
+        self._look_for_losses()
         return True
 
     def _allow(self, wanted: Calls) -> None:
@@ -160,42 +151,14 @@ class CallsCollector:
             seconds = self._wanted.window if now else self._wanted.period - self._wanted.window
             self._loop.after(_WINDOW, seconds, lambda: self._look_at_calls(not now))
 
-    # Who belongs to it.
-
-    def _look_for_members(self) -> None:
-        """Those that the kernel cannot know by itself: it marks the children of whom it knows."""
+    def _look_for_losses(self) -> None:
         if self._joined is None:
             return
-        held = self._members()
-        for process in held:
-            if process not in self._marked:
-                self._mark(process)
-        self._marked &= set(held)
         lost = self._joined.watched.lost
         if lost != self._lost:
             self._lost = lost
             self._tell_state(CollectorState.OVERFLOWED, "the kernel had no room for events")
-        self._loop.after(_LOOK, _INTERVAL, self._look_for_members)
-
-    def _mark(self, process: Held) -> None:
-        """With all its threads: one that is made meanwhile has the mark of who made it."""
-        if self._joined is None:
-            return
-        threads = process.read(lambda folder: [int(each) for each in listing(f"/proc/self/fd/{folder}/task")]) or []
-        for thread in (process.pid, *threads):
-            try:
-                descriptor = os.pidfd_open(thread, _PIDFD_THREAD if thread != process.pid else 0)
-            except OSError:
-                continue  # it has ended, or this kernel opens none of a thread
-            try:
-                if process.stat() is not None:  # so that nobody else can have had its pid
-                    self._joined.watched.mark(descriptor)
-            except OSError as error:
-                if error.errno != errno.ESRCH:
-                    self._die(f"a process cannot be marked: {error.strerror}")
-            finally:
-                os.close(descriptor)
-        self._marked.add(process)
+        self._loop.after(_LOOK, _INTERVAL, self._look_for_losses)
 
     # What the kernel tells.
 
@@ -207,17 +170,13 @@ class CallsCollector:
                 self._tell_call(event, calls.operation(event.number))
             case Kind.RING:
                 self._tell_ring(event)
-            case Kind.TRACED:
-                self._touched(event.other, event.pid)
             case Kind.WRITTEN:
                 self._tell_written(event)
             case Kind.CONNECT:
                 to = beginning(event.number, event.local, event.address, event.other, event.value)
                 self._connects(to, boottime(), self._actor(event), 0)
-            case Kind.MOVED:
-                self._moved()
-            case Kind.UNKNOWN:
-                self._tell_state(CollectorState.OVERFLOWED, "a process was made that the kernel could not mark")
+            case _:
+                pass  # of processes: the collector of those is told
 
     def _tell_ring(self, event: Event) -> None:
         """A ring is made by a call. Where calls are looked at, they are what is judged."""

@@ -29,8 +29,8 @@ def digest(path: Path) -> str:
 
 
 @pytest.fixture
-def sidecar(workload: Workload, tree: Path) -> Iterator[Sidecar]:
-    with Sidecar(Scope(workload.pid, (str(tree),))) as running:
+def sidecar(workload: Workload, tree: Path, source: tuple[str, ...]) -> Iterator[Sidecar]:
+    with Sidecar(Scope(workload.pid, (str(tree),)), source) as running:
         running.settle()
         yield running
 

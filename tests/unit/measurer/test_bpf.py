@@ -31,7 +31,7 @@ def test_the_object_is_the_one_whose_digest_stands_beside_it() -> None:
 def test_the_object_has_a_program_for_each_tracepoint_and_says_what_of_the_kernel_each_depends_on() -> None:
     elf = Elf(OBJECT)
     btf = Btf(elf)
-    for name in (*watch.MEMBERSHIP, *watch.LEAN, watch.STRICT):
+    for name in (*watch.MEMBERSHIP, *watch.TOUCHED, *watch.LEAN, watch.STRICT):
         section = f"tp_btf/{name}"
         assert len(elf.body(section)) % 8 == 0
         assert btf.functions(section).count == 1
@@ -41,7 +41,8 @@ def test_the_object_has_a_program_for_each_tracepoint_and_says_what_of_the_kerne
 
 def test_maps_are_as_the_source_states_them() -> None:
     found = {each.name: each for each in Btf(Elf(OBJECT)).maps}
-    assert found.keys() == {"members", "workloads", "events", "stands"}
+    assert found.keys() == {"members", "workloads", "events", "stands", "doors"}
+    assert (found["doors"].type, found["doors"].key_size, found["doors"].value_size) == (1, 16, 4)
     assert (found["members"].type, found["members"].key_size, found["members"].value_size) == (29, 4, 4)
     assert (found["workloads"].type, found["workloads"].flags) == (2, 1024)
     assert found["workloads"].value_size == watch.SIZE

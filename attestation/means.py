@@ -46,8 +46,8 @@ class Means(StrEnum):
         "CAP_NET_ADMIN",
         "the process events connector; in the machine's own pid and network namespaces alone",
         "each change of user and attachment; without `kernel-programs` each fork, execution and end as well",
-        "users and attachments by looking, once a second; without `kernel-programs` the process table, every 20 ms: what "
-        "is over by then is not seen",
+        "users and attachments by looking, once a second; without `kernel-programs` the process table, every 20 ms: "
+        "what is over by then is not seen",
     )
     PROCESS_ACCESS = (
         "process-access",

@@ -32,7 +32,7 @@ class Loaded:
     """
 
     def __init__(self, text: bytes, sections: tuple[str, ...], sizes: Mapping[str, int]) -> None:
-        """sections: the programs that are wanted first. sizes: most entries of maps of which the object does not say it.
+        """sections: the programs that are wanted first. sizes: most entries of maps that are not as the object says.
 
         Raises InvalidInput, and OSError where nothing of it can be had.
         """

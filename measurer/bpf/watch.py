@@ -61,9 +61,9 @@ class Kind(IntEnum):
 
     CALL: number; value: as it was made. TRACED: other is touched by pid; number 1 where it waited for it. RING: number
     is the operation, NO_OPERATION for a ring that is made. CONNECT: number is the family, other the port, value the
-    socket's cookie. MOVED: other is put into another cgroup, or into this one. WRITTEN: other's memory. UNKNOWN: other is
-    not marked. FORK: other is made; number 1 for a thread of ours. EXEC: number is how many names the file has. EXIT: of
-    the whole process. Of TRACED, MOVED, UNKNOWN and the last three, value is when: CLOCK_BOOTTIME in ns.
+    socket's cookie. MOVED: other is put into another cgroup, or into this one. WRITTEN: other's memory. UNKNOWN: other
+    is not marked. FORK: other is made; number 1 for a thread of ours. EXEC: number is how many names the file has.
+    EXIT: of the whole process. Of TRACED, MOVED, UNKNOWN and the last three, value is when: CLOCK_BOOTTIME in ns.
     """
 
     CALL = 1
@@ -159,8 +159,10 @@ class Watch:
             return 0
 
     def open_door(self, kind: int, inode: int, number: int) -> bool:
-        """Whoever comes into this cgroup (kind: its hierarchy's number) or mount namespace (HOME) is of this number from
-        then on: at once, by a namespace as soon as something is executed. False where it is another's. Raises OSError.
+        """Whoever comes into this cgroup (kind: its hierarchy's number) or mount namespace (HOME) is of this number
+        from then on: at once, by a namespace as soon as something is executed. False where it is another's.
+
+        Raises OSError.
         """
         try:
             calls.update(self._loaded.maps["doors"], _DOOR.pack(inode, kind, 0), _NUMBER.pack(number), calls.NEW)

@@ -31,9 +31,9 @@ _LOOK, _WINDOW, _MEASUREMENT = "calls losses", "calls window", "calls measuremen
 
 
 class CallsCollector:
-    """Says nothing until it is ruled. part: the workload's part in the kernel's programs; raises OSError where there are
-    none. who: names the executable of a pid that may be gone already. connects: called with each TCP connection that
-    begins. written: called with whose memory somebody wrote into. covered: our coverage changed.
+    """Says nothing until it is ruled. part: the workload's part in the kernel's programs; raises OSError where there
+    are none. who: names the executable of a pid that may be gone already. connects: called with each TCP connection
+    that begins. written: called with whose memory somebody wrote into. covered: our coverage changed.
     """
 
     def __init__(

@@ -47,9 +47,9 @@ class ProcessEvent:
     """One event of one process.
 
     what: one of the PROC_EVENT_ numbers, or MOVED. pid and thread: whose event it is. other and other_thread: the child
-    after a fork, the tracer after an attachment. at: CLOCK_BOOTTIME seconds; of what the connector tells, CLOCK_MONOTONIC.
-    mark: the number of the workload that the kernel has the process as; 0 where it says nothing of that. nameless: no
-    name leads to what it executed.
+    after a fork, the tracer after an attachment. at: CLOCK_BOOTTIME seconds; of what the connector tells,
+    CLOCK_MONOTONIC. mark: the number of the workload that the kernel has the process as; 0 where it says nothing of
+    that. nameless: no name leads to what it executed.
     """
 
     what: int
@@ -67,8 +67,8 @@ class Lost(Exception):
 
 
 class Connector:
-    """Subscribed from construction on. rarely: to changes of user and attachments alone. Raises OSError where the kernel
-    refuses.
+    """Subscribed from construction on. rarely: to changes of user and attachments alone. Raises OSError where the
+    kernel refuses.
     """
 
     def __init__(self, *, rarely: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Membership in the kernel: each process of a workload has a mark there, and what marked ones do is told, of nobody else.
+"""Membership in the kernel: each process of a workload has a mark there, and what marked ones do is told, and no more.
 
 A mark is inherited before a child runs a single instruction (watch.bpf.c), so that nobody is lost once somebody above
 is marked. Whom we find by looking is marked then. What such a process had made until that moment has no mark: while we
@@ -28,7 +28,7 @@ _WRITTEN_IN, _WRITTEN_WITHIN = 0.00005, 0.25
 """Seconds that we wait for an event that another processor is writing, from look to look and in all."""
 
 
-def until_all_are_marked(look: Callable[[], None], take_in: Callable[[], None], marked: Callable[[], int]) -> bool:
+def until_all_are_marked(look: Callable[[], object], take_in: Callable[[], object], marked: Callable[[], int]) -> bool:
     """look: at all processes there are, and mark whoever belongs. take_in: what was told. marked: how many were given a
     mark that had none, ever.
 
@@ -66,10 +66,8 @@ class Marks:
         """From now on it has marks. Raises OSError."""
         joined = self._programs.join(loop)
         self._joined[workload], self._workloads[joined.watched.number] = joined, workload
-        opened = self._doors[workload] = []
-        for door in _doors(workload):
-            if self._programs.watch is not None and self._programs.watch.open_door(*door, joined.watched.number):
-                opened.append(door)
+        watch, number = self._programs.watch, joined.watched.number
+        self._doors[workload] = [each for each in _doors(workload) if watch and watch.open_door(*each, number)]
 
     def end(self, workload: Workload[Held]) -> None:
         joined = self._joined.pop(workload, None)
@@ -115,7 +113,7 @@ class Marks:
         finally:
             os.close(pidfd)
 
-    def seek(self, look: Callable[[], None], take_in: Callable[[], None]) -> bool:
+    def seek(self, look: Callable[[], object], take_in: Callable[[], object]) -> bool:
         """Have everybody marked who belongs, by `until_all_are_marked`."""
         if self._programs.watch is None:
             look()
@@ -133,9 +131,11 @@ class Marks:
                 self._membership.told(workload, pid)
 
     def beat(self) -> None:
-        """Make a thread of ours, which is told as all that is made."""
-        with suppress(RuntimeError):  # there may be no more of them: then it does not come out
+        """Make a thread of ours, which is told as all that is made. Raises OSError where we may make none."""
+        try:
             _thread.start_new_thread(os.getpid, ())
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
 
     def read(self, *, whole: bool = False) -> Iterator[ProcessEvent]:
         """What there is. whole: all that began to be told before this call. Raises Lost where that does not come."""

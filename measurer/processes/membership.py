@@ -62,8 +62,8 @@ class Member(Generic[P]):
 
 @dataclass(eq=False, slots=True)
 class Workload(Generic[P]):
-    """What its processes have in common. place: its cgroup. home: its mount namespace, where that is its own. group: the
-    inode of the cgroup's folder, 0 where we see none.
+    """What its processes have in common. place: its cgroup. home: its mount namespace, where that is its own. group:
+    the inode of the cgroup's folder, 0 where we see none.
     """
 
     place: Place | None = None
@@ -84,8 +84,8 @@ class Moved(Generic[P]):
 
 
 class Membership(Generic[P]):
-    """hold: a process by its pid, as it was by a time (CLOCK_BOOTTIME seconds). found: called with each new member of which
-    the kernel has not said itself that it is one.
+    """hold: a process by its pid, as it was by a time (CLOCK_BOOTTIME seconds). found: called with each new member of
+    which the kernel has not said itself that it is one.
     """
 
     def __init__(self, hold: Callable[[int, float], P], found: Callable[[Member[P]], None] = lambda _: None) -> None:

@@ -1,13 +1,14 @@
 """What the kernel tells of all processes, read once and handed to whoever measures the workload in question.
 
-Two sources together. One says who was made by whom, and that an exec took place: the kernel's programs (marks.py), which
-tell that of workloads alone, else the connector, which tells it of everybody. fanotify holds the file of every execution
-open, so that a program which has run and ended is still hashed. Who was made is read before the files and once more after
-them: a fork is queued before its child can open anything, and an exit is applied after all else, so membership is right
-for every file.
+Two sources together. One says who was made by whom, and that an exec took place: the kernel's programs (marks.py),
+which tell that of workloads alone, else the connector, which tells it of everybody. fanotify holds the file of every
+execution open, so that a program which has run and ended is still hashed. Who was made is read before the files and
+once more after them: a fork is queued before its child can open anything, and an exit is applied after all else, so
+membership is right for every file.
 
 Beside the kernel's programs the connector is heard for what they lack. It is read first and told last: of whom it tells
-then, the other one has told.
+then, the other one has told. fanotify tells of everybody who executes from the same mounts. Where such alone have come,
+it is left to wait for a while: once one of ours has executed something, the programs say so.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ from measurer.processes.proc import stat_of
 from measurer.scope import all_pids
 
 _CATCH_UP = 0.25
+_OTHERS = 0.1
+"""Seconds for which executed files wait, once those of others alone have come: so much later is told what one of ours
+has opened to execute, and then did not."""
 _NAMES, _MARKS, _FILES = "process events", "kernel programs", "executed files"
 
 
@@ -101,6 +105,7 @@ class Sources:
         self._regrouped: dict[Workload[Held], None] = {}
         self._later: deque[tuple[ProcessEvent, float]] = deque()
         self._ran_over = False
+        self._waits_for_files = True
         self._to_do: deque[Callable[[], None]] = deque()
         """What is to be told by now, in order: each is taken out before it is begun, so that one of them that hangs for
         ever (relief.py) takes nobody else's along."""
@@ -186,6 +191,8 @@ class Sources:
                 self._drain(inf)
         except OSError as error:
             self._die(error)
+        if self.marks.there and opened and not any(map(self._concerns_us, opened)):
+            self._let_files_wait()
         regrouped, self._regrouped = self._regrouped, {}
         self._to_do.extend(partial(self._hand_over, each) for each in opened)
         self._to_do.extend(partial(self._confirm, member, nameless) for member, nameless in executed.items())
@@ -197,6 +204,21 @@ class Sources:
             self._die(error)
             self._do_all()
         self._have_the_rest_told()
+
+    def _concerns_us(self, opened: OpenExec) -> bool:
+        return opened.pid == self._own or self.membership.of(opened.pid) is not None
+
+    def _let_files_wait(self) -> None:
+        if self._files is not None and self._waits_for_files:
+            self._waits_for_files = False
+            self._loop.forget(self._files.descriptor)
+            self._loop.after("executed files", _OTHERS, self._wait_for_files)
+
+    def _wait_for_files(self) -> None:
+        """Again."""
+        if self._files is not None and not self._waits_for_files:
+            self._waits_for_files = True
+            self._loop.watch(self._files.descriptor, self.read)
 
     def _have_the_rest_told(self) -> None:
         """What was taken in and has to wait for its files, which may be no event any more."""
@@ -312,7 +334,9 @@ class Sources:
         self._connector = self._files = None
         self._executed, self._ended, self._regrouped = {}, [], {}
         self._later.clear()
-        self._loop.cancel("deferred executions")
+        self._waits_for_files = True
+        for name in ("deferred executions", "executed files"):
+            self._loop.cancel(name)
 
     def _drain(self, seconds: float = TURN) -> bool:
         """Take what there is, for so long. False where there may be more."""
@@ -369,9 +393,7 @@ class Sources:
         elif event.what == k.PROC_EVENT_SID:
             self.membership.began_session(event.pid)
         elif event.what == MOVED:
-            workload = self.marks.whose(event)
-            if workload is not None:
-                self._regrouped[workload] = None
+            self._moves(event)
         else:
             self._changed(event.pid, event.thread, event.other if event.what == k.PROC_EVENT_PTRACE else 0)
 
@@ -393,6 +415,15 @@ class Sources:
             member = self.membership.executed(event.pid, at)
         if member is not None:
             self._executed[member] = self._executed.get(member, False) or event.nameless
+
+    def _moves(self, event: ProcessEvent) -> None:
+        workload = self.marks.whose(event)
+        if workload is None:
+            return
+        self._regrouped[workload] = None
+        if event.pid and self.membership.of(event.pid) is None:
+            member = self.membership.told(workload, event.pid)
+            self._to_do.append(partial(self._tell_entered, member))
 
     def _exits(self, event: ProcessEvent) -> None:
         if event.mark:
@@ -439,6 +470,7 @@ class Sources:
             self._do_all((partial(watcher.loop.within, watcher.overflowed, detail),))
 
     def _die(self, error: OSError) -> None:
+        self._loop.cancel("executed files")
         for source in (self.programs.watch, self._connector, self._files):
             if source is not None:
                 self._loop.forget(source.descriptor)

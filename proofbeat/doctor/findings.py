@@ -99,18 +99,20 @@ _NEEDS = (
     _Need(
         "kernel-programs",
         "programs",
-        "programs of ours in the kernel tell each fork, execution and end of the workload's processes, and of no others; "
-        "the layer syscalls can be had",
+        "programs of ours in the kernel tell each fork, execution and end of the workload's processes, and of no "
+        "others; the layer syscalls can be had",
         "the connector tells them of the whole machine's, where it can be had; there is no layer syscalls",
         "CAP_BPF CAP_PERFMON",
-        mend=("It also takes Linux 6.10 with CONFIG_DEBUG_INFO_BTF, and nothing that forbids bpf(2) (seccomp, lockdown).",),
+        mend=(
+            "It also takes Linux 6.10 with CONFIG_DEBUG_INFO_BTF, and nothing that forbids bpf(2) (seccomp, lockdown).",
+        ),
     ),
     _Need(
         "process-connector",
         "connector",
         "the kernel tells every change of user and attachment; without kernel-programs, every fork, exec and exit too",
-        "changes of user are seen within a second; without kernel-programs the process table is looked at every 20 ms: a "
-        "program that is gone before the next look is not seen",
+        "changes of user are seen within a second; without kernel-programs the process table is looked at every 20 ms: "
+        "a program that is gone before the next look is not seen",
         "CAP_NET_ADMIN",
         mend=("It also takes the machine's own pid and network namespaces (Kubernetes: hostPID, hostNetwork).",),
     ),

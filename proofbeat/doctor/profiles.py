@@ -144,10 +144,10 @@ of `/proc` say the same, dearer; coverage names which it was.
 
 ## Keeping up
 Every two seconds each collector sends something of its own the way of all events: the attributes of a folder that no
-name leads to, its opening, a thread of its own, a change of our own name to the same. What is not out within three seconds, or a turn that
-comes as much too late, is `collector-lagging`: the measurer was stopped, starved of its processor or flooded, or the
-kernel has dropped its subscription. Lost events are `collector-overflowed` and are counted in evidence, an end is
-`collector-dead`, and silence beyond the dead-man time ends the identity whatever policy says.
+name leads to, its opening, a thread of its own, a change of our own name to the same. What is not out within three
+seconds, or a turn that comes as much too late, is `collector-lagging`: the measurer was stopped, starved of its
+processor or flooded, or the kernel has dropped its subscription. Lost events are `collector-overflowed` and are counted
+in evidence, an end is `collector-dead`, and silence beyond the dead-man time ends the identity whatever policy says.
 """
 
 

@@ -356,23 +356,22 @@ int called(u64 *context)
     return 0;
 }
 
-/* Before the new task runs. A thread of ours is our heartbeat. */
+/* Before the new task runs. A thread of ours is our heartbeat; what ours make is none. */
 SECTION("tp_btf/task_newtask")
 int made(u64 *context)
 {
     struct task_struct *child = (void *)context[0], *me = bpf_get_current_task_btf();
     u32 number = number_of(me), thread = (context[1] & CLONE_THREAD) != 0;
-    struct workload *workload = numbered(number);
+    struct workload *workload = whose(number);
 
-    if (workload && !thread && !mark(child, number)) {
-        live(UNKNOWN, workload, me, pid_of(child), 0);
-        return 0;
-    }
     if (!workload) {
         workload = numbered(OURS);
-        if (!workload || !workload->asked || thread)
+        if (!workload || (thread ? number != OURS : !workload->asked))
             return 0;
-    } else if (thread && number != OURS) {
+    } else if (thread) {
+        return 0;
+    } else if (!mark(child, number)) {
+        live(UNKNOWN, workload, me, pid_of(child), 0);
         return 0;
     }
     live(FORK, workload, me, pid_of(child), thread);

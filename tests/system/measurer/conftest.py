@@ -45,7 +45,8 @@ WITHOUT_CONNECTOR = ("unshare", "--net")
 
 
 @pytest.fixture(
-    params=[(), WITHOUT_CONNECTOR, WITHOUT_PROGRAMS], ids=["programs-and-connector", "programs-alone", "connector-alone"]
+    params=[(), WITHOUT_CONNECTOR, WITHOUT_PROGRAMS],
+    ids=["programs-and-connector", "programs-alone", "connector-alone"],
 )
 def source(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """What comes before a measurer's command that is told of processes in one of the ways there are."""

@@ -1,4 +1,4 @@
-"""A pod, as far as namespaces go: workload and measurer in pid, network and mount namespaces that are not the machine's."""
+"""A pod, as far as namespaces go: workload and measurer in other ones than the machine's, of pids, network, mounts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _APART = ("unshare", "--pid", "--net", "--mount", "--fork", "--kill-child", "--m
 
 
 class Pod:
-    """A process that does nothing, first in its namespaces. inside: what comes before a command that is to run there."""
+    """A process that does nothing, first in its namespaces. inside: what comes before a command that runs there."""
 
     def __enter__(self) -> Pod:
         line = "echo; exec sleep 1000"

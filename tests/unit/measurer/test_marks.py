@@ -54,7 +54,7 @@ def let_go(membership: Membership[Seen], pid: int) -> None:
 
 
 class World:
-    """A process, with descendants, that begins to be measured, beside strangers. meanwhile: done at each step of ours."""
+    """A process with descendants that begins to be measured, beside strangers. meanwhile: done at each step of ours."""
 
     def __init__(self) -> None:
         self.kernel = MarkingKernel()
@@ -142,7 +142,13 @@ def test_whoever_is_below_somebody_with_a_mark_has_one_and_is_a_member_once_a_lo
     for act in before:
         world.happen(*act)
     coming = iter(during)
-    world.meanwhile = lambda: next((world.happen(*act) for act in coming), None)
+
+    def act_once() -> None:
+        for act in coming:
+            world.happen(*act)
+            return
+
+    world.meanwhile = act_once
     world.begin()
     assume(world.settle())
     for act in (*coming, *after):

@@ -376,7 +376,8 @@ def test_a_successor_is_not_taken_for_the_process_that_the_kernel_tells_of() -> 
 
 
 def test_whom_we_find_is_told_to_whoever_marks_and_whom_the_kernel_names_is_not() -> None:
-    world, found = World(), []
+    world = World()
+    found: list[Member[Seen]] = []
     world.membership = Membership(world.kernel.hold, found.append)
     world.workload = Workload()
     first = world.membership.begin(world.workload, world.kernel.hold(world.who(0).pid, 1))

@@ -71,7 +71,7 @@ _TOLD = (
     (
         "a process changes its user",
         "`process-user`",
-        "5 ms; 1 s without `process-events`",
+        "5 ms; without `process-events` 1 s, and nothing where only one of its threads does",
         "1 s",
         "1 s",
     ),

@@ -5,6 +5,7 @@ The kernel of the model marks children of whom it has marked, and tells their fo
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -130,56 +131,83 @@ class World:
         return {each.start for each in below} - self.marked
 
 
-histories = st.lists(st.tuples(st.sampled_from((FORK, FORK, EXIT)), st.integers(0, 40)), max_size=40)
+acts = st.tuples(st.sampled_from((FORK, FORK, EXIT)), st.integers(0, 40))
+histories = st.lists(acts, max_size=40)
+paced = st.lists(st.tuples(st.integers(0, 8), acts), max_size=40)
 
 
 @settings(max_examples=300, deadline=None)
-@given(before=histories, during=histories, after=histories)
+@given(before=histories, during=paced, after=histories)
 def test_whoever_is_below_somebody_with_a_mark_has_one_and_is_a_member_once_a_look_has_found_nobody_new(
-    before: list[tuple[int, int]], during: list[tuple[int, int]], after: list[tuple[int, int]]
+    before: list[tuple[int, int]], during: list[tuple[int, tuple[int, int]]], after: list[tuple[int, int]]
 ) -> None:
+    """during: steps of ours to pass, and what happens then."""
     world = World()
     for act in before:
         world.happen(*act)
-    coming = iter(during)
+    coming = deque(act for steps, act in during for act in (*[None] * steps, act))
 
-    def act_once() -> None:
-        for act in coming:
+    def one_step() -> None:
+        act = coming.popleft() if coming else None
+        if act is not None:
             world.happen(*act)
-            return
 
-    world.meanwhile = act_once
+    world.meanwhile = one_step
     world.begin()
     assume(world.settle())
-    for act in (*coming, *after):
+    for act in (*filter(None, coming), *after):
         world.happen(*act)
         assert not world.missed
+    coming.clear()
     world.take_in()
     assert world.members == world.marked
     assert world.marked <= {each.start for each in world.kernel.table.values() if each.ours}
 
 
 def test_who_is_made_by_one_that_passes_before_its_maker_is_marked_is_a_member() -> None:
-    """It is nobody's child by the time that anybody looks: only its fork tells whose it is."""
+    """It is nobody's child by the time that anybody looks: only its fork tells whose it is. So it is with what it makes
+    itself before it gets its mark.
+    """
     world = World()
     child = world.kernel.fork(world.first)
     assert child is not None
     world.begin()
-    passed: list[Running | None] = []
+    made: list[Running] = []
 
     def pass_by() -> None:
-        if world.kernel.seeking and not passed and child.start not in world.kernel.marked:
-            middle = world.kernel.fork(child)
-            assert middle is not None
-            passed.append(world.kernel.fork(middle))
+        if not made and world.kernel.seeking and child.start not in world.kernel.marked:
+            middle = forked(world, child)
+            made.append(forked(world, middle))
             world.kernel.exit(middle)
+        elif len(made) == 1 and world.membership.of(made[0].pid) is not None:
+            made.append(forked(world, made[0]))
 
     world.meanwhile = pass_by
     assert world.settle()
-    (orphan,) = passed
-    assert orphan is not None
-    assert orphan.parent == INIT
-    assert world.members == world.marked == {world.first.start, child.start, orphan.start}
+    assert [each.parent for each in made] == [INIT, made[0].pid]
+    assert world.members == world.marked == {world.first.start, child.start, *(each.start for each in made)}
+
+
+def test_who_makes_another_one_each_time_just_before_it_is_marked_is_caught_up_with() -> None:
+    world = World()
+    youngest = forked(world, world.first)
+    world.begin()
+    line = [youngest]
+
+    def fork_on() -> None:
+        if len(line) < 5 and line[-1].start not in world.kernel.marked and world.membership.of(line[-1].pid):
+            line.append(forked(world, line[-1]))
+
+    world.meanwhile = fork_on
+    assert world.settle()
+    assert len(line) == 5
+    assert world.members == world.marked == {world.first.start, *(each.start for each in line)}
+
+
+def forked(world: World, maker: Running) -> Running:
+    child = world.kernel.fork(maker)
+    assert child is not None
+    return child
 
 
 def test_marks_that_go_on_to_be_given_are_no_end_of_looking() -> None:

@@ -145,7 +145,7 @@ def test_whoever_is_below_somebody_with_a_mark_has_one_and_is_a_member_once_a_lo
     world = World()
     for act in before:
         world.happen(*act)
-    coming = deque(act for steps, act in during for act in (*[None] * steps, act))
+    coming = deque(each for steps, act in during for each in (*[None] * steps, act))
 
     def one_step() -> None:
         act = coming.popleft() if coming else None
@@ -155,8 +155,8 @@ def test_whoever_is_below_somebody_with_a_mark_has_one_and_is_a_member_once_a_lo
     world.meanwhile = one_step
     world.begin()
     assume(world.settle())
-    for act in (*filter(None, coming), *after):
-        world.happen(*act)
+    for each in (*filter(None, coming), *after):
+        world.happen(*each)
         assert not world.missed
     coming.clear()
     world.take_in()

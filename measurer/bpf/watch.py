@@ -205,19 +205,9 @@ class Watch:
             place | self._turns << _PLACE_BITS & 0xFFFFFFFF, self._workloads, self._loaded.maps["members"], self._free
         )
 
-    @property
-    def put(self) -> int:
-        """How far the kernel has come with telling. What is told later lies beyond."""
-        return self._ring.put
-
-    @property
-    def taken(self) -> int:
-        """How far of that was read."""
-        return self._ring.taken
-
-    def read(self) -> Iterator[Event]:
-        """What there is, up to an event that another processor is still writing."""
-        for record in self._ring.read():
+    def read(self, *, whole: bool) -> Iterator[Event]:
+        """As of a ring: whole or not, and what it raises."""
+        for record in self._ring.read(whole=whole):
             if len(record) == _LIFE.size:
                 value, kind, workload, pid, thread, other, number = _LIFE.unpack(record)
                 yield Event(Kind(kind), workload, pid, thread, other, number, value)

@@ -91,9 +91,9 @@ class Programs:
         if self.watch is not None:
             self.watch.look_at_calls(any(each.strict for each in self._joined.values()))
 
-    def read(self) -> Iterator[Event]:
-        """What there is of processes. All else is handed to whom it is about, on the way."""
-        for event in self.watch.read() if self.watch is not None else ():
+    def read(self, *, whole: bool) -> Iterator[Event]:
+        """What there is of processes. All else is handed to whom it is about, on the way. whole: as of a ring."""
+        for event in self.watch.read(whole=whole) if self.watch is not None else ():
             if event.kind in _OF_PROCESSES:
                 yield event
                 continue

@@ -10,7 +10,6 @@ from __future__ import annotations
 import _thread
 import errno
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
@@ -24,8 +23,6 @@ from measurer.processes.membership import Member, Membership, Workload
 from measurer.scope import alive
 
 _MOST_LOOKS = 8
-_WRITTEN_IN, _WRITTEN_WITHIN = 0.00005, 0.25
-"""Seconds that we wait for an event that another processor is writing, from look to look and in all."""
 
 
 def until_all_are_marked(look: Callable[[], object], take_in: Callable[[], object], marked: Callable[[], int]) -> bool:
@@ -139,21 +136,13 @@ class Marks:
 
     def read(self, *, whole: bool = False) -> Iterator[ProcessEvent]:
         """What there is. whole: all that began to be told before this call. Raises Lost where that does not come."""
-        watch = self._programs.watch
-        if watch is None:
-            return
-        upto, left = watch.put, _WRITTEN_WITHIN
-        while True:
-            for event in self._programs.read():
+        try:
+            for event in self._programs.read(whole=whole):
                 told = self._told(event)
                 if told is not None:
                     yield told
-            if not whole or watch.taken >= upto:
-                return
-            if left < 0:
-                raise Lost
-            time.sleep(_WRITTEN_IN)
-            left -= _WRITTEN_IN
+        except TimeoutError as error:
+            raise Lost from error
 
     def whose(self, event: ProcessEvent) -> Workload[Held] | None:
         """By its mark."""

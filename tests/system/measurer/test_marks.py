@@ -20,6 +20,7 @@ from tests.system.measurer.conftest import WITHOUT_CONNECTOR, WITHOUT_PROGRAMS, 
 from tests.system.measurer.pods import Pod, inside
 from tests.system.measurer.stage import Sidecar, Workload
 from tests.system.measurer.test_executions import digest, foreign
+from tests.system.measurer.test_scope import lasting
 
 pytestmark = needs_root
 
@@ -271,11 +272,14 @@ for _ in range({count}):
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 """
 ORPHAN = """
-import os, sys, time
-if os.fork(): os._exit(0)
+import os, sys
+executed, executing = os.pipe()
+if os.fork():
+    os.close(executing)
+    os.read(executed, 1)
+    os._exit(0)
 os.setsid()
-while not os.path.exists(sys.argv[1]): time.sleep(0.01)
-os.execv(sys.argv[2], ['x'])
+os.execv(sys.argv[1], ['x', '60'])
 """
 
 
@@ -283,16 +287,15 @@ os.execv(sys.argv[2], ['x'])
 def test_more_forks_than_there_is_room_for_are_told_as_lost_and_who_lives_by_then_is_a_member(
     sidecar: Sidecar, workload: Workload, elsewhere: Path
 ) -> None:
-    ready, orphan = elsewhere / "ready", foreign(elsewhere, "orphan")
+    orphan = lasting(elsewhere, "orphan")
     os.kill(sidecar.process.pid, signal.SIGSTOP)
     workload.do(f"exec({FORKS.format(count=16000, fork=57, exit=60)!r})")
     # Its fork is lost, and it is nobody's child by the time that anybody looks.
-    workload.do(f"subprocess.run([sys.executable, '-c', {ORPHAN!r}, '{ready}', '{orphan}'])")
+    workload.do(f"subprocess.run([sys.executable, '-c', {ORPHAN!r}, '{orphan}'])")
     os.kill(sidecar.process.pid, signal.SIGCONT)
     lost = sidecar.expect(CollectorFact, lambda each: each.state is CollectorState.OVERFLOWED)
     assert lost.collector == EXECUTIONS
-    ready.touch()
-    told(sidecar, orphan)
+    os.kill(told(sidecar, orphan).process.pid, signal.SIGKILL)
     program = foreign(elsewhere, "after")
     workload.do(f"subprocess.run(['{program}'])")
     told(sidecar, program)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import struct
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -130,6 +132,34 @@ def test_a_record_that_is_being_written_is_waited_for_and_one_that_was_given_up_
     kernel.write(b"half")
     kernel.write(b"later")
     assert list(ring.read()) == [b"half", b"later"]
+    ring.close()
+
+
+def test_where_all_is_asked_for_a_record_that_is_being_written_is_waited_for(kernel: KernelsRing) -> None:
+    """Behind it there may be one that was whole before: the fork of whoever opened a file that was read by now."""
+    ring = Ring(kernel.descriptor, RING)
+    busy = kernel.at
+    kernel.write(b"first", 1 << 31)
+    kernel.write(b"behind")
+
+    def finish() -> None:
+        kernel.at = busy
+        kernel.write(b"first")
+        kernel.write(b"later")
+
+    later = threading.Timer(0.02, finish)
+    later.start()
+    assert list(itertools.islice(ring.read(whole=True), 1)) == [b"first"]
+    later.join()
+    ring.close()
+
+
+def test_a_record_that_nobody_finishes_is_not_waited_for_without_end(kernel: KernelsRing) -> None:
+    ring = Ring(kernel.descriptor, RING)
+    kernel.write(b"half", 1 << 31)
+    assert list(ring.read()) == []
+    with pytest.raises(TimeoutError):
+        list(ring.read(whole=True))
     ring.close()
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from attestation import calls, digests
 from attestation.claims import Claims, LayerClaim
-from attestation.coverage import CollectorCoverage, Coverage, Cutting, Grade, Isolation, Mechanism
+from attestation.coverage import EXECUTIONS, CollectorCoverage, Coverage, Cutting, Grade, Isolation, Mechanism
 from attestation.errors import InvalidInput, MalformedEvidence
 from attestation.instance import InstanceId
 from attestation.layers import Layer, Method
@@ -50,6 +50,8 @@ _GRADES = (Grade.CLOSED_BY_GUARDIAN, Grade.BOUNDED_NEW_CONNECTIONS_ONLY)
 
 _SHAPE: dict[int, type] = {1: bytes, 2: int, 3: int, 4: int, 5: int, 6: bytes, 7: str, 8: list, 9: list}
 _SERVED, _CALLS = 10, 11
+_EXECUTIONS_BY_BPF = 8
+"""The minor from which on the kernel's programs count as what tells of every execution."""
 _MOST_SERIAL = 20
 """Bytes of a certificate's serial number (RFC 5280 section 4.1.2.2)."""
 _LAYER_SHAPE = (int, bytes, int, int, int, int)
@@ -79,7 +81,7 @@ def encode(claims: Claims, *, minor: int = NEWEST) -> dict[int, Any]:
         6: claims.leaf_key,
         7: claims.boot_id,
         8: [_encode_layer(each) for each in claims.layers],
-        9: _encode_coverage(claims.coverage),
+        9: _encode_coverage(claims.coverage, minor),
         **_encode_served(claims.served, minor),
         **_encode_tally(claims.calls, minor),
     }
@@ -175,9 +177,9 @@ def _decode_layer(row: Any) -> LayerClaim:
     return LayerClaim(_word(_LAYERS, layer), digest.hex(), _word(_METHODS, method), age_ms, full_age_ms, items)
 
 
-def _encode_coverage(coverage: Coverage) -> list[Any]:
+def _encode_coverage(coverage: Coverage, minor: int) -> list[Any]:
     return [
-        [_encode_collector(each) for each in coverage.collectors],
+        [_encode_collector(each, minor) for each in coverage.collectors],
         [_LAYERS.index(layer) for layer in coverage.absent],
         _CUTTINGS.index(coverage.cutting),
         _GRADES.index(coverage.grade),
@@ -197,11 +199,17 @@ def _decode_isolation(row: list[Any]) -> Isolation:
     return Isolation(**dict(zip(names, _row(row, (bool,) * len(names), "isolation"), strict=True)))
 
 
-def _encode_collector(each: CollectorCoverage) -> list[Any]:
+def _mechanism(each: CollectorCoverage, minor: int) -> Mechanism:
+    """An earlier reader knows one mechanism that tells of every fork, execution and end."""
+    told = each.name == EXECUTIONS and each.mechanism is Mechanism.BPF and minor < _EXECUTIONS_BY_BPF
+    return Mechanism.PROC_CONNECTOR if told else each.mechanism
+
+
+def _encode_collector(each: CollectorCoverage, minor: int) -> list[Any]:
     return [
         shown(each.name),
         _LAYERS.index(each.layer),
-        _MECHANISMS.index(each.mechanism),
+        _MECHANISMS.index(_mechanism(each, minor)),
         round(each.latency_ms * 1000),
         each.running,
         each.lost,

@@ -136,9 +136,11 @@ class Coverage:
         """What its collectors of files and of executions come to; the least where one is missing, or stands."""
         by = {each.name: each.mechanism for each in self.collectors if each.running}
         how = by.get(EXECUTIONS)
-        if by.get(FILES) is not Mechanism.FANOTIFY or how not in (Mechanism.PROC_CONNECTOR, Mechanism.FANOTIFY):
+        if by.get(FILES) is not Mechanism.FANOTIFY:
             return Profile.RESTRICTED
-        return Profile.FULL if how is Mechanism.PROC_CONNECTOR else Profile.CONTAINED
+        if how in (Mechanism.BPF, Mechanism.PROC_CONNECTOR):
+            return Profile.FULL
+        return Profile.CONTAINED if how is Mechanism.FANOTIFY else Profile.RESTRICTED
 
     @property
     def weakest(self) -> dict[Layer, bool]:

@@ -34,12 +34,20 @@ class Means(StrEnum):
         "each file that is executed, held open: its digest even if it is gone by then",
         "the files of those processes that still run when they are looked at",
     )
+    KERNEL_PROGRAMS = (
+        "kernel-programs",
+        "CAP_BPF and CAP_PERFMON",
+        "programs (bpf(2)) at tracepoints, from Linux 6.10 on; in any namespace",
+        "each fork, execution and end of the workload's own processes; the layer `syscalls`, where policy asks for it",
+        "the process events connector, where that can be had: every process of the host wakes the measurer",
+    )
     PROCESS_EVENTS = (
         "process-events",
         "CAP_NET_ADMIN",
         "the process events connector; in the machine's own pid and network namespaces alone",
-        "each fork, execution, end, change of user and attachment",
-        "the process table, every 20 ms: what is over by then is not seen",
+        "each change of user and attachment; without `kernel-programs` each fork, execution and end as well",
+        "users and attachments by looking, once a second; without `kernel-programs` the process table, every 20 ms: "
+        "what is over by then is not seen",
     )
     PROCESS_ACCESS = (
         "process-access",

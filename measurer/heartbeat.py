@@ -53,14 +53,16 @@ class Pulse:
 
 
 class Heartbeat:
-    """send: sends a beat on its way. tell: called when the collector begins to lag, and when it has caught up."""
+    """send: sends a beat on its way; raises OSError where it cannot, and is called again. tell: called when the
+    collector begins to lag, and when it has caught up.
+    """
 
     def __init__(
         self, loop: Loop, name: str, send: Callable[[], None], tell: Callable[[CollectorState, str], None]
     ) -> None:
         self._loop, self._name, self._send, self._tell = loop, f"heartbeat of {name}", send, tell
         self._pulse = Pulse(monotonic())
-        self._lags = False
+        self._lags = self._unsent = False
         loop.after(self._name, INTERVAL, self._beat)
 
     def heard(self) -> None:
@@ -72,9 +74,11 @@ class Heartbeat:
         self._loop.cancel(self._name)
 
     def _beat(self) -> None:
-        if self._pulse.beats(monotonic()):
+        if self._pulse.beats(monotonic()) or self._unsent:
+            self._unsent = True
             with suppress(OSError):  # then it does not come out either
                 self._send()
+                self._unsent = False
         self._judge()
         self._loop.after(self._name, INTERVAL, self._beat)
 

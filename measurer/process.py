@@ -37,6 +37,7 @@ from attestation.layers import Layer
 from attestation.means import Trial
 from measurer import coverage, isolation, kernel, mounts, scope, trials
 from measurer.calls.collector import CallsCollector
+from measurer.calls.programs import Joined
 from measurer.channel import Channel, Hangup
 from measurer.clock import boottime
 from measurer.connections import Connection
@@ -53,7 +54,7 @@ from measurer.loop import Loop, Reactor
 from measurer.memory.collector import Memory
 from measurer.mounts import Mounts
 from measurer.processes.collector import Processes
-from measurer.processes.held import Held, allow_descriptors
+from measurer.processes.held import allow_descriptors
 from measurer.processes.sources import Sources
 from measurer.proxy import ProxyLayer
 from measurer.sockdiag import can_destroy
@@ -101,7 +102,6 @@ class Measurer:
         )
         self._memory = Memory(loop, channel, self._processes, pinned.root, self.cover)
         self._calls = CallsCollector(loop, channel, sources.programs, self)
-        self._processes.executions.came = self._calls.came
         self._proxy = ProxyLayer(loop, channel, self.cover)
         forensics = Forensics(loop, channel, pinned.pid)
         self._containing = Containing(loop, channel, pinned, self._processes.found, self._wards, forensics, self._fence)
@@ -147,22 +147,13 @@ class Measurer:
 
     # What the kernel's programs see, and others have to know.
 
-    @property
-    def held(self) -> list[Held]:
-        """The workload's processes."""
-        return self._processes.held
+    def part(self) -> Joined:
+        """The workload's in the kernel's programs. Raises OSError where there are none."""
+        return self._processes.joined()
 
     def who(self, pid: int) -> str:
         """The executable of a pid that may be gone already; empty where nobody knows."""
         return self._processes.executions.names.who(pid)
-
-    def touched(self, pid: int, by: int) -> None:
-        """Somebody attached to it."""
-        self._processes.touched(pid, by)
-
-    def moved(self) -> None:
-        """A process was put into another cgroup."""
-        self._processes.moved()
 
     def connects(self, to: Connection, at: float, process: Actor) -> None:
         """A TCP connection begins."""

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from measurer import kernel
 
 # linux/bpf.h
-_MAP_CREATE, _MAP_UPDATE, _PROG_LOAD, _TEST_RUN, _RAW_TRACEPOINT_OPEN, _BTF_LOAD = 0, 2, 5, 10, 17, 18
-_MAP_DELETE, _LINK_CREATE = 3, 28
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
+_PROG_LOAD, _TEST_RUN, _RAW_TRACEPOINT_OPEN, _BTF_LOAD, _LINK_CREATE = 5, 10, 17, 18, 28
 TRACING, SYSCALL = 26, 31
 CGROUP_SOCK, CGROUP_SOCK_ADDR = 9, 18
 TRACE_RAW_TP = 23
 SLEEPABLE = 1 << 4
+ANY, NEW = 0, 1
+"""Whether a key that has a value already is given another one, or refused (EEXIST)."""
 _LOG_BYTES, _NAME_BYTES = 1 << 16, 15
 
 _LOAD = struct.Struct("<IIQQIIQII16sIIIIQIIQIIIIQQIIi")
@@ -105,12 +107,19 @@ def run(program: int, context: ctypes.Array[ctypes.c_char]) -> None:
     _bpf(_TEST_RUN, struct.pack("<IIIIQQIIIIQQ", program, 0, 0, 0, 0, 0, 0, 0, size, 0, _at(context), 0))
 
 
-def update(map_: int, key: bytes, value: bytes) -> None:
+def update(map_: int, key: bytes, value: bytes, flags: int = ANY) -> None:
     keyed, valued = _buffer(key), _buffer(value)
-    _bpf(_MAP_UPDATE, struct.pack("<IxxxxQQQ", map_, _at(keyed), _at(valued), 0))
+    _bpf(_MAP_UPDATE, struct.pack("<IxxxxQQQ", map_, _at(keyed), _at(valued), flags))
 
 
-def delete(map_: int, key: bytes) -> None:
+def lookup(map_: int, key: bytes, size: int) -> bytes:
+    """The value, of so many bytes. Raises OSError ENOENT where there is none."""
+    keyed, valued = _buffer(key), ctypes.create_string_buffer(size)
+    _bpf(_MAP_LOOKUP, struct.pack("<IxxxxQQQ", map_, _at(keyed), _at(valued), 0))
+    return valued.raw
+
+
+def remove(map_: int, key: bytes) -> None:
     keyed = _buffer(key)
     _bpf(_MAP_DELETE, struct.pack("<IxxxxQQQ", map_, _at(keyed), 0, 0))
 

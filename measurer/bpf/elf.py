@@ -50,7 +50,7 @@ def parsing() -> Iterator[None]:
     """Whatever does not parse is an InvalidInput."""
     try:
         yield
-    except (struct.error, ValueError, IndexError, KeyError, RecursionError) as error:
+    except (struct.error, ValueError, IndexError, KeyError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"no object for the kernel: {error}", where="bpf") from error
 
 

@@ -246,4 +246,4 @@ class Fenced:
     def end(self) -> None:
         """Whoever is still marked belongs to nobody from now on."""
         with suppress(OSError):
-            calls.delete(self._fences, _NUMBER.pack(self.number))
+            calls.remove(self._fences, _NUMBER.pack(self.number))

@@ -64,7 +64,7 @@ class Loaded:
     """
 
     def __init__(self, text: bytes, sections: tuple[str, ...], sizes: Mapping[str, int]) -> None:
-        """sections: the programs that are wanted. sizes: most entries of maps of which the object does not say it.
+        """sections: the programs that are wanted first. sizes: most entries of maps that are not as the object says.
 
         Raises InvalidInput, and OSError where nothing of it can be had.
         """
@@ -83,16 +83,27 @@ class Loaded:
                     each.type, each.key_size, each.value_size, most, each.flags, each.name, types
                 )
                 held.callback(os.close, self.maps[each.name])
-            self._try_all(sections, held)
             self._held = held.pop_all()
+        try:
+            self.load(sections)
+        except OSError:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._held.close()
 
-    def load(self, section: str) -> None:
-        """One more of its programs, if it is not there, or refused, already."""
-        if section not in self.programs and section not in self.refused:
-            self._try_all((section,), self._held)
+    def load(self, sections: tuple[str, ...]) -> None:
+        """These programs as well, but for those that are there, or refused, already. Raises OSError."""
+        missing = [each for each in sections if each not in self.programs and each not in self.refused]
+        if not missing:
+            return
+        finder = self._load(_FIND, calls.SYSCALL, 0, 0, calls.SLEEPABLE)
+        try:
+            for section in missing:
+                self._try(section, finder)
+        finally:
+            os.close(finder)
 
     def attach(self, section: str) -> int:
         """Raises OSError; KeyError for one that was refused."""
@@ -110,15 +121,7 @@ class Loaded:
         finally:
             os.close(program)
 
-    def _try_all(self, sections: tuple[str, ...], held: ExitStack) -> None:
-        finder = self._load(_FIND, calls.SYSCALL, 0, 0, calls.SLEEPABLE)
-        try:
-            for section in sections:
-                self._try(section, finder, held)
-        finally:
-            os.close(finder)
-
-    def _try(self, section: str, finder: int, held: ExitStack) -> None:
+    def _try(self, section: str, finder: int) -> None:
         try:
             if section.startswith(_TRACEPOINT):
                 target = _find(finder, "btf_trace_" + section.removeprefix(_TRACEPOINT))
@@ -129,7 +132,7 @@ class Loaded:
             self.refused[section] = error
         else:
             self.programs[section] = program
-            held.callback(os.close, program)
+            self._held.callback(os.close, program)
 
     def _load(self, section: str, kind: int, attach: int, target: int, flags: int = 0) -> int:
         number = self._elf.number(section)

@@ -9,7 +9,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -23,14 +23,19 @@ DIGEST = OBJECT.with_suffix(".o.sha256")
 """What sha256sum prints of it."""
 CALLS, CPUS = 512, 8
 NO_OPERATION = 0xFFFFFFFF
+OURS = 1 << 12
+"""The number of our own processes, and of those that we guard: whoever touches them is told."""
+HOME = 0xFFFFFFFF
+"""In place of a hierarchy's number: a door that is a mount namespace."""
 _WORDS = CALLS // 64
-_EVENT = struct.Struct("=QIIIIII16s16s16s")
+_EVENT, _LIFE = struct.Struct("=QIIIIII16s16s16s"), struct.Struct("=QIIIIII")
 _BITS, _WORD, _NUMBER = struct.Struct(f"={_WORDS}Q"), struct.Struct("=Q"), struct.Struct("=I")
+_DOOR = struct.Struct("=QII")
 _COUNT = struct.Struct(f"={CALLS}I")
 _ALLOWED, _SEEN, _TOLD = 0, 8 * _WORDS, 8 * 3 * _WORDS
 _OPERATIONS = 8 * 5 * _WORDS
 _SEEN_OPERATIONS, _TOLD_OPERATIONS, _LOST = _OPERATIONS + 8, _OPERATIONS + 16, _OPERATIONS + 24
-_HALF, _KILL, _PLACE_NUMBER = _OPERATIONS + 32, _OPERATIONS + 36, _OPERATIONS + 40
+_HALF, _KILL, _PLACE_NUMBER, _ASKED = (_OPERATIONS + each for each in (32, 36, 40, 44))
 _CAPABILITIES = _OPERATIONS + 48
 _USED, _ADMINISTERING = _CAPABILITIES + 8, _CAPABILITIES + 16
 _COUNTS = _ADMINISTERING + 8 * _WORDS
@@ -41,17 +46,11 @@ _PLACE_BITS = 12
 _PLACES = (1 << _PLACE_BITS) - 1
 ALL_OPERATIONS = ALL_CAPABILITIES = (1 << 64) - 1
 
-MEMBERSHIP = ("task_newtask", "sched_prepare_exec")
-"""Without these nobody's children and threads are known, and nothing else is worth anything."""
-LEAN = (
-    "signal_generate",
-    "sched_wait_task",
-    "io_uring_create",
-    "io_uring_submit_req",
-    "inet_sock_set_state",
-    "cgroup_attach_task",
-    "mmap_lock_start_locking",
-)
+MEMBERSHIP = ("task_newtask", "sched_prepare_exec", "sched_process_exec", "sched_process_exit", "cgroup_attach_task")
+"""Without these it is not known who belongs to a workload, and nothing else is worth anything."""
+TOUCHED = ("signal_generate", "sched_wait_task")
+LEAN = ("io_uring_create", "io_uring_submit_req", "inet_sock_set_state", "mmap_lock_start_locking")
+"""There while somebody asks for calls."""
 STRICT, CAPABLE = "sys_enter", "cap_capable"
 """Only there while somebody wants them: whoever is on the machine pays for them."""
 
@@ -61,8 +60,10 @@ class Kind(IntEnum):
 
     CALL: number; value: as it was made. TRACED: other is touched by pid; number 1 where it waited for it. RING: number
     is the operation, NO_OPERATION for a ring that is made. CONNECT: number is the family, other the port, value the
-    socket's cookie. MOVED: other is put into another cgroup. WRITTEN: other's memory. UNKNOWN: other is not marked.
-    CAPABLE: number is a capability that was used, other the call that it was used in, numbered as a CALL's.
+    socket's cookie. MOVED: other is put into another cgroup, or into this one. WRITTEN: other's memory. UNKNOWN: other
+    is not marked. CAPABLE: number is a capability that was used, other the call that it was used in, numbered as a
+    CALL's. FORK: other is made; number 1 for a thread of ours. EXEC: number is how many names the file has. EXIT: of
+    the whole process. Of TRACED, MOVED, UNKNOWN and the last three, value is when: CLOCK_BOOTTIME in ns.
     """
 
     CALL = 1
@@ -73,6 +74,9 @@ class Kind(IntEnum):
     WRITTEN = 6
     UNKNOWN = 7
     CAPABLE = 8
+    FORK = 9
+    EXEC = 10
+    EXIT = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +93,30 @@ class Event:
     other: int
     number: int
     value: int
-    name: str
-    address: bytes
-    local: bytes
+    name: str = ""
+    address: bytes = b""
+    local: bytes = b""
 
 
 class Watch:
-    """Loaded and attached from construction on, but for STRICT and CAPABLE. Raises OSError where nobody can be watched.
+    """Loaded and attached from construction on, but for what is asked of calls. Raises OSError where nobody can be
+    watched.
 
     most: workloads at once. refused: why a program is not there, by its tracepoint.
     """
 
     def __init__(self, most: int) -> None:
-        wanted = (*MEMBERSHIP, *LEAN, STRICT)
+        wanted = (*MEMBERSHIP, *TOUCHED)
         self.refused: dict[str, OSError] = {}
         self._attached: dict[str, int] = {}
+        self._looked_closer = False
         with ExitStack() as held:
-            self._loaded = Loaded(verified(OBJECT), tuple(map(_section, wanted)), {"workloads": most + 1})
+            sizes = {"workloads": most + 1, "doors": 2 * most}
+            self._loaded = Loaded(verified(OBJECT), tuple(map(_section, wanted)), sizes)
             held.callback(self._loaded.close)
             self._loaded.run("syscall/stand")
             held.callback(self._detach_all)
-            for name in (*MEMBERSHIP, *LEAN):
+            for name in wanted:
                 self._attach(name)
             missing = [name for name in MEMBERSHIP if name not in self._attached]
             if missing:
@@ -121,6 +128,7 @@ class Watch:
             self._held = held.pop_all()
         self._free = list(range(1, most + 1))
         self._turns = 0
+        _NUMBER.pack_into(self._workloads, _PLACE_NUMBER, OURS)
 
     @property
     def descriptor(self) -> int:
@@ -130,6 +138,54 @@ class Watch:
     def close(self) -> None:
         self._held.close()
 
+    @property
+    def lost(self) -> int:
+        """Events that there was no room for, whose ever."""
+        return int(_WORD.unpack_from(self._workloads, _LOST)[0])
+
+    def seek(self, wanted: bool) -> None:
+        """While this is so, forks are told of those too that belong to nobody, as of OURS."""
+        _NUMBER.pack_into(self._workloads, _ASKED, wanted)
+
+    def guard(self, pidfd: int) -> None:
+        """This process is one of OURS, unless it belongs to a workload. Raises OSError."""
+        with suppress(FileExistsError):
+            calls.update(self._loaded.maps["members"], _key(pidfd), _NUMBER.pack(OURS), calls.NEW)
+
+    def number_of(self, pidfd: int) -> int:
+        """Whose this process is; 0 for nobody's, or one that has ended."""
+        try:
+            return int(_NUMBER.unpack(calls.lookup(self._loaded.maps["members"], _key(pidfd), _NUMBER.size))[0])
+        except OSError:
+            return 0
+
+    def open_door(self, kind: int, inode: int, number: int) -> bool:
+        """Whoever comes into this cgroup (kind: its hierarchy's number) or mount namespace (HOME) is of this number
+        from then on: at once, by a namespace as soon as something is executed. False where it is another's.
+
+        Raises OSError.
+        """
+        try:
+            calls.update(self._loaded.maps["doors"], _DOOR.pack(inode, kind, 0), _NUMBER.pack(number), calls.NEW)
+        except FileExistsError:
+            return False
+        return True
+
+    def shut_door(self, kind: int, inode: int) -> None:
+        with suppress(FileNotFoundError):
+            calls.remove(self._loaded.maps["doors"], _DOOR.pack(inode, kind, 0))
+
+    def look_closer(self, wanted: bool) -> None:
+        """At what only those workloads are told of that ask for it."""
+        if wanted and not self._looked_closer:
+            self._loaded.load(tuple(map(_section, LEAN)))
+            self._looked_closer = True
+        for name in LEAN:
+            if wanted and name not in self._attached:
+                self._attach(name)
+            elif not wanted and name in self._attached:
+                os.close(self._attached.pop(name))
+
     def want(self, name: str, wanted: bool) -> None:
         """name: STRICT or CAPABLE. Raises OSError where it cannot be had."""
         if not wanted:
@@ -137,7 +193,7 @@ class Watch:
             if link is not None:
                 os.close(link)
         elif name not in self._attached:
-            self._loaded.load(_section(name))
+            self._loaded.load((_section(name),))
             self._attach(name)
             if name in self.refused:
                 raise self.refused[name]
@@ -151,8 +207,13 @@ class Watch:
             place | self._turns << _PLACE_BITS & 0xFFFFFFFF, self._workloads, self._loaded.maps["members"], self._free
         )
 
-    def read(self) -> Iterator[Event]:
-        for record in self._ring.read():
+    def read(self, *, whole: bool) -> Iterator[Event]:
+        """As of a ring: whole or not, and what it raises."""
+        for record in self._ring.read(whole=whole):
+            if len(record) == _LIFE.size:
+                value, kind, workload, pid, thread, other, number = _LIFE.unpack(record)
+                yield Event(Kind(kind), workload, pid, thread, other, number, value)
+                continue
             value, kind, workload, pid, thread, other, number, name, to, local = _EVENT.unpack(record)
             text = name.partition(b"\0")[0].decode("utf-8", "replace")
             yield Event(Kind(kind), workload, pid, thread, other, number, value, text, to, local)
@@ -191,8 +252,12 @@ class Watched:
         self._free.append(self._place)
 
     def mark(self, pidfd: int) -> None:
-        """This task belongs to it: a process's first thread, or by PIDFD_THREAD another one. Raises OSError."""
-        calls.update(self._members, struct.pack("=i", pidfd), _NUMBER.pack(self.number))
+        """This process belongs to it, with all that it makes from now on. Raises OSError."""
+        calls.update(self._members, _key(pidfd), _NUMBER.pack(self.number))
+
+    def ask(self, wanted: bool) -> None:
+        """For more than who there is and what becomes of them."""
+        _NUMBER.pack_into(self._workloads, self._at + _ASKED, wanted)
 
     def allow(self, numbers: frozenset[int] | None, operations: int, *, kill: bool = False) -> None:
         """None: every call. operations: bits of io_uring's. kill: whoever makes another one is ended by the kernel."""
@@ -254,6 +319,10 @@ class Watched:
     @property
     def _half(self) -> int:
         return int(_NUMBER.unpack_from(self._workloads, self._at + _HALF)[0])
+
+
+def _key(pidfd: int) -> bytes:
+    return struct.pack("=i", pidfd)
 
 
 def _section(name: str) -> str:

@@ -1,12 +1,10 @@
 """The collector of calls: events of the kernel's programs in, facts and observations of the layer out.
 
-Who belongs to the workload the kernel inherits from parent to child by itself; we mark whom we find otherwise, first of
-all those that were there before us.
+Who belongs to the workload those programs know by what the collector of processes has marked (processes/marks.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -35,14 +33,12 @@ from measurer.channel import Channel, sealed
 from measurer.clock import boottime
 from measurer.connections import Connection, beginning
 from measurer.loop import Loop
-from measurer.marking import Marking
-from measurer.processes.held import Held
 
 NAME = CALLS
 LATENCY_MS = 5.0
 _INTERVAL = 1.0
-"""Seconds between two looks for who is not marked yet."""
-_LOOK, _WINDOW, _MEASUREMENT = "calls members", "calls window", "calls measurement"
+"""Seconds between two looks at what was counted, and for whether something was lost."""
+_LOOK, _WINDOW, _MEASUREMENT = "calls looks", "calls window", "calls measurement"
 _SETUP = "io_uring_setup"
 _UNKNOWN = Actor(0)
 
@@ -50,18 +46,11 @@ _UNKNOWN = Actor(0)
 class Watcher(Protocol):
     """Who measures the same workload by other means."""
 
-    @property
-    def held(self) -> list[Held]:
-        """Its processes."""
+    def part(self) -> Joined:
+        """The workload's in the kernel's programs. Raises OSError where there are none."""
 
     def who(self, pid: int) -> str:
         """The executable of a pid that may be gone already; empty where nobody knows."""
-
-    def touched(self, pid: int, by: int) -> None:
-        """Somebody attached to it."""
-
-    def moved(self) -> None:
-        """A process was put into another cgroup."""
 
     def connects(self, to: Connection, at: float, process: Actor) -> None:
         """A TCP connection begins."""
@@ -88,7 +77,6 @@ class CallsCollector:
         self._joined: Joined | None = None
         self._tallying: Tallying | None = None
         self._refusal = ""
-        self._marking = Marking(lambda _: None)
         self._allowed: tuple[frozenset[int] | None, int] = None, ALL_OPERATIONS
         self._uses: tuple[str, ...] | None = None
         self._seen: set[int] = set()
@@ -132,16 +120,14 @@ class CallsCollector:
             self.measure(0.0, full=True)
 
     def close(self) -> None:
-        """Watch no more. What belongs to the workload is nobody's for the kernel's programs then."""
+        """Watch no more."""
         for name in (_LOOK, _WINDOW, _MEASUREMENT):
             self._loop.cancel(name)
         if self._joined is not None:
-            self._programs.leave(self._joined)
+            self._joined.watched.allow(None, ALL_OPERATIONS)
+            self._programs.ask(self._joined, None)
+            self._joined.watched.turn()
         self._forget()
-
-    def came(self, process: Held) -> None:
-        """It came in from outside, and runs what it came for: not to be looked for a second later."""
-        self._mark(lambda: self._marking.came(process))
 
     def measure(self, not_before: float, full: bool) -> None:
         """Send an observation that begins at or after `not_before`.
@@ -156,14 +142,14 @@ class CallsCollector:
     def _begin(self) -> bool:
         """False where the kernel takes none of our programs: the coverage says so."""
         try:
-            self._joined = self._programs.join(self._loop, self._take)
+            joined = self._watcher.part()
+            self._programs.ask(joined, self._take)
         except OSError as error:
             self._refusal = f"the kernel takes no programs of ours: {error.strerror}"
             return False
-        self._refusal = ""
-        self._tallying = Tallying(self._joined.watched, boottime())
-        self._marking = Marking(self._joined.watched.mark)
-        self._look_for_members()
+        self._joined, self._refusal, self._lost = joined, "", joined.watched.lost
+        self._tallying = Tallying(joined.watched, boottime())
+        self._look()
         return True
 
     def _allow(self, wanted: Calls) -> None:
@@ -202,22 +188,12 @@ class CallsCollector:
             seconds = self._wanted.window if now else self._wanted.period - self._wanted.window
             self._loop.after(_WINDOW, seconds, lambda: self._look_at_calls(not now))
 
-    # Who belongs to it.
-
-    def _look_for_members(self) -> None:
-        """Those that the kernel cannot know by itself: it marks the children of whom it knows."""
+    def _look(self) -> None:
         if self._joined is None or self._tallying is None:
             return
-        self._mark(lambda: self._marking.mark(self._watcher.held))
         self._look_for_losses()
         self._tallying.look(boottime())
-        self._loop.after(_LOOK, _INTERVAL, self._look_for_members)
-
-    def _mark(self, mark: Callable[[], None]) -> None:
-        try:
-            mark()
-        except OSError as error:
-            self._die(f"a process cannot be marked: {error.strerror}")
+        self._loop.after(_LOOK, _INTERVAL, self._look)
 
     # What the kernel tells.
 
@@ -231,21 +207,17 @@ class CallsCollector:
                 self._tell_call(calls.operation(event.number), self._actor(event))
             case Kind.RING:
                 self._tell_ring(event)
-            case Kind.TRACED:
-                self._watcher.touched(event.other, event.pid)
             case Kind.WRITTEN:
                 self._tell_written(event)
             case Kind.CONNECT:
                 to = beginning(event.number, event.local, event.address, event.other, event.value)
                 self._watcher.connects(to, boottime(), self._actor(event))
-            case Kind.MOVED:
-                self._watcher.moved()
             case Kind.CAPABLE:
                 call = calls.named()(event.other)
                 for name in uses.names(1 << event.number):
                     self._tell_use(name, "" if call == calls.OTHER else call, self._actor(event))
-            case Kind.UNKNOWN:
-                self._tell_state(CollectorState.OVERFLOWED, "a process was made that the kernel could not mark")
+            case _:
+                pass  # of processes: the collector of those is told
         self._look_for_losses()
 
     def _tell_ring(self, event: Event) -> None:

@@ -14,6 +14,7 @@ from attestation.facts import Actor, ProcessAspect, ProcessFact, Sighting, Stdio
 from attestation.layers import Layer, Method
 from attestation.observation import Observation
 from attestation.processes import ProcessKind
+from measurer.calls.programs import Joined
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime, spent
 from measurer.connections import Connections
@@ -61,9 +62,9 @@ class Processes:
         self._loop, self._channel, self._sources, self._pinned = loop, channel, sources, pinned
         cgroup = pinned.cgroup
         place = (cgroup.hierarchy, cgroup.path) if cgroup is not None else None
-        self._workload: Workload[Held] = Workload(place, pinned.home)
+        self._workload: Workload[Held] = Workload(place, pinned.home, cgroup.inode if cgroup is not None else 0)
         self.binaries = Binaries(pinned.root)
-        self._drift, self.wards = Drift(self._tell), Wards(self._tell)
+        self._drift, self.wards = Drift(self._tell), Wards(self._tell, sources.marks.guard)
         self._stdio = Stdio(self.network, self._tell, covered)
         self.executions = Executions(
             loop,
@@ -77,6 +78,7 @@ class Processes:
             pinned.root,
             covered,
         )
+        self.executions.regrouped = self._look_into_cgroup
         self.gate = Gate(
             loop,
             channel,
@@ -116,13 +118,13 @@ class Processes:
 
     @property
     def coverage(self) -> tuple[CollectorCoverage, ...]:
-        details = ["users and tracers by event, the rest by looking"] if self.executions.by_events else []
+        details = [self._sources.tells] if self._sources.tells else []
         details += ["by the measurer of the node"] if self._shared else []
         details += ["whose stdio are sockets may not be seen"] if self._stdio.blind else []
         own = CollectorCoverage(
             NAME,
             Layer.PROCESSES,
-            Mechanism.PROC_CONNECTOR if self.executions.by_events else Mechanism.POLL,
+            Mechanism.PROC_CONNECTOR if self._sources.tells_users else Mechanism.POLL,
             self._interval * 1000,
             running=True,
             detail="; ".join(details),
@@ -168,16 +170,9 @@ class Processes:
             return True, Actor(pid, names.ran_last(pid))
         return (False if self.executions.by_events and by >= self._began else None), None
 
-    def touched(self, pid: int, tracer: int) -> None:
-        """The kernel's programs saw somebody trace a process."""
-        self._sources.catch_up()
-        member = self._workload.members.get(pid)
-        if member is not None:
-            self.executions.changed(member, tracer, pid)
-
-    def moved(self) -> None:
-        """A process was put into another cgroup: at once, instead of by the next look."""
-        self._look_into_cgroup()
+    def joined(self) -> Joined:
+        """Its part in the kernel's programs. Raises OSError where there are none."""
+        return self._sources.marks.joined(self._workload)
 
     def measure(self, not_before: float, full: bool) -> None:
         """Send an observation that begins at or after `not_before`. full: hash every executable again."""

@@ -1,7 +1,9 @@
 """The process events connector (linux/cn_proc.h): every fork, exec, exit, change of user and attachment on the host.
 
 Needs CAP_NET_ADMIN, and that we live in the initial user, pid and network namespaces. Membership of the workload's
-tree is exact with it, because the kernel reports a child before that child has run a single instruction.
+tree is exact with it, because the kernel reports a child before that child has run a single instruction. Where the
+kernel's programs tell that (marks.py), it is heard for what they lack alone: changes of user, and attachments that
+they do not see.
 """
 
 from __future__ import annotations
@@ -36,14 +38,18 @@ _OF_ONE = frozenset(
     )
 )
 _MOST_BYTES = 8192
+MOVED = -1
+"""Beside the kernel's numbers: it was put into another cgroup."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessEvent:
     """One event of one process.
 
-    what: one of the PROC_EVENT_ numbers. pid and thread: whose event it is. other and other_thread: the child after
-    a fork, the tracer after an attachment. at: CLOCK_MONOTONIC seconds.
+    what: one of the PROC_EVENT_ numbers, or MOVED. pid and thread: whose event it is. other and other_thread: the child
+    after a fork, the tracer after an attachment. at: CLOCK_BOOTTIME seconds; of what the connector tells,
+    CLOCK_MONOTONIC. mark: the number of the workload that the kernel has the process as; 0 where it says nothing of
+    that. nameless: no name leads to what it executed.
     """
 
     what: int
@@ -52,16 +58,21 @@ class ProcessEvent:
     other: int = 0
     other_thread: int = 0
     at: float = 0.0
+    mark: int = 0
+    nameless: bool = False
 
 
 class Lost(Exception):
-    """The socket's buffer ran over: events are missing."""
+    """Events are missing: the socket's buffer ran over."""
 
 
 class Connector:
-    """Subscribed from construction on. Raises OSError where the kernel refuses."""
+    """Subscribed from construction on. rarely: to changes of user and attachments alone. Raises OSError where the
+    kernel refuses.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, rarely: bool = False) -> None:
+        self._rarely = rarely
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, k.NETLINK_CONNECTOR
         )
@@ -93,7 +104,7 @@ class Connector:
 
     def _subscribe(self) -> None:
         self._socket.setsockopt(socket.SOL_SOCKET, k.SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-        eventfilter.attach(self._socket)
+        eventfilter.attach(self._socket, rarely=self._rarely)
         self._socket.bind((0, k.CN_IDX_PROC))
         body = _OPERATION.pack(k.PROC_CN_MCAST_LISTEN)
         subscription = _CONNECTOR.pack(k.CN_IDX_PROC, k.CN_VAL_PROC, 0, 0, len(body), 0) + body

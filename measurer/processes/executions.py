@@ -55,9 +55,10 @@ class _Opened:
 
 @dataclass(frozen=True, slots=True)
 class _Confirmed:
-    """The kernel says that a process has executed something."""
+    """The kernel says that a process has executed something. nameless: to which no name leads, as the kernel knows."""
 
     member: Member[Held]
+    nameless: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +72,16 @@ class _Chain:
     """What one process has opened to execute since it was first heard of.
 
     last: the file whose interpreter or loader may be opened next. seen: stamps reported. due: executions of which
-    the file is known but the kernel's confirmation is not.
+    the file is known but the kernel's confirmation is not. nameless: one of those files has no name.
     """
 
-    __slots__ = ("due", "last", "seen")
+    __slots__ = ("due", "last", "nameless", "seen")
 
     def __init__(self) -> None:
         self.last: Binary | None = None
         self.seen: dict[Stamp, None] = {}
         self.due = 0
+        self.nameless = False
 
 
 class Executions:
@@ -101,8 +103,8 @@ class Executions:
         self.loop, self.workload = loop, workload
         self.executed: Callable[[Held], None] = lambda _: None
         """Called once it was told that this process has executed something."""
-        self.came: Callable[[Held], None] = lambda _: None
-        """Called as soon as a process that came in from outside has executed something."""
+        self.regrouped: Callable[[], None] = lambda: None
+        """Called when some process was put into another cgroup."""
         self._channel, self._sources, self._covered = channel, sources, covered
         self._binaries, self._drift, self._stdio, self._wards = binaries, drift, stdio, wards
         self._files: ExecFiles | None = None
@@ -164,13 +166,13 @@ class Executions:
 
     @property
     def coverage(self) -> CollectorCoverage:
-        mechanism, latency = Mechanism.PROC_CONNECTOR, EVENT_LATENCY_MS
+        mechanism, latency = Mechanism.BPF if self._sources.marks.there else Mechanism.PROC_CONNECTOR, EVENT_LATENCY_MS
         details = list(self._refusals)
         if self._polling is not None:
             mechanism = Mechanism.FANOTIFY if self._files else Mechanism.POLL
             latency = EVENT_LATENCY_MS if self._files else self._polling.interval * 1000
             details.append("a process that ends between two looks is not seen, nor what it leaves behind orphaned")
-        if self.workload.place is not None:
+        if self.workload.place is not None and not (self._sources.marks.there and self.workload.group):
             details.append("a process that enters the cgroup from outside and ends within a second may be missed")
         if self.workload.home is not None:
             details.append("who enters the container and executes nothing is told after 3 s")
@@ -213,11 +215,8 @@ class Executions:
     def opened(self, member: Member[Held], descriptor: int) -> None:
         self._take(_Opened(member, descriptor))
 
-    def confirmed(self, member: Member[Held]) -> None:
-        if member.came:
-            member.came = False
-            self.came(member.process)
-        self._take(_Confirmed(member))
+    def confirmed(self, member: Member[Held], *, nameless: bool) -> None:
+        self._take(_Confirmed(member, nameless))
 
     def ended(self, member: Member[Held]) -> None:
         self.names.ended(member.process.pid)
@@ -230,6 +229,9 @@ class Executions:
             self._drift.look(member.process)
         else:
             self._drift.look_at_thread(member.process, thread)
+
+    def moved(self) -> None:
+        self.regrouped()
 
     def attached(self, pid: int, tracer: int) -> None:
         self._wards.attached(pid, tracer)
@@ -284,7 +286,7 @@ class Executions:
 
     def _act(self, each: _Opened | _Confirmed | _Ended) -> None:
         if isinstance(each, _Confirmed):
-            self._confirm(each.member)
+            self._confirm(each.member, each.nameless)
         elif isinstance(each, _Ended):
             self._chains.pop(each.member.process.pid, None)
             self._drift.forget(each.member.process)
@@ -298,6 +300,7 @@ class Executions:
     def _open(self, member: Member[Held], binary: Binary) -> None:
         chain = self._chains.setdefault(member.process.pid, _Chain())
         last, chain.last = chain.last, binary
+        chain.nameless = chain.nameless or binary.deleted
         if last is not None and last.loader and binary.stamp == self._binaries.loader_stamp(last.loader):
             chain.last, binary = None, replace(binary, path=last.loader)
             if binary.digest in self.loaders:
@@ -310,14 +313,15 @@ class Executions:
             chain.seen.pop(next(iter(chain.seen)))
         self._tell(member, binary, Sighting.EVENT)
 
-    def _confirm(self, member: Member[Held]) -> None:
+    def _confirm(self, member: Member[Held], nameless: bool) -> None:
         """The kernel says that an execution took place: was its file among those opened?"""
         chain = self._chains.setdefault(member.process.pid, _Chain())
         due, chain.due = chain.due, 0
+        opened, chain.nameless = chain.nameless, False
         running = member.process.binary(self._binaries)
         if running is None:
             chain.due = max(0, due - 1)
-            if due == 0:
+            if due == 0 or (nameless and not opened):  # a file that was opened and not run explains none that was
                 self._tell(member, UNKNOWN, Sighting.EVENT)
             return
         self.names.ran(member.process.pid, running.path)

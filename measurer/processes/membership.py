@@ -5,7 +5,8 @@ it as well. Where it has a mount namespace of its own, a container's, so does al
 engine's `exec` makes children of the engine's, and the cgroup is not to be seen from everywhere. Whoever belongs to it
 once does so until it ends: whatever becomes of its parents, its session, its namespaces and its cgroup. A process is
 known by what holds it (held.py); a pid only leads from an event to that, and the kernel tells the end of a process
-before it tells the fork of another one with its pid.
+before it tells the fork of another one with its pid. Where the kernel itself says whose a process is (marks.py), that
+holds, and nothing has to be found out.
 
 CLONE_PARENT is what leads out of a tree: the kernel names its maker's parent as the new process's, and where that is
 none of ours (the maker is a first process, or an orphan), the new process counts as ours when it is in the workload's
@@ -49,14 +50,11 @@ P = TypeVar("P", bound=Process)
 
 @dataclass(eq=False, slots=True)
 class Member(Generic[P]):
-    """A process of a workload. outside: it has left the workload's cgroup, and is followed. came: by no fork of ours,
-    so that the kernel's programs do not know it until they are told.
-    """
+    """A process of a workload. outside: it has left the workload's cgroup, and is followed."""
 
     process: P
     workload: Workload[P]
     outside: bool = False
-    came: bool = False
     children: set[int] = field(default_factory=set)
     adopter: int = 0
     """The parent that is none of ours; 0 where its parent is a member, or was when it was last looked at."""
@@ -64,10 +62,13 @@ class Member(Generic[P]):
 
 @dataclass(eq=False, slots=True)
 class Workload(Generic[P]):
-    """What its processes have in common. place: its cgroup. home: its mount namespace, where that is its own."""
+    """What its processes have in common. place: its cgroup. home: its mount namespace, where that is its own. group:
+    the inode of the cgroup's folder, 0 where we see none.
+    """
 
     place: Place | None = None
     home: Home | None = None
+    group: int = 0
     members: dict[int, Member[P]] = field(default_factory=dict)
     sessions: set[int] = field(default_factory=set)
     """Those that a member began, by number, which nobody else can have while anybody lives in one."""
@@ -83,10 +84,12 @@ class Moved(Generic[P]):
 
 
 class Membership(Generic[P]):
-    """hold: a process by its pid, as it was by a time (CLOCK_BOOTTIME seconds)."""
+    """hold: a process by its pid, as it was by a time (CLOCK_BOOTTIME seconds). found: called with each new member of
+    which the kernel has not said itself that it is one.
+    """
 
-    def __init__(self, hold: Callable[[int, float], P]) -> None:
-        self._hold = hold
+    def __init__(self, hold: Callable[[int, float], P], found: Callable[[Member[P]], None] = lambda _: None) -> None:
+        self._hold, self._found = hold, found
         self._members: dict[int, Member[P]] = {}
         self._places: dict[Place, Workload[P]] = {}
         self._homes: dict[Home, Workload[P]] = {}
@@ -174,6 +177,24 @@ class Membership(Generic[P]):
             process.close()
             return None
         return self._enter(process, workload)
+
+    def told(self, workload: Workload[P], pid: int, maker: int = 0, at: float = inf) -> Member[P]:
+        """The kernel itself says that this process belongs there. maker: who has just made it; 0 where it was there."""
+        known = self._members.get(pid)
+        if known is not None and known.workload is workload and not maker:
+            return known
+        self._drop(pid)
+        self._suspects.pop(pid, None)
+        above = self._members.get(maker)
+        outside = above is not None and above.workload is workload and above.outside
+        return self._admit(self._hold(pid, at), workload, outside, told=True)
+
+    def has_ended(self, member: Member[P]) -> bool:
+        """The kernel itself says that all of this process has. False where it is a member no longer."""
+        if self._members.get(member.process.pid) is not member:
+            return False
+        self._drop(member.process.pid)
+        return True
 
     def began_session(self, pid: int) -> None:
         member = self._members.get(pid)
@@ -327,14 +348,15 @@ class Membership(Generic[P]):
             member.workload.sessions.add(pid)
         return self._admit(process, member.workload, member.outside)
 
-    def _admit(self, process: P, workload: Workload[P], outside: bool = False) -> Member[P]:
+    def _admit(self, process: P, workload: Workload[P], outside: bool = False, *, told: bool = False) -> Member[P]:
         member = Member(process, workload, outside)
         self._members[process.pid] = workload.members[process.pid] = member
+        if not told:
+            self._found(member)
         return member
 
     def _enter(self, process: P, workload: Workload[P]) -> Member[P]:
         member = self._admit(process, workload)
-        member.came = True
         self._look_for_parent(member)
         return member
 

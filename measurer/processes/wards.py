@@ -11,10 +11,12 @@ from measurer.scope import alive
 
 
 class Wards:
-    """A tracer reads their keys and stops them at will. tell: called once for each that attaches."""
+    """A tracer reads their keys and stops them at will. tell: called once for each that attaches. guard: has the kernel
+    tell of a process by its pidfd, where it can.
+    """
 
-    def __init__(self, tell: Callable[[ProcessFact], None]) -> None:
-        self._tell = tell
+    def __init__(self, tell: Callable[[ProcessFact], None], guard: Callable[[int], None]) -> None:
+        self._tell, self._guard = tell, guard
         self._pidfds: dict[int, int] = {}
         self._tracers: dict[int, int] = {}
 
@@ -22,6 +24,8 @@ class Wards:
         """These from now on: pid -> pidfd, which stay their owners'. Looks at once."""
         self._pidfds = dict(processes)
         self._tracers = {pid: tracer for pid, tracer in self._tracers.items() if pid in processes}
+        for pidfd in processes.values():
+            self._guard(pidfd)
         self.look()
 
     def look(self) -> None:

@@ -45,6 +45,7 @@ class Facts:
     capabilities: str = "0"
     bounding: str = "0"
     fanotify: str = ""
+    programs: str = ""
     connector: str = ""
     sock_destroy: str = ""
     ptrace: str = ""
@@ -74,7 +75,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class _Need:
-    """What one part needs. capability: empty where no privilege helps."""
+    """What one part needs. capability: one, or several with blanks between; empty where no privilege helps."""
 
     name: str
     fact: str
@@ -96,10 +97,22 @@ _NEEDS = (
         "CAP_SYS_ADMIN",
     ),
     _Need(
+        "kernel-programs",
+        "programs",
+        "programs of ours in the kernel tell each fork, execution and end of the workload's processes, and of no "
+        "others; the layer syscalls can be had",
+        "the connector tells them of the whole machine's, where it can be had; there is no layer syscalls",
+        "CAP_BPF CAP_PERFMON",
+        mend=(
+            "It also takes Linux 6.10 with CONFIG_DEBUG_INFO_BTF, and nothing that forbids bpf(2) (seccomp, lockdown).",
+        ),
+    ),
+    _Need(
         "process-connector",
         "connector",
-        "the kernel tells every fork, exec and exit",
-        "the process table is looked at every 20 ms: a program that is gone before the next look is not seen",
+        "the kernel tells every change of user and attachment; without kernel-programs, every fork, exec and exit too",
+        "changes of user are seen within a second; without kernel-programs the process table is looked at every 20 ms: "
+        "a program that is gone before the next look is not seen",
         "CAP_NET_ADMIN",
         mend=("It also takes the machine's own pid and network namespaces (Kubernetes: hostPID, hostNetwork).",),
     ),
@@ -197,7 +210,14 @@ _NEEDS = (
     ),
 )
 
-_NUMBERS = {"CAP_DAC_READ_SEARCH": 2, "CAP_NET_ADMIN": 12, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21}
+_NUMBERS = {
+    "CAP_DAC_READ_SEARCH": 2,
+    "CAP_NET_ADMIN": 12,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+}
 """linux/capability.h"""
 
 LEAST_QUEUED, LEAST_WATCHES, LEAST_INSTANCES, LEAST_DESCRIPTORS = 16_384, 65_536, 16, 1024
@@ -242,8 +262,10 @@ def checks(facts: Facts) -> tuple[Check, ...]:
 def mend_all(found: Sequence[Check], facts: Facts) -> tuple[str, ...]:
     """One set of lines that gives every capability that is missing."""
     lacking = {each.name for each in found if each.health is not Health.OK}
-    wanted = sorted({each.capability for each in _NEEDS if each.name in lacking and each.capability})
-    return _granted(wanted, facts.user) if wanted else ()
+    wanted = {word for each in _NEEDS if each.name in lacking for word in each.capability.split()}
+    if "CAP_SYS_ADMIN" in wanted:
+        wanted -= {"CAP_BPF", "CAP_PERFMON"}  # which it contains (capabilities(7))
+    return _granted(sorted(wanted), facts.user) if wanted else ()
 
 
 def _granted(capabilities: Sequence[str], user: int) -> tuple[str, ...]:
@@ -262,7 +284,8 @@ def _need(need: _Need, facts: Facts) -> Check:
     refusal: str = getattr(facts, need.fact)
     if not refusal:
         return Check(need.name, Health.OK, need.good)
-    capability = (f"Give the sidecar {need.capability}; how is said below.",) if need.capability else ()
+    named = need.capability.replace(" ", " and ")
+    capability = (f"Give the sidecar {named}; how is said below.",) if named else ()
     health = Health.BROKEN if need.broken else Health.LIMITED
     return Check(need.name, health, refusal, need.costs, (*capability, *need.mend))
 

@@ -20,6 +20,7 @@ from attestation.channel import Covered, Fault, Message, Scope
 from attestation.coverage import Coverage
 from attestation.errors import Unavailable
 from measurer import kernel, sockdiag
+from measurer.bpf.watch import Watch
 from measurer.files.fanotify import Fanotify
 from measurer.files.inotify import Inotify
 from measurer.processes.connector import Connector
@@ -47,6 +48,7 @@ async def facts(state: Path) -> Facts:
         capabilities=_capabilities("CapEff:"),
         bounding=_capabilities("CapBnd:"),
         fanotify=tried(lambda: Fanotify().close()),
+        programs=tried(lambda: Watch(1).close()),
         connector=tried(lambda: Connector().close()),
         sock_destroy=_destroying(),
         ptrace=tried(_look_at_the_hidden),

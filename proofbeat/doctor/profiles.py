@@ -14,17 +14,29 @@ GIVEN: dict[tuple[str, ...], tuple[Profile, frozenset[Means]]] = {
     ("SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN", "KILL"): (Profile.FULL, frozenset()),
     ("SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN"): (Profile.FULL, frozenset({Means.FILE_ACCESS, Means.KILL})),
     ("SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH", "KILL"): (
-        Profile.CONTAINED,
+        Profile.FULL,
         frozenset({Means.PROCESS_EVENTS, Means.SOCKET_DESTROY}),
     ),
     ("SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN", "KILL"): (
         Profile.RESTRICTED,
-        frozenset({Means.FILE_EVENTS, Means.EXECUTED_FILES, Means.NETWORK_ENTRY, Means.DEADLINE, Means.EGRESS_DENIAL}),
+        frozenset(
+            {
+                *(Means.FILE_EVENTS, Means.EXECUTED_FILES, Means.KERNEL_PROGRAMS),
+                *(Means.NETWORK_ENTRY, Means.DEADLINE, Means.EGRESS_DENIAL),
+            }
+        ),
+    ),
+    ("SYS_PTRACE", "DAC_READ_SEARCH", "BPF", "PERFMON", "KILL"): (
+        Profile.RESTRICTED,
+        frozenset(Means) - {Means.PROCESS_ACCESS, Means.FILE_ACCESS, Means.KERNEL_PROGRAMS, Means.KILL},
     ),
     ("SYS_PTRACE",): (Profile.RESTRICTED, frozenset(Means) - {Means.PROCESS_ACCESS}),
     (): (Profile.RESTRICTED, frozenset(Means) - {Means.PROCESS_ACCESS, Means.KILL}),
 }
-"""Capabilities -> profile, and what the kernel refuses: of another user's workload; without any, of our own user's."""
+"""Capabilities -> profile, and what the kernel refuses: of another user's workload; without any, of our own user's.
+
+SYS_ADMIN contains BPF and PERFMON (capabilities(7)). From Linux 6.10 on; before, `kernel-programs` is refused to all.
+"""
 
 _TOLD = (
     ("a measured file changes", "`file-*`", "5 ms, and who did it", "5 ms, and who did it", "5 ms"),
@@ -34,7 +46,7 @@ _TOLD = (
         "`execution-*`",
         "5 ms, and its digest",
         "5 ms if its process is still there, else not",
-        "not",
+        "not; with `kernel-programs` 5 ms, without a digest if it is gone by then",
     ),
     ("it runs from a memfd", "`execution-deleted`", "5 ms", "20 ms", "20 ms"),
     (
@@ -49,7 +61,7 @@ _TOLD = (
         "all of processes",
         "5 ms",
         "20 ms, if they still live then",
-        "as `contained`",
+        "as `contained`; with `kernel-programs` 5 ms",
     ),
     (
         "somebody enters the container and executes",
@@ -59,7 +71,20 @@ _TOLD = (
         "20 ms, or 50 times what a look takes",
     ),
     ("somebody enters it and executes nothing", "`execution-*`", "3 s", "3 s", "3 s"),
-    ("a process changes its user, or is attached to", "`process-user`, `process-tracer`", "5 ms", "1 s", "1 s"),
+    (
+        "a process changes its user",
+        "`process-user`",
+        "5 ms; without `process-events` 1 s, and nothing where only one of its threads does",
+        "1 s",
+        "1 s",
+    ),
+    (
+        "somebody attaches to it",
+        "`process-tracer`",
+        "5 ms; without `process-events` when it is stopped or looked into, else 1 s",
+        "1 s",
+        "1 s; with `kernel-programs` as `full` without `process-events`",
+    ),
     ("it changes what it may do, or where it lives", "other `process-*`", "1 s", "1 s", "1 s"),
     (
         "a shell is executed on a connection; it is put there later",
@@ -92,7 +117,7 @@ _TOLD = (
     (
         "the same, in a process that somebody attached to",
         "`memory-*`",
-        "20 ms, by the event of attaching",
+        "20 ms, by the event of attaching, where that comes",
         "1 s",
         "1 s",
     ),
@@ -129,10 +154,10 @@ of `/proc` say the same, dearer; coverage names which it was.
 
 ## Keeping up
 Every two seconds each collector sends something of its own the way of all events: the attributes of a folder that no
-name leads to, its opening, a change of our own name to the same. What is not out within three seconds, or a turn that
-comes as much too late, is `collector-lagging`: the measurer was stopped, starved of its processor or flooded, or the
-kernel has dropped its subscription. Lost events are `collector-overflowed` and are counted in evidence, an end is
-`collector-dead`, and silence beyond the dead-man time ends the identity whatever policy says.
+name leads to, its opening, a thread of its own, a change of our own name to the same. What is not out within three
+seconds, or a turn that comes as much too late, is `collector-lagging`: the measurer was stopped, starved of its
+processor or flooded, or the kernel has dropped its subscription. Lost events are `collector-overflowed` and are counted
+in evidence, an end is `collector-dead`, and silence beyond the dead-man time ends the identity whatever policy says.
 """
 
 
@@ -157,9 +182,11 @@ def _capability(means: Means) -> str:
 
 def _meaning(profile: Profile) -> str:
     return {
-        Profile.FULL: "every change of a file with its writer, every fork, execution and end",
+        Profile.FULL: "every change of a file with its writer, every fork, execution and end: by `kernel-programs` "
+        "anywhere, by `process-events` in the machine's own namespaces",
         Profile.CONTAINED: "every change of a file with its writer and every execution of a file; forks and ends by "
-        "looking. The most that there is in a container, whose namespaces are not the machine's own",
+        "looking. The most that there is in a container where the kernel takes no programs of ours (before Linux 6.10, "
+        "or bpf(2) is forbidden)",
         Profile.RESTRICTED: "less: changes of files without their writers, or processes by looking alone",
     }[profile]
 

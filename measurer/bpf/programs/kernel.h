@@ -18,6 +18,7 @@ typedef long long s64;
 #define NUMBER(name, value) int(*name)[value]
 #define TYPE(name, value) typeof(value) *name
 #define exists(field) __builtin_preserve_field_info(field, 2)
+#define offset(field) __builtin_preserve_field_info(field, 0)
 
 /* linux/bpf.h: kinds of map, and their flags */
 #define BPF_MAP_TYPE_HASH 1
@@ -33,6 +34,7 @@ static u32 (*bpf_get_smp_processor_id)(void) = (void *)8;
 static long (*bpf_get_current_comm)(void *to, u32 size) = (void *)16;
 static long (*bpf_send_signal)(u32 number) = (void *)109;
 static long (*bpf_probe_read_kernel)(void *to, u32 size, const void *from) = (void *)113;
+static u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
 static void *(*bpf_ringbuf_reserve)(void *ring, u64 size, u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *record, u64 flags) = (void *)132;
 static u64 (*bpf_get_socket_cookie)(void *socket) = (void *)46;
@@ -62,6 +64,62 @@ struct task_struct {
     struct task_struct *group_leader;
     struct pid *thread_pid;
     struct mm_struct *mm;
+    struct signal_struct *signal;
+    struct nsproxy *nsproxy;
+    struct css_set *cgroups;
+} RELOCATED;
+
+struct signal_struct {
+    struct {
+        s32 counter;
+    } live; /* threads that have not begun to end */
+} RELOCATED;
+
+struct ns_common {
+    u32 inum;
+} RELOCATED;
+
+struct mnt_namespace {
+    struct ns_common ns;
+} RELOCATED;
+
+struct nsproxy {
+    struct mnt_namespace *mnt_ns;
+} RELOCATED;
+
+struct kernfs_node {
+    u64 id;
+} RELOCATED;
+
+struct cgroup_root {
+    s32 hierarchy_id;
+} RELOCATED;
+
+struct cgroup_subsys_state {
+    struct cgroup *cgroup;
+    struct cgroup_subsys_state *parent;
+} RELOCATED;
+
+struct cgroup {
+    struct cgroup_subsys_state self;
+    struct kernfs_node *kn;
+    struct cgroup_root *root;
+} RELOCATED;
+
+struct css_set {
+    struct cgroup *dfl_cgrp;
+} RELOCATED;
+
+struct inode {
+    u32 i_nlink;
+} RELOCATED;
+
+struct file {
+    struct inode *f_inode;
+} RELOCATED;
+
+struct linux_binprm {
+    struct file *file;
 } RELOCATED;
 
 struct mm_struct {

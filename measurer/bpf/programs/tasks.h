@@ -21,6 +21,7 @@ struct {
  */
 struct stand {
     u32 level, pid_at, level_at, numbers_at;
+    void *space;
 };
 
 struct {
@@ -36,12 +37,10 @@ INLINE u32 own(struct task_struct *task)
     return found ? *found : 0;
 }
 
-/* 0 for nobody's. A thread that was there before us has no number of its own, and neither has one of io_uring's. */
+/* 0 for nobody's. Threads go by their process's first one. */
 INLINE u32 number_of(struct task_struct *task)
 {
-    u32 number = own(task);
-
-    return number ? number : own(task->group_leader);
+    return own(task->group_leader);
 }
 
 /* As the measurer's pid namespace numbers it; 0 for who is not in that. */
@@ -58,7 +57,7 @@ INLINE u32 pid_of(void *task)
     bpf_probe_read_kernel(&level, sizeof level, pid + stand->level_at);
     if (stand->level <= level)
         bpf_probe_read_kernel(&found, sizeof found, pid + stand->numbers_at + stand->level * sizeof found);
-    return found.nr;
+    return found.ns == stand->space ? found.nr : 0;
 }
 
 /* Run once each by the measurer: what a type of the kernel's is numbered, and how deep we are. */
@@ -84,6 +83,7 @@ int stand(struct question *question)
 {
     struct task_struct *me = bpf_get_current_task_btf();
     struct pid *pid = me->thread_pid;
+    struct upid number = {};
     u32 zero = 0;
     struct stand *stand = bpf_map_lookup_elem(&stands, &zero);
 
@@ -93,6 +93,8 @@ int stand(struct question *question)
     stand->pid_at = (void *)&me->thread_pid - (void *)me;
     stand->level_at = (void *)&pid->level - (void *)pid;
     stand->numbers_at = (void *)&pid->numbers - (void *)pid;
+    bpf_probe_read_kernel(&number, sizeof number, (void *)pid + stand->numbers_at + stand->level * sizeof number);
+    stand->space = number.ns;
     question->answer = 1;
     return 0;
 }

@@ -1,8 +1,9 @@
 /* What the kernel tells of the workloads that are measured, and of nobody else.
  *
- * A task that belongs to one has a number in `members`, which its children and threads take over before they run a
- * single instruction; the measurer writes it to those that it finds by itself. Nothing here is found by a pid or by a
- * cgroup: both are given again, and a host may have cgroups of another version.
+ * The first task of a process that belongs to one has a number in `members`, which its children take over before they
+ * run a single instruction; the measurer writes it to those that it finds by itself. Nobody is known by a pid or by a
+ * cgroup: both are given again, and a host may have cgroups of another version. Who comes in from outside, by a cgroup or
+ * by a mount namespace that is a workload's own, is given its number there, at its door.
  *
  * Every program returns early for tasks that belong to nobody. `called` is the only one on a hot path: while it is
  * attached every system call on the host pays for it, so that there is one for all workloads.
@@ -15,11 +16,15 @@
 #define WORDS (CALLS / 64)
 #define CPUS 8
 #define PLACES 0xfff
+#define OURS 0x1000 /* the measurer's own processes and whom it guards: of place 0, which is nobody's */
 #define OTHER 509 /* a number that no call has */
 #define X32 510   /* any call by that interface */
 #define COMPAT 511
 #define TS_COMPAT 2
 #define TIF_32BIT (1ul << 22)
+#define CLONE_THREAD 0x10000
+#define DEEPEST 32 /* groups below each other that are looked through for a door */
+#define HOME (~0u)
 #define SIGKILL 9
 #define TCP_SYN_SENT 2
 #define AF_INET 2
@@ -27,7 +32,7 @@
 #define CAP_SYS_ADMIN 21
 #define PF_IO_WORKER 0x10
 
-enum kind { CALL = 1, TRACED, RING, CONNECT, MOVED, WRITTEN, UNKNOWN, CAPABLE };
+enum kind { CALL = 1, TRACED, RING, CONNECT, MOVED, WRITTEN, UNKNOWN, CAPABLE, FORK, EXEC, EXIT };
 
 struct event {
     u64 value;
@@ -36,15 +41,22 @@ struct event {
     u8 address[16], from[16];
 };
 
+/* What is told of processes is told in short, for there is much of it. It begins as other events do. */
+struct life {
+    u64 at;
+    u32 kind, workload, pid, thread, other, number;
+};
+
 struct workload {
     u64 allowed[WORDS];          /* ours to write: calls that are not told */
     u64 seen[2][WORDS];          /* the kernel's, in the half that `half` names; the other one is cleared by us */
     u64 told[2][WORDS];
     u64 operations;              /* of io_uring that are not told; ours to write */
     u64 seen_operations, told_operations;
-    u64 lost;                    /* events for which there was no room */
+    u64 lost;                    /* events for which there was no room; of place 0, all such events */
     u32 half, kill;              /* ours to write. kill: end whoever makes a call that is not allowed */
-    u32 number, unused;          /* ours to write: whose place this is by now */
+    u32 number;                  /* ours to write: whose place this is by now */
+    u32 asked;                   /* ours to write: more is told than of processes; of place 0, forks of nobody's */
     u64 capabilities;            /* whose use is not told; ours to write */
     u64 used;                    /* and told of */
     u64 administering[WORDS];    /* ours to write: calls in which CAP_SYS_ADMIN is used in earnest */
@@ -64,6 +76,28 @@ struct {
     NUMBER(max_entries, 1 << 20);
 } events SECTION(".maps");
 
+/* Where one comes in from outside: a cgroup, by its inode and its hierarchy's number, or HOME and a mount namespace. */
+struct door {
+    u64 inode;
+    u32 kind, unused;
+};
+
+struct {
+    NUMBER(type, BPF_MAP_TYPE_HASH);
+    NUMBER(max_entries, 2);
+    TYPE(key, struct door);
+    TYPE(value, u32);
+} doors SECTION(".maps");
+
+INLINE int mark(struct task_struct *task, u32 number)
+{
+    u32 *found = bpf_task_storage_get(&members, task, &number, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+    if (found)
+        *found = number;
+    return found != 0;
+}
+
 /* A place is given again, a number is not: who has an old one belongs to nobody. */
 INLINE struct workload *numbered(u32 number)
 {
@@ -76,19 +110,118 @@ INLINE struct workload *numbered(u32 number)
     return workload && workload->number == number ? workload : 0;
 }
 
+/* The one that is measured. Whom we guard is none. */
+INLINE struct workload *whose(u32 number)
+{
+    return number == OURS ? 0 : numbered(number);
+}
+
+/* The same, if somebody asks for more than its processes. */
+INLINE struct workload *asked(u32 number)
+{
+    struct workload *workload = whose(number);
+
+    return workload && workload->asked ? workload : 0;
+}
+
+INLINE void *pointer(const void *from, u32 at)
+{
+    void *found = 0;
+
+    bpf_probe_read_kernel(&found, sizeof found, from + at);
+    return found;
+}
+
+INLINE u32 word(const void *from, u32 at)
+{
+    u32 found = 0;
+
+    bpf_probe_read_kernel(&found, sizeof found, from + at);
+    return found;
+}
+
+INLINE u32 process_of(struct task_struct *task)
+{
+    return pid_of(pointer(task, offset(task->group_leader)));
+}
+
+INLINE void lose(struct workload *workload)
+{
+    u32 zero = 0;
+    struct workload *all = bpf_map_lookup_elem(&workloads, &zero);
+
+    __sync_fetch_and_add(&workload->lost, 1);
+    if (all)
+        __sync_fetch_and_add(&all->lost, 1);
+}
+
+INLINE void live(enum kind kind, struct workload *workload, struct task_struct *task, u32 other, u32 number)
+{
+    struct life *life = bpf_ringbuf_reserve(&events, sizeof *life, 0);
+
+    if (!life) {
+        lose(workload);
+        return;
+    }
+    life->at = bpf_ktime_get_boot_ns();
+    life->kind = kind;
+    life->workload = workload->number;
+    life->pid = process_of(task);
+    life->thread = pid_of(task);
+    life->other = other;
+    life->number = number;
+    bpf_ringbuf_submit(life, 0);
+}
+
+/* The number that is given at the door of the nearest such group around a task; 0 for none. */
+INLINE u32 door_of(void *group)
+{
+    struct cgroup_subsys_state *state = 0;
+    struct cgroup_root *root = 0;
+    struct kernfs_node *node = 0;
+    struct cgroup *cgroup = 0;
+    struct door door = {};
+    u32 *found;
+
+    door.kind = word(pointer(group, offset(cgroup->root)), offset(root->hierarchy_id));
+#pragma clang loop unroll(disable)
+    for (int depth = 0; depth < DEEPEST && group; depth++) {
+        door.inode = (u64)pointer(pointer(group, offset(cgroup->kn)), offset(node->id));
+        found = bpf_map_lookup_elem(&doors, &door);
+        if (found)
+            return *found;
+        group = pointer(pointer(group, offset(cgroup->self.parent)), offset(state->cgroup));
+    }
+    return 0;
+}
+
+/* The same for where this task lives: its mount namespace, else its cgroup of version 2. */
+INLINE u32 lives_in(struct task_struct *task)
+{
+    struct nsproxy *spaces = 0;
+    struct mnt_namespace *mounts = 0;
+    struct css_set *set = 0;
+    struct door door = {.kind = HOME};
+    u32 *found;
+
+    door.inode = word(pointer(pointer(task, offset(task->nsproxy)), offset(spaces->mnt_ns)), offset(mounts->ns.inum));
+    found = bpf_map_lookup_elem(&doors, &door);
+    return found ? *found : door_of(pointer(pointer(task, offset(task->cgroups)), offset(set->dfl_cgrp)));
+}
+
 INLINE struct event *begin(enum kind kind, struct workload *workload, struct task_struct *task)
 {
     struct event *event = bpf_ringbuf_reserve(&events, sizeof *event, 0);
 
     if (!event) {
-        __sync_fetch_and_add(&workload->lost, 1);
+        lose(workload);
         return 0;
     }
     __builtin_memset(event, 0, sizeof *event);
     event->kind = kind;
     event->workload = workload->number;
     event->thread = pid_of(task);
-    event->pid = pid_of(task->group_leader);
+    event->pid = process_of(task);
     return event;
 }
 
@@ -182,7 +315,7 @@ SECTION("tp_btf/sys_enter")
 int called(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf();
-    struct workload *workload = numbered(number_of(me));
+    struct workload *workload = asked(number_of(me));
     u32 index, word, half;
     u64 bit;
 
@@ -204,18 +337,25 @@ int called(u64 *context)
     return 0;
 }
 
-/* Before the new task runs. */
+/* Before the new task runs. A thread of ours is our heartbeat; what ours make is none. */
 SECTION("tp_btf/task_newtask")
 int made(u64 *context)
 {
     struct task_struct *child = (void *)context[0], *me = bpf_get_current_task_btf();
-    u32 number = number_of(me);
-    struct workload *workload = numbered(number);
+    u32 number = number_of(me), thread = (context[1] & CLONE_THREAD) != 0;
+    struct workload *workload = whose(number);
 
-    if (!workload)
+    if (!workload) {
+        workload = numbered(OURS);
+        if (!workload || (thread ? number != OURS : !workload->asked))
+            return 0;
+    } else if (thread) {
         return 0;
-    if (!bpf_task_storage_get(&members, child, &number, BPF_LOCAL_STORAGE_GET_F_CREATE))
-        tell(UNKNOWN, workload, me, 0, pid_of(child), 0);
+    } else if (!mark(child, number)) {
+        live(UNKNOWN, workload, me, pid_of(child), 0);
+        return 0;
+    }
+    live(FORK, workload, me, pid_of(child), thread);
     return 0;
 }
 
@@ -227,8 +367,47 @@ int executes(u64 *context)
     u32 number = number_of(me);
     struct workload *workload = numbered(number);
 
-    if (workload && !bpf_task_storage_get(&members, me, &number, BPF_LOCAL_STORAGE_GET_F_CREATE))
-        tell(UNKNOWN, workload, me, 0, pid_of(me), 0);
+    if (workload && !mark(me, number))
+        live(UNKNOWN, workload, me, pid_of(me), 0);
+    return 0;
+}
+
+/* Whoever comes from outside is ours from here on. */
+SECTION("tp_btf/sched_process_exec")
+int executed(u64 *context)
+{
+    struct task_struct *me = bpf_get_current_task_btf();
+    struct linux_binprm *program = (void *)context[2];
+    struct inode *inode = 0;
+    struct file *file = 0;
+    u32 number = number_of(me);
+    struct workload *workload = whose(number);
+
+    if (!workload) {
+        number = lives_in(me);
+        workload = whose(number);
+        if (!workload)
+            return 0;
+        if (!mark(me, number)) {
+            live(UNKNOWN, workload, me, pid_of(me), 0);
+            return 0;
+        }
+    }
+    live(EXEC, workload, me, 0,
+         word(pointer(pointer(program, offset(program->file)), offset(file->f_inode)), offset(inode->i_nlink)));
+    return 0;
+}
+
+/* The last thread of a process. */
+SECTION("tp_btf/sched_process_exit")
+int ended(u64 *context)
+{
+    struct task_struct *me = bpf_get_current_task_btf();
+    struct workload *workload = whose(number_of(me));
+    struct signal_struct *shared = 0;
+
+    if (workload && !word(pointer(me, offset(me->signal)), offset(shared->live)))
+        live(EXIT, workload, me, 0, 0);
     return 0;
 }
 
@@ -239,8 +418,8 @@ int signalled(u64 *context)
     struct task_struct *me = bpf_get_current_task_btf(), *other = (void *)context[2];
     struct workload *workload = numbered(number_of(other));
 
-    if (workload && me->group_leader != other->group_leader && is_tracing(me))
-        tell(TRACED, workload, me, 0, pid_of(other->group_leader), 0);
+    if (workload && process_of(me) != process_of(other) && is_tracing(me))
+        live(TRACED, workload, me, process_of(other), 0);
     return 0;
 }
 
@@ -252,7 +431,7 @@ int waited_for(u64 *context)
     struct workload *workload = numbered(number_of(other));
 
     if (workload && is_tracing(me))
-        tell(TRACED, workload, me, 1, pid_of(other->group_leader), 0);
+        live(TRACED, workload, me, process_of(other), 1);
     return 0;
 }
 
@@ -269,9 +448,9 @@ int reached(u64 *context)
     other = mm->owner;
     if (!other)
         return 0;
-    workload = numbered(number_of(other));
+    workload = asked(number_of(other));
     if (workload && is_writing(me))
-        tell(WRITTEN, workload, me, 0, pid_of(other->group_leader), 0);
+        tell(WRITTEN, workload, me, 0, process_of(other), 0);
     return 0;
 }
 
@@ -279,7 +458,7 @@ SECTION("tp_btf/io_uring_create")
 int made_ring(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf();
-    struct workload *workload = numbered(number_of(me));
+    struct workload *workload = asked(number_of(me));
 
     if (workload)
         tell(RING, workload, me, ~0u, 0, 0);
@@ -292,7 +471,7 @@ int submitted(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf();
     struct io_kiocb *request = (void *)context[0];
-    struct workload *workload = numbered(number_of(me));
+    struct workload *workload = asked(number_of(me));
     u64 bit;
 
     if (!workload)
@@ -320,7 +499,7 @@ int connects(u64 *context)
 
     if (context[2] != TCP_SYN_SENT)
         return 0;
-    workload = numbered(number_of(me));
+    workload = asked(number_of(me));
     if (!workload)
         return 0;
     event = begin(CONNECT, workload, me);
@@ -353,7 +532,7 @@ int capable(u64 *context)
 
     if ((s32)context[4])
         return 0;
-    workload = numbered(number_of(me));
+    workload = asked(number_of(me));
     if (!workload || workload->capabilities & bit)
         return 0;
     call = call_of(me);
@@ -369,9 +548,19 @@ SECTION("tp_btf/cgroup_attach_task")
 int moved(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf(), *other = (void *)context[2];
-    struct workload *workload = numbered(number_of(other));
+    u32 number = number_of(other);
+    struct workload *workload = whose(number);
 
-    if (workload)
-        tell(MOVED, workload, me, 0, pid_of(other->group_leader), 0);
+    if (!workload) {
+        number = door_of((void *)context[0]);
+        workload = whose(number);
+        if (!workload)
+            return 0;
+        if (!mark(other->group_leader, number)) {
+            live(UNKNOWN, workload, me, process_of(other), 0);
+            return 0;
+        }
+    }
+    live(MOVED, workload, me, process_of(other), 0);
     return 0;
 }

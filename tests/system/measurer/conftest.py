@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,30 @@ def proxy() -> Iterator[Proxy]:
     running = Proxy()
     yield running
     running.end()
+
+
+FORBIDDING = """
+import ctypes, os, platform, struct, sys
+BPF, LOAD, EQUAL, RETURN, EPERM = {'x86_64': 321, 'aarch64': 280}[platform.machine()], 0x20, 0x15, 0x06, 0x50001
+code = struct.pack('=HBBIHBBIHBBIHBBI', LOAD, 0, 0, 0, EQUAL, 0, 1, BPF, RETURN, 0, 0, EPERM, RETURN, 0, 0, 0x7FFF0000)
+held = ctypes.create_string_buffer(code, len(code))
+program = ctypes.create_string_buffer(struct.pack('@HP', 4, ctypes.addressof(held)))
+assert ctypes.CDLL(None).prctl(22, 2, program, 0, 0) == 0
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""Forbids bpf(2), as container engines do by default, and executes what follows."""
+WITHOUT_PROGRAMS = (sys.executable, "-c", FORBIDDING)
+WITHOUT_CONNECTOR = ("unshare", "--net")
+
+
+@pytest.fixture(
+    params=[(), WITHOUT_CONNECTOR, WITHOUT_PROGRAMS],
+    ids=["programs-and-connector", "programs-alone", "connector-alone"],
+)
+def source(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """What comes before a measurer's command that is told of processes in one of the ways there are."""
+    found: tuple[str, ...] = request.param
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from attestation.facts import ExecutionFact, InstanceFact, ProcessAspect, Proces
 from attestation.instance import InstanceId
 from attestation.layers import Layer
 from measurer.processes.proc import namespaces_at, open_process
-from tests.system.measurer.conftest import needs_root
+from tests.system.measurer.conftest import WITHOUT_PROGRAMS, needs_root
 from tests.system.measurer.stage import Sidecar, Workload
 
 pytestmark = needs_root
@@ -29,8 +29,8 @@ def digest(path: Path) -> str:
 
 
 @pytest.fixture
-def sidecar(workload: Workload, tree: Path) -> Iterator[Sidecar]:
-    with Sidecar(Scope(workload.pid, (str(tree),))) as running:
+def sidecar(workload: Workload, tree: Path, source: tuple[str, ...]) -> Iterator[Sidecar]:
+    with Sidecar(Scope(workload.pid, (str(tree),)), source) as running:
         running.settle()
         yield running
 
@@ -187,6 +187,9 @@ def test_a_changed_user_is_told_at_once(sidecar: Sidecar, workload: Workload) ->
     assert time.monotonic() - began < 2.0, "by looking all the time, and not at the next measurement"
 
 
+@pytest.mark.parametrize(
+    "source", [(), WITHOUT_PROGRAMS], indirect=True, ids=["programs-and-connector", "connector-alone"]
+)
 def test_a_thread_that_becomes_root_by_itself_is_told(sidecar: Sidecar, workload: Workload) -> None:
     """Past the C library, which has all threads of a process change their user together."""
     workload.do("import ctypes, threading; libc = ctypes.CDLL(None); os.setresuid(65534, 65534, 0)")

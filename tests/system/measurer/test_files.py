@@ -228,9 +228,9 @@ def test_facts_do_not_wait_for_a_measurement(sidecar: Sidecar, workload: Workloa
     assert order == ["fact", "full"]
 
 
-def test_fanotify_is_what_a_privileged_measurer_reports(sidecar: Sidecar) -> None:
+def test_fanotify_and_the_kernels_programs_are_what_a_privileged_measurer_reports(sidecar: Sidecar) -> None:
     collectors = {each.name: each for each in sidecar.seen(Covered)[0].coverage.collectors}
     assert collectors["files"].mechanism is Mechanism.FANOTIFY
-    assert collectors["processes.executions"].mechanism is Mechanism.PROC_CONNECTOR
+    assert collectors["processes.executions"].mechanism is Mechanism.BPF
     assert all(each.running for each in collectors.values())
     assert sidecar.seen(Pinned)[0].started > 0

@@ -43,9 +43,9 @@ def orphaned(act):
 
 
 @pytest.fixture
-def sidecar(workload: Workload, tree: Path) -> Iterator[Sidecar]:
+def sidecar(workload: Workload, tree: Path, source: tuple[str, ...]) -> Iterator[Sidecar]:
     workload.do(f"exec({SIDEWAYS!r}, globals())")
-    with Sidecar(Scope(workload.pid, (str(tree),))) as running:
+    with Sidecar(Scope(workload.pid, (str(tree),)), source) as running:
         running.settle()
         yield running
 

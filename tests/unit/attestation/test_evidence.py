@@ -12,8 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from attestation import cbor, claimset, cose, evidence, keys
-from attestation.coverage import Isolation
+from attestation.claims import Claims
+from attestation.coverage import CALLS, EXECUTIONS, CollectorCoverage, Isolation, Mechanism
 from attestation.errors import InvalidInput, MalformedEvidence
+from attestation.layers import Layer
 from tests.unit.attestation.world import CLAIMS, KEY, NONCE, OTHER
 
 SIGNED = evidence.sign(CLAIMS, NONCE, KEY, issued_at=1234.5)
@@ -69,6 +71,20 @@ def test_to_a_reader_of_an_earlier_minor_the_served_certificate_is_not_told() ->
     assert claimset.encode(SERVING, minor=3) == claimset.encode(SERVING)
     told = evidence.verify(evidence.sign(SERVING, NONCE, KEY, issued_at=1.0, minor=2))
     assert told.claims == CLAIMS
+
+
+def by(mechanism: Mechanism, name: str = EXECUTIONS) -> Claims:
+    row = CollectorCoverage(name, Layer.PROCESSES, mechanism, 5.0, running=True)
+    return replace(CLAIMS, coverage=replace(CLAIMS.coverage, collectors=(row,)))
+
+
+def test_an_earlier_reader_hears_of_what_tells_of_executions_by_the_word_that_it_has_for_it() -> None:
+    """Else it would take a measurer that is told of every execution for one that looks for them."""
+    assert claimset.encode(by(Mechanism.BPF), minor=7) == claimset.encode(by(Mechanism.PROC_CONNECTOR))
+    assert claimset.encode(by(Mechanism.BPF), minor=8) == claimset.encode(by(Mechanism.BPF))
+    told = evidence.verify(evidence.sign(by(Mechanism.BPF), NONCE, KEY, issued_at=1.0)).claims
+    assert told == by(Mechanism.BPF)
+    assert claimset.encode(by(Mechanism.BPF, CALLS), minor=7) == claimset.encode(by(Mechanism.BPF, CALLS))
 
 
 @pytest.mark.parametrize("number", [b"", b"\0", b"\0\7", b"\1" * 21, 7, None])

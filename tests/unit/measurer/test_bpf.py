@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +38,7 @@ def test_the_object_is_the_one_whose_digest_stands_beside_it() -> None:
 def test_the_object_has_a_program_for_each_tracepoint_and_says_what_of_the_kernel_each_depends_on() -> None:
     elf = Elf(OBJECT)
     btf = Btf(elf)
-    for name in (*watch.MEMBERSHIP, *watch.LEAN, watch.STRICT, watch.CAPABLE):
+    for name in (*watch.MEMBERSHIP, *watch.TOUCHED, *watch.LEAN, watch.STRICT, watch.CAPABLE):
         section = f"tp_btf/{name}"
         assert len(elf.body(section)) % 8 == 0
         assert btf.functions(section).count == 1
@@ -46,7 +48,8 @@ def test_the_object_has_a_program_for_each_tracepoint_and_says_what_of_the_kerne
 
 def test_maps_are_as_the_source_states_them() -> None:
     found = {each.name: each for each in Btf(Elf(OBJECT)).maps}
-    assert found.keys() == {"members", "workloads", "events", "stands"}
+    assert found.keys() == {"members", "workloads", "events", "stands", "doors"}
+    assert (found["doors"].type, found["doors"].key_size, found["doors"].value_size) == (1, 16, 4)
     assert (found["members"].type, found["members"].key_size, found["members"].value_size) == (29, 4, 4)
     assert (found["workloads"].type, found["workloads"].flags) == (2, 1024)
     assert found["workloads"].value_size == watch.SIZE
@@ -134,6 +137,34 @@ def test_a_record_that_is_being_written_is_waited_for_and_one_that_was_given_up_
     kernel.write(b"half")
     kernel.write(b"later")
     assert list(ring.read()) == [b"half", b"later"]
+    ring.close()
+
+
+def test_where_all_is_asked_for_a_record_that_is_being_written_is_waited_for(kernel: KernelsRing) -> None:
+    """Behind it there may be one that was whole before: the fork of whoever opened a file that was read by now."""
+    ring = Ring(kernel.descriptor, RING)
+    busy = kernel.at
+    kernel.write(b"first", 1 << 31)
+    kernel.write(b"behind")
+
+    def finish() -> None:
+        kernel.at = busy
+        kernel.write(b"first")
+        kernel.write(b"later")
+
+    later = threading.Timer(0.02, finish)
+    later.start()
+    assert list(itertools.islice(ring.read(whole=True), 1)) == [b"first"]
+    later.join()
+    ring.close()
+
+
+def test_a_record_that_nobody_finishes_is_not_waited_for_without_end(kernel: KernelsRing) -> None:
+    ring = Ring(kernel.descriptor, RING)
+    kernel.write(b"half", 1 << 31)
+    assert list(ring.read()) == []
+    with pytest.raises(TimeoutError):
+        list(ring.read(whole=True))
     ring.close()
 
 

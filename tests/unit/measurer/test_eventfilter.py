@@ -21,9 +21,9 @@ def event(what: int, *pids: int) -> bytes:
     return netlink.message(k.NLMSG_DONE, 0, connector + body)
 
 
-def run(packet: bytes) -> int:
+def run(packet: bytes, *, rarely: bool = False) -> int:
     """What the filter returns (linux/filter.h): how much of the packet passes."""
-    program = list(struct.iter_unpack("=HBBI", eventfilter.program()))
+    program = list(struct.iter_unpack("=HBBI", eventfilter.program(rarely=rarely)))
     accumulator = kept = position = 0
     while True:
         code, so, otherwise, operand = program[position]
@@ -73,6 +73,36 @@ def test_what_is_asked_for_passes(packet: bytes) -> None:
 )
 def test_threads_names_and_what_nobody_knows_wake_nobody(packet: bytes) -> None:
     assert run(packet) == 0
+
+
+RARE = (
+    event(k.PROC_EVENT_NONE, 0),
+    event(k.PROC_EVENT_UID, 301, 300),
+    event(k.PROC_EVENT_GID, 300, 300),
+    event(k.PROC_EVENT_PTRACE, 300, 300, 7, 7),
+    event(k.PROC_EVENT_COMM, os.getpid(), os.getpid()),
+)
+
+
+@pytest.mark.parametrize("packet", RARE)
+def test_beside_the_kernels_programs_there_remain_users_attachments_and_the_heartbeat(packet: bytes) -> None:
+    assert run(packet, rarely=True) == PASSED
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        event(k.PROC_EVENT_FORK, 1, 1, 300, 300),
+        event(k.PROC_EVENT_EXEC, 300, 300),
+        event(k.PROC_EVENT_SID, 300, 300),
+        event(k.PROC_EVENT_EXIT, 300, 300, 0, 17),
+        event(k.PROC_EVENT_COMM, 300, 300),
+        event(COREDUMP, 300, 300),
+        event(LATER, os.getpid(), os.getpid()),
+    ],
+)
+def test_and_nobodys_fork_execution_or_end_wakes_anybody(packet: bytes) -> None:
+    assert run(packet, rarely=True) == 0
 
 
 def test_our_own_name_passes_which_is_our_heartbeat_from_whichever_thread() -> None:

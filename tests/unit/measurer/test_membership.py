@@ -337,6 +337,56 @@ def test_after_lost_events_the_whole_table_gives_back_who_still_has_a_parent_tha
     assert below <= world.members
 
 
+def test_whose_a_process_is_holds_as_the_kernel_says_it_whoever_its_parent_is() -> None:
+    world = World()
+    first, stranger = world.who(0), world.who(1)
+    child = world.kernel.fork(stranger)
+    assert child is not None
+    member = world.membership.told(world.workload, child.pid, stranger.pid, world.kernel.clock)
+    assert world.membership.told(world.workload, child.pid) is member, "it executes something"
+    assert world.members == {first.start, child.start}
+
+
+def test_the_end_of_a_process_is_not_that_of_another_one_with_its_pid() -> None:
+    world = World()
+    first = world.who(0)
+    child = world.kernel.fork(first)
+    assert child is not None
+    before = world.membership.told(world.workload, child.pid, first.pid, world.kernel.clock)
+    world.kernel.exit(child)
+    again = world.kernel.fork(first)
+    assert again is not None
+    assert again.pid == child.pid
+    after = world.membership.told(world.workload, again.pid, first.pid, world.kernel.clock)
+    assert before.process.closed
+    assert not world.membership.has_ended(before)
+    assert world.members == {first.start, again.start}
+    assert world.membership.has_ended(after)
+    assert world.membership.of(again.pid) is None
+
+
+def test_a_successor_is_not_taken_for_the_process_that_the_kernel_tells_of() -> None:
+    world = World()
+    child = world.kernel.fork(world.who(0))
+    assert child is not None
+    at = world.kernel.clock
+    world.kernel.exit(child)
+    assert world.kernel.fork(world.who(1)) is not None
+    assert world.membership.told(world.workload, child.pid, 0, at).process.stat() is None
+
+
+def test_whom_we_find_is_told_to_whoever_marks_and_whom_the_kernel_names_is_not() -> None:
+    world = World()
+    found: list[Member[Seen]] = []
+    world.membership = Membership(world.kernel.hold, found.append)
+    world.workload = Workload()
+    first = world.membership.begin(world.workload, world.kernel.hold(world.who(0).pid, 1))
+    child = world.kernel.fork(world.who(0))
+    assert child is not None
+    world.membership.told(world.workload, child.pid, world.who(0).pid, world.kernel.clock)
+    assert found == [first]
+
+
 HOME = 7
 
 

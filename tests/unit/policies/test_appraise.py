@@ -194,10 +194,12 @@ def watched(files: Mechanism, executions: Mechanism, *, running: bool = True) ->
 @pytest.mark.parametrize(
     ("files", "executions", "profile"),
     [
+        (Mechanism.FANOTIFY, Mechanism.BPF, Profile.FULL),
         (Mechanism.FANOTIFY, Mechanism.PROC_CONNECTOR, Profile.FULL),
         (Mechanism.FANOTIFY, Mechanism.FANOTIFY, Profile.CONTAINED),
         (Mechanism.FANOTIFY, Mechanism.POLL, Profile.RESTRICTED),
         (Mechanism.INOTIFY, Mechanism.PROC_CONNECTOR, Profile.RESTRICTED),
+        (Mechanism.INOTIFY, Mechanism.BPF, Profile.RESTRICTED),
         (Mechanism.INOTIFY, Mechanism.POLL, Profile.RESTRICTED),
     ],
 )

@@ -29,7 +29,14 @@ WHOLE = Facts(
 )
 DENIED = "Operation not permitted"
 ORDINARY = replace(
-    WHOLE, user=1000, fanotify=DENIED, connector=DENIED, sock_destroy=DENIED, ptrace=DENIED, read_search=DENIED
+    WHOLE,
+    user=1000,
+    fanotify=DENIED,
+    programs=DENIED,
+    connector=DENIED,
+    sock_destroy=DENIED,
+    ptrace=DENIED,
+    read_search=DENIED,
 )
 
 
@@ -51,6 +58,7 @@ def test_an_ordinary_user_works_in_a_weaker_way_and_one_line_gives_all_that_is_m
     limited = [each for each in found if each.health is Health.LIMITED]
     assert [each.name for each in limited] == [
         "fanotify",
+        "kernel-programs",
         "process-connector",
         "sock-destroy",
         "ptrace-access",
@@ -61,6 +69,13 @@ def test_an_ordinary_user_works_in_a_weaker_way_and_one_line_gives_all_that_is_m
     assert "--ambient-caps +dac_read_search,+net_admin,+sys_admin,+sys_ptrace" in once
     assert systemd.endswith("CAP_DAC_READ_SEARCH CAP_NET_ADMIN CAP_SYS_ADMIN CAP_SYS_PTRACE")
     assert "add: [DAC_READ_SEARCH, NET_ADMIN, SYS_ADMIN, SYS_PTRACE]" in kubernetes
+
+
+def test_where_only_the_kernels_programs_are_lacking_their_own_two_capabilities_are_asked_for() -> None:
+    alone = replace(WHOLE, programs=DENIED)
+    found = checks(alone)
+    assert "CAP_BPF and CAP_PERFMON" in check("kernel-programs", alone).mend[0]
+    assert mend_all(found, alone)[1].endswith("AmbientCapabilities=CAP_BPF CAP_PERFMON")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,14 @@ WHOLE = Facts(
 )
 DENIED = "Operation not permitted"
 ORDINARY = replace(
-    WHOLE, user=1000, fanotify=DENIED, connector=DENIED, sock_destroy=DENIED, ptrace=DENIED, read_search=DENIED
+    WHOLE,
+    user=1000,
+    fanotify=DENIED,
+    connector=DENIED,
+    sock_destroy=DENIED,
+    ptrace=DENIED,
+    read_search=DENIED,
+    fence=DENIED,
 )
 
 
@@ -55,6 +62,7 @@ def test_an_ordinary_user_works_in_a_weaker_way_and_one_line_gives_all_that_is_m
         "sock-destroy",
         "ptrace-access",
         "read-everything",
+        "egress-fence",
     ]
     assert all(each.costs and each.mend for each in limited)
     once, systemd, kubernetes = mend_all(found, ORDINARY)

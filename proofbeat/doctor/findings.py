@@ -50,6 +50,7 @@ class Facts:
     sock_destroy: str = ""
     ptrace: str = ""
     read_search: str = ""
+    fence: str = ""
     inotify: str = ""
     pidfd: str = ""
     peer_pidfd: str = ""
@@ -136,6 +137,14 @@ _NEEDS = (
         "files are read whoever may read them",
         "a measured file that our user may not read counts as unreadable, which closes",
         "CAP_DAC_READ_SEARCH",
+    ),
+    _Need(
+        "egress-fence",
+        "fence",
+        "connections can be refused before their first packet",
+        "a policy that asks for that (`egress.deny: required`, `deny-egress`) has nothing affirmed",
+        "CAP_SYS_ADMIN",
+        mend=("It also takes cgroup version 2 and Linux 6.16; from 5.17 on, a workload that a group of it names.",),
     ),
     _Need(
         "inotify",

@@ -20,10 +20,12 @@ from attestation.channel import Covered, Fault, Message, Scope
 from attestation.coverage import Coverage
 from attestation.errors import Unavailable
 from measurer import kernel, sockdiag
+from measurer.bpf.fence import Barrier
 from measurer.bpf.watch import Watch
 from measurer.files.fanotify import Fanotify
 from measurer.files.inotify import Inotify
 from measurer.processes.connector import Connector
+from measurer.scope import top_group
 from policies.model import dialect
 from proofbeat import envoy, process
 from proofbeat.doctor.findings import Facts
@@ -53,6 +55,7 @@ async def facts(state: Path) -> Facts:
         sock_destroy=_destroying(),
         ptrace=tried(_look_at_the_hidden),
         read_search=tried(_read_unreadable),
+        fence=tried(_put_up_a_fence),
         inotify=tried(lambda: Inotify().close()),
         pidfd=tried(lambda: os.close(os.pidfd_open(os.getpid()))),
         peer_pidfd=tried(_peer_pidfd),
@@ -136,6 +139,15 @@ def _look_at_the_hidden() -> None:
             Path(f"/proc/{hidden.pid}/exe").readlink()
         finally:
             hidden.kill()
+
+
+def _put_up_a_fence() -> None:
+    """Around nobody."""
+    group = top_group(Path("/proc/self/cgroup").read_bytes())
+    try:
+        Barrier(group, 1).close()
+    finally:
+        os.close(group)
 
 
 def _read_unreadable() -> None:

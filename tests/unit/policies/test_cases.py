@@ -166,6 +166,17 @@ def test_a_fact_violates_what_its_description_leads_to(tmp_path: Path, given: st
     assert failures(tmp_path, fact(given, expected)) == ()
 
 
+@pytest.mark.parametrize(("refused", "expected"), [("true", "egress-refused"), ("false", "egress-foreign")])
+def test_a_connection_is_what_became_of_it(tmp_path: Path, refused: str, expected: str) -> None:
+    listing = POLICIES.replace("mode: enforce", "mode: enforce\n  egress: {allowed: [10.0.0.0/8], deny: required}")
+    to = f"{{executable: /usr/bin/python3, host: 203.0.113.9, port: 443, refused: {refused}}}"
+    assert failures(tmp_path, fact(f"egress: {to}", expected), policies=listing) == ()
+    assert failures(tmp_path, claims("", GOOD), policies=listing) == ()
+    unfenced = "coverage: {fence: false}"
+    weak = "tier: warning, reasons: [{signal: coverage-weak, subject: coverage.fence}]"
+    assert failures(tmp_path, claims(unfenced, weak), policies=listing) == ()
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

@@ -37,6 +37,7 @@ ORDINARY = replace(
     sock_destroy=DENIED,
     ptrace=DENIED,
     read_search=DENIED,
+    fence=DENIED,
 )
 
 
@@ -63,6 +64,7 @@ def test_an_ordinary_user_works_in_a_weaker_way_and_one_line_gives_all_that_is_m
         "sock-destroy",
         "ptrace-access",
         "read-everything",
+        "egress-fence",
     ]
     assert all(each.costs and each.mend for each in limited)
     once, systemd, kubernetes = mend_all(found, ORDINARY)

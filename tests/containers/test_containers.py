@@ -76,7 +76,7 @@ def test_a_pid_is_told_as_the_measurer_numbers_it_and_as_the_workload_does(workl
     ("place", "profile"),
     [
         ("host", Profile.FULL),
-        ("beside-full", Profile.CONTAINED),
+        ("beside-full", Profile.FULL),
         ("beside-restricted", Profile.RESTRICTED),
     ],
 )

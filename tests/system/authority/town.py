@@ -100,6 +100,7 @@ def configured(folder: Path, listen: str = "127.0.0.1:0", trusted: Path | None =
     """trusted: the public key that reference values must be signed by; None where nobody has to have signed them."""
     token = folder / "detector-token"
     if not token.exists():
+        token.touch(mode=0o600)
         token.write_text(TOKEN)
     return AuthorityConfig(
         trust_domain=TRUST_DOMAIN,

@@ -52,6 +52,8 @@ from wire.messages import (
     Hold,
     Message,
     Nonce,
+    Noted,
+    Placed,
     PolicyChanged,
     Posted,
     Push,
@@ -244,7 +246,7 @@ class HostileAuthority:
                 return self.denials()
             case AskHold():
                 return Hold(request.number, held=False, closed=0, live=1)
-            case Goodbye():
+            case Goodbye() | Placed() | Noted():
                 return Done()
             case _:
                 raise AssertionError(request)

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.author.learning.learned import Amount, Learned, read, text
 from policies.author.learning.merging import BETWEEN, merged
 from tests.unit.policies.learning.samples import CONTENTS, learned, origin, reference, run
 
-SEVERAL = st.lists(learned(), min_size=1, max_size=4)
+SEVERAL = st.lists(learned(), min_size=1, max_size=3)
+few = settings(max_examples=40)
+"""Each is dear to make, and of few names, so that runs meet soon."""
 
 
+@few
 @given(SEVERAL.flatmap(lambda found: st.tuples(st.just(found), st.permutations(found))))
 def test_the_order_does_not_matter(both: tuple[list[Learned], list[Learned]]) -> None:
     found, shuffled = both
     assert merged(shuffled) == merged(found)
 
 
-@given(SEVERAL, st.integers(0, 4))
+@few
+@given(SEVERAL, st.integers(0, 3))
 def test_nor_does_what_was_put_together_before(found: list[Learned], at: int) -> None:
     first, rest = found[:at], found[at:]
     assert merged([*([merged(first)] if first else []), *rest]) == merged(found)
 
 
+@few
 @given(SEVERAL)
 def test_nor_how_often_each_is(found: list[Learned]) -> None:
     assert merged([*found, *found]) == merged(found)
     assert merged([merged(found)]) == merged(found)
 
 
+@few
 @given(SEVERAL)
 def test_what_was_put_together_can_be_written_and_read(found: list[Learned]) -> None:
     assert read(text(merged(found)), "here") == merged(found)
 
 
+@few
 @given(SEVERAL)
 def test_nothing_that_was_called_executed_or_mapped_is_left_out(found: list[Learned]) -> None:
     whole = merged(found)
@@ -46,6 +53,7 @@ def test_nothing_that_was_called_executed_or_mapped_is_left_out(found: list[Lear
         assert {(path, digest) for path, known in getattr(whole, name).items() for digest in known} == every
 
 
+@few
 @given(SEVERAL)
 def test_a_file_is_as_it_was_wherever_it_was_looked_at_or_its_content_is_nobodys_to_judge(found: list[Learned]) -> None:
     whole = merged(found)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 
 from attestation.calls import TABLES
 from attestation.errors import InvalidInput
@@ -71,6 +71,7 @@ def test_a_machine_is_given_the_calls_that_it_has() -> None:
 # --- policy and reference values ---
 
 
+@settings(max_examples=40)
 @given(learned())
 def test_whatever_was_learned_is_a_policy_and_reference_values_that_can_be_written_and_read(found: Learned) -> None:
     PolicySpec.model_validate(rules(found))

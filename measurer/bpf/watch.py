@@ -41,7 +41,7 @@ _OPERATIONS = 8 * 5 * _WORDS
 _SEEN_OPERATIONS, _TOLD_OPERATIONS, _LOST = _OPERATIONS + 8, _OPERATIONS + 16, _OPERATIONS + 24
 _HALF, _KILL, _PLACE_NUMBER, _ASKED = (_OPERATIONS + each for each in (32, 36, 40, 44))
 _COUNTS = _OPERATIONS + 48
-SIZE = _COUNTS + CPUS * _COUNT.size
+SIZE = _COUNTS + CPUS * _COUNT.size + 2 * _WORD.size
 """Bytes of one workload's place in the map."""
 _RING_BYTES = 1 << 20
 _PLACE_BITS = 12
@@ -59,11 +59,12 @@ STRICT = "sys_enter"
 class Kind(IntEnum):
     """What an event is of.
 
-    CALL: number; value: as it was made. TRACED: other is touched by pid; number 1 where it waited for it. RING: number
-    is the operation, NO_OPERATION for a ring that is made. CONNECT: number is the family, other the port, value the
-    socket's cookie. MOVED: other is put into another cgroup, or into this one. WRITTEN: other's memory. UNKNOWN: other
-    is not marked. FORK: other is made; number 1 for a thread of ours. EXEC: number is how many names the file has.
-    EXIT: of the whole process. Of TRACED, MOVED, UNKNOWN and the last three, value is when: CLOCK_BOOTTIME in ns.
+    CALL: number; value: as it was made. TRACED: other is touched by pid; number 1 where it waited for it, which is told
+    ten times a second at most while nobody else is touched. RING: number is the operation, NO_OPERATION for a ring that
+    is made. CONNECT: number is the family, other the port, value the socket's cookie. MOVED: other is put into another
+    cgroup, or into this one. WRITTEN: other's memory. UNKNOWN: other is not marked. FORK: other is made; number 1 for a
+    thread of ours. EXEC: number is how many names the file has. EXIT: of the whole process. Of TRACED, MOVED, UNKNOWN
+    and the last three, value is when: CLOCK_BOOTTIME in ns.
     """
 
     CALL = 1

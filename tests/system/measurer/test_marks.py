@@ -349,8 +349,8 @@ def test_forks_of_others_fill_no_room(sidecar: Sidecar, workload: Workload, else
 
 
 def test_a_measurer_whose_heartbeat_does_not_come_out_of_the_kernel_says_so(sidecar: Sidecar) -> None:
-    """Its heartbeat is a thread of its own: where it may make none, none is told. That others subscribe to the connector,
-    of which it tells all who listen, is none.
+    """Its heartbeat is a thread of its own: where it may make none, none is told. That others subscribe to the
+    connector, of which it tells all who listen, is none.
     """
     mount = next((each for each in map(Path, ("/sys/fs/cgroup/pids", "/sys/fs/cgroup")) if _counts(each)), None)
     if mount is None:

@@ -39,7 +39,7 @@ _HALF, _KILL, _PLACE_NUMBER, _ASKED = (_OPERATIONS + each for each in (32, 36, 4
 _CAPABILITIES = _OPERATIONS + 48
 _USED, _ADMINISTERING = _CAPABILITIES + 8, _CAPABILITIES + 16
 _COUNTS = _ADMINISTERING + 8 * _WORDS
-SIZE = _COUNTS + CPUS * _COUNT.size
+SIZE = _COUNTS + CPUS * _COUNT.size + 2 * _WORD.size
 """Bytes of one workload's place in the map."""
 _RING_BYTES = 1 << 20
 _PLACE_BITS = 12
@@ -58,12 +58,13 @@ STRICT, CAPABLE = "sys_enter", "cap_capable"
 class Kind(IntEnum):
     """What an event is of.
 
-    CALL: number; value: as it was made. TRACED: other is touched by pid; number 1 where it waited for it. RING: number
-    is the operation, NO_OPERATION for a ring that is made. CONNECT: number is the family, other the port, value the
-    socket's cookie. MOVED: other is put into another cgroup, or into this one. WRITTEN: other's memory. UNKNOWN: other
-    is not marked. CAPABLE: number is a capability that was used, other the call that it was used in, numbered as a
-    CALL's. FORK: other is made; number 1 for a thread of ours. EXEC: number is how many names the file has. EXIT: of
-    the whole process. Of TRACED, MOVED, UNKNOWN and the last three, value is when: CLOCK_BOOTTIME in ns.
+    CALL: number; value: as it was made. TRACED: other is touched by pid; number 1 where it waited for it, which is told
+    ten times a second at most while nobody else is touched. RING: number is the operation, NO_OPERATION for a ring that
+    is made. CONNECT: number is the family, other the port, value the socket's cookie. MOVED: other is put into another
+    cgroup, or into this one. WRITTEN: other's memory. UNKNOWN: other is not marked. CAPABLE: number is a capability
+    that was used, other the call that it was used in, numbered as a CALL's. FORK: other is made; number 1 for a thread
+    of ours. EXEC: number is how many names the file has. EXIT: of the whole process. Of TRACED, MOVED, UNKNOWN and the
+    last three, value is when: CLOCK_BOOTTIME in ns.
     """
 
     CALL = 1

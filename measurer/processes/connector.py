@@ -38,16 +38,16 @@ _OF_ONE = frozenset(
     )
 )
 _MOST_BYTES = 8192
-MOVED = -1
-"""Beside the kernel's numbers: it was put into another cgroup."""
+MOVED, BEAT = -1, -2
+"""Beside the kernel's numbers: it was put into another cgroup; our own heartbeat by the kernel's programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessEvent:
     """One event of one process.
 
-    what: one of the PROC_EVENT_ numbers, or MOVED. pid and thread: whose event it is. other and other_thread: the child
-    after a fork, the tracer after an attachment. at: CLOCK_BOOTTIME seconds; of what the connector tells,
+    what: one of the PROC_EVENT_ numbers, MOVED or BEAT. pid and thread: whose event it is. other and other_thread: the
+    child after a fork, the tracer after an attachment. at: CLOCK_BOOTTIME seconds; of what the connector tells,
     CLOCK_MONOTONIC. mark: the number of the workload that the kernel has the process as; 0 where it says nothing of
     that. nameless: no name leads to what it executed.
     """

@@ -17,7 +17,7 @@ from measurer import kernel as k
 from measurer.bpf.watch import HOME, OURS, Event, Kind
 from measurer.calls.programs import Joined, Programs
 from measurer.loop import Loop
-from measurer.processes.connector import MOVED, Lost, ProcessEvent
+from measurer.processes.connector import BEAT, MOVED, Lost, ProcessEvent
 from measurer.processes.held import Held
 from measurer.processes.membership import Member, Membership, Workload
 from measurer.scope import alive
@@ -58,6 +58,11 @@ class Marks:
     @property
     def there(self) -> bool:
         return self._programs.watch is not None
+
+    @property
+    def see_who_enters(self) -> bool:
+        """Whoever executes something in a workload's cgroup or mount namespace is told, wherever they come from."""
+        return self.there and all(each.place is None or each.group for each in self._joined)
 
     def begin(self, workload: Workload[Held], loop: Loop) -> None:
         """From now on it has marks. Raises OSError."""
@@ -171,7 +176,7 @@ class Marks:
         match event.kind:
             case Kind.FORK if event.number:
                 beat = mark == OURS and event.pid == self._own
-                return ProcessEvent(k.PROC_EVENT_NONE, event.pid, event.thread) if beat else None
+                return ProcessEvent(BEAT, event.pid, event.thread) if beat else None
             case Kind.FORK:
                 return ProcessEvent(k.PROC_EVENT_FORK, event.pid, event.thread, event.other, event.other, at, mark)
             case Kind.EXEC:

@@ -29,7 +29,7 @@ from measurer.clock import boottime, monotonic
 from measurer.fencing import Fencing
 from measurer.heartbeat import Heartbeat, Nameless
 from measurer.loop import TURN, Loop
-from measurer.processes.connector import MOVED, Connector, Lost, ProcessEvent
+from measurer.processes.connector import BEAT, MOVED, Connector, Lost, ProcessEvent
 from measurer.processes.held import Allowance, Held
 from measurer.processes.marks import Marks
 from measurer.processes.membership import Member, Membership, Workload
@@ -41,6 +41,8 @@ _CATCH_UP = 0.25
 _OTHERS = 0.1
 """Seconds for which executed files wait, once those of others alone have come: so much later is told what one of ours
 has opened to execute, and then did not."""
+_REGROUPED = 0.02
+"""Seconds from one look for who was put into another cgroup to the next, whoever does that how often."""
 _NAMES, _MARKS, _FILES = "process events", "kernel programs", "executed files"
 
 
@@ -105,6 +107,7 @@ class Sources:
         self._executed: dict[Member[Held], bool] = {}
         self._ended: list[tuple[int, Member[Held] | None]] = []
         self._regrouped: dict[Workload[Held], None] = {}
+        self._regroups_at = 0.0
         self._later: deque[tuple[ProcessEvent, float]] = deque()
         self._ran_over = False
         self._waits_for_files = True
@@ -193,13 +196,11 @@ class Sources:
                 self._drain(inf)
         except OSError as error:
             self._die(error)
-        if self.marks.there and opened and not any(map(self._concerns_us, opened)):
+        if self.marks.see_who_enters and opened and not any(map(self._concerns_us, opened)):
             self._let_files_wait()
-        regrouped, self._regrouped = self._regrouped, {}
         self._to_do.extend(partial(self._hand_over, each) for each in opened)
         self._to_do.extend(partial(self._confirm, member, nameless) for member, nameless in executed.items())
         self._to_do.extend(partial(self._end, *each) for each in ended)
-        self._to_do.extend(partial(self._tell_moved, workload) for workload in regrouped)
         try:
             self._do_all()
         except OSError as error:
@@ -224,8 +225,10 @@ class Sources:
 
     def _have_the_rest_told(self) -> None:
         """What was taken in and has to wait for its files, which may be no event any more."""
-        if self._executed or self._ended or self._regrouped:
+        if self._executed or self._ended:
             self._loop.after("deferred executions", 0.0, self.read)
+        if self._regrouped:
+            self._loop.after("regrouped", max(0.0, self._regroups_at - monotonic()), self._tell_moved)
 
     def resume(self) -> None:
         """What was to be told, and was left when one of those who were told did not come back."""
@@ -249,10 +252,11 @@ class Sources:
         if gone is not None:
             self._tell(gone, lambda watcher: watcher.ended(gone))
 
-    def _tell_moved(self, workload: Workload[Held]) -> None:
-        watcher = self._watchers.get(workload)
-        if watcher is not None:
-            watcher.loop.within(watcher.moved)
+    def _tell_moved(self) -> None:
+        regrouped, self._regrouped = self._regrouped, {}
+        self._regroups_at = monotonic() + _REGROUPED
+        told = [self._watchers[each] for each in regrouped if each in self._watchers]
+        self._do_all(partial(watcher.loop.within, watcher.moved) for watcher in told)
 
     def _tell(self, member: Member[Held], what: Callable[[Watcher], None]) -> None:
         watcher = self._watchers.get(member.workload)
@@ -337,7 +341,7 @@ class Sources:
         self._executed, self._ended, self._regrouped = {}, [], {}
         self._later.clear()
         self._waits_for_files = True
-        for name in ("deferred executions", "executed files"):
+        for name in ("deferred executions", "executed files", "regrouped"):
             self._loop.cancel(name)
 
     def _drain(self, seconds: float = TURN) -> bool:
@@ -387,7 +391,7 @@ class Sources:
             self._exits(event)
         elif event.what == k.PROC_EVENT_EXEC:
             self._executes(event, at)
-        elif event.what == k.PROC_EVENT_NONE:
+        elif event.what == BEAT:
             self._heard(_MARKS)
         elif event.what == k.PROC_EVENT_COMM:
             if event.pid == self._own:

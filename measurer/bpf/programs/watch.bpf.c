@@ -25,6 +25,7 @@
 #define CLONE_THREAD 0x10000
 #define DEEPEST 32 /* groups below each other that are looked through for a door */
 #define HOME (~0u)
+#define SELDOM 100000000 /* ns */
 #define SIGKILL 9
 #define TCP_SYN_SENT 2
 #define AF_INET 2
@@ -61,6 +62,7 @@ struct workload {
     u64 used;                    /* and told of */
     u64 administering[WORDS];    /* ours to write: calls in which CAP_SYS_ADMIN is used in earnest */
     u32 counts[CPUS][CALLS];     /* not exact where there are more processors */
+    u64 touched, touched_at;     /* by whom and who, as was told last, and when */
 };
 
 struct {
@@ -423,15 +425,25 @@ int signalled(u64 *context)
     return 0;
 }
 
-/* What a tracer does to a task that stands still, it waits for. */
+/* What a tracer does to a task that stands still, it waits for: some do at each of its calls. */
 SECTION("tp_btf/sched_wait_task")
 int waited_for(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf(), *other = (void *)context[0];
     struct workload *workload = numbered(number_of(other));
+    u64 both, now;
+    u32 pid;
 
-    if (workload && is_tracing(me))
-        live(TRACED, workload, me, process_of(other), 1);
+    if (!workload || !is_tracing(me))
+        return 0;
+    pid = process_of(other);
+    both = (u64)process_of(me) << 32 | pid;
+    now = bpf_ktime_get_boot_ns();
+    if (workload->touched == both && now - workload->touched_at < SELDOM)
+        return 0;
+    workload->touched = both;
+    workload->touched_at = now;
+    live(TRACED, workload, me, pid, 1);
     return 0;
 }
 

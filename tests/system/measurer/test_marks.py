@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from attestation.channel import Covered, Scope
 from attestation.coverage import EXECUTIONS, Coverage, Mechanism, Profile
 from attestation.facts import CollectorFact, CollectorState, ExecutionFact, ProcessAspect, ProcessFact
 from attestation.means import Means
+from measurer.heartbeat import INTERVAL, LIMIT
+from measurer.processes.connector import Connector
 from tests.system.measurer.conftest import WITHOUT_CONNECTOR, WITHOUT_PROGRAMS, needs_root
 from tests.system.measurer.pods import Pod, inside
 from tests.system.measurer.stage import Sidecar, Workload
@@ -261,6 +264,37 @@ def test_a_tracer_that_detaches_in_time_is_told(first: tuple[str, ...], workload
         assert fact.after.split()[0] == str(tracer.pid)
 
 
+def test_who_goes_on_to_look_into_it_is_no_flood(tree: Path, elsewhere: Path) -> None:
+    """A debugger waits for it at each of its calls; some make ten thousand a second."""
+    at, workload = elsewhere / "at", Workload()
+    workload.do("import ctypes; kept = ctypes.create_string_buffer(64)")
+    workload.do(f"open({str(at)!r}, 'w').write(str(ctypes.addressof(kept)))")
+    try:
+        with Sidecar(Scope(workload.pid, (str(tree),), deadman=60.0), WITHOUT_CONNECTOR) as sidecar:
+            sidecar.settle()
+            os.kill(sidecar.process.pid, signal.SIGSTOP)
+            subprocess.run([sys.executable, "-c", PEEK, str(workload.pid), at.read_text()], check=True)
+            os.kill(sidecar.process.pid, signal.SIGCONT)
+            sidecar.expect(ProcessFact, lambda each: each.aspect is ProcessAspect.TRACER)
+            program = foreign(elsewhere, "after")
+            workload.do(f"subprocess.run(['{program}'])")
+            told(sidecar, program)
+            assert CollectorState.OVERFLOWED not in {each.state for each in sidecar.seen(CollectorFact)}
+    finally:
+        workload.end()
+
+
+PEEK = """
+import ctypes, os, sys
+libc, pid, at = ctypes.CDLL(None), int(sys.argv[1]), int(sys.argv[2])
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+assert libc.ptrace(16, pid, None, None) == 0
+os.waitpid(pid, 0x40000000)
+for _ in range(40000): libc.ptrace(2, pid, at, None)
+libc.ptrace(17, pid, None, None)
+"""
+
+
 # What is lost, and who does not keep up.
 
 FORKS = """
@@ -315,16 +349,22 @@ def test_forks_of_others_fill_no_room(sidecar: Sidecar, workload: Workload, else
 
 
 def test_a_measurer_whose_heartbeat_does_not_come_out_of_the_kernel_says_so(sidecar: Sidecar) -> None:
-    """Its heartbeat is a thread of its own: where it may make none, none is told."""
+    """Its heartbeat is a thread of its own: where it may make none, none is told. That others subscribe to the
+    connector, of which it tells all who listen, is none.
+    """
     mount = next((each for each in map(Path, ("/sys/fs/cgroup/pids", "/sys/fs/cgroup")) if _counts(each)), None)
     if mount is None:
         pytest.skip("needs the controller of pids")
     with group(mount) as made:
-        threads = len(list(Path(f"/proc/{sidecar.process.pid}/task").iterdir()))
-        (made / "pids.max").write_text(str(threads))
+        (made / "pids.max").write_text("1")
         (made / "cgroup.procs").write_text(str(sidecar.process.pid))
         try:
-            sidecar.expect(CollectorFact, lambda each: each.state is CollectorState.LAGGING, 20.0)
+            end = time.monotonic() + INTERVAL + LIMIT + 1.0
+            while time.monotonic() < end and not any(isinstance(each, CollectorFact) for each, _ in sidecar.inbox):
+                Connector().close()
+                received = sidecar.receive(0.2)
+                sidecar.inbox += [received] if received is not None else []
+            assert {each.state for each in sidecar.seen(CollectorFact)} == {CollectorState.LAGGING}
             (made / "pids.max").write_text("max")
             sidecar.expect(CollectorFact, lambda each: each.state is CollectorState.RUNNING, 20.0)
         finally:

@@ -47,7 +47,7 @@ def test_what_is_sent_to_the_workload_imports_the_standard_library_alone(source:
 
 def test_a_report_has_each_acts_figures_and_a_budget_by_what_is_stated() -> None:
     attack = next(each for each in CATALOGUE if each.act is acts.add)
-    found = report({attack: [Sample(3.0, 20.0, 30.0, "drift"), Sample(9.0, 40.0, 50.0, "drift")]}, stated=True)
+    found = report({attack: [Sample(3.0, 20.0, 30.0, "drift"), Sample(11.0, 40.0, 50.0, "drift")]}, stated=True)
     assert [budget.holds for budget in found.budgets] == [False]
     text = document(found.plain(), None)
     assert f"| {attack.told} | `file-unreferenced` | drift | `files` | 5 | 3.0 | 9.0 | 20.0 | 40.0 | | |" in text

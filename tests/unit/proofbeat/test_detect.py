@@ -50,7 +50,7 @@ def test_a_report_has_each_acts_figures_and_a_budget_by_what_is_stated() -> None
     found = report({attack: [Sample(3.0, 20.0, 30.0, "drift"), Sample(11.0, 40.0, 50.0, "drift")]}, stated=True)
     assert [budget.holds for budget in found.budgets] == [False]
     text = document(found.plain(), None)
-    assert f"| {attack.told} | `file-unreferenced` | drift | `files` | 5 | 3.0 | 9.0 | 20.0 | 40.0 | | |" in text
+    assert f"| {attack.told} | `file-unreferenced` | drift | `files` | 10 | 3.0 | 11.0 | 20.0 | 40.0 | | |" in text
 
 
 def test_the_page_says_of_a_run_without_capabilities_what_was_told_how_soon_and_how_often() -> None:

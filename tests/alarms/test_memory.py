@@ -30,7 +30,7 @@ from proofbeat.learning import watch
 from proofbeat.learning.wishes import Until
 from proofbeat.study import scope_of, studied
 from tests.alarms.services import SERVICES, Service
-from tests.alarms.stage import lay_out
+from tests.alarms.stage import lay_out, pid_of
 from tests.system.measurer.stage import Sidecar
 
 LEARNING = float(os.environ.get("LEARNING", "5"))
@@ -54,7 +54,7 @@ def running(service: Service, app: Path, port: int, command: list[str]) -> Itera
     def reload() -> None:
         while not over.wait(1.0):
             with suppress(OSError, ValueError):
-                service.reload(int((app / "data" / "pid").read_text()), app)
+                service.reload(pid_of(app), app)
 
     end = time.monotonic() + 20
     while True:
@@ -72,8 +72,9 @@ def running(service: Service, app: Path, port: int, command: list[str]) -> Itera
         over.set()
         for each in busy:
             each.join()
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        for group in (lambda: process.pid, lambda: pid_of(app)):  # the pod, which would start the service again, first
+            with suppress(ProcessLookupError):
+                os.killpg(group(), signal.SIGKILL)
         process.wait()
 
 

@@ -7,6 +7,7 @@ programs tell each again after every turn.
 
 from __future__ import annotations
 
+import posixpath
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,6 +41,8 @@ STARTUP = 5.0
 """Seconds that belong to a program's start."""
 _EARLY = 0.5
 """Seconds by which a call may be told before the execution that it came after: they come by two ways."""
+_MOST_NAME = 15
+"""Letters of a program's name, as the kernel keeps it: of whom was gone too soon nothing else is known."""
 _MOST_REMEMBERED = 4096
 _LOOSE = (CodeKind.ANONYMOUS, CodeKind.MEMFD)
 
@@ -73,6 +76,7 @@ class Watched:
         self._subject, self._began, self._fresh = subject, began, fresh
         self._running: frozenset[str] | None = frozenset() if fresh else None
         self._starts: dict[str, list[float]] = defaultdict(list)
+        self._short: dict[str, list[float]] = defaultdict(list)
         self._calls: dict[tuple[str, str], list[float]] = defaultdict(list)
         self._nobodys: dict[str, float] = {}
         self._called: set[str] = set()
@@ -108,6 +112,7 @@ class Watched:
                 self._is_called(call, at)
             case ExecutionFact(path=path, digest=digest, process=process):
                 self._starts[path].append(at)
+                self._short[posixpath.basename(path)[:_MOST_NAME]].append(at)
                 self._found(self._executables, path, digest, self._origin(at, process.executable))
             case ScriptFact(path=path, digest=digest, process=process):
                 self._found(self._begun, path, digest, self._origin(at, process.executable))
@@ -200,7 +205,7 @@ class Watched:
     def _set_of(self, maker: str, at: float) -> str:
         if self._ending is not None and at >= self._ending:
             return ENDING
-        starts = self._starts.get(maker, [])
+        starts = self._starts.get(maker) or self._short.get(maker, [])
         before = bisect_right(starts, at + _EARLY)
         last = starts[before - 1] if before else 0.0 if self._fresh else None
         return STARTING if last is not None and at - last < STARTUP else SERVING

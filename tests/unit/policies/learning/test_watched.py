@@ -93,6 +93,13 @@ def test_the_first_seconds_of_whoever_is_executed_are_its_startup_whichever_is_t
     }
 
 
+def test_of_a_program_that_was_gone_too_soon_the_kernels_name_for_it_is_enough() -> None:
+    watched = watching()
+    watched.saw(executed("/usr/bin/a-probe-with-a-long-name", 20.0))
+    watched.saw(called("openat", 20.1, "a-probe-with-a-"))
+    assert set(learned(watched).calls) == {"startup"}
+
+
 def test_a_call_that_is_told_in_every_part_of_its_life_is_in_every_set() -> None:
     watched = watching(fresh=True)
     for at in (0.1, LATER, 50.0):

@@ -33,6 +33,8 @@ LATENCY_MS = 5.0
 _INTERVAL = 1.0
 """Seconds between two looks for who is not marked yet."""
 _LOOK, _WINDOW, _MEASUREMENT = "calls members", "calls window", "calls measurement"
+GONE = (errno.ESRCH, errno.ENOENT)
+"""What marking a task comes to that has ended since it was opened."""
 _PIDFD_THREAD = os.O_EXCL
 """pidfd_open(2), from Linux 6.9 on. Before that a thread goes by its process's first one."""
 
@@ -196,7 +198,7 @@ class CallsCollector:
                 if process.stat() is not None:  # so that nobody else can have had its pid
                     self._joined.watched.mark(descriptor)
             except OSError as error:
-                if error.errno != errno.ESRCH:
+                if error.errno not in GONE:
                     self._die(f"a process cannot be marked: {error.strerror}")
             finally:
                 os.close(descriptor)

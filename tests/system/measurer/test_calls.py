@@ -21,6 +21,8 @@ from attestation.channel import Calls, Covered, Measure, Observed, Pinned, Scope
 from attestation.coverage import Mechanism
 from attestation.facts import CallFact, ProcessAspect, ProcessFact
 from attestation.layers import Layer
+from measurer.bpf.watch import Watch
+from measurer.calls.collector import GONE
 from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.stage import Sidecar, User, Workload
 
@@ -133,6 +135,22 @@ def test_whoever_comes_into_the_cgroup_from_outside_is_watched_from_its_first_ex
                 measured(sidecar, full=True)
     finally:
         workload.end()
+
+
+def test_who_ends_while_it_is_being_marked_is_no_failure_of_the_collectors() -> None:
+    ended = subprocess.Popen(["true"])
+    pidfd = os.pidfd_open(ended.pid)
+    ended.wait()
+    watch = Watch(1)
+    try:
+        watched = watch.begin()
+        assert watched is not None
+        with pytest.raises(OSError) as raised:
+            watched.mark(pidfd)
+        assert raised.value.errno in GONE
+    finally:
+        watch.close()
+        os.close(pidfd)
 
 
 def test_nobody_else_is_told_of(workload: Workload, tree: Path) -> None:

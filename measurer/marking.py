@@ -14,6 +14,8 @@ from measurer.processes.proc import listing
 
 PIDFD_THREAD = os.O_EXCL
 """pidfd_open(2), from Linux 6.9 on. Before that a thread goes by its process's first one."""
+GONE = (ProcessLookupError, FileNotFoundError)
+"""What marking a task comes to that has ended since its descriptor was opened."""
 
 
 class Marking:
@@ -59,7 +61,7 @@ def mark_one(process: Held, thread: int, mark: Callable[[int], None]) -> None:
         return  # it has ended, or this kernel opens none of a thread
     try:
         if process.read(lambda folder: os.stat(f"task/{thread}", dir_fd=folder)) is not None:
-            with suppress(ProcessLookupError):
+            with suppress(*GONE):
                 mark(descriptor)
     finally:
         os.close(descriptor)

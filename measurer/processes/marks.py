@@ -17,6 +17,7 @@ from measurer import kernel as k
 from measurer.bpf.watch import HOME, OURS, Event, Kind
 from measurer.calls.programs import Joined, Programs
 from measurer.loop import Loop
+from measurer.marking import GONE
 from measurer.processes.connector import BEAT, MOVED, Lost, ProcessEvent
 from measurer.processes.held import Held
 from measurer.processes.membership import Member, Membership, Workload
@@ -110,7 +111,7 @@ class Marks:
             if watch.number_of(pidfd) != joined.watched.number and member.process.stat() is not None:
                 joined.watched.mark(pidfd)
                 self._given += 1
-        except ProcessLookupError:
+        except GONE:
             pass
         finally:
             os.close(pidfd)

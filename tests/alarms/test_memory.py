@@ -72,9 +72,10 @@ def running(service: Service, app: Path, port: int, command: list[str]) -> Itera
         over.set()
         for each in busy:
             each.join()
-        for group in (lambda: process.pid, lambda: pid_of(app)):  # the pod, which would start the service again, first
-            with suppress(ProcessLookupError):
-                os.killpg(group(), signal.SIGKILL)
+        with suppress(ProcessLookupError):  # first the pod, which would start the service again
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(pid_of(app), signal.SIGKILL)
         process.wait()
 
 

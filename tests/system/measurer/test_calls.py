@@ -25,7 +25,8 @@ from attestation.facts import CallFact, CapabilityFact, CollectorFact, Collector
 from attestation.layers import Layer
 from attestation.observation import Observation
 from attestation.tally import Tally, amount
-from measurer.bpf.watch import OBJECT
+from measurer.bpf.watch import OBJECT, Watch
+from measurer.marking import GONE
 from tests.system.measurer.conftest import needs_root
 from tests.system.measurer.stage import ROOT, Sidecar, User, Workload
 
@@ -148,6 +149,21 @@ def test_whoever_comes_into_the_cgroup_from_outside_is_watched_from_its_first_ex
                 measured(sidecar, full=True)
     finally:
         workload.end()
+
+
+def test_who_ends_while_it_is_being_marked_is_no_failure_of_the_collectors() -> None:
+    ended = subprocess.Popen(["true"])
+    pidfd = os.pidfd_open(ended.pid)
+    ended.wait()
+    watch = Watch(1)
+    try:
+        watched = watch.begin()
+        assert watched is not None
+        with pytest.raises(GONE):
+            watched.mark(pidfd)
+    finally:
+        watch.close()
+        os.close(pidfd)
 
 
 def test_nobody_else_is_told_of(workload: Workload, tree: Path) -> None:

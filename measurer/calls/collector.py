@@ -125,6 +125,7 @@ class CallsCollector:
             self._loop.cancel(name)
         if self._joined is not None:
             self._joined.watched.allow(None, ALL_OPERATIONS)
+            uses.watch(self._joined.watched, None)
             self._programs.ask(self._joined, None)
             self._joined.watched.turn()
         self._forget()

@@ -77,8 +77,8 @@ def a_workload_whose_pid_is_somebody_elses_by_now(folder: str) -> None:
 
 
 def a_process_of_the_workload_whose_pid_is_somebody_elses_by_now(folder: str) -> None:
-    """Where no events come from the kernel, as in this namespace; with and without a descriptor for each process."""
-    for first in ((), ("prlimit", "--nofile=120:120")):
+    """With and without a descriptor for each process."""
+    for first in ((), ("prlimit", "--nofile=140:140")):
         workload = Workload()
         workload.do("kept = [subprocess.Popen(['sleep', '60']) for _ in range(75)]")
         child = int(Path(f"/proc/{workload.pid}/task/{workload.pid}/children").read_text().split()[-1])

@@ -12,7 +12,6 @@ and what Envoy has started, lives there.
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 import threading
@@ -123,10 +122,7 @@ def trial() -> None:
     try:
         program = _program(cell, k.BPF_CGROUP_INET_EGRESS)
         try:
-            k.bpf_attach(-1, program, k.BPF_CGROUP_INET_EGRESS)
-        except OSError as error:
-            if error.errno != errno.EBADF:  # which is said to those alone who may attach it
-                raise
+            k.bpf_try_attaching(program, k.BPF_CGROUP_INET_EGRESS)
         finally:
             os.close(program)
     finally:

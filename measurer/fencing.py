@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -118,10 +117,7 @@ def trial(pinned: Pinned) -> None:
         os.close(top_group(pinned.cgroups))
     program = k.bpf_load(_PASS, k.BPF_CGROUP_INET4_CONNECT, _TRIAL, k.BPF_PROG_TYPE_CGROUP_SOCK_ADDR)
     try:
-        k.bpf_attach(-1, program, k.BPF_CGROUP_INET4_CONNECT)
-    except OSError as error:
-        if error.errno != errno.EBADF:  # which is said to those alone who may attach it
-            raise
+        k.bpf_try_attaching(program, k.BPF_CGROUP_INET4_CONNECT)
     finally:
         os.close(program)
 

@@ -338,6 +338,15 @@ def bpf_attach(group: int, program: int, direction: int) -> None:
     bpf(_BPF_PROG_ATTACH, struct.pack("=iIII", group, program, direction, _BPF_F_ALLOW_MULTI))
 
 
+def bpf_try_attaching(program: int, direction: int) -> None:
+    """Whether we might, without attaching it. Raises OSError where not."""
+    try:
+        bpf_attach(-1, program, direction)
+    except OSError as error:
+        if error.errno != errno.EBADF:  # which is said to those alone who may attach it
+            raise
+
+
 def bpf_detach(group: int, program: int, direction: int) -> None:
     """Raises OSError ENOENT where it is not attached."""
     bpf(_BPF_PROG_DETACH, struct.pack("=iIII", group, program, direction, 0))

@@ -32,12 +32,6 @@ class Marking:
             mark_all(process, self._mark_one)
         self._marked = there_are
 
-    def came(self, process: Held) -> None:
-        """One more. Raises OSError where the kernel takes no mark."""
-        if process not in self._marked:
-            mark_all(process, self._mark_one)
-            self._marked.add(process)
-
 
 def mark_all(process: Held, mark: Callable[[int], None]) -> None:
     """mark: takes a pidfd, which is open for as long as it is called. Raises what it raises, unless the task has ended.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial, update_wrapper
+from functools import partial
 
 from proofbeat.demo.closing import Act, Play, Say, recovered, replace, told, until_closed, until_opened
 from proofbeat.demo.scene import Scene
@@ -35,7 +35,6 @@ async def intrude(scene: Scene, say: Say, intrusion: Intrusion) -> Act:
 
 def _play(intrusion: Intrusion) -> Play:
     played = partial(intrude, intrusion=intrusion)
-    update_wrapper(played, intrude)
     played.__doc__ = intrusion.about
     return played
 

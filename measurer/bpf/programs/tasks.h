@@ -1,7 +1,7 @@
 /* Whose a task is, and what it is called: for all of our objects, each of which has numbers of its own.
  *
- * A task that belongs to a workload has a number in `members`, which its children and threads take over before they run
- * a single instruction; the measurer writes it to those that it finds by itself.
+ * The first task of a process that belongs to a workload has a number in `members`, which children take over before they
+ * run a single instruction; the measurer writes it to those that it finds by itself. Threads go by their first one.
  *
  * SPDX-License-Identifier: Apache-2.0
  */

@@ -20,13 +20,6 @@ def now() -> float:
 
 
 @pytest.fixture
-def workload() -> Iterator[Workload]:
-    running = Workload()
-    yield running
-    running.end()
-
-
-@pytest.fixture
 def sidecar(workload: Workload, tmp_path: Path) -> Iterator[Sidecar]:
     with Sidecar(Scope(workload.pid, (str(tmp_path),))) as asking:
         asking.settle()

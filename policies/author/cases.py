@@ -101,7 +101,7 @@ class GivenCoverage(Strict):
 
     grade: what holds when the sidecar dies. cutting: the strongest way to end what is open. isolation: the guarantees
     that hold. profile: how much of what happens the kernel tells. gate: whether one is in force before executions.
-    fence: whether one can refuse connections.
+    fence: whether one can refuse connections. notified: whether a seccomp filter asks before calls.
     dead: layers whose collector does not run. absent: layers that nothing measures.
     """
 
@@ -111,6 +111,7 @@ class GivenCoverage(Strict):
     profile: Profile = Profile.FULL
     gate: bool = True
     fence: bool = True
+    notified: bool = True
     dead: tuple[Layer, ...] = ()
     absent: tuple[Layer, ...] = ()
 

@@ -145,7 +145,7 @@ def test_older_interfaces_are_allowed_where_somebody_called_by_one(
 
 
 def test_the_operators_form_is_the_same_in_its_own_kind() -> None:
-    made = yaml.safe_load(yaml.safe_dump(operators("web", CALLED)))
+    made = yaml.safe_load(yaml.safe_dump(operators("web", profile(CALLED))))
     assert (made["apiVersion"], made["kind"]) == ("security-profiles-operator.x-k8s.io/v1beta1", "SeccompProfile")
     assert made["metadata"] == {"name": "web"}
     assert made["spec"] == json.loads(json.dumps(profile(CALLED)))

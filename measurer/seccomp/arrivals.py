@@ -8,7 +8,6 @@ wait.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import struct
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from attestation import strictjson
 from attestation.errors import InvalidInput
 from measurer import kernel as k
 from measurer.loop import Loop
@@ -30,6 +30,7 @@ _MOST_BYTES = 64 * 1024
 _MOST_DESCRIPTORS = 4
 _UCRED = struct.Struct("3i")
 _LISTENER = "seccompFd"
+_MOST_PID = 1 << 22
 Take = Callable[[int], None]
 
 
@@ -110,12 +111,13 @@ class Arrivals:
         """All of it. Descriptors that it does not name as listeners are none of ours."""
         self._callers -= 1
         try:
-            pid, position = _state(text)
-            listener = descriptors.pop(position)
+            pid, position = state(text)
+            listener = descriptors[position]
             pidfd = os.pidfd_open(pid)
         except (InvalidInput, IndexError, OSError) as error:
             sys.stderr.write(f"measurer: a seccomp listener was not handed over: {error}\n")
         else:
+            descriptors.remove(listener)
             self._keep(pid, pidfd, listener)
             self._hand_out()
         for each in descriptors:
@@ -171,22 +173,22 @@ class _Caller:
     def _over(self) -> None:
         self._loop.cancel(self._patience)
         self._loop.forget(self._connection.fileno())
-        self._connection.close()
         self._said(self._text, self._descriptors)
+        self._connection.close()
 
 
-def _state(text: bytes) -> tuple[int, int]:
+def state(text: bytes) -> tuple[int, int]:
     """The pid of the container's first process, and which of the descriptors is the listener. Raises InvalidInput.
 
     While a container is being made its state may not know the pid yet: then the process that is begun is the first.
     """
     try:
-        said = json.loads(text)
+        said = strictjson.loads(text)
         pid = said["state"].get("pid") or said["pid"]
         position = said["fds"].index(_LISTENER)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (InvalidInput, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InvalidInput("this is no container's process state", where="seccomp", mend="Use runc or crun.") from error
-    if type(pid) is not int or pid <= 0:
+    if type(pid) is not int or not 0 < pid < _MOST_PID:
         raise InvalidInput(f"{pid!r} is no pid", where="seccomp")
     return pid, position
 

@@ -5,6 +5,7 @@ Who belongs to the workload those programs know by what the collector of process
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -142,7 +143,7 @@ class CallsCollector:
             self._requests.append((not_before, full))
             self._next()
 
-    def waits(self, name: str, by: Actor) -> bool:
+    def waits(self, name: str, by: Callable[[], Actor]) -> bool:
         """A process is about to make this call, and stands still until it is answered. May it go on?"""
         wanted = self._wanted
         if wanted is None:
@@ -150,7 +151,7 @@ class CallsCollector:
         self._seen |= calls.numbers((name,))[0]
         if self._baseline is None or name in self._baseline:
             return True
-        self._tell_call(name, by, refused=wanted.refuse)
+        self._tell_call(name, by(), refused=wanted.refuse)
         return not wanted.refuse
 
     def _begin(self) -> bool:

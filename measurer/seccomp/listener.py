@@ -27,8 +27,8 @@ MOST_A_TURN = 16
 _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 _ANSWER = struct.Struct("=QqiI")
 _SIZES = struct.Struct("=3H")
-_RECEIVE, _SEND, _IS_VALID = 0xC0502100, 0xC0182101, 0x40082102
-_CONTINUE = 1
+_RECEIVE, _SEND, _IS_VALID, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082102, 0x40082104
+_CONTINUE, _WAKE_ON_THE_SAME = 1, 1
 _GET_NOTIFICATION_SIZES = 3
 _KIND = "anon_inode:seccomp notify"
 _X32 = 0x40000000
@@ -53,6 +53,8 @@ class Listener:
         if not is_listener(descriptor):
             os.close(descriptor)
             raise InvalidInput("this descriptor is no seccomp listener", where="seccomp", mend="Send the filter's own.")
+        with suppress(OSError):  # Linux 6.6: whoever waits wakes us on its own processor, and we it
+            fcntl.ioctl(descriptor, _SET_FLAGS, _WAKE_ON_THE_SAME)
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
 

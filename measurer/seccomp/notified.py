@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -30,8 +31,8 @@ _NONE = "nobody has handed over a listener"
 class Judge(Protocol):
     """Who knows what may be called."""
 
-    def waits(self, name: str, by: Actor) -> bool:
-        """May it go on?"""
+    def waits(self, name: str, by: Callable[[], Actor]) -> bool:
+        """May it go on? by: who it is, which takes a look to find out."""
 
 
 class Notified:
@@ -85,7 +86,7 @@ class Notified:
 
     def _answer(self, listener: Listener) -> None:
         for asked in listener.asked():
-            if self._judge.waits(asked.call, self._asker(listener, asked)):
+            if self._judge.waits(asked.call, partial(self._asker, listener, asked)):
                 listener.let_through(asked)
             else:
                 listener.refuse(asked)

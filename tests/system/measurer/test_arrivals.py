@@ -88,7 +88,13 @@ def test_whoever_says_what_is_no_state_or_sends_what_is_no_listener_changes_noth
 ) -> None:
     before = node.descriptors
     with open(os.devnull) as other:
-        for said in ("no state", {"fds": ["seccompFd"]}, state(2**22 - 1), state(2**70), {**state(os.getpid()), "fds": ["else"]}):
+        for said in (
+            "no state",
+            {"fds": ["seccompFd"]},
+            state(2**22 - 1),
+            state(2**70),
+            {**state(os.getpid()), "fds": ["else"]},
+        ):
             hand_over(node, said, other.fileno())
         hand_over(node, state(os.getpid()), other.fileno())
         hand_over(node, state(os.getpid()))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -17,7 +18,7 @@ from attestation.coverage import NOTIFIED, CollectorCoverage
 from attestation.facts import CallFact, CollectorFact, CollectorState, FileFact
 from attestation.layers import Layer
 from tests.system.measurer.conftest import needs_root
-from tests.system.measurer.stage import Sidecar
+from tests.system.measurer.stage import Sidecar, User
 from tests.system.measurer.test_calls import measured
 from tests.system.measurer.under import Asking, under
 
@@ -33,6 +34,14 @@ ACTS = {
     "keyctl": "import ctypes; ctypes.CDLL(None).syscall(250, 0, -3, 0)",
 }
 """By the numbers of x86-64 where the C library has no name."""
+OWN_LISTENER = """
+from proofbeat.up.filter import here, stand_under
+code = 0
+try:
+    stand_under(here(()))
+except OSError as error:
+    code = error.errno
+"""
 
 
 @contextmanager
@@ -122,6 +131,30 @@ def test_where_nobody_is_left_who_could_answer_such_calls_fail(asking: Asking, t
         pass
     asking.close()
     assert result(asking, "memfd_create(b'hidden', 0)", tree) == errno.ENOSYS
+
+
+def test_the_workload_gets_no_listener_of_its_own(asking: Asking, tree: Path) -> None:
+    """With one it could answer for what it has its children call."""
+    with answered(asking, tree) as sidecar:
+        asking.workload.do(f"exec({OWN_LISTENER!r})")
+        asking.workload.do(f"open('{tree}/errno', 'w').write(str(code))")
+        assert int((tree / "errno").read_text()) == errno.EBUSY
+        asking.workload.do(ACTS["memfd_create"])
+        assert sidecar.expect(CallFact).call == "memfd_create"
+
+
+def test_it_takes_no_capability() -> None:
+    with TemporaryDirectory() as folder:
+        user = User.ordinary(Path(folder))
+        with under(SILENT, user) as asking:
+            scope = Scope(asking.workload.pid, (folder,), deadman=30.0, calls=LEAN)
+            with user.sidecar(scope) as sidecar:
+                sidecar.send(Listener(), asking.listener)
+                told = sidecar.expect(Covered, lambda each: each.coverage.notified).coverage
+                running = [each.name for each in told.collectors if each.layer is Layer.SYSCALLS and each.running]
+                assert running == [NOTIFIED]
+                asking.workload.do(ACTS["memfd_create"])
+                assert sidecar.expect(CallFact).process.pid == asking.workload.pid
 
 
 def test_a_thread_is_told_as_its_process_and_a_child_as_itself(asking: Asking, tree: Path) -> None:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from attestation.calls import NAMES
 from proofbeat.up.filter import here
 from proofbeat.up.under import LISTENER, Under
-from tests.system.measurer.stage import Workload
+from tests.system.measurer.stage import User, Workload
 
+ROOT_USER = User()
 _STARTER = """
 import os, sys
 from proofbeat.up.under import Under
 Under.parse(sys.argv[1]).stand().join()
-os.execv(sys.argv[2], sys.argv[2:])
+os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
@@ -37,12 +38,13 @@ class Asking:
 
 
 @contextmanager
-def under(asked: Iterable[str]) -> Iterator[Asking]:
-    """Asked for are these calls."""
+def under(asked: Iterable[str], user: User = ROOT_USER) -> Iterator[Asking]:
+    """Asked for are these calls. user: who it runs as."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     filtered = Under(here(NAMES - set(asked)), theirs.fileno())
     with ours, theirs:
-        workload = Workload((sys.executable, "-c", _STARTER, str(filtered)), also=(theirs.fileno(),))
+        starter = (sys.executable, "-c", _STARTER, str(filtered), *user.first)
+        workload = Workload(starter, user.python, also=(theirs.fileno(),))
         ours.settimeout(10.0)
         said, descriptors, _, _ = socket.recv_fds(ours, 64, 1, socket.MSG_CMSG_CLOEXEC)
     assert said == LISTENER, said

@@ -34,6 +34,13 @@ ACTS = {
     "keyctl": "import ctypes; ctypes.CDLL(None).syscall(250, 0, -3, 0)",
 }
 """By the numbers of x86-64 where the C library has no name."""
+FLOOD = """
+def call():
+    while True:
+        libc.personality(0xffffffff)
+for _ in range(64):
+    threading.Thread(target=call, daemon=True).start()
+"""
 OWN_LISTENER = """
 from proofbeat.up.filter import here, stand_under
 code = 0
@@ -170,8 +177,8 @@ def test_a_thread_is_told_as_its_process_and_a_child_as_itself(asking: Asking, t
 def test_whoever_floods_us_with_calls_keeps_no_other_fact_waiting(asking: Asking, tree: Path) -> None:
     with answered(asking, tree) as sidecar:
         sidecar.files()
-        asking.workload.do("import ctypes; libc = ctypes.CDLL(None)")
-        asking.workload.begin("while True: libc.personality(0xffffffff)")
+        asking.workload.do("import ctypes, threading; libc = ctypes.CDLL(None)")
+        asking.workload.do(f"exec({FLOOD!r})")
         assert sidecar.expect(CallFact).call == "personality"
         (tree / "new").write_text("written meanwhile")
         assert sidecar.expect(FileFact).path == str(tree / "new")

@@ -25,8 +25,9 @@ unit: setup
 	.venv/bin/pytest tests/unit -n $(WORKERS) --dist loadfile $(ARGS)
 
 # Real processes, real Envoys, this kernel. What fails beside others, which take its time, is tried once more alone.
+# In the order of names: by how many tests a file has, the few long ones of tests/system/demo come last and alone.
 system: setup
-	.venv/bin/pytest tests/system -n $(WORKERS) --dist loadfile $(ARGS) || { [ $$? = 1 ] && \
+	.venv/bin/pytest tests/system -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS) || { [ $$? = 1 ] && \
 		echo "once more, alone:" && .venv/bin/pytest tests/system --last-failed --last-failed-no-failures none $(ARGS); }
 
 # Workloads and sidecars in real containers. Needs root and apt-get, or podman, runc and busybox-static.

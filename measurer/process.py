@@ -38,7 +38,6 @@ from attestation.layers import Layer
 from attestation.means import Trial
 from measurer import coverage, isolation, kernel, mounts, scope, trials
 from measurer.calls.collector import CallsCollector
-from measurer.calls.programs import Joined
 from measurer.channel import Channel, Hangup
 from measurer.clock import boottime
 from measurer.connections import Connection
@@ -57,6 +56,7 @@ from measurer.mounts import Mounts
 from measurer.processes.collector import Processes
 from measurer.processes.held import allow_descriptors
 from measurer.processes.sources import Sources
+from measurer.programs import Joined
 from measurer.proxy import ProxyLayer
 from measurer.seccomp.arrivals import Arrivals
 from measurer.seccomp.notified import Notified

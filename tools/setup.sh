@@ -44,14 +44,17 @@ if ! [ -x "$uv" ] || [ "$("$uv" --version 2>/dev/null | cut -d' ' -f2)" != "$UV_
 fi
 
 # 2. Everything else, exactly as locked.
+# Where PYTHONDONTWRITEBYTECODE is set, or a folder is read-only, every start of a program would compile everything anew.
+compile() { .venv/bin/python -m compileall -q attestation authority measurer policies proofbeat sidecar telemetry wire xds; }
+
 stamp=.venv/.setup-complete
 if [ -f "$stamp" ] && [ "$stamp" -nt uv.lock ] && [ "$stamp" -nt pyproject.toml ] && [ "$stamp" -nt tools/setup.sh ]; then
+  compile # what has changed since
   exit 0
 fi
 say "installing the locked packages into .venv"
 "$uv" sync --quiet --frozen --all-extras --compile-bytecode --python "$("$python" -c 'import sys; print(sys.executable)')"
-# Where PYTHONDONTWRITEBYTECODE is set, or a folder is read-only, every start of a program would compile everything anew.
-.venv/bin/python -m compileall -q attestation authority measurer policies proofbeat sidecar telemetry wire xds
+compile
 
 # 3. What this machine cannot give, and what that costs.
 if [ "$(id -u)" != 0 ]; then

@@ -7,6 +7,7 @@ Which output fields there are depends on the rule and on `append_output`: https:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from attestation.detectors import fields
@@ -64,11 +65,8 @@ def _of_itself(rule: str, at_ms: int, said: dict[str, Any]) -> Sign:
 
 def _about(document: dict[str, Any], said: dict[str, Any]) -> About:
     container = fields.text(said, "container.full_id", MOST_NAME) or fields.text(said, "container.id", MOST_NAME)
-    return About(
-        container=fields.container_of(container),
-        pod_uid=fields.pod_uid_of(fields.text(said, "k8s.pod.uid", MOST_NAME)),
-        namespace=fields.name_of(said, "k8s.ns.name"),
-        pod=fields.name_of(said, "k8s.pod.name"),
+    return replace(
+        fields.about(container, said, "k8s.pod.uid", "k8s.ns.name", "k8s.pod.name"),
         node=fields.name_of(document, "hostname"),
         pid=fields.pid(said, "proc.pid"),
         host=container == _HOST,

@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from typing import Any
 
-from attestation.detectors.alerts import MOST_NAME, MOST_TAGS
+from attestation.detectors.alerts import MOST_NAME, MOST_TAGS, About
 from attestation.errors import InvalidInput
 from attestation.wording import shown
 
@@ -52,6 +52,16 @@ def name_of(document: dict[str, Any], name: str) -> str:
     """What Kubernetes or a machine is called; empty for what cannot be such a name."""
     value = text(document, name, MOST_NAME + 1)
     return value if len(value) <= MOST_NAME and _NAME.fullmatch(value) else ""
+
+
+def about(container: str, document: dict[str, Any], uid: str, namespace: str, pod: str) -> About:
+    """A container by its id, and the pod whose uid, namespace and name these fields have. Raises InvalidInput."""
+    return About(
+        container=container_of(container),
+        pod_uid=pod_uid_of(text(document, uid, MOST_NAME)),
+        namespace=name_of(document, namespace),
+        pod=name_of(document, pod),
+    )
 
 
 def container_of(value: str) -> str:

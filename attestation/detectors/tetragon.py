@@ -8,6 +8,7 @@ An event that a tracing policy asked for is an alert. What Tetragon exports of e
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from attestation.detectors import fields
@@ -75,11 +76,8 @@ def _about(document: dict[str, Any], process: dict[str, Any]) -> About:
     container = fields.text(fields.below(pod, "container"), "id", MOST_NAME) or fields.text(
         process, "docker", MOST_NAME
     )
-    return About(
-        container=fields.container_of(container),
-        pod_uid=fields.pod_uid_of(fields.text(pod, "uid", MOST_NAME)),
-        namespace=fields.name_of(pod, "namespace"),
-        pod=fields.name_of(pod, "name"),
+    return replace(
+        fields.about(container, pod, "uid", "namespace", "name"),
         node=fields.name_of(document, "node_name"),
         pid=fields.pid(process, "pid"),
     )

@@ -28,12 +28,12 @@ from attestation.observation import Observation
 from measurer.bpf.watch import ALL_OPERATIONS, CAPABLE, NO_OPERATION, STRICT, Event, Kind
 from measurer.calls import uses
 from measurer.calls.outside import Outside
-from measurer.calls.programs import Joined, Programs
 from measurer.calls.tallying import Tallying
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime
 from measurer.connections import Connection, beginning
 from measurer.loop import Loop
+from measurer.programs import Joined, Programs
 
 NAME = CALLS
 LATENCY_MS = 5.0

@@ -14,7 +14,6 @@ from attestation.facts import Actor, ProcessAspect, ProcessFact, Sighting, Stdio
 from attestation.layers import Layer, Method
 from attestation.observation import Observation
 from attestation.processes import ProcessKind
-from measurer.calls.programs import Joined
 from measurer.channel import Channel, sealed
 from measurer.clock import boottime, spent
 from measurer.connections import Connections
@@ -30,6 +29,7 @@ from measurer.processes.proc import Look
 from measurer.processes.sources import Sources
 from measurer.processes.stdio import Stdio
 from measurer.processes.wards import Wards
+from measurer.programs import Joined
 from measurer.scope import Pinned
 
 NAME = "processes.rights"

@@ -15,12 +15,12 @@ from contextlib import suppress
 
 from measurer import kernel as k
 from measurer.bpf.watch import HOME, OURS, Event, Kind
-from measurer.calls.programs import Joined, Programs
 from measurer.loop import Loop
 from measurer.marking import GONE
 from measurer.processes.connector import BEAT, MOVED, Lost, ProcessEvent
 from measurer.processes.held import Held
 from measurer.processes.membership import Member, Membership, Workload
+from measurer.programs import Joined, Programs
 from measurer.scope import alive
 
 _MOST_LOOKS = 8

@@ -24,7 +24,6 @@ from typing import Protocol
 from attestation.facts import CollectorState
 from attestation.means import Means
 from measurer import kernel as k
-from measurer.calls.programs import Programs
 from measurer.clock import boottime, monotonic
 from measurer.fencing import Fencing
 from measurer.heartbeat import Heartbeat, Nameless
@@ -35,6 +34,7 @@ from measurer.processes.marks import Marks
 from measurer.processes.membership import Member, Membership, Workload
 from measurer.processes.openexec import ExecEvents, OpenExec
 from measurer.processes.proc import stat_of
+from measurer.programs import Programs
 from measurer.scope import all_pids
 
 _CATCH_UP = 0.25

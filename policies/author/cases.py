@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyAddress, model_validator
 
 from attestation.coverage import Cutting, Grade, Guarantee, Profile
+from attestation.detectors.alerts import MOST_NAME, MOST_RULE, MOST_TAGS, MOST_TEXT, Detector, Priority
 from attestation.digests import well_formed
 from attestation.errors import InvalidConfiguration
 from attestation.facts import CollectorState, FileChange, Opened, ProcessAspect
@@ -102,6 +103,7 @@ class GivenCoverage(Strict):
     grade: what holds when the sidecar dies. cutting: the strongest way to end what is open. isolation: the guarantees
     that hold. profile: how much of what happens the kernel tells. gate: whether one is in force before executions.
     fence: whether one can refuse connections. notified: whether a seccomp filter asks before calls.
+    silent: detectors that are not heard, of those that policy names.
     dead: layers whose collector does not run. absent: layers that nothing measures.
     """
 
@@ -112,6 +114,7 @@ class GivenCoverage(Strict):
     gate: bool = True
     fence: bool = True
     notified: bool = True
+    silent: tuple[Detector, ...] = ()
     dead: tuple[Layer, ...] = ()
     absent: tuple[Layer, ...] = ()
 
@@ -221,13 +224,37 @@ class CollectorHappened(Strict):
     state: CollectorState
 
 
+class Alerted(Strict):
+    """detector: whose alert it is. rule: by which rule of Falco's, or which policy of Tetragon's. priority: how grave
+    it is, which Falco states of each and Tetragon of none. tags: that it has. text: what it says.
+
+    executable: of the process that it is about. named: it is about this workload, by what it names; else it names
+    nobody by whom that could be told.
+    """
+
+    detector: Detector
+    rule: str = Field(min_length=1, max_length=MOST_RULE)
+    priority: Priority | None = None
+    tags: tuple[Annotated[str, Field(max_length=MOST_NAME)], ...] = Field(default=(), max_length=MOST_TAGS)
+    text: str = Field(default="", max_length=MOST_TEXT)
+    executable: str = Field(default="", max_length=MOST_NAME)
+    named: bool = True
+
+    @model_validator(mode="after")
+    def _has_priorities(self) -> Self:
+        if (self.priority is not None) is not (self.detector is Detector.FALCO):
+            raise ValueError("each alert of Falco's states a priority, and none of Tetragon's does")
+        return self
+
+
 class GivenFact(Strict):
-    """One thing that the measurer sees happen: exactly one of these.
+    """One thing that is seen to happen, by the measurer or a detector: exactly one of these.
 
     file: a path changed. execution: something was executed. script: an interpreter ran a file. preload: a library, or a
     folder of them, comes before a program's own. process: a process changed what it may do. stdio: a process has a
-    socket as standard input, output or error. egress: a process connected to somewhere. collector: a collector failed,
-    or is back. proxy: the Envoy that holds the key is another, or stands otherwise.
+    socket as standard input, output or error. egress: a process connected to somewhere. alert: a detector of somebody
+    else's raised one. collector: a collector failed, or is back. proxy: the Envoy that holds the key is another, or
+    stands otherwise.
     """
 
     file: FileHappened | None = None
@@ -237,6 +264,7 @@ class GivenFact(Strict):
     process: ProcessHappened | None = None
     stdio: StdioHappened | None = None
     egress: Connected | None = None
+    alert: Alerted | None = None
     collector: CollectorHappened | None = None
     proxy: GivenProxy | None = None
 

@@ -20,9 +20,11 @@ from attestation.coverage import (
     Mechanism,
     Profile,
 )
+from attestation.detectors.alerts import Alert
 from attestation.digests import Digest
 from attestation.facts import (
     Actor,
+    AlertFact,
     CollectorFact,
     EgressFact,
     ExecutionFact,
@@ -44,7 +46,9 @@ from attestation.manifest import NO_DIGEST, Entry
 from attestation.memory import Code, CodeKind
 from attestation.processes import ProcessKind
 from attestation.proxy import Proxy, ProxyProcess
+from policies.appraise.detectors import name_of
 from policies.author.cases import (
+    Alerted,
     Executed,
     FileHappened,
     GivenClaims,
@@ -109,6 +113,8 @@ def fact(given: GivenFact, governing: Governing) -> Fact:
         passage = Passage.REFUSED if to.refused else Passage.MADE
         who = Actor(_SOMEBODY, to.executable)
         return EgressFact(0.0, who, to.protocol, str(to.host), to.port, passage=passage)
+    if given.alert is not None:
+        return _alert(given.alert)
     if given.collector is not None:
         return CollectorFact(0.0, given.collector.name, given.collector.state)
     seated = _proxy(given.proxy or GivenProxy(), references)
@@ -242,6 +248,9 @@ def _coverage(given: GivenCoverage, measured: tuple[Layer, ...], governing: Gove
     if governing.policy.spec.egress.allowed is not None and Layer.PROCESSES in measured:
         runs = Layer.PROCESSES not in given.dead
         watched = (*watched, CollectorCoverage(EGRESS, Layer.PROCESSES, Mechanism.POLL, 1000.0, running=runs))
+    for detector in governing.policy.spec.detectors.sources:
+        heard = detector not in given.silent
+        watched += (CollectorCoverage(name_of(detector), Layer.ATTESTER, Mechanism.DETECTOR, 0.0, running=heard),)
     absent = tuple(layer for layer in Layer if layer not in measured)
     if given.gate and Layer.PROCESSES in measured:
         watched += (CollectorCoverage(GATE, Layer.PROCESSES, Mechanism.FANOTIFY, 0.0, running=True),)
@@ -295,6 +304,19 @@ def _preload(given: Preloaded, references: EffectiveReferences) -> PreloadFact:
     path = given.path if given.path is not None else given.entry
     digest = _content(given.content, _known(path, references), path)
     return PreloadFact(0.0, given.source, given.entry, Actor(_SOMEBODY), path, digest)
+
+
+def _alert(given: Alerted) -> AlertFact:
+    alert = Alert(
+        given.detector,
+        given.rule,
+        given.text,
+        0,
+        priority=given.priority,
+        tags=given.tags,
+        executable=given.executable,
+    )
+    return AlertFact(0.0, alert, given.named)
 
 
 def _known(path: str, references: EffectiveReferences) -> tuple[Digest, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from functools import partial
 
+from proofbeat.acts.intrusions import INTRUSIONS, Intrusion, absent
 from proofbeat.demo.closing import Act, Play, Say, recovered, replace, told, until_closed, until_opened
 from proofbeat.demo.scene import Scene
 from proofbeat.ephemeral.clock import now
-from proofbeat.intrusions import INTRUSIONS, Intrusion, absent
 from telemetry.names import Event
 
 

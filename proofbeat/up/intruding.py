@@ -9,9 +9,9 @@ from typing import Any
 from attestation.errors import Unavailable
 from policies.author.learning.learned import Learned
 from policies.model.references import ReferenceSpec
+from proofbeat.acts.intrusions import Intrusion, absent
 from proofbeat.baseline import BASELINE
 from proofbeat.ephemeral.watch import Line, Watch
-from proofbeat.intrusions import Intrusion, absent
 from telemetry.names import Event
 
 WITHIN_SECONDS = 15.0

@@ -15,10 +15,10 @@ from typing import Any
 from policies.author.learning.learned import Learned
 from policies.author.learning.outcome import references
 from policies.author.learning.seccomp import filtered
+from proofbeat.acts.intrusions import INTRUSIONS, Intrusion
 from proofbeat.ephemeral.authority import CA_NAME
 from proofbeat.ephemeral.children import LogLine
 from proofbeat.ephemeral.clock import now
-from proofbeat.intrusions import INTRUSIONS, Intrusion
 from proofbeat.learning import watch
 from proofbeat.learning.wishes import Until
 from proofbeat.study import scope_of, studied

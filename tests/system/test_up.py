@@ -18,7 +18,7 @@ from typing import IO
 import pytest
 
 from proofbeat.bench.faults.stage import mount, unmount
-from tests.system.test_demo import running_below
+from tests.system.demo.stage import running_below
 
 PROOFBEAT = [sys.executable, "-P", "-m", "proofbeat"]
 INTERPRETER = str(Path(sys.executable).resolve())

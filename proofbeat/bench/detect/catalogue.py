@@ -1,6 +1,6 @@
 """Every signal, and the act that shows it: one row an act. Who adds a signal adds its act here, or says why none is.
 
-An act may be in another file than acts.py, if that imports the standard library alone and has a `Where` of this form.
+An act may be in any file of proofbeat/acts/, if that imports the standard library alone and has a `Where` of this form.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from types import MappingProxyType
 
 from attestation.signals import Signal
 from attestation.violation import ViolationClass
-from proofbeat.bench.detect import acts, calls, codeacts
-from proofbeat.bench.detect.acts import DEADMAN, Act
+from proofbeat.acts import acts, calls, code
+from proofbeat.acts.acts import DEADMAN, Act
 
 EVENT_MS, RUN_MS, BEGUN_MS, END_MS, LOOK_MS = 10.0, 15.0, 30.0, 50.0, 1000.0
 """What is stated of an event, of an execution with what starting it takes, of what an execution is found to have begun
@@ -148,15 +148,15 @@ CATALOGUE: tuple[Attack, ...] = (
     Attack(calls.use_a_capability, Signal.CAPABILITY_USED, CALLS, EVENT_MS, needs_root=True, privileged=True),
     Attack(calls.open_by_io_uring, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
     Attack(calls.write_into_a_process, Signal.PROCESS_WRITTEN, CALLS, EVENT_MS, needs_root=True),
-    Attack(codeacts.patch_its_own_code, Signal.MEMORY_CODE_PATCHED, MEMORY, MEMORY_MS),
-    Attack(codeacts.patch_the_code_of_another, Signal.MEMORY_CODE_PATCHED, MEMORY, MEMORY_MS),
-    Attack(codeacts.set_a_breakpoint, Signal.MEMORY_CODE_PROBED, MEMORY, MEMORY_MS),
-    Attack(codeacts.load_a_dropped_library, Signal.MEMORY_CODE_FOREIGN, MEMORY, MEMORY_MS),
-    Attack(codeacts.load_from_memory, Signal.MEMORY_CODE_DELETED, MEMORY, MEMORY_MS),
-    Attack(codeacts.load_and_delete, Signal.MEMORY_CODE_DELETED, MEMORY, MEMORY_MS, needs_root=True),
-    Attack(codeacts.map_what_was_exchanged, Signal.MEMORY_CODE_MODIFIED, MEMORY, MEMORY_MS),
-    Attack(codeacts.make_code, Signal.MEMORY_CODE_ANONYMOUS, MEMORY, MEMORY_MS),
-    Attack(codeacts.map_code_writable, Signal.MEMORY_CODE_WRITABLE, MEMORY, MEMORY_MS),
+    Attack(code.patch_its_own_code, Signal.MEMORY_CODE_PATCHED, MEMORY, MEMORY_MS),
+    Attack(code.patch_the_code_of_another, Signal.MEMORY_CODE_PATCHED, MEMORY, MEMORY_MS),
+    Attack(code.set_a_breakpoint, Signal.MEMORY_CODE_PROBED, MEMORY, MEMORY_MS),
+    Attack(code.load_a_dropped_library, Signal.MEMORY_CODE_FOREIGN, MEMORY, MEMORY_MS),
+    Attack(code.load_from_memory, Signal.MEMORY_CODE_DELETED, MEMORY, MEMORY_MS),
+    Attack(code.load_and_delete, Signal.MEMORY_CODE_DELETED, MEMORY, MEMORY_MS, needs_root=True),
+    Attack(code.map_what_was_exchanged, Signal.MEMORY_CODE_MODIFIED, MEMORY, MEMORY_MS),
+    Attack(code.make_code, Signal.MEMORY_CODE_ANONYMOUS, MEMORY, MEMORY_MS),
+    Attack(code.map_code_writable, Signal.MEMORY_CODE_WRITABLE, MEMORY, MEMORY_MS),
     Attack(acts.do_what_a_detector_sees, Signal.DETECTOR_ALERT, DETECTORS, RELAYED_MS),
     Attack(acts.ask_for_the_key, Signal.KEY_SOCKET_SECOND_CLIENT, SIDECAR, EVENT_MS, graver=True),
     Attack(

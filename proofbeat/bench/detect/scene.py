@@ -15,9 +15,9 @@ from typing import Any
 from attestation.calls import NAMES
 from attestation.capabilities import CAPABILITIES
 from attestation.errors import Unavailable
+from proofbeat.acts.acts import DEADMAN, Where
 from proofbeat.bench import mesh
 from proofbeat.bench.detect import service
-from proofbeat.bench.detect.acts import DEADMAN, Where
 from proofbeat.bench.detect.catalogue import Attack
 from proofbeat.bench.detect.falco import RULE, SEEN
 from proofbeat.demo import service as demo_service

@@ -20,7 +20,7 @@ import pytest
 from attestation import calls
 from attestation.calls import NAMES, RING, CallsMade, Watching
 from attestation.channel import Calls, Covered, Measure, Observed, Pinned, Scope
-from attestation.coverage import Mechanism
+from attestation.coverage import CALLS, Mechanism
 from attestation.facts import CallFact, CapabilityFact, CollectorFact, CollectorState, ProcessAspect, ProcessFact
 from attestation.layers import Layer
 from attestation.observation import Observation
@@ -418,6 +418,20 @@ def test_what_is_refused_was_not_used(tree: Path, nobody: User) -> None:
             assert not sidecar.seen(CapabilityFact)
     finally:
         workload.end()
+
+
+def test_who_asks_for_calls_again_is_told_of_uses_as_if_nobody_had_ever_asked(workload: Workload, tree: Path) -> None:
+    with watched(workload, tree, USES) as sidecar:
+        workload.do("import os; os.chroot('/')")
+        used(sidecar)
+        sidecar.send(replace(sidecar.scope, calls=None))
+        sidecar.expect(Covered, lambda each: CALLS not in {one.name for one in each.coverage.collectors})
+        workload.do("os.chroot('/')")
+        sidecar.send(sidecar.scope)
+        assert measured(sidecar).capabilities == (), "what was used while nobody asked"
+        assert len(sidecar.seen(CapabilityFact)) == 1
+        workload.do("os.chroot('/')")
+        assert used(sidecar).capability == "CAP_SYS_CHROOT"
 
 
 def test_where_nobody_asks_for_uses_the_layer_says_nothing_of_them(workload: Workload, tree: Path) -> None:

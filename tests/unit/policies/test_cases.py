@@ -177,6 +177,61 @@ def test_a_connection_is_what_became_of_it(tmp_path: Path, refused: str, expecte
     assert failures(tmp_path, claims(unfenced, weak), policies=listing) == ()
 
 
+ALERTING = POLICIES.replace(
+    "mode: enforce",
+    """mode: enforce
+  detectors:
+    sources: {tetragon: {silence: 1m}}
+    alerts:
+      - {detector: falco, priority: critical, class: tamper}
+      - {detector: falco, tags: [shell], without: [Expected shell], class: drift}
+      - {detector: tetragon, rules: ["file-*"], class: drift}""",
+)
+
+
+@pytest.mark.parametrize(
+    ("alert", "expected"),
+    [
+        (
+            "{detector: falco, rule: Rooted, priority: alert, executable: /bin/sh}",
+            "{signal: detector-alert, subject: /bin/sh, class: tamper}",
+        ),
+        ("{detector: falco, rule: Rooted, priority: warning}", "nothing"),
+        (
+            "{detector: falco, rule: Shell, priority: notice, tags: [net, shell]}",
+            "{signal: detector-alert, class: drift}",
+        ),
+        ("{detector: falco, rule: Expected shell, priority: notice, tags: [shell]}", "nothing"),
+        ("{detector: falco, rule: Rooted, priority: alert, named: false}", "nothing"),
+        ("{detector: tetragon, rule: file-writes}", "{signal: detector-alert, subject: file-writes, class: drift}"),
+        ("{detector: tetragon, rule: connects, text: to 203.0.113.9}", "nothing"),
+    ],
+)
+def test_an_alert_is_what_policy_says_of_it(tmp_path: Path, alert: str, expected: str) -> None:
+    assert failures(tmp_path, fact(f"alert: {alert}", expected), policies=ALERTING) == ()
+    assert failures(tmp_path, fact(f"alert: {alert}", "nothing")) == (), "a policy that says nothing observes"
+
+
+def test_an_alert_that_names_nobody_is_this_workloads_where_policy_takes_it(tmp_path: Path) -> None:
+    taking = ALERTING.replace("  detectors:\n", "  detectors:\n    unnamed: ours\n")
+    unnamed = fact("alert: {detector: falco, rule: Rooted, priority: alert, named: false}", "detector-alert")
+    assert failures(tmp_path, unnamed, policies=taking) == ()
+
+
+@pytest.mark.parametrize("alert", ["{detector: falco, rule: x}", "{detector: tetragon, rule: x, priority: alert}"])
+def test_an_alert_has_a_priority_as_its_detector_states_one(tmp_path: Path, alert: str) -> None:
+    with pytest.raises(InvalidConfiguration, match="states a priority, and none of Tetragon's does"):
+        trying(tmp_path, case(f"fact: {{alert: {alert}}}, expect: {{violates: nothing}}"))
+
+
+def test_a_detector_that_policy_requires_is_heard_unless_the_case_says_otherwise(tmp_path: Path) -> None:
+    assert failures(tmp_path, claims("", GOOD), policies=ALERTING) == ()
+    unheard = "reasons: [{signal: detector-silent, subject: detectors.tetragon}]"
+    assert failures(tmp_path, claims("coverage: {silent: [tetragon]}", unheard), policies=ALERTING) == ()
+    gone = fact("collector: {name: detectors.tetragon, state: dead}", "detector-silent")
+    assert failures(tmp_path, gone, policies=ALERTING) == ()
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

@@ -7,20 +7,16 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from attestation.channel import Fence
 from attestation.coverage import EGRESS, FENCE, CollectorCoverage, Coverage, Mechanism
-from attestation.facts import Actor, CollectorFact, CollectorState, EgressFact, Passage
+from attestation.facts import Actor, EgressFact, Passage
 from attestation.layers import Layer
 from attestation.signals import Signal
 from attestation.trust import Tier
 from policies.appraise.appraise import appraise
 from policies.appraise.violation import violates
-from policies.model.merge import Applying, Rank, merge
-from policies.model.metadata import Metadata
-from policies.model.policy import AttestationPolicy, Demand, PolicySpec
+from policies.model.policy import AttestationPolicy, PolicySpec
 from sidecar.governing import fence
 from tests.unit.policies.world import POLICY, PYTHON, REFERENCES, claimed, coverage, governing
 
@@ -49,20 +45,13 @@ SHUTS: dict[str, Any] = {"egress": {}, "containment": {"tamper": "deny-egress"}}
 @pytest.mark.parametrize(
     ("policy", "watchers", "affirmed"),
     [
-        (asking("off"), UNFENCED, True),
-        (asking("best-effort"), UNFENCED, True),
-        (asking("best-effort"), with_fence(running=False), True),
-        (asking("required"), UNFENCED, False),
-        (asking("required"), with_fence(running=False), False),
-        (asking("required"), with_fence(running=True), True),
-        (asking("required", mode="audit"), UNFENCED, True),
         (asking("required", egress={"deny": "required"}), UNFENCED, True),
         (asking(**SHUTS), UNFENCED, False),
         (asking(**SHUTS), with_fence(running=True), True),
         (asking(**SHUTS, mode="observe"), UNFENCED, True),
     ],
 )
-def test_nothing_is_affirmed_without_a_fence_where_one_is_required_and_policy_enforces(
+def test_a_fence_is_required_by_what_it_would_refuse_be_that_by_a_list_or_all_of_a_contained_workload(
     policy: AttestationPolicy, watchers: Coverage, affirmed: bool
 ) -> None:
     verdict = appraise(*claimed(watchers=watchers), governing(policy))
@@ -70,27 +59,8 @@ def test_nothing_is_affirmed_without_a_fence_where_one_is_required_and_policy_en
     if not affirmed:
         (found,) = verdict.reasons
         assert (found.kind, found.subject) == (Signal.COVERAGE_WEAK, "coverage.fence")
-        asked_by_list = policy.spec.egress.allowed is not None
-        assert found.rule.endswith("spec.egress.deny" if asked_by_list else "spec.containment")
-        assert ("deny: best-effort" in found.allow) is asked_by_list
-
-
-def test_a_fence_that_does_not_stand_is_no_collector_of_the_processes_layer() -> None:
-    told = with_fence(running=False)
-    assert told.weakest[Layer.PROCESSES]
-    assert not told.fenced
-
-
-@pytest.mark.parametrize("state", [CollectorState.DEAD, CollectorState.OVERFLOWED])
-@pytest.mark.parametrize("deny", list(Demand))
-def test_a_fence_that_falls_closes_at_once_where_it_is_required_and_nowhere_else(
-    deny: Demand, state: CollectorState
-) -> None:
-    found = violates(CollectorFact(1.0, FENCE, state, "it fell"), asking(deny), REFERENCES)
-    assert (found is not None) is (deny is Demand.REQUIRED)
-    if found is not None:
-        assert not found.tamper
-        assert found.rule.endswith("spec.egress.deny")
+        assert found.rule.endswith("spec.containment")
+        assert "deny: best-effort" not in found.allow
 
 
 def test_what_was_refused_is_a_tamper_of_its_own_kind_as_it_would_have_been_by_passing() -> None:
@@ -138,18 +108,3 @@ def test_a_fence_stands_where_something_is_to_be_refused_or_may_have_to_be(
     changes: dict[str, Any], stands: Fence
 ) -> None:
     assert fence(asking(**changes).spec) is stands
-
-
-def test_a_policy_that_says_nothing_of_a_fence_is_written_as_one_that_knows_of_none() -> None:
-    assert "deny" not in PolicySpec.model_validate({"egress": {"deny": "off"}}).model_dump_json(by_alias=True)
-    assert PolicySpec().fence is Demand.OFF
-
-
-@given(st.lists(st.sampled_from(list(Demand)), min_size=1, max_size=4))
-def test_of_several_policies_the_one_that_asks_for_most_holds(asked: list[Demand]) -> None:
-    named = [
-        AttestationPolicy(metadata=Metadata(name=f"p{at}"), spec=asking(each).spec) for at, each in enumerate(asked)
-    ]
-    policies = [Applying(each, Rank.WORKLOAD) for each in named]
-    strictness = [Demand.OFF, Demand.BEST_EFFORT, Demand.REQUIRED]
-    assert merge(policies).policy.spec.denies is max(asked, key=strictness.index)

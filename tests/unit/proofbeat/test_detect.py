@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from attestation.signals import Signal
-from proofbeat.bench.detect import acts
+from proofbeat.acts import acts
 from proofbeat.bench.detect.catalogue import CATALOGUE, ELSEWHERE, UNSEEN
 from proofbeat.bench.detect.document import document
 from proofbeat.bench.detect.run import Sample, report

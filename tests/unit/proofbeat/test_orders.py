@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +26,43 @@ KNOWN = Known("example.org", 7, {"web": WEB, "db": DB, "payments/api": "spiffe:/
 SPAN = ("--for", "30m", "--reason", "a release that nobody referenced")
 
 
+def _ran(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-P", "-m", "proofbeat", "breakglass", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=folder)
+    return done.returncode, done.stdout, done.stderr
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    def ran(*arguments: str) -> tuple[int, str, str]:
-        command = [sys.executable, "-P", "-m", "proofbeat", "breakglass", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
-        return done.returncode, done.stdout, done.stderr
+    return partial(_ran, tmp_path)
 
-    return ran
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keys of ada and bob, the policy that names them, and a request by it. Nobody writes here: each has copies."""
+    folder = tmp_path_factory.mktemp("operators")
+    operators = []
+    for name, key in (("ada", ed25519.Ed25519PrivateKey.generate()), ("bob", ec.generate_private_key(ec.SECP256R1()))):
+        (folder / f"{name}.pem").write_bytes(_pem(key))
+        operators.append(_ran(folder, "operator", name, "--key", f"{name}.pem")[1])
+    (folder / "operators.yaml").write_text("operators:\n" + "".join(operators) + "quorum: 2\nlongest: 1h\n")
+    said = "".join(f"    {line}\n" for line in (folder / "operators.yaml").read_text().splitlines())
+    (folder / "policies.yaml").write_text(_DOCUMENTS + said)
+    _ran(folder, "request", "--scope", "web", *SPAN, "--policies", "policies.yaml", "-o", "order.json")
+    return folder
 
 
 @pytest.fixture
-def policies(tmp_path: Path, run: Run) -> str:
-    """Keys of ada and bob, and the policy that names them."""
-    operators = []
-    for name, key in (("ada", ed25519.Ed25519PrivateKey.generate()), ("bob", ec.generate_private_key(ec.SECP256R1()))):
-        (tmp_path / f"{name}.pem").write_bytes(_pem(key))
-        operators.append(run("operator", name, "--key", f"{name}.pem")[1])
-    (tmp_path / "operators.yaml").write_text("operators:\n" + "".join(operators) + "quorum: 2\nlongest: 1h\n")
-    said = "".join(f"    {line}\n" for line in (tmp_path / "operators.yaml").read_text().splitlines())
-    (tmp_path / "policies.yaml").write_text(_DOCUMENTS + said)
+def policies(prepared: Path, tmp_path: Path) -> str:
+    for name in ("ada.pem", "bob.pem", "operators.yaml", "policies.yaml"):
+        shutil.copy(prepared / name, tmp_path)
     return "policies.yaml"
+
+
+@pytest.fixture
+def order(prepared: Path, policies: str, tmp_path: Path) -> Path:
+    """A request that nobody has signed."""
+    return Path(shutil.copy(prepared / "order.json", tmp_path))
 
 
 def _pem(key: Any) -> bytes:
@@ -93,11 +111,10 @@ def test_the_short_spelling_makes_the_request(run: Run, policies: str) -> None:
     assert code == 0 and json.loads(told)["signatures"] == []
 
 
-def test_an_order_that_is_over_does_not_verify(run: Run, policies: str, tmp_path: Path) -> None:
-    run("request", "--scope", "web", *SPAN, "--policies", policies, "-o", "order.json")
-    order = read(tmp_path / "order.json").order
-    past = {name: getattr(order, name) - 3600 for name in ("issued_at", "not_before", "not_after")}
-    (tmp_path / "order.json").write_text(to_text(Signed(replace(order, **past))))
+def test_an_order_that_is_over_does_not_verify(run: Run, policies: str, order: Path) -> None:
+    asked = read(order).order
+    past = {name: getattr(asked, name) - 3600 for name in ("issued_at", "not_before", "not_after")}
+    order.write_text(to_text(Signed(replace(asked, **past))))
     for name in ("ada", "bob"):
         run("sign", "--yes", "--key", f"{name}.pem", "order.json")
     code, told, _ = run("verify", "--policies", policies, "order.json")
@@ -127,8 +144,8 @@ def test_an_order_that_is_over_does_not_verify(run: Run, policies: str, tmp_path
         ((), "--scope"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(run: Run, policies: str, arguments: tuple[str, ...], complaint: str) -> None:
-    run("request", "--scope", "web", *SPAN, "--policies", policies, "-o", "order.json")
+@pytest.mark.usefixtures("order")
+def test_a_mistake_is_told_in_one_line(run: Run, arguments: tuple[str, ...], complaint: str) -> None:
     code, told, said = run(*arguments)
     assert code == 2 and complaint in told + said
 
@@ -139,9 +156,9 @@ def test_a_request_overwrites_nothing(run: Run, policies: str) -> None:
     assert code == 2 and "File exists" in said
 
 
-def test_a_key_on_another_curve_is_refused_before_it_signs(run: Run, policies: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("order")
+def test_a_key_on_another_curve_is_refused_before_it_signs(run: Run, tmp_path: Path) -> None:
     (tmp_path / "p384.pem").write_bytes(_pem(ec.generate_private_key(ec.SECP384R1())))
-    run("request", "--scope", "web", *SPAN, "--policies", policies, "-o", "order.json")
     code, _, said = run("sign", "--yes", "--key", "p384.pem", "order.json")
     assert code == 2 and "neither on P-256 nor Ed25519" in said
 

@@ -1,6 +1,6 @@
 """What an intruder does inside of a process, without a file and without a program: the process is sent code.
 
-The acts are those of `bench detect`; the demo's service has a hole for them, and `up` an intruder beside the program.
+They are acts of an intruder like any; the demo's service has a hole for them, and `up` an intruder beside the program.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 from attestation.coverage import CALLS, EGRESS, MEMORY
 from attestation.signals import Signal
-from proofbeat.bench.detect.acts import connect_elsewhere, outward
-from proofbeat.bench.detect.calls import leave_the_baseline, open_by_io_uring
-from proofbeat.bench.detect.codeacts import patch_its_own_code
+from proofbeat.acts.acts import connect_elsewhere, outward
+from proofbeat.acts.calls import leave_the_baseline, open_by_io_uring
+from proofbeat.acts.code import patch_its_own_code
 from proofbeat.ephemeral.watch import Line
 
 

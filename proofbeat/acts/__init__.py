@@ -1,0 +1,1 @@
+"""What an intruder does in a process: small programs, for the benchmark of detection, the demo, and up."""

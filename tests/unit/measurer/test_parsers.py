@@ -59,7 +59,7 @@ def test_a_process_state_is_read_whatever_the_command_is_called(
 
 @given(st.binary(max_size=300))
 def test_what_is_no_process_state_is_refused_with_our_own_error(text: bytes) -> None:
-    for parse in (parse_stat, parse_status):
+    for parse in (parse_stat, parse_status, tracer_in):
         try:
             parse(text)
         except InvalidInput as error:

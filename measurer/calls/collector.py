@@ -210,7 +210,7 @@ class CallsCollector:
             return
         self._look_for_losses()
         self._tallying.look(boottime())
-        self._loop.after(_LOOK, _INTERVAL, self._look)
+        self._loop.look_after(_LOOK, _INTERVAL, self._look)
 
     # What the kernel tells.
 

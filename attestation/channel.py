@@ -51,13 +51,16 @@ MOST_BYTES = 64 * 1024
 class Calls:
     """How system calls are watched. allowed: names of calls, of which nothing is told; None for all.
 
-    kill: whoever makes another one is ended by the kernel, at once. window, period: of SAMPLED: seconds. capabilities:
-    names of those whose use is not told; None where uses are not looked at.
+    kill: whoever makes another one is ended by the kernel, at once. notified: a listener is wanted (`Listener`), and
+    missed where there is none. refuse: a call that waits for our answer and is not allowed fails (EPERM). window,
+    period: of SAMPLED: seconds. capabilities: names of those whose use is not told; None where uses are not looked at.
     """
 
     watching: Watching
     allowed: tuple[str, ...] | None = None
     kill: bool = False
+    notified: bool = False
+    refuse: bool = False
     window: float = 5.0
     period: float = 60.0
     capabilities: tuple[str, ...] | None = None
@@ -179,6 +182,11 @@ class Gate:
     """
 
     stands: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """With the listener of a seccomp filter that the workload was started under: its calls wait for an answer there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +332,7 @@ Message = (
     | Beat
     | Contain
     | Gate
+    | Listener
     | Whose
     | Pinned
     | Covered

@@ -36,6 +36,7 @@ _MECHANISMS = (
     Mechanism.POLL,
     Mechanism.BPF,
     Mechanism.DETECTOR,
+    Mechanism.SECCOMP,
 )
 _CUTTINGS = (Cutting.DESTROY, Cutting.KILL, Cutting.CAPPED)
 _ISOLATION_1_0 = ("non_dumpable", "distinct_user", "workload_can_trace", "shared_pid_namespace")

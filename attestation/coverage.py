@@ -15,6 +15,8 @@ GATE = "processes.gate"
 """What is asked before an execution, where policy wants that. It measures nothing."""
 FENCE = "processes.fence"
 """What refuses connections, where policy wants that. It measures nothing."""
+NOTIFIED = "syscalls.notified"
+"""What is asked before a call that no filter lets through, where policy wants that. It measures nothing."""
 EGRESS = "processes.egress"
 """The collector of connections, which there is where policy says what may be connected to."""
 DETECTORS = "detectors."
@@ -27,6 +29,7 @@ class Mechanism(StrEnum):
     PROC_CONNECTOR = "proc-connector"
     POLL = "poll"
     BPF = "bpf"
+    SECCOMP = "seccomp"
     DETECTOR = "detector"
     """Somebody else's, who tells us."""
 
@@ -144,10 +147,10 @@ class Coverage:
 
     @property
     def weakest(self) -> dict[Layer, bool]:
-        """Layer by layer: does every collector that feeds it run? The gate, the fence and detectors feed none."""
+        """Layer by layer: does every collector that feeds it run? What measures nothing feeds none."""
         running: dict[Layer, bool] = {}
         for collector in self.collectors:
-            if collector.name in (GATE, FENCE) or collector.name.startswith(DETECTORS):
+            if collector.name in _FEED_NONE or collector.name.startswith(DETECTORS):
                 continue
             running[collector.layer] = running.get(collector.layer, True) and collector.running
         return running
@@ -158,6 +161,14 @@ class Coverage:
         return any(each.name == GATE and each.running for each in self.collectors)
 
     @property
+    def notified(self) -> bool:
+        """Calls that no filter lets through wait until we have answered."""
+        return any(each.name == NOTIFIED and each.running for each in self.collectors)
+
+    @property
     def fenced(self) -> bool:
         """What it connects to can be refused."""
         return any(each.name == FENCE and each.running for each in self.collectors)
+
+
+_FEED_NONE = (GATE, FENCE, NOTIFIED)

@@ -275,7 +275,7 @@ class MountFact:
 class CallFact:
     """A process made a call that is not in its baseline: the first of this name since the last full measurement.
 
-    call: as attestation.calls names them.
+    call: as attestation.calls names them. refused: it failed with EPERM, and did nothing.
     """
 
     at: float
@@ -283,6 +283,7 @@ class CallFact:
     process: Actor
     pid_inside: int = 0
     """As of an ExecutionFact."""
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,14 @@ class Means(StrEnum):
         "no packet of Envoy passes once sidecar and measurer are gone together for the dead-man time and half a second",
         "what is open then ends by Envoy's own lifetimes (`mode: xds`) or limits (`mode: sds`)",
     )
+    NOTIFICATIONS = (
+        "notifications",
+        "none; whoever starts the workload hands over its filter's listener",
+        "SECCOMP_RET_USER_NOTIF of seccomp(2), from Linux 5.5 on",
+        "a call that its filter does not let through waits until we have told of it, and can be refused "
+        "(`syscalls.notified`)",
+        "such a call is told as `syscalls.watching` has it, and never refused",
+    )
     EGRESS_DENIAL = (
         "egress-denial",
         "CAP_SYS_ADMIN",

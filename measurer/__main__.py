@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 _USAGE = """measurer: started by a sidecar as `python -m measurer --channel FD`, FD being its end of a socketpair,
-or for a node as `python -m measurer --listen PATH [--group NAME] [--allow UID[:pod|any|/cgroup]]`.
+or for a node as `python -m measurer --listen PATH [--group NAME] [--allow UID[:pod|any|/cgroup]] [--seccomp PATH]`.
 """
 
 

@@ -155,6 +155,9 @@ _BPF_MAP_TYPE_ARRAY, _BPF_F_ALLOW_MULTI = 2, 2
 _BPF_INFO_NAME, _BPF_NAME_BYTES = 64, 16
 _MOST_ATTACHED = 64
 
+# linux/seccomp.h
+_SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
+
 # linux/nsfs.h
 _NS_GET_PARENT = 0xB702
 
@@ -311,6 +314,14 @@ def bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
     told = ctypes.create_string_buffer(attributes, len(attributes))
     size = ctypes.c_uint(len(attributes))
     return _call("syscall", ctypes.c_long(number), ctypes.c_int(command), told, size), told.raw
+
+
+def seccomp(operation: int, flags: int, argument: object) -> int:
+    """seccomp(2)."""
+    number = _SYS_SECCOMP.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), "seccomp")
+    return _call("syscall", ctypes.c_long(number), ctypes.c_uint(operation), ctypes.c_uint(flags), argument)
 
 
 def bpf_map_create(size: int, name: bytes) -> int:

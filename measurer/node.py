@@ -36,6 +36,7 @@ from measurer.processes.held import allow_descriptors
 from measurer.processes.proc import open_process, read_small
 from measurer.processes.sources import Sources
 from measurer.relief import Relief
+from measurer.seccomp.arrivals import Arrivals
 from measurer.stalls import Stalls
 
 MOST_SESSIONS, MOST_A_POD = 512, 16
@@ -116,7 +117,14 @@ class Session:
         self._deadman = Deadman(Guardian(wanted.deadman), os.dup(self.peer.pidfd), self._guardian_over)
         self._deadman.start()
         self._measurer = Measurer(
-            self._loop, self._channel, self._node.sources, self._deadman, wanted, self._pinned, self._permits
+            self._loop,
+            self._channel,
+            self._node.sources,
+            self._deadman,
+            wanted,
+            self._pinned,
+            self._permits,
+            self._node.arrivals,
         )
         self._measurer.start()
 
@@ -167,15 +175,18 @@ class Session:
 
 
 class Node:
-    """Listens until it is told to end."""
+    """Listens until it is told to end. runtimes: where container runtimes hand over seccomp listeners."""
 
-    def __init__(self, listener: socket.socket, granted: Sequence[Grant]) -> None:
+    def __init__(
+        self, listener: socket.socket, granted: Sequence[Grant], runtimes: socket.socket | None = None
+    ) -> None:
         self.reactor = Reactor()
         self.own = Loop(self.reactor)
         self.sources = Sources(self.own, many=True)
         self.sessions: set[Session] = set()
         self.stalls = Stalls()
         self.relief = Relief(self.reactor, self.own, self.sources.resume)
+        self.arrivals = Arrivals(self.own, runtimes) if runtimes is not None else None
         self._listener, self._granted = listener, tuple(granted)
         self.own.watch(listener.fileno(), self._accept)
 
@@ -198,6 +209,8 @@ class Node:
             session.give_up(stands=stands)
         for session in sessions:
             session.join()
+        if self.arrivals is not None:
+            self.arrivals.close()
 
     def _accept(self) -> None:
         try:
@@ -226,15 +239,17 @@ class _Ended(BaseException):
     """SIGTERM or SIGINT."""
 
 
-def serve(path: Path, group: str | None, granted: Sequence[Grant]) -> int:
+def serve(path: Path, group: str | None, granted: Sequence[Grant], runtimes: Path | None = None) -> int:
     """Listen on a Unix socket of mode 0600, or 0660 for a group. Returns the exit status.
+
+    runtimes: where container runtimes hand over seccomp listeners, for ourselves and root.
 
     However it ends, every guarded Envoy is cut off first. Raises InvalidConfiguration, Unavailable.
     """
     kernel.forbid_tracing()
     allow_descriptors()
     listener = listen(path, group)
-    node = Node(listener, granted)
+    node = Node(listener, granted, listen(runtimes, None, socket.SOCK_STREAM) if runtimes is not None else None)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     try:
@@ -243,17 +258,18 @@ def serve(path: Path, group: str | None, granted: Sequence[Grant]) -> int:
         return 0
     finally:
         node.end()
-        with suppress(OSError):
-            path.unlink()
+        for each in filter(None, (path, runtimes)):
+            with suppress(OSError):
+                each.unlink()
     return 0
 
 
-def listen(path: Path, group: str | None) -> socket.socket:
+def listen(path: Path, group: str | None, kind: socket.SocketKind = socket.SOCK_SEQPACKET) -> socket.socket:
     """Raises InvalidConfiguration, Unavailable."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         gid = grp.getgrnam(group).gr_gid if group is not None else None
-        _remove_left_over(path)
+        _remove_left_over(path, kind)
         before = os.umask(0o177)
         try:
             listener.bind(str(path))
@@ -272,9 +288,9 @@ def listen(path: Path, group: str | None) -> socket.socket:
     return listener
 
 
-def _remove_left_over(path: Path) -> None:
+def _remove_left_over(path: Path, kind: socket.SocketKind) -> None:
     """A socket at which nobody listens any more. Raises InvalidConfiguration where somebody does."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as trying:
+    with socket.socket(socket.AF_UNIX, kind) as trying:
         try:
             trying.connect(str(path))
         except ConnectionRefusedError:
@@ -302,17 +318,19 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`--listen PATH [--group NAME] [--allow UID[:pod|any|/cgroup]]...`"""
+    """`--listen PATH [--group NAME] [--allow UID[:pod|any|/cgroup]]... [--seccomp PATH]`"""
     import argparse
 
     parser = argparse.ArgumentParser("measurer", description="One measurer for all workloads of a node.")
     parser.add_argument("--listen", type=Path, required=True, metavar="PATH", help="Unix socket, mode 0600")
     parser.add_argument("--group", help="whose members may connect too (mode 0660)")
     parser.add_argument("--allow", action="append", metavar="UID[:pod|any|/cgroup]", help="whose sidecars, for what")
+    parser.add_argument("--seccomp", type=Path, metavar="PATH", help="`listenerPath` of containers' seccomp profiles")
     given = parser.parse_args(arguments)
     try:
         granted = [grants.parse(each) for each in given.allow or (f"{os.geteuid()}:{grants.POD}",)]
-        return serve(given.listen.absolute(), given.group, granted)
+        runtimes = given.seccomp.absolute() if given.seccomp is not None else None
+        return serve(given.listen.absolute(), given.group, granted, runtimes)
     except ProofbeatError as error:
         sys.stderr.write(f"measurer: {error.sentence}\n")
         return 2 if isinstance(error, InvalidInput) else 1

@@ -19,6 +19,7 @@ from attestation.channel import (
     Guard,
     Guarded,
     KillEnvoy,
+    Listener,
     Measure,
     Message,
     Owned,
@@ -57,6 +58,8 @@ from measurer.processes.held import allow_descriptors
 from measurer.processes.sources import Sources
 from measurer.programs import Joined
 from measurer.proxy import ProxyLayer
+from measurer.seccomp.arrivals import Arrivals
+from measurer.seccomp.notified import Notified
 from measurer.sockdiag import can_destroy
 
 GUARDIAN = "guardian"
@@ -78,8 +81,11 @@ class Measurer:
         wanted: Scope,
         pinned: scope.Pinned,
         permits: Permits | None = None,
+        arrivals: Arrivals | None = None,
     ) -> None:
-        """permits: whom the sidecar may have guarded. None: the measurer is the sidecar's own."""
+        """permits: whom the sidecar may have guarded. None: the measurer is the sidecar's own. arrivals: of listeners
+        that container runtimes hand over.
+        """
         self._loop, self._channel, self._deadman = loop, channel, deadman
         self._pinned, self._permits = pinned, permits
         self._envoy: Envoy | None = None
@@ -102,6 +108,15 @@ class Measurer:
         )
         self._memory = Memory(loop, channel, self._processes, pinned.root, self.cover)
         self._calls = CallsCollector(loop, channel, sources.programs, self)
+        self._arrivals = arrivals
+        self._notified = Notified(
+            loop,
+            channel,
+            self._calls,
+            self._processes.executions.names.who,
+            self.cover,
+            os.close if arrivals is None else lambda descriptor: arrivals.give_back(pinned.pidfd, descriptor),
+        )
         self._proxy = ProxyLayer(loop, channel, self.cover)
         forensics = Forensics(loop, channel, pinned.pid)
         self._containing = Containing(loop, channel, pinned, self._processes.found, self._wards, forensics, self._fence)
@@ -118,6 +133,9 @@ class Measurer:
             held.callback(self._egress.close)
             held.callback(self._processes.close)
             held.callback(self._calls.close)
+            held.callback(self._notified.close)
+            if arrivals is not None:
+                held.callback(arrivals.leave, pinned.pidfd)
             self._held = held.pop_all()
 
     def start(self) -> None:
@@ -129,7 +147,9 @@ class Measurer:
         self._tried = trials.tried(pinned, self._processes.executions.tried)
         self._protect()
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
-        self._calls.rule(self._scope.calls)
+        self._rule_calls(self._scope)
+        if self._arrivals is not None:
+            self._arrivals.claim(pinned.pidfd, self._loop, self._notified.take)
         self.cover()
         self._containing.announce()
         self._loop.watch(pinned.pidfd, self._workload_ended)
@@ -193,11 +213,15 @@ class Measurer:
         if (wanted.fence, wanted.egress) != (before.fence, before.egress):
             self._fence.rule(wanted.fence, wanted.egress)
         if wanted.calls != before.calls:
-            self._calls.rule(wanted.calls)
+            self._rule_calls(wanted)
         self._memory.rule(wanted.memory)
         self.cover()
         if _to_read(wanted) != _to_read(before):
             self._collect_again()
+
+    def _rule_calls(self, wanted: Scope) -> None:
+        self._calls.rule(wanted.calls)
+        self._notified.rule(wanted=wanted.calls is not None and wanted.calls.notified)
 
     def _collect_again(self) -> None:
         self._files.close()
@@ -216,6 +240,7 @@ class Measurer:
                 *self._fence.coverage,
                 *self._proxy.coverage,
                 *self._calls.coverage,
+                *self._notified.coverage,
             ),
             self._cutting(),
             self._deadman.duty is Duty.GUARDING,
@@ -242,7 +267,7 @@ class Measurer:
 
     def handle(self, message: Message, descriptors: list[int]) -> None:
         """One message of the sidecar. Raises InvalidInput for one that does not belong here."""
-        if not isinstance(message, Guard | Gate):
+        if not isinstance(message, Guard | Gate | Listener):
             for each in descriptors:
                 os.close(each)
         match message:
@@ -264,6 +289,8 @@ class Measurer:
                 self._containing.order(message)
             case Gate(stands):
                 self._stand(stands, descriptors)
+            case Listener():
+                self._listen(descriptors)
             case Whose(number, pid, by):
                 self._channel.send(Owned(number, *self._processes.whose(pid, by)))
             case KillEnvoy(number):
@@ -316,6 +343,13 @@ class Measurer:
                 os.close(each)
             raise InvalidInput("Gate came without its list", where="measurer channel", mend="Send it beside it.")
         self._processes.gate.order(descriptors[0] if stands else None)
+
+    def _listen(self, descriptors: list[int]) -> None:
+        if len(descriptors) != 1:
+            for each in descriptors:
+                os.close(each)
+            raise InvalidInput("Listener came without one", where="measurer channel", mend="Send it beside it.")
+        self._notified.take(descriptors[0])
 
     def _answer(self, number: int, cut: Cut) -> None:
         self._channel.send(Swept(number, cut.destroyed, cut.left, cut.passes, boottime()))

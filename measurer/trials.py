@@ -12,6 +12,7 @@ from measurer import deadline, fencing
 from measurer import kernel as k
 from measurer.files.fanotify import Fanotify
 from measurer.scope import Pinned
+from measurer.seccomp import listener
 from measurer.sockdiag import can_destroy
 
 
@@ -23,6 +24,7 @@ def tried(pinned: Pinned, told: Mapping[Means, int]) -> tuple[Trial, ...]:
         Means.FILE_ACCESS: _open_the_unreadable,
         Means.NETWORK_ENTRY: _enter_our_own_network,
         Means.DEADLINE: deadline.trial,
+        Means.NOTIFICATIONS: listener.trial,
         Means.EGRESS_DENIAL: lambda: fencing.trial(pinned),
         Means.KILL: lambda: signal.pidfd_send_signal(pinned.pidfd, 0),
     }

@@ -79,6 +79,9 @@ def up(
     learned: Annotated[
         Path | None, typer.Option(help="Instead: under what `policy learn` wrote there, calls and memory with it.")
     ] = None,
+    notified: Annotated[
+        bool, typer.Option("--notified", help="With --learned: under a seccomp filter that asks for what was not.")
+    ] = False,
     wait: Annotated[str, typer.Option(help="How long it may take until it listens.")] = "30s",
     port: Annotated[
         int | None, typer.Option(help="Its TCP port, where it listens on several.", min=1, max=65535)
@@ -107,6 +110,7 @@ def up(
                 volatile=tuple(volatile or ()),
                 learning=seconds(learn),
                 learned=None if learned is None else read(learned),
+                notified=notified,
                 calls=listen,
                 protocol="tcp" if tcp else "http",
                 attempt=attempt,
@@ -146,15 +150,22 @@ def sidecar(
     run_envoy: Annotated[
         bool, typer.Option("--run-envoy", help="Run Envoy as well, and again when it ends: for `delivery.mode: xds`.")
     ] = False,
+    listener: Annotated[
+        list[int] | None, typer.Option(help="Descriptor of a seccomp listener of the workload's; repeat it.", min=3)
+    ] = None,
     envoy: Annotated[
         Path | None, typer.Argument(help="With --run-envoy: which one; else delivery.service.envoy, or what is found.")
     ] = None,
 ) -> None:
     """Attests one workload and serves its identity to Envoy. Starts its measurer itself."""
+    from measurer.seccomp.listener import is_listener
     from sidecar.measurement import spawn
 
     if envoy is not None and not run_envoy:
         raise typer.BadParameter(f"{envoy} is not run: say --run-envoy as well, or leave it out.", param_hint="ENVOY")
+    for each in listener or ():
+        if not is_listener(each):
+            raise typer.BadParameter(f"descriptor {each} is no seccomp listener", param_hint="--listener")
     # First of all: it gets ready on another core while this process still imports.
     spawned = spawn()
     from proofbeat import launching, process
@@ -168,7 +179,7 @@ def sidecar(
         process.harden()
         wanted = settings.load(config)
         launch = launching.envoy(wanted.delivery.service, envoy) if run_envoy else None
-        await Sidecar(wanted, logs.logger(), spawned, launch).run(lambda: None)
+        await Sidecar(wanted, logs.logger(), spawned, launch, listener or ()).run(lambda: None)
 
     sys.exit(process.run(program))
 
@@ -181,11 +192,15 @@ def measurer(
         list[str] | None,
         typer.Option(help="UID[:pod|any|/cgroup]: whose sidecars, for what. Repeat it; else our own user's, for pods."),
     ] = None,
+    seccomp: Annotated[
+        Path | None, typer.Option(help="Where runtimes hand over seccomp listeners: a profile's `listenerPath`.")
+    ] = None,
 ) -> None:
     """One measurer for all workloads of a node, for sidecars with `measurer: {placement: node}`."""
     import os
 
     given = [f"--allow={each}" for each in allow or ()] + ([f"--group={group}"] if group is not None else [])
+    given += [f"--seccomp={seccomp}"] if seccomp is not None else []
     # In a process that has imported nothing else: it is privileged, and small.
     command = [sys.executable, "-P", "-m", "measurer", "--listen", str(listen.absolute()), *given]
     os.execv(sys.executable, command)  # noqa: S606 - an argument list, and no shell is wanted

@@ -134,6 +134,9 @@ def policy_learn(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The folder to write; else NAME.")] = None,
     mode: Annotated[Mode, typer.Option(help="Of the policy.")] = Mode.OBSERVE,
     spiffe_id: Annotated[str, typer.Option(help="Write a registration with it, too.")] = "",
+    listener: Annotated[
+        Path | None, typer.Option(help="The seccomp profile asks a measurer at this socket, instead of refusing.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Watch a workload under load, and write what it may do: policy, reference values, seccomp profile."""
@@ -147,7 +150,7 @@ def policy_learn(
 
     async def program() -> bool:
         most = seconds(at_most) if until_converged else seconds(seconds_for or "60s")
-        place = Place(output or Path(name), model.Mode(mode), spiffe_id, as_json)
+        place = Place(output or Path(name), model.Mode(mode), spiffe_id, str(listener or ""), as_json)
         wished = Wishes(
             name=name,
             until=Until(most, until_converged),

@@ -7,7 +7,7 @@ anything else of this process runs. Rounds, reports and logs come after it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
@@ -46,6 +46,7 @@ from sidecar.hearing import Hearing, Parts
 from sidecar.heartbeat import Heartbeat
 from sidecar.judging import Judging
 from sidecar.latch import Latch
+from sidecar.listeners import Listeners
 from sidecar.losing import Losing
 from sidecar.machine import Machine
 from sidecar.measurement import Measurer, Spawned
@@ -77,11 +78,16 @@ class Sidecar:
     """One workload's attester and Envoy's source of identity. Made inside a running loop.
 
     log: a structured logger. spawned: a measurer started beforehand; else one is started here. launch: how Envoy is
-    run, where that is ours to do.
+    run, where that is ours to do. listeners: of seccomp filters that the workload was started under; ours from here on.
     """
 
     def __init__(
-        self, config: SidecarConfig, log: Any, spawned: Spawned | None = None, launch: Launch | None = None
+        self,
+        config: SidecarConfig,
+        log: Any,
+        spawned: Spawned | None = None,
+        launch: Launch | None = None,
+        listeners: Sequence[int] = (),
     ) -> None:
         self._config = config
         self._placement = Placement(
@@ -123,6 +129,7 @@ class Sidecar:
             config.state, config.forensics, kept=self._telling.bundle_kept, failed=self._telling.bundle_failed
         )
         self._gating = Gating(self._measurer.send)
+        self._listeners = Listeners(listeners, self._measurer.send)
         self._signer: Signer | None = None
         self._judging = Judging(
             violated=self._violated,
@@ -252,6 +259,7 @@ class Sidecar:
         local = self._config.workload
         self._workload = hold(local.pid)
         self._measurer.send(Scope(local.pid, local.files.include, cgroup=local.cgroup), self._workload)
+        self._listeners.hand_over()
         pinned = await self._ends.until_pinned()
         self._telling.started(pinned, self._measurer.pid)
         # 2. What an earlier run latched for it stays latched.
@@ -490,6 +498,7 @@ class Sidecar:
         self._heartbeat.answered()
         self._detectors.forget()
         self._measurer.send(self._scope, self._workload)
+        self._listeners.hand_over()
         self._envoy.guard_again()
         self._gating.repeat()
         self._containing.repeat()
@@ -499,6 +508,7 @@ class Sidecar:
     def _close_for_good(self) -> None:
         self._envoy.close_for_good(is_open=self.state.open)
         self._measurer.stop()
+        self._listeners.close()
         self._telling.stopped()
 
     @property

@@ -20,7 +20,7 @@ from policies.model.references import EffectiveReferences
 from policies.model.registration import WorkloadRegistration
 from sidecar.config import WorkloadSettings
 from sidecar.states import Flaps, Rules
-from wire.versions import CALLS, CAPABILITY_USES, FILE_CAPABILITIES, OURS, Version
+from wire.versions import CALLS, CAPABILITY_USES, FILE_CAPABILITIES, NOTIFICATIONS, OURS, Version
 
 MEASURED = (Layer.FILES, Layer.PROCESSES, Layer.SYSCALLS, Layer.PROXY, Layer.MEMORY)
 """The layers that this sidecar can measure. Others are named absent in the evidence."""
@@ -107,12 +107,14 @@ def watched_calls(governed: Governed, version: Version = OURS.highest) -> Calls 
     kill = rules.kill_outside and governed.policy.spec.mode is Mode.ENFORCE
     allowed = tuple(sorted(governed.references.spec.calls))
     capabilities = rules.capabilities if version.minor >= CAPABILITY_USES else None
-    return Calls(rules.watching, allowed, kill, rules.window, rules.period, capabilities)
+    notified = governed.policy.spec.notified is not Demand.OFF and version.minor >= NOTIFICATIONS
+    refuse = governed.policy.spec.refuses
+    return Calls(rules.watching, allowed, kill, notified, refuse, rules.window, rules.period, capabilities)
 
 
 def unmeasurable(coverage: Coverage) -> frozenset[Layer]:
     """Layers whose collector says that it cannot run here. Without those of files and processes there is no round."""
-    stopped = {each.layer for each in coverage.collectors if not each.running}
+    stopped = {layer for layer, runs in coverage.weakest.items() if not runs}
     return frozenset(stopped - {Layer.FILES, Layer.PROCESSES, Layer.PROXY})
 
 

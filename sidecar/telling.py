@@ -9,7 +9,7 @@ from typing import Any
 
 from attestation.channel import Contained, Pinned
 from attestation.containment import Means
-from attestation.coverage import FENCE, GATE, Coverage
+from attestation.coverage import FENCE, GATE, NOTIFIED, Coverage
 from attestation.detectors.alerts import Detector
 from attestation.errors import ProofbeatError
 from attestation.facts import AlertFact, CollectorFact, CollectorState
@@ -72,6 +72,7 @@ class Telling:
             stopped={each.name: each.detail for each in coverage.collectors if not each.running},
             **_force("gate", GATE, coverage),
             **_force("fence", FENCE, coverage),
+            **_force("notified", NOTIFIED, coverage),
         )
 
     def violated(self, violation: Violation, cause: str) -> None:

@@ -42,7 +42,7 @@ class Spoken:
 
 
 FIRST = Version(1, 0)
-OURS = Spoken(FIRST, Version(1, 8))
+OURS = Spoken(FIRST, Version(1, 9))
 FILE_CAPABILITIES = 6
 """The minor from which on an authority reads capabilities in a manifest of files; before, it refuses them."""
 CALLS = 7
@@ -51,6 +51,8 @@ DETECTORS = 8
 """The minor from which on an authority reads of somebody else's detectors in coverage, and passes on their alerts."""
 CAPABILITY_USES = 8
 """The minor from which on it reads in that layer which capabilities were used."""
+NOTIFICATIONS = 9
+"""The minor from which on it reads in coverage of calls that wait for an answer."""
 
 
 def read(header: str | None) -> Spoken:

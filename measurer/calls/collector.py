@@ -5,6 +5,7 @@ Who belongs to the workload those programs know by what the collector of process
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -82,6 +83,7 @@ class CallsCollector:
         self._seen: set[int] = set()
         self._operations = self._used = self._lost = 0
         self._outside = Outside()
+        self._baseline: frozenset[str] | None = None
         self._told_uses: set[str] = set()
         self._sent: Digest = ""
         self._requests: list[tuple[float, bool]] = []
@@ -108,6 +110,7 @@ class CallsCollector:
         if wanted is None:
             self.close()
             return
+        self._baseline = None if wanted.allowed is None else frozenset(wanted.allowed)
         joins = self._joined is None
         if joins and not self._begin():
             return
@@ -139,6 +142,17 @@ class CallsCollector:
         if self._wanted is not None and self._joined is not None:
             self._requests.append((not_before, full))
             self._next()
+
+    def waits(self, name: str, by: Callable[[], Actor]) -> bool:
+        """A process is about to make this call, and stands still until it is answered. May it go on?"""
+        wanted = self._wanted
+        if wanted is None:
+            return True
+        self._seen |= calls.numbers((name,))[0]
+        if self._baseline is None or name in self._baseline:
+            return True
+        self._tell_call(name, by(), refused=wanted.refuse)
+        return not wanted.refuse
 
     def _begin(self) -> bool:
         """False where the kernel takes none of our programs: the coverage says so."""
@@ -227,11 +241,11 @@ class CallsCollector:
         if self._wanted is not None and self._wanted.allowed is not None and _SETUP not in self._wanted.allowed:
             self._tell_call(_SETUP, self._actor(event))
 
-    def _tell_call(self, name: str, by: Actor) -> None:
+    def _tell_call(self, name: str, by: Actor, *, refused: bool = False) -> None:
         at = boottime()
         if self._outside.is_news(name, by, at):
             self._events += 1
-            self._channel.send(CallFact(at, name, by))
+            self._channel.send(CallFact(at, name, by, refused=refused))
 
     def _tell_use(self, capability: str, call: str, by: Actor) -> None:
         if capability not in self._told_uses:

@@ -238,6 +238,11 @@ def ungated(policy: AttestationPolicy) -> str:
     return _policy(policy, "processes.gate", f"{{gate: {Demand.BEST_EFFORT}}}")
 
 
+def unnotified(policy: AttestationPolicy) -> str:
+    """A filter that asks us where there is one, and missed by nobody where there is none."""
+    return _policy(policy, "syscalls.notified", f"{{notified: {Demand.BEST_EFFORT}}}")
+
+
 def undenied(policy: AttestationPolicy) -> str:
     """What is refused where that can be had, and missed by nobody where it cannot."""
     return _policy(policy, "egress.deny", f"{{deny: {Demand.BEST_EFFORT}}}")

@@ -260,6 +260,8 @@ def _coverage(coverage: Coverage, policy: AttestationPolicy) -> list[Finding]:
         found.append(_weak("profile", asked.profile, coverage.profile, policy))
     if policy.spec.gate is Demand.REQUIRED and not coverage.gated:
         found.append(_ungated(policy))
+    if policy.spec.notified is Demand.REQUIRED and not coverage.notified:
+        found.append(_unnotified(policy))
     held = coverage.isolation.guarantees
     missing = [each for each in asked.isolation if each not in held]
     unwatched = sockets.watched(coverage, policy)
@@ -294,6 +296,20 @@ def _ungated(policy: AttestationPolicy) -> Finding:
         rule(policy, "processes.gate"),
         "Coverage says why (`processes.gate`): it takes CAP_SYS_ADMIN, and a mount namespace of the workload's own.",
         allowing.ungated(policy),
+    )
+
+
+def _unnotified(policy: AttestationPolicy) -> Finding:
+    return Finding(
+        Signal.COVERAGE_WEAK,
+        policy.spec.violation_class(Signal.COVERAGE_WEAK),
+        Layer.ATTESTER,
+        "syscalls.notified",
+        "a seccomp filter that asks is required",
+        "none does",
+        rule(policy, "syscalls.notified"),
+        "Start the workload under one (docs/seccomp.md): it cannot be put around what runs already.",
+        allowing.unnotified(policy),
     )
 
 

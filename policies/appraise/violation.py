@@ -162,7 +162,8 @@ def _call(fact: CallFact, policy: AttestationPolicy, references: ReferenceValues
     if policy.spec.demand(Layer.SYSCALLS) is Demand.OFF:
         return None
     finding = check_call(fact.call, policy, references)
-    by = f", by {fact.process.executable or 'pid'} ({sockets.pids(fact.process, fact.pid_inside)})"
+    by = ", refused" if fact.refused else ""
+    by += f", by {fact.process.executable or 'pid'} ({sockets.pids(fact.process, fact.pid_inside)})"
     return _violation(finding, fact.at, by, fact.process) if finding else None
 
 
@@ -293,6 +294,8 @@ def _asked_of(collector: str, layer: Layer, policy: AttestationPolicy) -> tuple[
     match collector:
         case coverage.GATE:
             return policy.spec.gate, rule(policy, "processes.gate"), allowing.ungated(policy)
+        case coverage.NOTIFIED:
+            return policy.spec.notified, rule(policy, "syscalls.notified"), allowing.unnotified(policy)
         case coverage.FENCE:
             return policy.spec.fence, *sockets.asked_of_fence(policy)
         case _:

@@ -12,6 +12,7 @@ from attestation.coverage import (
     EXECUTIONS,
     FENCE,
     GATE,
+    NOTIFIED,
     CollectorCoverage,
     Coverage,
     Guarantee,
@@ -255,6 +256,8 @@ def _coverage(given: GivenCoverage, measured: tuple[Layer, ...], governing: Gove
         watched += (CollectorCoverage(GATE, Layer.PROCESSES, Mechanism.FANOTIFY, 0.0, running=True),)
     if given.fence and Layer.PROCESSES in measured:
         watched += (CollectorCoverage(FENCE, Layer.PROCESSES, Mechanism.BPF, 0.0, running=True),)
+    if given.notified and Layer.SYSCALLS in measured:
+        watched += (CollectorCoverage(NOTIFIED, Layer.SYSCALLS, Mechanism.SECCOMP, 0.0, running=True),)
     return Coverage(watched, absent, given.cutting, given.grade, _isolation(frozenset(given.isolation)))
 
 

@@ -269,7 +269,10 @@ class CallRules(Strict):
     writing into another one's memory; `sampled` sees every call for some seconds of each minute; `strict` every call at
     any time, which every process on the machine pays for a little. window: of each period, that `sampled` looks for.
     period: of `sampled`. kill_outside: whoever makes a call that is not referenced is ended by the kernel at once,
-    before anybody is told.
+    before anybody is told. notified: where the workload was started under a seccomp filter that asks us
+    (docs/seccomp.md), a call that the filter does not let through waits until it is told; `required`: without such a
+    filter nothing is affirmed. refuse_outside: such a call fails (EPERM) where it is not referenced, and only where
+    policy enforces.
 
     capabilities: those whose use is expected, by name: CAP_NET_BIND_SERVICE. Any other one that a process uses is told,
     once; where nobody says so uses are not looked at, for what asks for a capability takes longer while they are
@@ -281,6 +284,10 @@ class CallRules(Strict):
     window: Annotated[Duration, Most()] = Field(default=5.0, ge=1)
     period: Annotated[Duration, Least()] = Field(default=60.0, ge=2)
     kill_outside: Annotated[bool, ASKING] = False
+    notified: Annotated[Demand, Ranked((Demand.OFF, Demand.BEST_EFFORT, Demand.REQUIRED))] = Field(
+        default=Demand.OFF, exclude_if=lambda notified: notified is Demand.OFF
+    )
+    refuse_outside: Annotated[bool, ASKING] = Field(default=False, exclude_if=lambda refused: not refused)
     capabilities: Annotated[tuple[CapabilityName, ...] | None, Common()] = Field(
         default=None, exclude_if=lambda allowed: allowed is None
     )
@@ -289,6 +296,8 @@ class CallRules(Strict):
     def _turns(self) -> Self:
         if self.window >= self.period and {"window", "period"} <= self.model_fields_set:
             raise ValueError("window is a part of period; `watching: strict` is what never rests")
+        if self.refuse_outside and self.notified is Demand.OFF and "notified" in self.model_fields_set:
+            raise ValueError("only a call that waits for us can be refused: `notified` is off")
         return self
 
 
@@ -465,6 +474,16 @@ class PolicySpec(Strict):
     def gate(self) -> Demand:
         """Of a gate before executions: nothing is refused that policy would not close for."""
         return self.processes.gate if self.mode is Mode.ENFORCE else Demand.OFF
+
+    @property
+    def notified(self) -> Demand:
+        """Of a seccomp filter that asks us, where calls are measured."""
+        return self.syscalls.notified if self.demand(Layer.SYSCALLS) is not Demand.OFF else Demand.OFF
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it fails what it does not reference and waits for us: nothing that policy would not close for."""
+        return self.notified is not Demand.OFF and self.syscalls.refuse_outside and self.mode is Mode.ENFORCE
 
     @property
     def denies(self) -> Demand:

@@ -122,11 +122,12 @@ class Children:
         stderr: int | None = None,
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        also: Sequence[int] = (),
         kill: signal.Signals = signal.SIGKILL,
     ) -> Child:
         """heard: called with each JSON line on stderr. stdout, stderr: descriptors in the place of the log file's.
 
-        kill: as Child has it.
+        also: descriptors that it is given. kill: as Child has it.
         """
         path = self._folder / f"{name}.log"
         with path.open("ab") as log:
@@ -138,6 +139,7 @@ class Children:
                 cwd=cwd,
                 env={**os.environ, **environment} if environment else None,
                 start_new_session=True,
+                pass_fds=also,
             )
         child = Child(name, process, path, kill)
         self._all.append(child)

@@ -53,7 +53,7 @@ async def run(wished: Wishes) -> bool:
     seen = await _watched(wished, Telling(sys.stderr)) if wished.pids or wished.command else []
     now = [each.learned for each in seen]
     learned = merged([*now, *earlier])
-    ruling = outcome.policy(wished.name, learned, wished.place.mode)
+    ruling = outcome.policy(wished.name, learned, wished.place.mode, notified=bool(wished.place.listener))
     values = outcome.references(wished.name, learned)
     findings = sorted({each for one in seen for each in one.watched.findings(ruling, values)})
     files = written.write_all(wished.name, learned, values, wished.place)

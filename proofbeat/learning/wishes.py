@@ -21,11 +21,15 @@ class Until:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """output: the folder that is written. mode, spiffe_id: as of the policy and its registration; empty for none."""
+    """output: the folder that is written. mode, spiffe_id: as of the policy and its registration; empty for none.
+
+    listener: the socket at which the seccomp profile asks instead of refusing; empty where it is to refuse.
+    """
 
     output: Path
     mode: Mode = Mode.OBSERVE
     spiffe_id: str = ""
+    listener: str = ""
     as_json: bool = False
 
 

@@ -42,11 +42,12 @@ def write_all(name: str, learned: Learned, values: ReferenceValues, place: Place
     _make(folder / POLICIES)
     ruled, referenced = folder / POLICIES / f"{name}.yaml", folder / POLICIES / f"{name}-references.yaml"
     about = "".join(f"{line}\n" for line in _about(learned))
-    ruling = yaml.safe_dump(outcome.document(name, learned, place.mode), sort_keys=False)
+    ruling = yaml.safe_dump(outcome.document(name, learned, place.mode, notified=bool(place.listener)), sort_keys=False)
     write(ruled, about + "---\n".join([ruling, *_registered(name, place)]))
     write_references(referenced, reference_values(values, outcome.origins(learned)), values.metadata.qualified)
-    write(folder / SECCOMP, json.dumps(seccomp.profile(learned), indent=1) + "\n")
-    write(folder / OPERATORS, yaml.safe_dump(seccomp.operators(name, learned), sort_keys=False))
+    profile = seccomp.asking(learned, place.listener) if place.listener else seccomp.profile(learned)
+    write(folder / SECCOMP, json.dumps(profile, indent=1) + "\n")
+    write(folder / OPERATORS, yaml.safe_dump(seccomp.operators(name, profile), sort_keys=False))
     write(folder / form.FILE, form.text(learned))
     return [ruled, referenced, folder / SECCOMP, folder / OPERATORS, folder / form.FILE]
 

@@ -46,10 +46,13 @@ class Layout(Domain):
     def policy(self) -> Path:
         return self.policies / f"{NAME}.yaml"
 
-    def write_policy(self, learned: Learned, *, intruded: bool) -> None:
-        """What was learned, enforced. intruded: as the acts of an intruder need it, who is there for a minute."""
+    def write_policy(self, learned: Learned, *, intruded: bool, notified: bool) -> None:
+        """What was learned, enforced. intruded: as the acts of an intruder need it, who is there for a minute.
+
+        notified: it was started under a filter that asks.
+        """
         times = {"interval": "2s", "freshness": "20s", "deadman": "3s"}
-        said, values = rules(learned), references(NAME, learned)
+        said, values = rules(learned, notified=notified), references(NAME, learned)
         if intruded:
             said = intruding.rules(said, learned)
             values = values.model_copy(update={"spec": intruding.allowed(values.spec)})

@@ -14,6 +14,7 @@ from proofbeat.ephemeral.children import END_SECONDS, Child, Children, LogLine
 from proofbeat.ephemeral.clock import now
 from proofbeat.ephemeral.watch import Watch, in_phase
 from proofbeat.up import listening, program
+from proofbeat.up.answering import Answering
 from proofbeat.up.layout import CA_SECONDS, NAME, Layout
 from proofbeat.up.listening import Port
 from proofbeat.up.program import Ended, Instance, Program
@@ -39,12 +40,23 @@ class Mesh:
         self._instance: Instance | None = None
         self._authority: Child | None = None
         self._sidecar: Child | None = None
+        self._answering: Answering | None = None
         self._authority_said, self._sidecar_said = Watch(), Watch()
 
-    async def start_program(self, wanted: Program, *, quiet_stdout: bool, intruded: bool) -> tuple[Instance, Port]:
-        """Until it listens. intruded: with an intruder beside it."""
-        start = program.start_intruded if intruded else program.start
-        self._instance = await start(wanted, self._children, quiet_stdout=quiet_stdout)
+    async def start_program(
+        self, wanted: Program, *, quiet_stdout: bool, intruded: bool, under: bytes | None = None
+    ) -> tuple[Instance, Port]:
+        """Until it listens. intruded: with an intruder beside it. under: this seccomp filter, whose listener the
+        sidecar is given.
+        """
+        if under is not None:
+            self._instance, listener = await program.start_under(
+                wanted, under, self._children, quiet_stdout=quiet_stdout
+            )
+            self._answering = Answering(listener)
+        else:
+            start = program.start_intruded if intruded else program.start
+            self._instance = await start(wanted, self._children, quiet_stdout=quiet_stdout)
         async with self.running():
             return self._instance, await listening.port(self._instance.reaper.pid, wanted.port, within=wanted.wait)
 
@@ -64,7 +76,14 @@ class Mesh:
             token = await admin.create_token(self.layout.authority_admin, NAME)
         self.layout.write_settings(instance.pid, token, port)
         command = [sys.executable, "-P", "-m", "proofbeat", "sidecar", "-c", str(self.layout.workload.config)]
-        self._sidecar = await self._children.start("sidecar", [*command, "--run-envoy"], heard=self._said)
+        listeners = [self._answering.hand_over()] if self._answering is not None else []
+        self._sidecar = await self._children.start(
+            "sidecar",
+            [*command, "--run-envoy", *(f"--listener={each}" for each in listeners)],
+            heard=self._said,
+            also=listeners,
+        )
+        self._let_go()
         async with self.running():
             attested = await self._sidecar_said.when(lambda: attested_since(began, self._sidecar_said))
         if not attested:
@@ -106,9 +125,17 @@ class Mesh:
                     await self._sidecar.process.wait()
             await self._sidecar.end()
         self._instance = self._sidecar = None
+        self._let_go()
 
     async def end(self) -> None:
+        self._let_go()
         await self._children.end()
+
+    def _let_go(self) -> None:
+        """Of what the sidecar answers, or nobody any more."""
+        if self._answering is not None:
+            self._answering.close()
+            self._answering = None
 
     def _said(self, line: LogLine) -> None:
         self._sidecar_said.hear(line)

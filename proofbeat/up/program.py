@@ -15,8 +15,10 @@ from attestation.errors import Unavailable
 from measurer.processes.proc import stat_of
 from proofbeat.ephemeral.children import Child, Children
 from proofbeat.up import reaper
+from proofbeat.up.under import LISTENER, Under
 
 _STDERR = 2
+_LEFT_WITHIN = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,38 @@ async def hold(program: Program, children: Children, *, quiet_stdout: bool) -> t
     return instance, go
 
 
+async def start_under(program: Program, code: bytes, children: Children, *, quiet_stdout: bool) -> tuple[Instance, int]:
+    """The same, under a seccomp filter from its first instruction on. Returns the filter's listener, too."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            command = reaper.command(program.command, under=Under(code, theirs.fileno()))
+            instance, writer = await _begin(
+                program, command, children, quiet_stdout=quiet_stdout, also=(theirs.fileno(),)
+            )
+        listener = await asyncio.to_thread(_left, ours, program.command[0])
+    writer.write(reaper.GO)
+    writer.close()
+    return instance, listener
+
+
+def _left(there: socket.socket, program: str) -> int:
+    there.settimeout(_LEFT_WITHIN)
+    try:
+        said, descriptors, _, _ = socket.recv_fds(there, 256, 1, socket.MSG_CMSG_CLOEXEC)
+    except OSError as error:
+        raise Unavailable(f"no listener was left: {error}", where=program) from error
+    if said != LISTENER or len(descriptors) != 1:
+        raise Unavailable(
+            f"it cannot be started under a filter that asks: {said.decode() or 'it ended'}",
+            where=program,
+            mend="Leave out --notified. `Device or resource busy`: we run under such a filter ourselves.",
+        )
+    return descriptors[0]
+
+
 async def _begin(
-    program: Program, command: list[str], children: Children, *, quiet_stdout: bool
+    program: Program, command: list[str], children: Children, *, quiet_stdout: bool, also: Sequence[int] = ()
 ) -> tuple[Instance, asyncio.StreamWriter]:
     ours, theirs = socket.socketpair()
     with theirs:
@@ -108,6 +140,7 @@ async def _begin(
             stdout=_STDERR if quiet_stdout else sys.stdout.fileno(),
             stderr=_STDERR,
             cwd=program.cwd,
+            also=also,
             kill=signal.SIGQUIT,
         )
     reader, writer = await asyncio.open_connection(sock=ours)

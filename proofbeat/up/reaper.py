@@ -23,6 +23,7 @@ from math import inf
 
 from proofbeat.up import intruder
 from proofbeat.up.descendants import descendants
+from proofbeat.up.under import Under
 
 GRACE_SECONDS = 2.0
 _HEARD = (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT)
@@ -33,15 +34,18 @@ _HELD, _INTRUDED, _NOW = "held", "intruded", "now"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def command(program: Sequence[str], *, held: bool = False, intruded: bool = False) -> list[str]:
+def command(
+    program: Sequence[str], *, held: bool = False, intruded: bool = False, under: Under | None = None
+) -> list[str]:
     """What starts it. On stdin, a socket, it says one line: the program's pid, or why it cannot be started.
 
     held: that process executes the program once GO comes there, so that somebody can look at it from its first
     instruction on. intruded: the same, and has an intruder as a child, who takes orders there after GO (intruder.py).
-    The exit code is the program's, 128 + N where signal N ended that.
+    under: the same as held, and under this filter from before GO on. The exit code is the program's, 128 + N where
+    signal N ended that.
     """
-    how = _INTRUDED if intruded else _HELD if held else _NOW
-    return [sys.executable, "-P", "-m", "proofbeat.up.reaper", how, *program]
+    how = _INTRUDED if intruded else _HELD if held or under else _NOW
+    return [sys.executable, "-P", "-m", "proofbeat.up.reaper", how, str(under or ""), *program]
 
 
 class Reaper:
@@ -100,14 +104,14 @@ def _send_all(number: signal.Signals) -> bool:
     return reached
 
 
-def _main(how: str, program: Sequence[str]) -> int:
+def _main(how: str, under: Under | None, program: Sequence[str]) -> int:
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
     prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     try:
         if how in (_HELD, _INTRUDED):
-            pid = _hold(program, before, intruded=how == _INTRUDED)
+            pid = _hold(program, before, under, intruded=how == _INTRUDED)
         else:
             started = subprocess.Popen(  # held to the end: it would reap by itself when it goes
                 program,
@@ -123,7 +127,7 @@ def _main(how: str, program: Sequence[str]) -> int:
     return Reaper(pid).run()
 
 
-def _hold(program: Sequence[str], mask: set[signal.Signals | int], *, intruded: bool) -> int:
+def _hold(program: Sequence[str], mask: set[signal.Signals | int], under: Under | None, *, intruded: bool) -> int:
     """The pid of a process that waits for GO: between that and the program it makes no call but the execution itself,
     and where it is `intruded` the fork of the intruder.
 
@@ -134,6 +138,8 @@ def _hold(program: Sequence[str], mask: set[signal.Signals | int], *, intruded: 
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     pid = os.fork()
     if pid:
+        if under is not None:
+            os.close(under.leave_at)
         return pid
     gate, nothing = os.dup(sys.stdin.fileno()), os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, sys.stdin.fileno())
@@ -141,6 +147,8 @@ def _hold(program: Sequence[str], mask: set[signal.Signals | int], *, intruded: 
     for each in (signal.SIGPIPE, signal.SIGXFSZ):  # which an interpreter ignores, and its children would, too
         signal.signal(each, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if under is not None:
+        under.stand()
     try:
         if os.read(gate, len(GO)):
             if intruded and os.fork() == 0:
@@ -160,4 +168,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1], sys.argv[2:]))
+    sys.exit(_main(sys.argv[1], Under.parse(sys.argv[2]) if sys.argv[2] else None, sys.argv[3:]))

@@ -14,6 +14,7 @@ from typing import Any
 
 from policies.author.learning.learned import Learned
 from policies.author.learning.outcome import references
+from policies.author.learning.seccomp import filtered
 from proofbeat.acts.intrusions import INTRUSIONS, Intrusion
 from proofbeat.ephemeral.authority import CA_NAME
 from proofbeat.ephemeral.children import LogLine
@@ -23,6 +24,7 @@ from proofbeat.learning.wishes import Until
 from proofbeat.study import scope_of, studied
 from proofbeat.telling import Telling, counted
 from proofbeat.up import intruding, listening, wishes
+from proofbeat.up.filter import here
 from proofbeat.up.intruding import Intruded
 from proofbeat.up.layout import NAME, Layout
 from proofbeat.up.listening import Port
@@ -89,7 +91,7 @@ class Story:
 
     async def _start_program(self, mesh: Mesh) -> tuple[Instance, Port]:
         instance, port = await mesh.start_program(
-            self._wished.program, quiet_stdout=self._wished.as_json, intruded=self._wished.acts
+            self._wished.program, quiet_stdout=self._wished.as_json, intruded=self._wished.acts, under=self._filter()
         )
         if self._wished.calls:
             wishes.listenable(self._layout.calls)
@@ -98,11 +100,16 @@ class Story:
                 await refuse_other_protocols(port)
         return instance, port
 
+    def _filter(self) -> bytes | None:
+        """What it is started under: what was learned passes, and for all else we are asked."""
+        learned = self._wished.learned
+        return here(filtered(learned)) if learned is not None and self._wished.notified else None
+
     async def _learn(self, mesh: Mesh, instance: Instance) -> Learned:
         learned = self._wished.learned or await self._watch(mesh, instance)
         # A second port may have come up since the first was seen, and nobody may guess which is meant.
         listening.only(listening.wished(listening.now(instance.reaper.pid), self._wished.program.port))
-        self._layout.write_policy(learned, intruded=self._wished.acts)
+        self._layout.write_policy(learned, intruded=self._wished.acts, notified=self._wished.notified)
         spec = references(NAME, learned).spec
         files, executables = counted(len(spec.files), "file"), counted(len(spec.executables), "executable")
         calls = f" and {counted(len(spec.calls), 'call')}" if spec.calls else ""
@@ -187,8 +194,8 @@ class Story:
     def heard(self, line: LogLine) -> None:
         """The sidecar's log, in the words of somebody who watches it for the first time."""
         match line.get("event"):
-            case Event.VIOLATION if line["cause"] not in self._told_of:
-                self._told_of.add(line["cause"])
+            case Event.VIOLATION if line["text"] not in self._told_of:
+                self._told_of.add(line["text"])
                 self._say(f"violation: {line['text']}")
                 self._say(f"  to mend it: {line['mend']}")
                 if line["kind"].startswith("file-"):
@@ -199,6 +206,7 @@ class Story:
                 self._open = False
             case Event.OPENED if not self._open:
                 self._open = True
+                self._told_of.clear()
                 self._tasks.create_task(self._once_served(), name="first call")
 
     def over(self) -> None:

@@ -23,7 +23,8 @@ _MOST_PORT = 65_535
 class Wishes:
     """include: paths that the policy measures; empty: learned. volatile: patterns of what of it nobody judges.
 
-    learning: seconds. learned: before, and not to be learned now. calls: address on which the service is called.
+    learning: seconds. learned: before, and not to be learned now. notified: and started under a seccomp filter that has
+    us asked for what was not learned. calls: address on which the service is called.
     attempt: close and open it once, then end. acts: then an intruder does each of his in it, and a new instance comes
     after each. keep: the folder of the run, whatever comes of it. Raises InvalidInput
     for a report that there will not be, and for what is both learned before and said now.
@@ -34,6 +35,7 @@ class Wishes:
     volatile: tuple[str, ...] = ()
     learning: float = 3.0
     learned: Learned | None = None
+    notified: bool = False
     calls: str | None = None
     protocol: Application = "http"
     attempt: bool = False
@@ -53,6 +55,12 @@ class Wishes:
                 "an intruder was not there when it was learned, so that he is told before he does anything",
                 where="--acts",
                 mend="Leave out --learned: it is watched for a moment then, with the intruder beside it.",
+            )
+        if self.notified and (self.learned is None or not self.learned.calls):
+            raise InvalidInput(
+                "nobody has learned what it calls",
+                where="--notified",
+                mend="Learn it first (`proofbeat policy learn`), and name what that wrote by --learned.",
             )
         if self.learned is not None and (self.include or self.volatile):
             raise InvalidInput(

@@ -33,13 +33,16 @@ def learn(service: Service, app: Path, port: int, command: list[str], written: P
 
 
 @pytest.mark.timeout(LEARNING + SECONDS + 2 * PATIENCE)
+@pytest.mark.parametrize("how", [(), ("--notified",)], ids=["each call looked at", "under a filter that asks"])
 @pytest.mark.parametrize("service", SERVICES, ids=lambda each: each.name)
-def test_a_learned_policy_enforced_at_once_survives_a_restart_under_load_with_no_finding(service: Service) -> None:
+def test_a_learned_policy_enforced_at_once_survives_a_restart_under_load_with_no_finding(
+    service: Service, how: tuple[str, ...]
+) -> None:
     with tempfile.TemporaryDirectory() as folder:  # a short path, for sockets
         app, port, command = lay_out(service, Path(folder))
         written = Path(folder) / "learned"
         learn(service, app, port, command, written)
-        with up(app, port, command, "--learned", str(written)) as heard:
+        with up(app, port, command, "--learned", str(written), *how) as heard:
             heard.until("a new instance:")
             busy = occupy(service, app, port)
             try:

@@ -15,7 +15,7 @@ from policies.author.learning.always import ALWAYS, known
 from policies.author.learning.learned import Amount, Contents, Learned, Origin
 from policies.model.memory import amount_text
 from policies.model.metadata import API_VERSION, Metadata
-from policies.model.policy import AttestationPolicy, Mode
+from policies.model.policy import AttestationPolicy, Demand, Mode
 from policies.model.references import FileReference, ReferenceSpec, ReferenceValues
 
 HEADROOM = 4
@@ -25,8 +25,11 @@ Place = tuple[str, ...]
 """Of an entry in reference values, as policies.model.writing has it."""
 
 
-def rules(learned: Learned) -> dict[str, Any]:
-    """What of a policy's spec follows from it, as it is written, and nothing that does not."""
+def rules(learned: Learned, *, notified: bool = False) -> dict[str, Any]:
+    """What of a policy's spec follows from it, as it is written, and nothing that does not.
+
+    notified: it is started under a filter that asks us, so that nobody has to look at each of its calls.
+    """
     said: dict[str, Any] = {}
     exempt = sorted({*learned.exempt, *learned.volatile})
     if learned.include:
@@ -36,7 +39,8 @@ def rules(learned: Learned) -> dict[str, Any]:
     layers: dict[str, Any] = {}
     if learned.calls:
         layers[str(Layer.SYSCALLS)] = {}
-        said["syscalls"] = {"watching": str(Watching.STRICT)}
+        asked = {"watching": str(Watching.LEAN), "notified": str(Demand.REQUIRED)}
+        said["syscalls"] = asked if notified else {"watching": str(Watching.STRICT)}
     if learned.mapped or learned.code:
         layers[str(Layer.MEMORY)] = {}
         allowed = [_allowed(path, each) for path, each in sorted(learned.code.items()) if path.startswith("/")]
@@ -44,18 +48,18 @@ def rules(learned: Learned) -> dict[str, Any]:
     return {**said, **({"layers": layers} if layers else {})}
 
 
-def document(name: str, learned: Learned, mode: Mode) -> dict[str, Any]:
+def document(name: str, learned: Learned, mode: Mode, *, notified: bool = False) -> dict[str, Any]:
     """A policy for the registration of that name, as it is written: what is stated stands there, also where it is so
     by default.
     """
-    spec = {"selector": {"registrations": [name]}, "mode": str(mode), **rules(learned)}
+    spec = {"selector": {"registrations": [name]}, "mode": str(mode), **rules(learned, notified=notified)}
     return {"apiVersion": API_VERSION, "kind": "AttestationPolicy", "metadata": {"name": name}, "spec": spec}
 
 
-def policy(name: str, learned: Learned, mode: Mode) -> AttestationPolicy:
+def policy(name: str, learned: Learned, mode: Mode, *, notified: bool = False) -> AttestationPolicy:
     """The same, read. Raises InvalidInput where it cannot be stated."""
     try:
-        return AttestationPolicy.model_validate(document(name, learned, mode))
+        return AttestationPolicy.model_validate(document(name, learned, mode, notified=notified))
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         place = ".".join(map(str, fault["loc"]))

@@ -1,19 +1,22 @@
 """What was called as a seccomp profile: as the OCI's runtime-spec has it, and as the Security Profiles Operator does.
 
+What it does not hold is refused; or a measurer is asked (docs/seccomp.md), whom the runtime hands its listener.
+
 A profile is in force before the workload's first instruction, so that what a runtime calls until then has to be in it.
 It says names only, as Docker's do: what io_uring is asked for passes no filter, and is not in it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from attestation.calls import COMPAT, OTHER, RING, X32
+from attestation.calls import COMPAT, OTHER, RING, TABLES, X32
 from policies.author.learning.always import ALWAYS, LOADER, RUNTIME, CallSet, known
 from policies.author.learning.learned import Learned
 
 API_VERSION = "security-profiles-operator.x-k8s.io/v1beta1"
-REFUSED, ALLOWED = "SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW"
+REFUSED, ALLOWED, ASKED = "SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", "SCMP_ACT_NOTIFY"
 _ARCHITECTURES = {
     "x86_64": {"": "SCMP_ARCH_X86_64", COMPAT: "SCMP_ARCH_X86", X32: "SCMP_ARCH_X32"},
     "aarch64": {"": "SCMP_ARCH_AARCH64", COMPAT: "SCMP_ARCH_ARM"},
@@ -32,13 +35,31 @@ def profile(learned: Learned) -> dict[str, Any]:
     return {"defaultAction": REFUSED, "architectures": architectures(learned), "syscalls": groups}
 
 
-def operators(name: str, learned: Learned) -> dict[str, Any]:
-    """The Security Profiles Operator's."""
+def asking(learned: Learned, listener: str) -> dict[str, Any]:
+    """The same, but that whatever else has a name is asked for. listener: the socket where a measurer waits for it.
+
+    Each is named, for runtimes take no profile that asks by default; what has no name is refused.
+    """
+    made = profile(learned)
+    allowed = {name for group in made["syscalls"] for name in group["names"]}
+    others = {name for run in learned.runs for name in TABLES.get(run.machine, ())} - allowed
+    groups = [*made["syscalls"], {"names": sorted(others), "action": ASKED}]
+    return {**made, "syscalls": groups, "listenerPath": listener}
+
+
+def filtered(learned: Learned) -> frozenset[str]:
+    """What a filter lets through that no runtime puts a workload under: `RUNTIME` is not in it."""
+    sets = (*ALWAYS, *([LOADER] if learned.unseen else []))
+    return _named(learned).union(*(each.calls for each in sets))
+
+
+def operators(name: str, profile: Mapping[str, Any]) -> dict[str, Any]:
+    """Such a profile as the Security Profiles Operator's."""
     return {
         "apiVersion": API_VERSION,
         "kind": "SeccompProfile",
         "metadata": {"name": name},
-        "spec": profile(learned),
+        "spec": dict(profile),
     }
 
 

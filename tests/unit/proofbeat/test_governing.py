@@ -47,7 +47,7 @@ def test_what_a_floor_exempts_stays_exempt_under_the_demos_own_policy(tmp_path: 
 def test_what_a_floor_exempts_stays_exempt_under_a_policy_that_up_learned(tmp_path: Path) -> None:
     layout = Layout.make(tmp_path, "http", "127.0.0.1:7000")
     run = Run(id="one", of="a test", machine="x86_64", seconds=1.0, quiet=1.0, needed=30.0)
-    layout.write_policy(Learned(runs=(run,), include=("/srv",)), intruded=False)
+    layout.write_policy(Learned(runs=(run,), include=("/srv",)), intruded=False, notified=False)
     assert_the_floor_holds(layout.policies, "app")
 
 

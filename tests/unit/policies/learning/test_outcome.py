@@ -17,7 +17,7 @@ from policies.author.learning.always import ALWAYS, LOADER, RUNTIME
 from policies.author.learning.learned import Amount, Learned, read
 from policies.author.learning.outcome import HEADROOM, origins, references, rules
 from policies.author.learning.remarks import remarks
-from policies.author.learning.seccomp import operators, profile
+from policies.author.learning.seccomp import asking, filtered, operators, profile
 from policies.model import dialect
 from policies.model.policy import PolicySpec
 from policies.model.references import ReferenceValues
@@ -122,6 +122,28 @@ def test_a_profile_refuses_what_nobody_called_and_names_each_call_once() -> None
     assert {each["action"] for each in made["syscalls"]} == {"SCMP_ACT_ALLOW"}
 
 
+def test_a_profile_that_asks_asks_for_every_other_call_that_has_a_name() -> None:
+    made = asking(CALLED, "/run/proofbeat/seccomp.sock")
+    allowed = {name for each in profile(CALLED)["syscalls"] for name in each["names"]}
+    groups = {each["action"]: set[str]() for each in made["syscalls"]}
+    for each in made["syscalls"]:
+        groups[each["action"]] |= set(each["names"])
+    assert groups == {"SCMP_ACT_ALLOW": allowed, "SCMP_ACT_NOTIFY": set(TABLES["x86_64"]) - allowed}
+    assert "write" in allowed, "a runtime that has to write before anybody answers would wait for ever"
+    assert (made["defaultAction"], made["listenerPath"]) == ("SCMP_ACT_ERRNO", "/run/proofbeat/seccomp.sock")
+
+
+def test_a_filter_of_our_own_lets_through_what_its_policy_allows_and_nothing_of_a_runtimes() -> None:
+    values = references("web", CALLED).spec
+    assert {each for each in values.calls if ":" not in each} - {"compat", "x32"} <= filtered(CALLED)
+    assert not (filtered(CALLED) - set(values.calls))
+
+
+def test_what_is_started_under_a_filter_that_asks_needs_nobody_who_looks_at_each_call() -> None:
+    assert rules(CALLED, notified=True)["syscalls"] == {"watching": "lean", "notified": "required"}
+    assert rules(CALLED)["syscalls"] == {"watching": "strict"}
+
+
 def test_a_program_whose_start_nobody_saw_is_let_start() -> None:
     unseen = some(runs=(run(running=("/bin/app",)),), calls={"serving": {"read": origin()}})
     names = {name for each in profile(unseen)["syscalls"] for name in each["names"]}
@@ -145,7 +167,7 @@ def test_older_interfaces_are_allowed_where_somebody_called_by_one(
 
 
 def test_the_operators_form_is_the_same_in_its_own_kind() -> None:
-    made = yaml.safe_load(yaml.safe_dump(operators("web", CALLED)))
+    made = yaml.safe_load(yaml.safe_dump(operators("web", profile(CALLED))))
     assert (made["apiVersion"], made["kind"]) == ("security-profiles-operator.x-k8s.io/v1beta1", "SeccompProfile")
     assert made["metadata"] == {"name": "web"}
     assert made["spec"] == json.loads(json.dumps(profile(CALLED)))

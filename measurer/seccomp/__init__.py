@@ -1,0 +1,1 @@
+"""Calls that wait for an answer: the workload was started under a filter that notifies us of them."""

@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from attestation import calls, memory, processes, proxy
 from attestation.calls import Watching
 from attestation.claims import Claims, LayerClaim
-from attestation.coverage import Coverage, Cutting, Grade, Guarantee, Profile
 from attestation.digests import Digest
 from attestation.layers import Layer
 from attestation.signals import Signal
 from attestation.trust import NO_CLAIM, UNKNOWN, Tier, TrustVector
 from attestation.violation import ViolationClass
-from policies.appraise import allowing, detectors, sockets
+from policies.appraise import allowing
+from policies.appraise.coverage import check_coverage, weak
 from policies.appraise.files import Files, check_files
 from policies.appraise.layers import MOST_FINDINGS, check_call, check_capability, check_process
 from policies.appraise.memory import check_code
@@ -35,6 +35,7 @@ JUDGED = (Layer.FILES, Layer.PROCESSES, Layer.SYSCALLS, Layer.PROXY, Layer.MEMOR
 
 _EXECUTED = (Layer.PROCESSES, Layer.SYSCALLS, Layer.MEMORY)
 """The layers of what runs, which one claim is about."""
+_NEXT_ROUND = "The sidecar follows the policy in force by its next round."
 
 
 def appraise(
@@ -66,7 +67,7 @@ def appraise(
     if not seated and not standing[Layer.PROXY] and policy.spec.demand(Layer.PROXY) is not Demand.OFF:
         standing[Layer.PROXY] = [nobody_seated(policy)]
     # 3. Are the watchers themselves what policy asks for?
-    watchers = _coverage(claims.coverage, policy)
+    watchers = check_coverage(claims.coverage, policy)
     # 4. Do the policy's rules hold of what all of it shows together?
     ruled = _rules(claims, bodies, governing, evaluating, measured)
     # 5. One vector; every reason named.
@@ -198,30 +199,20 @@ def _calls(
 
 
 def _unwatched(found: Watching, asked: Watching, policy: AttestationPolicy) -> Finding:
-    return Finding(
-        Signal.COVERAGE_WEAK,
-        policy.spec.violation_class(Signal.COVERAGE_WEAK),
-        Layer.SYSCALLS,
+    return weak(
+        policy,
         "syscalls.watching",
         f"{asked} is the least",
         found,
-        rule(policy, "syscalls.watching"),
-        "The sidecar follows the policy in force by its next round.",
-        allowing.watched(found, policy),
+        mend=_NEXT_ROUND,
+        allow=allowing.watched(found, policy),
+        layer=Layer.SYSCALLS,
     )
 
 
 def _unlooked(policy: AttestationPolicy) -> Finding:
-    return Finding(
-        Signal.COVERAGE_WEAK,
-        policy.spec.violation_class(Signal.COVERAGE_WEAK),
-        Layer.SYSCALLS,
-        "syscalls.capabilities",
-        "uses of capabilities are looked at",
-        "nobody looks at them",
-        rule(policy, "syscalls.capabilities"),
-        "The sidecar follows the policy in force by its next round.",
-    )
+    expected, found = "uses of capabilities are looked at", "nobody looks at them"
+    return weak(policy, "syscalls.capabilities", expected, found, mend=_NEXT_ROUND, layer=Layer.SYSCALLS)
 
 
 def _memory(
@@ -247,84 +238,6 @@ def _proxy(
     seated = proxy.unpack(bodies[claim.digest])
     served = check_served(claims.served, issued, policy)
     return ([*check_proxy(seated, policy, references), *served], True) if seated is not None else (served, False)
-
-
-def _coverage(coverage: Coverage, policy: AttestationPolicy) -> list[Finding]:
-    asked = policy.spec.coverage
-    found = []
-    if list(Grade).index(coverage.grade) > list(Grade).index(asked.grade):
-        found.append(_weak("grade", asked.grade, coverage.grade, policy))
-    if list(Cutting).index(coverage.cutting) > list(Cutting).index(asked.cutting):
-        found.append(_weak("cutting", asked.cutting, coverage.cutting, policy))
-    if list(Profile).index(coverage.profile) > list(Profile).index(asked.profile):
-        found.append(_weak("profile", asked.profile, coverage.profile, policy))
-    if policy.spec.gate is Demand.REQUIRED and not coverage.gated:
-        found.append(_ungated(policy))
-    if policy.spec.notified is Demand.REQUIRED and not coverage.notified:
-        found.append(_unnotified(policy))
-    held = coverage.isolation.guarantees
-    missing = [each for each in asked.isolation if each not in held]
-    unwatched = sockets.watched(coverage, policy)
-    unfenced = sockets.fenced(coverage, policy)
-    found += [each for each in (unwatched, unfenced) if each is not None]
-    found += detectors.unheard(coverage, policy)
-    return found + [_exposed(each, missing, policy) for each in missing]
-
-
-def _weak(name: str, expected: str, found: str, policy: AttestationPolicy) -> Finding:
-    return Finding(
-        Signal.COVERAGE_WEAK,
-        policy.spec.violation_class(Signal.COVERAGE_WEAK),
-        Layer.ATTESTER,
-        f"coverage.{name}",
-        f"{expected} is the least",
-        found,
-        rule(policy, f"coverage.{name}"),
-        "Give the measurer the capabilities that `proofbeat doctor` names.",
-        allowing.weaker(name, found, policy),
-    )
-
-
-def _ungated(policy: AttestationPolicy) -> Finding:
-    return Finding(
-        Signal.COVERAGE_WEAK,
-        policy.spec.violation_class(Signal.COVERAGE_WEAK),
-        Layer.ATTESTER,
-        "processes.gate",
-        "a gate is required",
-        "none is in force",
-        rule(policy, "processes.gate"),
-        "Coverage says why (`processes.gate`): it takes CAP_SYS_ADMIN, and a mount namespace of the workload's own.",
-        allowing.ungated(policy),
-    )
-
-
-def _unnotified(policy: AttestationPolicy) -> Finding:
-    return Finding(
-        Signal.COVERAGE_WEAK,
-        policy.spec.violation_class(Signal.COVERAGE_WEAK),
-        Layer.ATTESTER,
-        "syscalls.notified",
-        "a seccomp filter that asks is required",
-        "none does",
-        rule(policy, "syscalls.notified"),
-        "Start the workload under one (docs/seccomp.md): it cannot be put around what runs already.",
-        allowing.unnotified(policy),
-    )
-
-
-def _exposed(guarantee: Guarantee, missing: Sequence[Guarantee], policy: AttestationPolicy) -> Finding:
-    return Finding(
-        Signal.COVERAGE_WEAK,
-        policy.spec.violation_class(Signal.COVERAGE_WEAK),
-        Layer.ATTESTER,
-        "coverage.isolation",
-        f"{guarantee} is asked for",
-        "it does not hold",
-        rule(policy, "coverage.isolation"),
-        "docs/hardening.md says what gives it.",
-        allowing.less_isolated(missing, policy),
-    )
 
 
 def _rules(

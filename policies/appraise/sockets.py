@@ -1,13 +1,12 @@
 """What the workload's processes have sockets for: stdio of a shell, and connections to where policy does not allow.
 
-Both are facts alone. Evidence says whether connections are looked for (`watched`), not which there are.
+Both are facts alone. Evidence says whether connections are looked for (coverage.py), not which there are.
 """
 
 from __future__ import annotations
 
 from ipaddress import ip_address
 
-from attestation.coverage import EGRESS, Coverage
 from attestation.destinations import Destination, parse
 from attestation.facts import Actor, EgressFact, Opened, Passage, StdioFact
 from attestation.layers import Layer
@@ -15,7 +14,6 @@ from attestation.patterns import matches
 from attestation.signals import Signal
 from attestation.violation import Violation
 from policies.appraise import allowing
-from policies.appraise.reasons import Finding
 from policies.model.places import rule
 from policies.model.policy import AttestationPolicy, Demand
 
@@ -93,41 +91,6 @@ def egress(fact: EgressFact, policy: AttestationPolicy) -> Violation | None:
         rule(policy, "egress.allowed"),
         allowing.destination(str(to), policy) if fact.port else "",
         str(to),
-    )
-
-
-def watched(coverage: Coverage, policy: AttestationPolicy) -> Finding | None:
-    """Does anybody look for connections, where policy says what they may be to?"""
-    asked = policy.spec.egress.allowed is not None and policy.spec.demand(Layer.PROCESSES) is not Demand.OFF
-    if not asked or any(each.name == EGRESS for each in coverage.collectors):
-        return None  # of one that does not run, the layer's standing tells
-    return Finding(
-        Signal.COVERAGE_WEAK,
-        policy.spec.violation_class(Signal.COVERAGE_WEAK),
-        Layer.ATTESTER,
-        "coverage.egress",
-        "connections are looked for",
-        "nobody does",
-        rule(policy, "egress.allowed"),
-        "Bring the sidecar and its measurer to a release that knows `egress`.",
-    )
-
-
-def fenced(coverage: Coverage, policy: AttestationPolicy) -> Finding | None:
-    """Can connections be refused, where policy wants that?"""
-    if policy.spec.fence is not Demand.REQUIRED or coverage.fenced:
-        return None
-    place, allow = asked_of_fence(policy)
-    return Finding(
-        Signal.COVERAGE_WEAK,
-        policy.spec.violation_class(Signal.COVERAGE_WEAK),
-        Layer.ATTESTER,
-        "coverage.fence",
-        "a fence is required",
-        "none stands",
-        place,
-        "Coverage says why (`processes.fence`): it takes CAP_SYS_ADMIN, and a control group of version 2 above all.",
-        allow,
     )
 
 

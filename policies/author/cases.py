@@ -102,8 +102,8 @@ class GivenCoverage(Strict):
 
     grade: what holds when the sidecar dies. cutting: the strongest way to end what is open. isolation: the guarantees
     that hold. profile: how much of what happens the kernel tells. gate: whether one is in force before executions.
-    fence: whether one can refuse connections. notified: whether a seccomp filter asks before calls.
-    silent: detectors that are not heard, of those that policy names.
+    fence: whether one can refuse connections. notified: whether a seccomp filter asks before calls. silent: detectors
+    that are not heard, of those that policy names.
     dead: layers whose collector does not run. absent: layers that nothing measures.
     """
 

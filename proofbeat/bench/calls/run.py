@@ -1,6 +1,7 @@
 """`bench syscalls`: redis and nginx with a full core, watched in each way and by what else there is, in turn.
 
-And what a call of somebody else's costs beside 1, 10 and 30 watched workloads.
+And what a call of somebody else's costs beside 1, 10 and 30 watched workloads. What the kernel takes for there being
+any program at the entry of calls is measured by itself: that much of it no program of ours can spare.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 
 from attestation.calls import NAMES, Watching
-from attestation.channel import Calls, Observed, Scope
+from attestation.channel import Calls, Scope
 from attestation.layers import Layer
+from proofbeat.bench.calls.entry import empty_program
 from proofbeat.bench.calls.load import Nginx, Redis, Server, serving
 from proofbeat.bench.calls.tracers import TRACERS, missing, tracing
 from proofbeat.bench.figures import Budget, Distribution, Figure, Report, Value
@@ -24,15 +26,17 @@ from proofbeat.bench.node.crowd import crowd
 from proofbeat.ephemeral import folder
 
 EVERY = tuple(sorted(NAMES))
-OURS = {"off": None, "lean": Calls(Watching.LEAN, EVERY), "strict": Calls(Watching.STRICT, EVERY)}
-"""off: measured, but for calls."""
+OURS = {"off": None, "entry": None, "lean": Calls(Watching.LEAN, EVERY), "strict": Calls(Watching.STRICT, EVERY)}
+"""off: measured, but for calls. entry: the same, and a program that does nothing at the entry of every call."""
 MOST_STRICT, NOISE = 8.5, 3.0
 """Percent of the rate."""
 LOOPS = 200_000
+_SETTLED = 0.2
+"""Seconds after another way was begun: what that takes once is not part of what it costs."""
 
 
 async def run(*, quick: bool) -> Report:
-    rounds, requests = (2, 60_000) if quick else (9, 200_000)
+    rounds, requests = (2, 20_000) if quick else (25, 40_000)
     figures: dict[str, Figure] = {}
     peers: dict[str, dict[str, Figure | str]] = {name: {} for name in TRACERS}
     budgets: list[Budget] = []
@@ -41,6 +45,8 @@ async def run(*, quick: bool) -> Report:
             rates = await _rates(server, here, rounds, requests)
         _state(kind.name, rates, figures, peers)
         budgets += _budgets(kind.name, rates)
+    with empty_program():
+        figures["call_elsewhere_entry"] = Distribution.of(await asyncio.to_thread(_calls), "ns")
     costs = {count: await _beside(count) for count in ((0, 1) if quick else (0, 1, 10, 30))}
     for count, nanoseconds in costs.items():
         figures[f"call_elsewhere_beside_{count}"] = Distribution.of(nanoseconds, "ns")
@@ -55,28 +61,44 @@ async def run(*, quick: bool) -> Report:
 
 
 async def _rates(server: Server, here: Path, rounds: int, requests: int) -> dict[str, list[float]]:
-    """Requests a second, of each way in turn, so that what the machine does otherwise meets all alike."""
-    ways = [*OURS, *(name for name in TRACERS if not missing(name))]
-    found: dict[str, list[float]] = {way: [] for way in ways}
-    await server.rate(requests // 4)
-    for _ in range(rounds):
-        for way in ways:
-            with _watched(way, server.process.pid, here):
-                share = 8 if way in ("strace", "perf") else 1
-                found[way].append(await server.rate(requests // share))
+    """Requests a second, of each way in turn, so that what the machine does otherwise meets all alike: many short
+    rounds, and in each of them another one of ours is the first.
+    """
+    ours, others = list(OURS), [name for name in TRACERS if not missing(name)]
+    found: dict[str, list[float]] = {way: [] for way in (*ours, *others)}
+    await server.rate(requests)
+    with Probe(_scope(server, here, "off")) as probe:
+        _measure(probe, Layer.PROCESSES)
+        for each in range(rounds):
+            first = each % len(ours)
+            for way in (*ours[first:], *ours[:first]):
+                with _watched(way, server, here, probe):
+                    found[way].append(await server.rate(requests))
+            for way in others:
+                with tracing(way, server.process.pid):
+                    found[way].append(await server.rate(requests // (1 if way == "bpftrace" else 8)))
     return found
 
 
 @contextmanager
-def _watched(way: str, pid: int, here: Path) -> Iterator[None]:
-    with ExitStack() as undo:
-        if way in TRACERS:
-            undo.enter_context(tracing(way, pid))
-        else:
-            layer = Layer.PROCESSES if OURS[way] is None else Layer.SYSCALLS
-            probe = undo.enter_context(Probe(Scope(pid, (str(here),), deadman=600.0, calls=OURS[way])))
-            probe.expect(Observed, lambda each: each.observation.layer is layer)
+def _watched(way: str, server: Server, here: Path, probe: Probe) -> Iterator[None]:
+    """From now on, and as "off" again."""
+    with empty_program() if way == "entry" else nullcontext():
+        probe.send(_scope(server, here, way))
+        _measure(probe, Layer.PROCESSES if OURS[way] is None else Layer.SYSCALLS)
+        time.sleep(_SETTLED)
         yield
+    probe.send(_scope(server, here, "off"))
+    _measure(probe, Layer.PROCESSES)
+
+
+def _scope(server: Server, here: Path, way: str) -> Scope:
+    return Scope(server.process.pid, (str(here),), deadman=600.0, calls=OURS[way])
+
+
+def _measure(probe: Probe, layer: Layer) -> None:
+    """Messages are taken in their sequence: what was sent before this holds by then."""
+    probe.measured(full=False, layer=layer)
 
 
 def _state(

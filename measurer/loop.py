@@ -23,6 +23,8 @@ from measurer.driver import Driver
 
 SLICE = 0.001
 """Seconds of long work between two looks at the descriptors."""
+_ROUNDING = 1e-7
+"""Of a period: what is a moment to within that is that moment."""
 TURN = 0.005
 """Seconds of reading events after which the other descriptors have their turn."""
 TICK = 1.0
@@ -230,7 +232,7 @@ def together(now: float, seconds: float, phase: float) -> float:
     step = min(seconds, TICK)
     if step <= 0 or TICK % step or seconds % step:
         return now + seconds
-    moment = floor((now + seconds - phase) / step) * step + phase
+    moment = floor((now + seconds - phase) / step + _ROUNDING) * step + phase
     return moment if moment > now else moment + step
 
 

@@ -308,14 +308,19 @@ class Watched:
         start = self._at + _COUNTS
         return [_COUNT.unpack_from(self._workloads, start + cpu * _COUNT.size) for cpu in range(CPUS)]
 
-    def turn(self) -> None:
-        """From now on nothing was seen and nothing told. The kernel writes while we read: into the other half."""
-        other = 1 - self._half
+    def turn(self) -> frozenset[int]:
+        """From now on nothing was seen and nothing told. The kernel writes while we read: into the other half.
+
+        Returns the calls that were seen until then.
+        """
+        left = self._half
+        other = 1 - left
         for start in (_SEEN, _TOLD):
             _BITS.pack_into(self._workloads, self._at + start + other * _BITS.size, *(0,) * _WORDS)
         for start in (_SEEN_OPERATIONS, _TOLD_OPERATIONS, _USED):
             _WORD.pack_into(self._workloads, self._at + start, 0)
         _NUMBER.pack_into(self._workloads, self._at + _HALF, other)
+        return _unpacked(_BITS.unpack_from(self._workloads, self._at + _SEEN + left * _BITS.size))
 
     @property
     def _half(self) -> int:

@@ -333,7 +333,7 @@ class CallsCollector:
             return
         self._look_for_losses()
         self._take_in()
-        self._joined.watched.turn()
+        self._seen |= self._joined.watched.turn()
         self._outside.turn()
         self._told_uses.clear()
         numbers, operations = self._allowed

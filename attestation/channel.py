@@ -361,12 +361,13 @@ Message = (
     | MemoryFact
 )
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 _SHAPES: dict[str, type[Any]] = {shape.__name__: shape for shape in Message.__args__}
 
 
 def encode(message: Message) -> bytes:
     """One datagram. Raises InvalidInput when it would not fit."""
-    datagram = json.dumps({"is": type(message).__name__, **plain(message)}, separators=(",", ":")).encode()
+    datagram = _ENCODER.encode({"is": type(message).__name__, **plain(message)}).encode()
     if len(datagram) > MOST_BYTES:
         raise InvalidInput(f"a {type(message).__name__} of {len(datagram)} bytes", where="measurer channel")
     return datagram

@@ -119,7 +119,7 @@ class Egress:
         self._looking = False
         if self._expected is not None:
             self._settle(refusal, pace(self._every, self._interval, took * _SHARE))
-            self._loop.after(NAME, self._interval, self._look)
+            self._loop.look_after(NAME, self._interval, self._look)
 
     def _settle(self, refusal: str, interval: float) -> None:
         """Tell how it stands where that is otherwise than before."""

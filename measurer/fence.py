@@ -197,7 +197,7 @@ class Fence:
         self._marking = Marking(raised.fenced.mark if raised.own is None else lambda _: None)
         self._lost = self._fencing.lost(raised)
         self._loop.watch(addresses.descriptor, self._addresses_changed)
-        self._loop.after(NAME, LOOKS_EVERY, self._look)
+        self._loop.look_after(NAME, LOOKS_EVERY, self._look)
 
     def _lay_down_rules(self) -> None:
         if self._raised is None:
@@ -259,7 +259,7 @@ class Fence:
         if lost != self._lost:
             self._lost = lost
             self._tell_state(CollectorState.OVERFLOWED, "the kernel had no room for what was refused")
-        self._loop.after(NAME, LOOKS_EVERY, self._look)
+        self._loop.look_after(NAME, LOOKS_EVERY, self._look)
 
     def _die(self, why: str) -> None:
         self.close()

@@ -63,7 +63,7 @@ class Heartbeat:
         self._loop, self._name, self._send, self._tell = loop, f"heartbeat of {name}", send, tell
         self._pulse = Pulse(monotonic())
         self._lags = self._unsent = False
-        loop.after(self._name, INTERVAL, self._beat)
+        loop.look_after(self._name, INTERVAL, self._beat)
 
     def heard(self) -> None:
         """Taken out of where it was sent; or it may be lost with others."""
@@ -80,7 +80,7 @@ class Heartbeat:
                 self._send()
                 self._unsent = False
         self._judge()
-        self._loop.after(self._name, INTERVAL, self._beat)
+        self._loop.look_after(self._name, INTERVAL, self._beat)
 
     def _judge(self) -> None:
         behind = self._pulse.settle()

@@ -121,11 +121,11 @@ def namespace(rights: Rights, kind: str) -> str:
 
 
 def _ward(pid: int, pidfd: int) -> Ward | None:
-    read = read_rights(pid)
-    if read is None:
+    rights = read_rights(pid)
+    if rights is None:
         return None
     told = kernel.dumpable(pidfd)
-    ward = Ward(read[1], told if told is not None else _owner_may_dump(pid, read[1]))
+    ward = Ward(rights, told if told is not None else _owner_may_dump(pid, rights))
     return ward if alive(pidfd) else None
 
 

@@ -77,6 +77,7 @@ IN_CLOEXEC = os.O_CLOEXEC
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
+RESOLVE_CACHED = 0x20
 _SYS_OPENAT2 = 437
 
 # linux/netlink.h, linux/connector.h, linux/cn_proc.h

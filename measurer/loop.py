@@ -3,6 +3,9 @@
 Long work (walking and hashing trees) is a generator that yields between small steps. It gets a slice only when no
 descriptor is ready, so a fact waits for one slice at most, never for a measurement. Whoever takes part has a Loop of
 their own: the slices go round among them, and what fails in one ends that one alone, where it says so.
+
+What is looked at again and again is looked at together: to be woken, with nothing of ours in the processor's caches any
+more, takes more than most looks themselves.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from math import floor
+from random import SystemRandom
 from typing import ParamSpec
 
 from measurer.clock import monotonic
@@ -20,6 +25,8 @@ SLICE = 0.001
 """Seconds of long work between two looks at the descriptors."""
 TURN = 0.005
 """Seconds of reading events after which the other descriptors have their turn."""
+TICK = 1.0
+"""Seconds from one moment at which all look to the next."""
 
 A = ParamSpec("A")
 Work = Iterator[None]
@@ -35,6 +42,8 @@ class Reactor:
         self._due: dict[tuple[Loop, str], tuple[float, Act]] = {}
         self._busy: deque[Loop] = deque()
         self.stopped = False
+        self.phase = SystemRandom().uniform(0.0, TICK)
+        """Of the moments at which all look, which nobody can tell by a clock alone."""
         self.driver: Driver[Loop] | None = None
         """Of the thread that runs it, where another one may take its place (relief.py)."""
 
@@ -132,6 +141,12 @@ class Loop:
         if not self.closed:
             self._reactor.appoint(self, name, monotonic() + seconds, lambda: self.within(act))
 
+    def look_after(self, name: str, seconds: float, act: Act) -> None:
+        """The same of what looks again and again: no later, and together with others if that can be."""
+        if not self.closed:
+            when = together(monotonic(), seconds, self._reactor.phase)
+            self._reactor.appoint(self, name, when, lambda: self.within(act))
+
     def cancel(self, name: str) -> None:
         """Forget an appointment."""
         self._reactor.cancel(self, name)
@@ -208,6 +223,15 @@ class Loop:
                 if not self.closed:
                     self._work.append(work)
                 return
+
+
+def together(now: float, seconds: float, phase: float) -> float:
+    """In so many seconds, or as much earlier as others look too: those whose periods are parts of a tick, or ticks."""
+    step = min(seconds, TICK)
+    if step <= 0 or TICK % step or seconds % step:
+        return now + seconds
+    moment = floor((now + seconds - phase) / step) * step + phase
+    return moment if moment > now else moment + step
 
 
 def drain(descriptor: int, size: int) -> Iterator[bytes]:

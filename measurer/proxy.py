@@ -24,7 +24,7 @@ from measurer.clock import boottime
 from measurer.envoy import Envoy
 from measurer.loop import Loop
 from measurer.processes.binaries import Stamp, stamp_of
-from measurer.processes.proc import executable_of, open_process, parse_status
+from measurer.processes.proc import executable_of, open_process, tracer_in
 from measurer.scope import read_at
 
 NAME = "proxy"
@@ -103,7 +103,7 @@ class ProxyLayer:
         if not self._asked:
             self._asked = True
             self._covered()
-            self._loop.after(NAME, _INTERVAL, self._look_again)
+            self._loop.look_after(NAME, _INTERVAL, self._look_again)
         self._requests.append((not_before, full))
         self._next()
 
@@ -123,7 +123,7 @@ class ProxyLayer:
         self._loop.begin(self._inspect(full, unasked))
 
     def _look_again(self) -> None:
-        self._loop.after(NAME, _INTERVAL, self._look_again)
+        self._loop.look_after(NAME, _INTERVAL, self._look_again)
         if not self._inspecting:
             self._begin(False, unasked=True)
 
@@ -207,7 +207,7 @@ def _read(seat: Seat, executable: Digest) -> Read | None:
 def _tracer(seat: Seat) -> int | None:
     """None: it could not be read."""
     try:
-        return parse_status(read_at(seat.proc, "status")).tracer
+        return tracer_in(read_at(seat.proc, "status"))
     except (OSError, InvalidInput):
         return None
 

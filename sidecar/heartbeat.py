@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from sidecar import clock
@@ -87,9 +86,11 @@ class Heartbeat:
 
     async def _pause(self, seconds: float) -> None:
         self._hastened.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._hastened.wait()
+        over = asyncio.get_running_loop().call_later(seconds, self._hastened.set)
+        try:
+            await self._hastened.wait()
+        finally:
+            over.cancel()
 
     def _send(self) -> None:
         self._number += 1

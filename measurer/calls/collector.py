@@ -39,7 +39,9 @@ NAME = CALLS
 LATENCY_MS = 5.0
 _INTERVAL = 1.0
 """Seconds between two looks at what was counted, and for whether something was lost."""
-_LOOK, _WINDOW, _MEASUREMENT = "calls looks", "calls window", "calls measurement"
+_APART = 0.1
+"""Seconds until what was told is told again, where no measurement forgets it."""
+_LOOK, _WINDOW, _MEASUREMENT, _AGAIN = "calls looks", "calls window", "calls measurement", "calls told again"
 _SETUP = "io_uring_setup"
 _UNKNOWN = Actor(0)
 
@@ -124,7 +126,7 @@ class CallsCollector:
 
     def close(self) -> None:
         """Watch no more."""
-        for name in (_LOOK, _WINDOW, _MEASUREMENT):
+        for name in (_LOOK, _WINDOW, _MEASUREMENT, _AGAIN):
             self._loop.cancel(name)
         if self._joined is not None:
             self._joined.watched.allow(None, ALL_OPERATIONS)
@@ -208,7 +210,7 @@ class CallsCollector:
             return
         self._look_for_losses()
         self._tallying.look(boottime())
-        self._loop.after(_LOOK, _INTERVAL, self._look)
+        self._loop.look_after(_LOOK, _INTERVAL, self._look)
 
     # What the kernel tells.
 
@@ -246,6 +248,8 @@ class CallsCollector:
         if self._outside.is_news(name, by, at):
             self._events += 1
             self._channel.send(CallFact(at, name, by, refused=refused))
+            if self._joined is None:  # nobody measures the layer, in full or otherwise
+                self._loop.after(_AGAIN, _APART, self._outside.turn)
 
     def _tell_use(self, capability: str, call: str, by: Actor) -> None:
         if capability not in self._told_uses:

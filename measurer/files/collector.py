@@ -228,7 +228,7 @@ class Files:
     def _read_again_from_now_on(self) -> None:
         """What is mapped, at a period; what chance picks, at its own."""
         self._elsewhere.clear()
-        self._loop.after(_MAPPINGS, _INTERVAL, self._look_for_mappings)
+        self._loop.look_after(_MAPPINGS, _INTERVAL, self._look_for_mappings)
         if self._chance is not None:
             self._chance.fill(self._scanner.listing())
             self._loop.after(_REREADING, self._chance.gap(), self._reread_by_chance)
@@ -254,7 +254,7 @@ class Files:
             yield from self._scanner.reread(folder, [name], self._actor(pid))
         rest = max(spent * _LOOKING, (monotonic() - begun) * _HASHING if found else 0.0)
         if not self._closed:
-            self._loop.after(_MAPPINGS, max(_INTERVAL, rest), self._look_for_mappings)
+            self._loop.look_after(_MAPPINGS, max(_INTERVAL, rest), self._look_for_mappings)
 
     def _reread_by_chance(self) -> None:
         if self._chance is None:

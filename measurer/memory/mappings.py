@@ -1,7 +1,7 @@
 """What one process has mapped executable: asked of the kernel mapping by mapping, or read from /proc/PID/maps.
 
-PROCMAP_QUERY (linux/fs.h, since Linux 6.11) passes over all that cannot be executed. A data base with ten thousand
-mappings is asked about its fifty.
+PROCMAP_QUERY (linux/fs.h, since Linux 6.11) passes over all that is not asked for. A data base with ten thousand
+mappings is asked about its fifty that can be executed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 _QUERY = struct.Struct("=9Q4I2Q")
 _PROCMAP_QUERY = 3 << 30 | _QUERY.size << 16 | ord("f") << 8 | 17
-_WRITABLE, _EXECUTABLE, _COVERING_OR_NEXT = 0x02, 0x04, 0x10
+WRITABLE, EXECUTABLE, SHARED, OF_A_FILE = 0x02, 0x04, 0x08, 0x20
+_COVERING_OR_NEXT = 0x10
 _NAME_BYTES = 4096
 _UNKNOWN_REQUEST = frozenset({errno.ENOTTY, errno.EINVAL, errno.ENOSYS})
 _LINE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) .(.)x. ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)$", re.MULTILINE)
@@ -72,7 +73,7 @@ def executable(folder: int) -> list[Mapping]:
     """Of the process behind a /proc/PID descriptor. Raises OSError, PermissionError where we may not look."""
     maps = os.open("maps", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
     try:
-        return list(asked(maps))
+        return list(asked(maps, EXECUTABLE))
     except OSError as error:
         if error.errno not in _UNKNOWN_REQUEST:
             raise
@@ -81,10 +82,13 @@ def executable(folder: int) -> list[Mapping]:
         os.close(maps)
 
 
-def asked(maps: int) -> Iterator[Mapping]:
-    """By PROCMAP_QUERY. maps: /proc/PID/maps, open. Raises OSError, ENOTTY where this kernel does not know it."""
+def asked(maps: int, what: int) -> Iterator[Mapping]:
+    """By PROCMAP_QUERY. maps: /proc/PID/maps, open. what: all that each of them is.
+
+    Raises OSError, ENOTTY where this kernel does not know it.
+    """
     name = ctypes.create_string_buffer(_NAME_BYTES)
-    address, flags = 0, _EXECUTABLE | _COVERING_OR_NEXT
+    address, flags = 0, what | _COVERING_OR_NEXT
     while True:
         size, where = _QUERY.size, ctypes.addressof(name)
         answer = bytearray(_QUERY.pack(size, flags, address, 0, 0, 0, 0, 0, 0, 0, 0, _NAME_BYTES, 0, where, 0))
@@ -96,7 +100,7 @@ def asked(maps: int) -> Iterator[Mapping]:
             raise
         _, _, _, start, end, has, _, offset, inode, major, minor, length, _, _, _ = _QUERY.unpack(answer)
         text = name.raw[: max(0, length - 1)]  # its closing zero counts
-        yield Mapping(start, end, bool(has & _WRITABLE), offset, (major, minor), inode, text)
+        yield Mapping(start, end, bool(has & WRITABLE), offset, (major, minor), inode, text)
         address = end
 
 

@@ -109,7 +109,7 @@ class Processes:
         self._look_into_cgroup()
         for member in list(self._workload.members.values()):
             self.executions.starts.began(member, self.executions.names.parent(member), Sighting.POLL)
-        self._loop.after(NAME, self._interval, self._look_for_drift)
+        self._loop.look_after(NAME, self._interval, self._look_for_drift)
 
     def close(self) -> None:
         """Watch no more, and hold nothing up."""
@@ -282,7 +282,7 @@ class Processes:
             took += spent() - begun
             yield
         self._interval = max(_INTERVAL, took * _SHARE)
-        self._loop.after(NAME, self._interval, self._look_for_drift)
+        self._loop.look_after(NAME, self._interval, self._look_for_drift)
 
     def _tell(self, fact: ProcessFact | StdioFact) -> None:
         self._events += 1

@@ -46,7 +46,7 @@ class Drift:
             if rights.tracer:
                 self._say_traced(process, rights.tracer)
             return
-        for aspect, before, after in differences(known, rights):
+        for aspect, before, after in differences(known, rights) if rights is not known else ():
             self._say(process, aspect, before, after)
 
     def traced(self, process: Held, tracer: int) -> None:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from attestation.errors import InvalidInput, Unavailable
 from measurer.processes.binaries import Binaries, Binary
-from measurer.processes.proc import Look, Rights, Stat, listing, open_process, parse_stat, read_small, rights_at
+from measurer.processes.proc import Look, Read, Rights, Stat, listing, open_process, parse_stat, read_small, rights_at
 
 T = TypeVar("T")
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
@@ -54,7 +54,7 @@ class Held:
     born_by: CLOCK_BOOTTIME seconds at which it was there already, so that a successor is not taken for it.
     """
 
-    __slots__ = ("_allowance", "_born_by", "_folder", "_start", "hidden", "pid", "untold")
+    __slots__ = ("_allowance", "_born_by", "_folder", "_read", "_start", "hidden", "pid", "untold")
 
     def __init__(self, pid: int, allowance: Allowance, born_by: float = inf) -> None:
         self.pid = pid
@@ -64,6 +64,7 @@ class Held:
         """Nobody has been told yet that it cannot be measured."""
         self._allowance, self._born_by = allowance, born_by
         self._start: int | None = None
+        self._read: Read | None = None
         self._folder = -1
         if not allowance.take():
             self._start = self._first_start()
@@ -108,7 +109,11 @@ class Held:
 
     def rights(self) -> Rights | None:
         """None for a zombie too."""
-        return self._through(_rights)
+        read = self._through(lambda folder: rights_at(folder, self._read))
+        if read is None:
+            return None
+        self._read = read
+        return read.rights
 
     def binary(self, binaries: Binaries) -> Binary | None:
         return self._through(binaries.of_process)
@@ -228,24 +233,19 @@ def _open_image(folder: int) -> int:
 
 
 def _unreadable(folder: int) -> str:
-    if parse_stat(read_small(folder, "stat")).state in "ZXx":
-        return ""
     try:
         os.close(_open_image(folder))
     except PermissionError as error:
-        return f"what it runs cannot be read: {error.strerror}"
+        ended = parse_stat(read_small(folder, "stat")).state in "ZXx"
+        return "" if ended else f"what it runs cannot be read: {error.strerror}"
     return ""
-
-
-def _rights(folder: int) -> Rights | None:
-    return None if parse_stat(read_small(folder, "stat")).state in "ZXx" else rights_at(folder)
 
 
 def _look(pid: int, folder: int, binaries: Binaries) -> Look | None:
     stat = parse_stat(read_small(folder, "stat"))
     if stat.state in "ZXx":
         return None
-    return Look(pid, stat.start_ticks, rights_at(folder), binaries.of_process(folder))
+    return Look(pid, stat.start_ticks, rights_at(folder).rights, binaries.of_process(folder))
 
 
 def _image(folder: int) -> tuple[int, int]:

@@ -47,6 +47,14 @@ class Rights:
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """Rights, and what the kernel said of which they were made: its status, its namespaces, its label."""
+
+    said: tuple[bytes, tuple[str, ...], str]
+    rights: Rights
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """One process, looked at once."""
 
@@ -105,6 +113,33 @@ def parse_status(text: bytes, namespaces: tuple[str, ...] = ()) -> Rights:
         raise InvalidInput("a process status that does not parse", where="/proc/PID/status") from error
 
 
+def said_of_rights(status: bytes) -> bytes:
+    """The part of a /proc/PID/status that rights are made of; all of it where it is not as the kernel writes it.
+
+    The rest, such as what memory it takes and how often it slept, is another one at each look.
+    """
+    ids, memory = status.find(b"\nTracerPid:"), status.find(b"\nFDSize:")
+    capabilities, processors = status.find(b"\nCapInh:"), status.find(b"\nCpus_allowed:")
+    if not 0 <= ids < memory < capabilities < processors:
+        return status
+    return status[ids:memory] + status[capabilities:processors]
+
+
+def is_over(status: bytes) -> bool:
+    """Does a /proc/PID/status say that it has ended?"""
+    _, _, state = status.partition(b"\nState:\t")
+    return state[:1] in (b"Z", b"X", b"x")
+
+
+def tracer_in(status: bytes) -> int:
+    """Who watches it, by its /proc/PID/status; 0 for nobody. Raises InvalidInput."""
+    _, _, rest = status.partition(b"\nTracerPid:")
+    try:
+        return int(rest[: rest.index(b"\n")])
+    except ValueError as error:
+        raise InvalidInput("a process status that does not parse", where="/proc/PID/status") from error
+
+
 def _attainable(fields: dict[bytes, list[bytes]]) -> int:
     """Root gets back by execve all that its bounding set holds, unless no_new_privs forbids it (capabilities(7))."""
     effective, permitted, bounding = (int(fields[name][0], 16) for name in (b"CapEff", b"CapPrm", b"CapBnd"))
@@ -131,19 +166,28 @@ def stat_of(pid: int) -> Stat | None:
         return None
 
 
-def read_rights(pid: int) -> tuple[int, Rights] | None:
-    """Start time and rights of a process; None when it is gone or a zombie."""
+def read_rights(pid: int) -> Rights | None:
+    """The rights of a process; None when it is gone or a zombie."""
     try:
         folder = open_process(pid)
     except OSError:
         return None
     try:
-        stat = parse_stat(read_small(folder, "stat"))
-        return None if stat.state in "ZXx" else (stat.start_ticks, rights_at(folder))
+        return rights_at(folder).rights
     except (OSError, InvalidInput):
         return None
     finally:
         os.close(folder)
+
+
+def tracer_of(pid: int) -> int | None:
+    """Who watches a process, 0 for nobody; None when it is gone or a zombie."""
+    try:
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+            status = file.read(_STATUS_BYTES) or b""
+        return None if is_over(status) else tracer_in(status)
+    except (OSError, InvalidInput):
+        return None
 
 
 def executable_of(pid: int) -> str:
@@ -155,11 +199,18 @@ def executable_of(pid: int) -> str:
         return ""
 
 
-def rights_at(folder: int) -> Rights:
-    """The rights of the process behind a /proc/PID descriptor. Raises OSError, InvalidInput."""
-    rights = parse_status(read_small(folder, "status"), namespaces_at(folder))
-    label = labels.of_process(folder)
-    return replace(rights, label=label) if label else rights
+def rights_at(folder: int, before: Read | None = None) -> Read:
+    """The rights of the process behind a /proc/PID descriptor; the very same as before where the kernel says the same.
+
+    Raises OSError, also for a zombie, InvalidInput.
+    """
+    status = read_small(folder, "status")
+    if is_over(status):
+        raise ProcessLookupError
+    said = said_of_rights(status), namespaces_at(folder), labels.of_process(folder)
+    if before is not None and before.said == said:
+        return before
+    return Read(said, replace(parse_status(said[0], said[1]), label=said[2]))
 
 
 def thread_rights(folder: int, thread: int) -> Rights:

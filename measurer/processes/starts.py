@@ -76,6 +76,9 @@ class Starts:
 
     def look_at_list(self, first: Held) -> None:
         """Is there an /etc/ld.so.preload now that was not there before, or another one?"""
+        if first.read(_has_no_list):
+            self._listed = ()
+            return
         folder = first.read(os.dup)
         if folder is None:
             return
@@ -112,12 +115,24 @@ class Starts:
         self._channel.send(PreloadFact(boottime(), each.source, each.entry, actor, each.path, each.digest, inside))
 
 
+def _has_no_list(folder: int) -> bool:
+    root = _root(folder)
+    try:
+        return startup.has_no_list(root)
+    finally:
+        os.close(root)
+
+
 def _listed(folder: int, binaries: Binaries) -> tuple[Library, ...]:
     try:
-        root = os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+        root = _root(folder)
     except OSError:
         return ()
     try:
         return startup.list_of(root, binaries)
     finally:
         os.close(root)
+
+
+def _root(folder: int) -> int:
+    return os.open("root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from errno import ENOENT
 
 from attestation.digests import Digest
 from measurer import kernel
@@ -75,6 +76,18 @@ def read(folder: int, binaries: Binaries, *, dynamic: bool) -> Startup:
     except OSError:
         return GONE  # or not for us to read, as what it runs, of which that is told
     return hidden
+
+
+def has_no_list(root: int) -> bool:
+    """Is there surely nothing at that place? By what the kernel remembers of folders alone: no file system is asked
+    (openat2(2), RESOLVE_CACHED), so that none can make us wait.
+    """
+    resolve = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS | kernel.RESOLVE_CACHED
+    try:
+        os.close(kernel.open_below(root, preload.LIST.encode(), os.O_PATH, resolve))
+    except OSError as error:
+        return error.errno == ENOENT
+    return False
 
 
 def list_of(root: int, binaries: Binaries) -> tuple[Library, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from attestation.facts import Actor, ProcessAspect, ProcessFact
 from measurer.clock import boottime
-from measurer.processes.proc import executable_of, read_rights
+from measurer.processes.proc import executable_of, tracer_of
 from measurer.scope import alive
 
 
@@ -31,9 +31,9 @@ class Wards:
     def look(self) -> None:
         """For kernels that tell no events, and for who attached before there was anybody to hear of it."""
         for pid in self._pidfds:
-            read = read_rights(pid)
-            if read is not None:
-                self.attached(pid, read[1].tracer)
+            tracer = tracer_of(pid)
+            if tracer is not None:
+                self.attached(pid, tracer)
 
     def attached(self, pid: int, tracer: int) -> None:
         """The kernel names this tracer of this pid; 0 for none. Of other processes nothing is told."""

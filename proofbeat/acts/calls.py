@@ -36,6 +36,15 @@ def leave_the_baseline(_: Any) -> Iterator[float]:
     yield at
 
 
+def call_what_leaves_no_trace(_: Any) -> Iterator[float]:
+    """A call is made that no tracepoint but every call's entry tells of: whether two files are one is asked."""
+    libc, pid = ctypes.CDLL(None), os.getpid()
+    number = {"x86_64": 312, "aarch64": 272}[os.uname().machine]
+    at = _now()
+    libc.syscall(number, pid, pid, 0, 0, 0)
+    yield at
+
+
 def use_a_capability(_: Any) -> Iterator[float]:
     """A capability is used that policy does not list: to make `/` the root, which it is."""
     at = _now()

@@ -82,6 +82,14 @@ class Scene:
         """What a side's service is started by."""
         return layouts.service_command(side)
 
+    def inherited(self, side: Side) -> tuple[int, ...]:
+        """Descriptors that a side's service is given."""
+        return ()
+
+    def listeners(self, side: Side) -> tuple[int, ...]:
+        """Those of its seccomp filter, which its sidecar is given."""
+        return ()
+
     async def start_workload(self, standing: Standing) -> None:
         side = standing.side
         standing.workload = await self._children.start(
@@ -90,6 +98,7 @@ class Scene:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             cwd=side.app,
+            also=self.inherited(side),
         )
         stdout = standing.workload.process.stdout
         if stdout is None or not await stdout.readline():
@@ -119,8 +128,12 @@ class Scene:
             layouts.write_sidecar(self.layout, side, _running(standing.workload).pid, token)
         standing.sidecar = await self._children.start(
             f"{side.name}-sidecar",
-            [sys.executable, "-P", "-m", "proofbeat", "sidecar", "-c", str(side.config)],
+            [
+                *[sys.executable, "-P", "-m", "proofbeat", "sidecar", "-c", str(side.config)],
+                *(f"--listener={each}" for each in self.listeners(side)),
+            ],
             heard=standing.watch.hear,
+            also=self.listeners(side),
         )
 
     async def release(self, standing: Standing) -> None:

@@ -15,7 +15,7 @@ from attestation.errors import Unavailable
 from measurer.processes.proc import stat_of
 from proofbeat.ephemeral.children import Child, Children
 from proofbeat.up import reaper
-from proofbeat.up.under import LISTENER, Under
+from proofbeat.up.under import Under, left
 
 _STDERR = 2
 _LEFT_WITHIN = 10.0
@@ -116,16 +116,13 @@ async def start_under(program: Program, code: bytes, children: Children, *, quie
 def _left(there: socket.socket, program: str) -> int:
     there.settimeout(_LEFT_WITHIN)
     try:
-        said, descriptors, _, _ = socket.recv_fds(there, 256, 1, socket.MSG_CMSG_CLOEXEC)
+        return left(there)
     except OSError as error:
-        raise Unavailable(f"no listener was left: {error}", where=program) from error
-    if said != LISTENER or len(descriptors) != 1:
         raise Unavailable(
-            f"it cannot be started under a filter that asks: {said.decode() or 'it ended'}",
+            f"it cannot be started under a filter that asks: {error}",
             where=program,
             mend="Leave out --notified. `Device or resource busy`: we run under such a filter ourselves.",
-        )
-    return descriptors[0]
+        ) from error
 
 
 async def _begin(

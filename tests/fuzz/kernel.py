@@ -16,7 +16,7 @@ from measurer.files import inotify
 from measurer.memory import mappings
 from measurer.processes import connector
 from measurer.processes.binaries import interpreter_of
-from measurer.processes.proc import parse_stat, parse_status
+from measurer.processes.proc import is_over, parse_stat, parse_status, said_of_rights
 from tests.fuzz.target import Target
 
 _METADATA_BYTES, _INOTIFY_BYTES, _NETLINK_BYTES = 24, 16, 16
@@ -77,6 +77,7 @@ def process_stat(data: bytes) -> None:
 
 _STATUS = b"Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nTracerPid:\t9\n"
 _STATUS += b"CapPrm:\t0\nCapEff:\t00000000a80425fb\nCapBnd:\t0\nNoNewPrivs:\t0\n"
+_ORDERED = b"State:\tS (sleeping)\nTracerPid:\t9\nUid:\t1\t2\t3\t4\nFDSize:\t64\nCapInh:\t0\nCpus_allowed:\t3\n"
 
 
 def process_status(data: bytes) -> None:
@@ -86,6 +87,9 @@ def process_status(data: bytes) -> None:
     # The kernel escapes line feeds and backslashes in the name, and nothing else (proc_task_name).
     command = data.replace(b"\0", b"").replace(b"\\", b"\\\\").replace(b"\n", b"\\n")[:30]
     assert parse_status(b"Name:\t%s\n" % command + _STATUS) == parse_status(b"Name:\tx\n" + _STATUS)
+    named = b"Name:\t%s\n" % command + _ORDERED
+    assert said_of_rights(named) == said_of_rights(b"Name:\tx\n" + _ORDERED)
+    assert not is_over(named)
 
 
 def cgroup_membership(data: bytes) -> None:

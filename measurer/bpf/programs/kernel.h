@@ -67,6 +67,7 @@ struct task_struct {
     struct signal_struct *signal;
     struct nsproxy *nsproxy;
     struct css_set *cgroups;
+    void *bpf_storage;
 } RELOCATED;
 
 struct signal_struct {

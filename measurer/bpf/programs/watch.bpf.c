@@ -313,14 +313,25 @@ INLINE u32 indexed(struct task_struct *task, u64 call)
     return call < OTHER ? call : OTHER;
 }
 
+/* No program's map has anything of it, so that it has no number either: what the kernel looks at first, too, when it is
+ * asked. Seen here, it spares whoever belongs to nobody the asking, at each call.
+ */
+INLINE int has_nothing(struct task_struct *task)
+{
+    return exists(task->bpf_storage) && !task->bpf_storage;
+}
+
 SECTION("tp_btf/sys_enter")
 int called(u64 *context)
 {
     struct task_struct *me = bpf_get_current_task_btf();
-    struct workload *workload = asked(number_of(me));
+    struct workload *workload;
     u32 index, word, half;
     u64 bit;
 
+    if (has_nothing(me->group_leader))
+        return 0;
+    workload = asked(number_of(me));
     if (!workload)
         return 0;
     index = indexed(me, context[1]);

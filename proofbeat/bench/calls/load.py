@@ -7,12 +7,16 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from attestation.calls import NAMES
 from attestation.errors import Unavailable
+from proofbeat.up.filter import here
+from proofbeat.up.under import Under, left
 
+Start = Callable[[list[str]], subprocess.Popen[bytes]]
 CLIENTS, PIPELINED = 50, 1
 _WITHIN_SECONDS = 10.0
 _REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -30,10 +34,10 @@ class Redis:
 
     name, binary = "redis", "redis-server"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, start: Start) -> None:
         self.port = _free_port()
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        self.process = start(command)
 
     async def rate(self, requests: int) -> float:
         """Requests a second."""
@@ -48,12 +52,11 @@ class Nginx:
 
     name, binary = "nginx", "nginx"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, start: Start) -> None:
         self.port = _free_port()
         settings = folder / "nginx.conf"
         settings.write_text(_NGINX.format(folder=folder, port=self.port))
-        command = ["nginx", "-c", str(settings), "-p", str(folder)]
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        self.process = start(["nginx", "-c", str(settings), "-p", str(folder)])
 
     async def rate(self, requests: int) -> float:
         """Requests a second: the load is one process of its own, so that it takes one core at most."""
@@ -79,14 +82,32 @@ def _http_rate(port: int, requests: int) -> float:
 Server = Redis | Nginx
 
 
+def free(command: list[str], also: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+    """As it is. also: descriptors that it is given."""
+    nothing = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing, pass_fds=also)
+
+
 @contextmanager
-def serving(kind: type[Redis] | type[Nginx], folder: Path) -> Iterator[Server]:
+def asking(calls: Iterable[str]) -> Iterator[tuple[Start, Callable[[], int]]]:
+    """How a server is started under a seccomp filter that asks for these, and its listener once it runs."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    under = Under(here(NAMES - set(calls)), theirs.fileno())
+    with ours, theirs:
+        yield (
+            lambda command: free(under.command(command), (theirs.fileno(),)),
+            lambda: left(ours),
+        )
+
+
+@contextmanager
+def serving(kind: type[Redis] | type[Nginx], folder: Path, start: Start = free) -> Iterator[Server]:
     """Raises Unavailable where it is not installed, or does not listen in time."""
     if shutil.which(kind.binary) is None:
         what, mend = f"{kind.binary} is not installed", "`make bench-tracers` brings it."
         raise Unavailable(what, where="bench syscalls", mend=mend)
     folder.mkdir(parents=True)
-    server = kind(folder)
+    server = kind(folder, start)
     try:
         _until_it_listens(server)
         yield server

@@ -81,6 +81,7 @@ def restricted() -> bool:
 
 FILES, EXECUTIONS, RIGHTS, GATE = "files", "processes.executions", "processes.rights", "processes.gate"
 EGRESS, FENCE, CALLS, MEMORY = "processes.egress", "processes.fence", "syscalls", "memory"
+NOTIFIED = "syscalls.notified"
 SIDECAR, GUARDIAN, DETECTORS = "sidecar", "guardian", "detectors"
 
 CATALOGUE: tuple[Attack, ...] = (
@@ -144,6 +145,7 @@ CATALOGUE: tuple[Attack, ...] = (
         gated=True,
     ),
     Attack(calls.leave_the_baseline, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
+    Attack(calls.call_what_leaves_no_trace, Signal.CALL_FOREIGN, NOTIFIED, EVENT_MS),
     Attack(calls.call_by_the_older_interface, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
     Attack(calls.use_a_capability, Signal.CAPABILITY_USED, CALLS, EVENT_MS, needs_root=True, privileged=True),
     Attack(calls.open_by_io_uring, Signal.CALL_FOREIGN, CALLS, EVENT_MS, needs_root=True),
@@ -270,6 +272,11 @@ UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "How often and how fast calls are made judges nothing but a policy's rules: a burst within a second is told"
             " as that second's, an amount to within a factor of two.",
             "Without CAP_BPF and CAP_PERFMON: all of it.",
+        ),
+        NOTIFIED: (
+            "What the filter lets through, and what io_uring does: that passes none.",
+            "Who comes in from outside without the filter.",
+            "A workload that was started without one: nothing can be put around what runs.",
         ),
         MEMORY: (
             "What is put back between two looks. Who attaches is looked at again and again for three seconds.",

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import sys
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, replace
@@ -23,9 +24,13 @@ from proofbeat.bench.detect.falco import RULE, SEEN
 from proofbeat.demo import service as demo_service
 from proofbeat.demo.layout import Layout, Side, Terms
 from proofbeat.demo.scene import Scene, Standing
+from proofbeat.up.filter import here
+from proofbeat.up.under import Under, left
 from telemetry.names import Event
 
 TOLD_WITHIN = 30.0
+ASKED = "kcmp"
+"""The one call that waits, where somebody answers."""
 TERMS = Terms(
     interval=1.0,
     freshness=20.0,
@@ -37,14 +42,17 @@ TERMS = Terms(
         "files": {"logs": ["**/app/logs/**"]},
         "processes": {"shells": ["**/loot/tool"]},
         "egress": {"allowed": []},
-        "syscalls": {"capabilities": [each for each in CAPABILITIES if each != "CAP_SYS_CHROOT"]},
+        "syscalls": {
+            "capabilities": [each for each in CAPABILITIES if each != "CAP_SYS_CHROOT"],
+            "notified": "best-effort",
+        },
         "recovery": {"drift": "auto", "tamper": "auto"},
         "detectors": {
             "alerts": [{"detector": "falco", "rules": [RULE], "class": "tamper"}],
             "unnamed": "ours",
         },
     },
-    calls={"any": tuple(sorted(NAMES - {"personality"}))},
+    calls={"any": tuple(sorted(NAMES - {"personality", ASKED}))},
 )
 """Tamper heals as drift does, or each act would take a new instance."""
 GATED_TERMS = replace(
@@ -64,6 +72,8 @@ class BrokenScene(Scene):
     def __init__(self, layout: Layout, tasks: asyncio.TaskGroup) -> None:
         super().__init__(layout, tasks)
         self._told: asyncio.Queue[Line] = asyncio.Queue()
+        self._under: Under | None = None
+        self._listeners: tuple[int, ...] = ()
 
     async def start_workload(self, standing: Standing) -> None:
         side = standing.side
@@ -71,9 +81,39 @@ class BrokenScene(Scene):
         shutil.copy(demo_service.__file__, side.app / "served.py")
         if standing is self.web:
             _lay_out(self._where(0, 0))
-        await super().start_workload(standing)
-        if standing is self.web:
+            await self._start_under(standing)
             self._tasks.create_task(self._listen(standing), name="what the intruder says")
+        else:
+            await super().start_workload(standing)
+
+    async def _start_under(self, standing: Standing) -> None:
+        """A seccomp filter that has us asked for one call."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            with theirs:
+                self._under = Under(here(NAMES - {ASKED}), theirs.fileno())
+                await super().start_workload(standing)
+            self._let_go()
+            self._listeners = (left(ours),)
+
+    def command(self, side: Side) -> list[str]:
+        command = super().command(side)
+        return self._under.command(command) if side is self.web.side and self._under else command
+
+    def inherited(self, side: Side) -> tuple[int, ...]:
+        return (self._under.leave_at,) if side is self.web.side and self._under else ()
+
+    def listeners(self, side: Side) -> tuple[int, ...]:
+        return self._listeners if side is self.web.side else ()
+
+    async def end(self) -> None:
+        await super().end()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for each in self._listeners:
+            os.close(each)
+        self._listeners = ()
 
     async def commit(self, attack: Attack) -> float:
         """Have it done in web's service. When it was, by CLOCK_BOOTTIME. Raises Unavailable where it cannot be done."""

@@ -162,6 +162,11 @@ def test_it_takes_no_capability() -> None:
                 assert running == [NOTIFIED]
                 asking.workload.do(ACTS["memfd_create"])
                 assert sidecar.expect(CallFact).process.pid == asking.workload.pid
+                again = "while True: libc.personality(0xffffffff)"
+                asking.workload.do("import ctypes; libc = ctypes.CDLL(None)")
+                asking.workload.begin(again)
+                _, one, other = (sidecar.expect(CallFact, lambda each: each.call == "personality") for _ in range(3))
+                assert other.at - one.at >= 0.1, "again and again, for no measurement forgets it; but not each time"
 
 
 def test_a_thread_is_told_as_its_process_and_a_child_as_itself(asking: Asking, tree: Path) -> None:

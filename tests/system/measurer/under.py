@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from attestation.calls import NAMES
 from proofbeat.up.filter import here
-from proofbeat.up.under import LISTENER, Under
+from proofbeat.up.under import Under, left
 from tests.system.measurer.stage import User, Workload
 
 ROOT_USER = User()
-_STARTER = """
-import os, sys
-from proofbeat.up.under import Under
-Under.parse(sys.argv[1]).stand().join()
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
 
 
 @dataclass
@@ -43,12 +36,8 @@ def under(asked: Iterable[str], user: User = ROOT_USER) -> Iterator[Asking]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     filtered = Under(here(NAMES - set(asked)), theirs.fileno())
     with ours, theirs:
-        starter = (sys.executable, "-c", _STARTER, str(filtered), *user.first)
-        workload = Workload(starter, user.python, also=(theirs.fileno(),))
-        ours.settimeout(10.0)
-        said, descriptors, _, _ = socket.recv_fds(ours, 64, 1, socket.MSG_CMSG_CLOEXEC)
-    assert said == LISTENER, said
-    asking = Asking(workload, descriptors[0])
+        workload = Workload(filtered.command(user.first), user.python, also=(theirs.fileno(),))
+        asking = Asking(workload, left(ours))
     try:
         yield asking
     finally:

@@ -15,7 +15,7 @@ from attestation import memory
 from attestation.errors import InvalidInput, MalformedEvidence
 from attestation.memory import MOST_CODE, Code, CodeKind, rounded
 from measurer.memory.found import Told, together
-from measurer.memory.mappings import asked, executable, parse
+from measurer.memory.mappings import EXECUTABLE, asked, executable, parse
 from measurer.memory.pages import only_breakpoints
 
 NODE, MIB = "/usr/bin/node", 1 << 20
@@ -47,7 +47,7 @@ def test_a_name_that_a_process_gives_its_own_memory_is_not_the_kernels() -> None
 def test_the_kernel_answers_what_its_text_says() -> None:
     maps = os.open("/proc/self/maps", os.O_RDONLY)
     try:
-        answered = list(asked(maps))
+        answered = list(asked(maps, EXECUTABLE))
     finally:
         os.close(maps)
     read = [each for each in parse(Path("/proc/self/maps").read_bytes()) if each.name != b"[vsyscall]"]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import struct
+import subprocess
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,7 +20,15 @@ from measurer import fanotify, kernel, mounts, netlink, sockdiag
 from measurer.files import fanotify as folders
 from measurer.files import inotify, mappings
 from measurer.processes import connector
-from measurer.processes.proc import parse_stat, parse_status
+from measurer.processes.proc import (
+    is_over,
+    open_process,
+    parse_stat,
+    parse_status,
+    rights_at,
+    said_of_rights,
+    tracer_in,
+)
 
 names = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name and b"/" not in name)
 STATUS = (
@@ -46,7 +59,7 @@ def test_a_process_state_is_read_whatever_the_command_is_called(
 
 @given(st.binary(max_size=300))
 def test_what_is_no_process_state_is_refused_with_our_own_error(text: bytes) -> None:
-    for parse in (parse_stat, parse_status):
+    for parse in (parse_stat, parse_status, tracer_in):
         try:
             parse(text)
         except InvalidInput as error:
@@ -61,6 +74,60 @@ def test_rights_are_read_from_a_process_status() -> None:
     assert rights.no_new_privileges
     with pytest.raises(InvalidInput):
         parse_status(STATUS.replace(b"CapEff", b"CapXyz"))
+
+
+AS_WRITTEN = (
+    b"Name:\tx\nUmask:\t0022\nState:\tS (sleeping)\nPid:\t7\nPPid:\t1\nTracerPid:\t9\nUid:\t1\t2\t3\t4\n"
+    b"Gid:\t5\t6\t7\t8\nFDSize:\t64\nGroups:\t\nVmRSS:\t 1 kB\nThreads:\t1\nCapInh:\t0\n"
+    b"CapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425ff\nCapAmb:\t0\n"
+    b"NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\nCpus_allowed:\t3\nvoluntary_ctxt_switches:\t5\n"
+)
+"""In the order of the kernel (fs/proc/array.c)."""
+
+
+def test_what_is_said_of_rights_says_all_of_them_and_nothing_that_changes_by_itself() -> None:
+    said = said_of_rights(AS_WRITTEN)
+    assert parse_status(said) == parse_status(AS_WRITTEN)
+    busy = AS_WRITTEN.replace(b"VmRSS:\t 1 kB", b"VmRSS:\t 2 kB").replace(b"switches:\t5", b"switches:\t6")
+    assert said_of_rights(busy) == said
+    for field in (b"TracerPid", b"Uid", b"Gid", b"CapPrm", b"CapEff", b"CapBnd", b"NoNewPrivs", b"Seccomp"):
+        assert said_of_rights(AS_WRITTEN.replace(b"\n%s:\t" % field, b"\n%s:\t8" % field)) != said
+
+
+def test_of_a_status_in_any_other_order_all_is_said_of_rights() -> None:
+    assert said_of_rights(STATUS) == STATUS
+
+
+@pytest.mark.parametrize(("state", "over"), [(b"S", False), (b"t", False), (b"Z", True), (b"X", True)])
+def test_a_status_says_whether_it_is_over_and_who_watches_whatever_the_command_is_called(
+    state: bytes, over: bool
+) -> None:
+    status = AS_WRITTEN.replace(b"Name:\tx", b"Name:\t\rState:\tZ\rTracerPid:\t0").replace(b"\tS (", b"\t%s (" % state)
+    assert is_over(status) is over
+    assert tracer_in(status) == 9
+
+
+def test_a_process_of_which_the_kernel_says_the_same_has_the_very_same_rights_and_a_zombie_has_none() -> None:
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"it runs\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        folder = open_process(process.pid)
+        try:
+            first = rights_at(folder)
+            again = rights_at(folder, first)
+            other = rights_at(folder, replace(first, said=(b"", first.said[1], first.said[2])))
+            process.stdin.close()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            with pytest.raises(ProcessLookupError):
+                rights_at(folder, first)
+        finally:
+            os.close(folder)
+    assert again is first
+    assert other is not first
+    assert other == first
 
 
 def test_what_a_process_can_take_by_itself_is_counted_as_had() -> None:
@@ -212,3 +279,20 @@ def test_only_shared_writable_mappings_of_files_can_change_them() -> None:
         b"7f50-7f60 rw-s 00000000 00:0e 81                         anon_inode:[io_uring]\n"
     )
     assert list(mappings.parse(text)) == [(77, b"/srv/app/a b"), (78, b"/srv/app/line\nfeed (deleted)")]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 100])
+def test_the_kernel_is_asked_for_those_mappings_that_its_text_tells(tmp_path: Path, count: int) -> None:
+    folder = open_process(os.getpid())
+    with ExitStack() as held:
+        held.callback(os.close, folder)
+        private = held.enter_context((tmp_path / "private").open("wb+"))
+        private.truncate(1)
+        held.enter_context(mmap.mmap(private.fileno(), 1, flags=mmap.MAP_PRIVATE))
+        for number in range(count):
+            file = held.enter_context((tmp_path / f"line\nfeed {number}").open("wb+"))
+            file.truncate(1)
+            held.enter_context(mmap.mmap(file.fileno(), 1))
+        found = mappings.writable(folder)
+    ours = sorted(path for _, path in found if path.startswith(os.fsencode(tmp_path)))
+    assert ours == sorted(os.fsencode(tmp_path / f"line\nfeed {number}") for number in range(count))

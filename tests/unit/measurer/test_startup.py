@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measurer.processes import labels, preload, scripts
+from measurer import kernel
+from measurer.processes import labels, preload, scripts, startup
 from measurer.processes.scripts import STDIN
 
 PYTHON, SHELL, PERL, NODE = "/usr/bin/python3.11", "/usr/bin/dash", "/usr/bin/perl", "/usr/bin/node"
@@ -136,3 +140,22 @@ def test_no_bytes_break_the_reading_of_a_label_or_of_an_environment(raw: bytes, 
     for name, value in preload.of_environment(raw):
         preload.entries(name, value)
     preload.of_list(raw)
+
+
+TMPFS = 0x01021994
+"""It remembers of no name that there is nothing (linux/magic.h)."""
+
+
+def test_that_there_is_no_list_is_known_without_asking_a_file_system_and_one_that_comes_is_not_missed(
+    tmp_path: Path,
+) -> None:
+    listed = tmp_path / "etc" / "ld.so.preload"
+    listed.parent.mkdir()
+    root = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        assert not listed.exists()
+        assert startup.has_no_list(root) or kernel.file_system(root) == TMPFS
+        listed.write_text("")
+        assert not startup.has_no_list(root)
+    finally:
+        os.close(root)

@@ -100,7 +100,7 @@ async def until_opened(scene: Scene, standing: Standing, repair: float, closing:
 async def replace(scene: Scene, say: Say, recovery: Recovery) -> float:
     """Web's old instance ends, and its sidecar with it; a new one begins. When that was."""
     if scene.web.workload is not None:
-        await scene.web.workload.end()
+        await scene.web.workload.end_with_all()  # what was frozen in it would stay so
     if scene.web.sidecar is not None:
         await scene.web.sidecar.process.wait()
     if recovery is Recovery.MANUAL:

@@ -93,6 +93,12 @@ class Child:
             self.kill()
             await self.process.wait()
 
+    async def end_with_all(self) -> None:
+        """At once, with what it started and left in its process group: stopped or not, nothing of it stays."""
+        if self.running:
+            os.killpg(self.pid, signal.SIGKILL)
+            await self.process.wait()
+
 
 def _for_people(line: str) -> str:
     """Of a JSON line what happened, and why."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -86,5 +88,19 @@ def test_all_of_them_end_though_one_of_them_does_not_listen(tmp_path: Path) -> N
             stopped.send_signal(signal.SIGSTOP)
         assert not deaf.running
         assert not stopped.running
+
+    asyncio.run(scenario())
+
+
+def test_what_a_program_left_stopped_ends_with_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with children(tmp_path) as made:
+            script = "sleep 600 & kill -STOP $!; echo $!; wait"
+            leaving = await made.start("leaving", ["sh", "-c", script], stdout=asyncio.subprocess.PIPE)
+            left = os.pidfd_open(int(await leaving.line(5.0)))
+            await leaving.end_with_all()
+            ended, _, _ = select.select([left], [], [], 5.0)
+            os.close(left)
+            assert ended
 
     asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""measurer/: records of the kernel and texts of /proc, which hold names that a workload chooses."""
+"""measurer/: records of the kernel, texts of /proc, which hold names that a workload chooses, and runtimes' words."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from measurer.memory import mappings
 from measurer.processes import connector
 from measurer.processes.binaries import interpreter_of
 from measurer.processes.proc import is_over, parse_stat, parse_status, said_of_rights
+from measurer.seccomp import arrivals
 from tests.fuzz.target import Target
 
 _METADATA_BYTES, _INOTIFY_BYTES, _NETLINK_BYTES = 24, 16, 16
@@ -48,6 +49,14 @@ def inotify_records(data: bytes) -> None:
     for _, _, name in found:
         assert name in data
         assert b"\0" not in name
+
+
+def process_state(data: bytes) -> None:
+    """What a container runtime says names a process and a descriptor, or is refused."""
+    with suppress(InvalidInput):
+        pid, position = arrivals.state(data)
+        assert pid > 0
+        assert position >= 0
 
 
 def connector_message(data: bytes) -> None:
@@ -224,6 +233,15 @@ TARGETS = (
         lambda: (b"12:cpu,cpuacct:/a\n1:name=systemd:/a:b\n0::/kubepods/pod1\n", b"a", b"pod1/x:y"),
         (b"\n0::/", b"\r0::/", b"\x1c0::/", b"\x0b", "\u2028".encode(), "\u00b2".encode(), b"::"),
         most_bytes=512,
+    ),
+    Target(
+        "process-state",
+        process_state,
+        lambda: (
+            b'{"ociVersion":"1.0.2","fds":["seccompFd"],"pid":7,"state":{"id":"box","status":"creating","pid":7}}',
+        ),
+        (b'"pid":', b'"fds":[', b'"seccompFd"', b'"state":{', b"null", b"1e9", b"-1"),
+        most_bytes=1024,
     ),
     Target(
         "maps",

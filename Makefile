@@ -1,5 +1,5 @@
 # Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
-.PHONY: demo test setup lint unit system test-containers test-bare test-bpf test-arm64 test-alarms bpf bench bench-peers bench-aide bench-tracers fuzz docs signals clean
+.PHONY: demo test setup lint unit system test-long test-containers test-bare test-bpf test-arm64 test-alarms bpf bench bench-peers bench-aide bench-tracers fuzz docs signals clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?=
@@ -24,11 +24,21 @@ lint: setup
 unit: setup
 	.venv/bin/pytest tests/unit -n $(WORKERS) --dist loadfile $(ARGS)
 
-# Real processes, real Envoys, this kernel. What fails beside others, which take its time, is tried once more alone.
-# In the order of names: by how many tests a file has, the few long ones of tests/system/demo come last and alone.
+# Whole stories, faults without end, and peers that lie: a good third of all the time that tests of the system take.
+LONG = tests/system/demo tests/system/faults tests/system/hostile
+# In the order of names: by how many tests a file has, the few long ones come last and alone. What fails beside others,
+# which take its time, is tried once more alone.
+define run
+.venv/bin/pytest $(1) -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS) || { [ $$? = 1 ] && \
+	echo "once more, alone:" && .venv/bin/pytest $(1) --last-failed --last-failed-no-failures none $(ARGS); }
+endef
+
+# Real processes, real Envoys, this kernel.
 system: setup
-	.venv/bin/pytest tests/system -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS) || { [ $$? = 1 ] && \
-		echo "once more, alone:" && .venv/bin/pytest tests/system --last-failed --last-failed-no-failures none $(ARGS); }
+	$(call run,tests/system $(LONG:%=--ignore=%))
+
+test-long: setup
+	$(call run,$(LONG))
 
 # Workloads and sidecars in real containers. Needs root and apt-get, or podman, runc and busybox-static.
 test-containers: setup

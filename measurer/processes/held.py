@@ -20,7 +20,7 @@ from measurer.processes.proc import Look, Read, Rights, Stat, listing, open_proc
 
 T = TypeVar("T")
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
-_SHARE = 2
+_SHARE = 3
 """One descriptor in so many may hold a process; the others are for files, sockets and what comes beside messages."""
 _MOST = 16_384
 _CGROUP_BYTES, _CHILDREN_BYTES = 1 << 16, 1 << 20

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from attestation.coverage import Profile
 from attestation.means import Means
 
+_TAKING_SOME = frozenset(Means) - {Means.NOTIFICATIONS}
+"""All that a capability buys."""
 GIVEN: dict[tuple[str, ...], tuple[Profile, frozenset[Means]]] = {
     ("SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN", "KILL"): (Profile.FULL, frozenset()),
     ("SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN"): (Profile.FULL, frozenset({Means.FILE_ACCESS, Means.KILL})),
@@ -28,10 +30,10 @@ GIVEN: dict[tuple[str, ...], tuple[Profile, frozenset[Means]]] = {
     ),
     ("SYS_PTRACE", "DAC_READ_SEARCH", "BPF", "PERFMON", "KILL"): (
         Profile.RESTRICTED,
-        frozenset(Means) - {Means.PROCESS_ACCESS, Means.FILE_ACCESS, Means.KERNEL_PROGRAMS, Means.KILL},
+        _TAKING_SOME - {Means.PROCESS_ACCESS, Means.FILE_ACCESS, Means.KERNEL_PROGRAMS, Means.KILL},
     ),
-    ("SYS_PTRACE",): (Profile.RESTRICTED, frozenset(Means) - {Means.PROCESS_ACCESS}),
-    (): (Profile.RESTRICTED, frozenset(Means) - {Means.PROCESS_ACCESS, Means.KILL}),
+    ("SYS_PTRACE",): (Profile.RESTRICTED, _TAKING_SOME - {Means.PROCESS_ACCESS}),
+    (): (Profile.RESTRICTED, _TAKING_SOME - {Means.PROCESS_ACCESS, Means.KILL}),
 }
 """Capabilities -> profile, and what the kernel refuses: of another user's workload; without any, of our own user's.
 

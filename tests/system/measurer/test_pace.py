@@ -68,8 +68,8 @@ def test_who_keeps_up_says_nothing_of_it(sidecar: Sidecar, workload: Workload, t
     end = time.monotonic() + LIMIT + 2 * INTERVAL + 0.5  # so long it takes to miss a beat that never comes out
     while time.monotonic() < end:
         workload.do(f"open('{tree}/first', 'w').write(str({time.monotonic()}))")
-        received = sidecar.receive(0.1)
-        assert received is None or not isinstance(received[0], CollectorFact)
+        while (received := sidecar.receive(0.02)) is not None:  # read in time: who does not is told so, rightly
+            assert not isinstance(received[0], CollectorFact)
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def test_beyond_the_descriptors_there_are_processes_are_told_apart_by_their_star
         _, body = sidecar.expect_with_body(Observed, lambda each: each.has_body)
         assert body is not None
         assert os.path.realpath("/bin/sleep") in {kind.executable for kind in processes.unpack(body)}
-        assert any("beyond 80 processes held" in details(each.coverage) for each in sidecar.seen(Covered))
+        assert any("beyond 53 processes held" in details(each.coverage) for each in sidecar.seen(Covered))
         workload.do("[each.kill() or each.wait() for each in kept]")
 
 

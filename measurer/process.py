@@ -115,7 +115,6 @@ class Measurer:
             self._calls,
             self._processes.executions.names.who,
             self.cover,
-            os.close if arrivals is None else lambda descriptor: arrivals.give_back(pinned.pidfd, descriptor),
         )
         self._proxy = ProxyLayer(loop, channel, self.cover)
         forensics = Forensics(loop, channel, pinned.pid)
@@ -149,7 +148,7 @@ class Measurer:
         self._channel.send(Pinned(pinned.instance, pinned.boot_id, pinned.started))
         self._rule_calls(self._scope)
         if self._arrivals is not None:
-            self._arrivals.claim(pinned.pidfd, self._loop, self._notified.take)
+            self._arrivals.claim(pinned.pidfd, self._loop, self._take_arrived)
         self.cover()
         self._containing.announce()
         self._loop.watch(pinned.pidfd, self._workload_ended)
@@ -349,7 +348,15 @@ class Measurer:
             for each in descriptors:
                 os.close(each)
             raise InvalidInput("Listener came without one", where="measurer channel", mend="Send it beside it.")
-        self._notified.take(descriptors[0])
+        if not self._notified.take(descriptors[0]):
+            raise InvalidInput("too many listeners", where="measurer channel", mend="One a workload is enough.")
+
+    def _take_arrived(self, descriptor: int, first: bool) -> None:
+        arrivals, pidfd = self._arrivals, self._pinned.pidfd
+        if arrivals is not None:
+            self._notified.take(
+                descriptor, first=first, given_up=lambda each: arrivals.give_back(pidfd, each, first=first)
+            )
 
     def _answer(self, number: int, cut: Cut) -> None:
         self._channel.send(Swept(number, cut.destroyed, cut.left, cut.passes, boottime()))

@@ -73,6 +73,8 @@ class CallsCollector:
         self._wanted: Calls | None = None
         self._events = 0
         self._full_began = 0.0
+        self._early: dict[str, Actor] = {}
+        """Calls that were waited for while nobody had said yet what may be called, and who was first."""
         self._forget()
 
     def _forget(self) -> None:
@@ -113,6 +115,7 @@ class CallsCollector:
             self.close()
             return
         self._baseline = None if wanted.allowed is None else frozenset(wanted.allowed)
+        self._judge_the_early()
         joins = self._joined is None
         if joins and not self._begin():
             return
@@ -147,14 +150,25 @@ class CallsCollector:
 
     def waits(self, name: str, by: Callable[[], Actor]) -> bool:
         """A process is about to make this call, and stands still until it is answered. May it go on?"""
-        wanted = self._wanted
-        if wanted is None:
+        if self._wanted is None or self._baseline is None:
+            if name not in self._early:
+                self._early[name] = by()
             return True
         self._seen |= calls.numbers((name,))[0]
-        if self._baseline is None or name in self._baseline:
+        if name in self._baseline:
             return True
-        self._tell_call(name, by(), refused=wanted.refuse)
-        return not wanted.refuse
+        self._tell_call(name, by(), refused=self._wanted.refuse)
+        return not self._wanted.refuse
+
+    def _judge_the_early(self) -> None:
+        """What went on before anybody could say whether it may is told as soon as somebody can."""
+        if self._baseline is None:
+            return
+        for name, by in self._early.items():
+            self._seen |= calls.numbers((name,))[0]
+            if name not in self._baseline:
+                self._tell_call(name, by)
+        self._early.clear()
 
     def _begin(self) -> bool:
         """False where the kernel takes none of our programs: the coverage says so."""

@@ -13,7 +13,6 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from attestation import strictjson
@@ -21,26 +20,31 @@ from attestation.errors import InvalidInput
 from measurer import kernel as k
 from measurer.loop import Loop
 from measurer.scope import pid_of
-from measurer.seccomp.listener import is_listener
+from measurer.seccomp.listener import is_listener, is_over
 
-MOST_KEPT, MOST_CALLERS = 1024, 16
-"""Listeners that nobody has claimed yet; runtimes that speak at once."""
+MOST_KEPT, MOST_OF_ONE, MOST_CALLERS = 1024, 16, 16
+"""Listeners that nobody has claimed yet, of all containers and of one; runtimes that speak at once."""
 _SAYS_WITHIN = 5.0
 _MOST_BYTES = 64 * 1024
 _MOST_DESCRIPTORS = 4
 _UCRED = struct.Struct("3i")
 _LISTENER = "seccompFd"
 _MOST_PID = 1 << 22
-Take = Callable[[int], None]
+Take = Callable[[int, bool], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """pidfd: of the container's first process. over: nobody is left under the filter."""
+    """pidfd: of the container's first process. first: that is itself under the filter."""
 
     pid: int
     pidfd: int
     descriptor: int
+    first: bool
+
+    @property
+    def over(self) -> bool:
+        return k.has_ended(self.pidfd) or is_over(self.descriptor)
 
     def close(self) -> None:
         os.close(self.descriptor)
@@ -76,13 +80,14 @@ class Arrivals:
         """No more to this one."""
         self._claims.pop(pidfd, None)
 
-    def give_back(self, pidfd: int, descriptor: int) -> None:
-        """Whoever had claimed it ends: it waits for the next one."""
+    def give_back(self, pidfd: int, descriptor: int, *, first: bool) -> None:
+        """Whoever had claimed it ends: it is the next one's, who may be there already."""
         self._claims.pop(pidfd, None)
         try:
-            self._keep(pid_of(pidfd), os.dup(pidfd), descriptor)
-        except (InvalidInput, OSError):  # the process has ended, and all that it began
+            self._keep(_Kept(pid_of(pidfd), os.dup(pidfd), descriptor, first))
+        except OSError:  # no descriptor is left
             os.close(descriptor)
+        self._hand_out()
 
     def close(self) -> None:
         """Calls that wait fail (ENOSYS)."""
@@ -111,38 +116,37 @@ class Arrivals:
         """All of it. Descriptors that it does not name as listeners are none of ours."""
         self._callers -= 1
         try:
-            pid, position = state(text)
+            pid, position, first = state(text)
             listener = descriptors[position]
             pidfd = os.pidfd_open(pid)
         except (InvalidInput, IndexError, OSError) as error:
             sys.stderr.write(f"measurer: a seccomp listener was not handed over: {error}\n")
         else:
             descriptors.remove(listener)
-            self._keep(pid, pidfd, listener)
+            self._keep(_Kept(pid, pidfd, listener, first))
             self._hand_out()
         for each in descriptors:
             os.close(each)
 
-    def _keep(self, pid: int, pidfd: int, descriptor: int) -> None:
-        self._forget_the_ended()
-        kept = _Kept(pid, pidfd, descriptor)
-        if not is_listener(descriptor) or len(self._kept) >= MOST_KEPT:
-            kept.close()
-            return
-        self._kept.append(kept)
-
-    def _forget_the_ended(self) -> None:
-        for each in [each for each in self._kept if k.has_ended(each.pidfd)]:
+    def _keep(self, kept: _Kept) -> None:
+        """One too many is closed, so that its calls fail (ENOSYS)."""
+        for each in [each for each in self._kept if each.over]:
             self._kept.remove(each)
             each.close()
+        alike = sum(each.pid == kept.pid for each in self._kept)
+        if not is_listener(kept.descriptor) or len(self._kept) >= MOST_KEPT or alike >= MOST_OF_ONE:
+            kept.close()
+        else:
+            self._kept.append(kept)
 
     def _hand_out(self) -> None:
         for kept in list(self._kept):
-            claim = next((each for each in self._claims.values() if _same(each.pidfd, kept)), None)
+            claims = (each for each in self._claims.values() if not each.loop.closed and _same(each.pidfd, kept))
+            claim = next(claims, None)
             if claim is not None:
                 self._kept.remove(kept)
                 os.close(kept.pidfd)
-                claim.loop.within(claim.take, kept.descriptor)
+                claim.loop.within(claim.take, kept.descriptor, kept.first)
 
 
 class _Caller:
@@ -177,24 +181,24 @@ class _Caller:
         self._connection.close()
 
 
-def state(text: bytes) -> tuple[int, int]:
-    """The pid of the container's first process, and which of the descriptors is the listener. Raises InvalidInput.
+def state(text: bytes) -> tuple[int, int, bool]:
+    """The pid of the container's first process, which of the descriptors is the listener, and whether that process is
+    the one that is put under the filter, and not one that is added. Raises InvalidInput.
 
     While a container is being made its state may not know the pid yet: then the process that is begun is the first.
     """
     try:
         said = strictjson.loads(text)
-        pid = said["state"].get("pid") or said["pid"]
+        begun = said["pid"]
+        pid = said["state"].get("pid") or begun
         position = said["fds"].index(_LISTENER)
     except (InvalidInput, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InvalidInput("this is no container's process state", where="seccomp", mend="Use runc or crun.") from error
     if type(pid) is not int or not 0 < pid < _MOST_PID:
         raise InvalidInput(f"{pid!r} is no pid", where="seccomp")
-    return pid, position
+    return pid, position, begun == pid
 
 
 def _same(pidfd: int, kept: _Kept) -> bool:
     """Both are held, so that a pid that is the same is of the same process."""
-    with suppress(InvalidInput, OSError):
-        return pid_of(pidfd) == kept.pid and not k.has_ended(kept.pidfd)
-    return False
+    return pid_of(pidfd) == kept.pid and not k.has_ended(kept.pidfd)

@@ -61,7 +61,7 @@ class Listener:
     @property
     def over(self) -> bool:
         """Nobody is left under its filter."""
-        return any(events & (select.POLLHUP | select.POLLERR) for _, events in self._poll.poll(0))
+        return is_over(self.descriptor)
 
     def asked(self) -> Iterator[Asked]:
         """Who waits, one after the other, and not too many at once. Each has to be answered."""
@@ -109,6 +109,13 @@ def is_listener(descriptor: int) -> bool:
         return str(Path(f"/proc/self/fd/{descriptor}").readlink()) == _KIND
     except OSError:
         return False
+
+
+def is_over(descriptor: int) -> bool:
+    """Is nobody left under the filter of this listener?"""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))
 
 
 def trial() -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from attestation.coverage import NOTIFIED, CollectorCoverage, Mechanism
-from attestation.errors import InvalidInput
 from attestation.facts import Actor, CollectorFact, CollectorState
 from attestation.layers import Layer
 from measurer.channel import Channel
@@ -35,8 +35,17 @@ class Judge(Protocol):
         """May it go on? by: who it is, which takes a look to find out."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """As `take` has it."""
+
+    listener: Listener
+    first: bool
+    given_up: Callable[[int], None]
+
+
 class Notified:
-    """who: the executable of a pid, if it is known. given_up: takes the descriptors of listeners that it lets go."""
+    """who: the executable of a pid, if it is known. changed: coverage did."""
 
     def __init__(
         self,
@@ -45,11 +54,10 @@ class Notified:
         judge: Judge,
         who: Callable[[int], str],
         changed: Callable[[], None],
-        given_up: Callable[[int], None] = os.close,
     ) -> None:
         self._loop, self._channel, self._judge, self._who = loop, channel, judge, who
-        self._changed, self._given_up = changed, given_up
-        self._listeners: dict[int, Listener] = {}
+        self._changed = changed
+        self._taken: list[_Taken] = []
         self._wanted = False
         self._why = _NONE
 
@@ -58,7 +66,7 @@ class Notified:
         """Empty where nobody asks for it."""
         if not self._wanted:
             return ()
-        runs = bool(self._listeners)
+        runs = self._asks
         detail = "" if runs else self._why
         return (CollectorCoverage(NOTIFIED, Layer.SYSCALLS, Mechanism.SECCOMP, LATENCY_MS, runs, 0, detail),)
 
@@ -66,32 +74,52 @@ class Notified:
         """Is one missed where there is none?"""
         self._wanted = wanted
 
-    def take(self, descriptor: int) -> None:
-        """Answer there from now on. The descriptor is ours then. Raises InvalidInput."""
+    def take(self, descriptor: int, *, first: bool = True, given_up: Callable[[int], None] = os.close) -> bool:
+        """Answer there from now on. The descriptor is ours then. False where we have too many: it is closed.
+
+        first: the workload's first process is under its filter, and not only what a runtime has added. given_up: takes
+        the descriptor once we let it go. Raises InvalidInput.
+        """
         listener = Listener(descriptor)
-        if len(self._listeners) >= MOST:
+        if len(self._taken) >= MOST:
             listener.close()
-            raise InvalidInput(f"more than {MOST} listeners", where="seccomp", mend="One a container is enough.")
-        self._listeners[descriptor] = listener
-        self._loop.watch(descriptor, lambda: self._answer(listener))
-        self._answer(listener)
+            return False
+        taken = _Taken(listener, first, given_up)
+        self._taken.append(taken)
+        self._loop.watch(descriptor, lambda: self._answer(taken))
+        self._answer(taken)
         self._changed()
+        return True
 
     def close(self) -> None:
         """Answer no more. Whoever else holds a listener can go on with it."""
-        for descriptor in self._listeners:
-            self._loop.forget(descriptor)
-            self._given_up(descriptor)
-        self._listeners.clear()
+        for each in self._taken:
+            self._loop.forget(each.listener.descriptor)
+            each.given_up(each.listener.descriptor)
+        self._taken.clear()
 
-    def _answer(self, listener: Listener) -> None:
-        for asked in listener.asked():
-            if self._judge.waits(asked.call, partial(self._asker, listener, asked)):
-                listener.let_through(asked)
-            else:
-                listener.refuse(asked)
-        if listener.over:
-            self._lose(listener)
+    @property
+    def _asks(self) -> bool:
+        """The filter that the workload itself is under does."""
+        return any(each.first for each in self._taken)
+
+    def _answer(self, taken: _Taken) -> None:
+        for asked in taken.listener.asked():
+            self._answer_one(taken.listener, asked)
+        if taken.listener.over:
+            self._lose(taken)
+
+    def _answer_one(self, listener: Listener, asked: Asked) -> None:
+        """The kernel offers it to nobody again: whatever becomes of us, it is answered."""
+        try:
+            goes_on = self._judge.waits(asked.call, partial(self._asker, listener, asked))
+        except BaseException:
+            listener.refuse(asked)
+            raise
+        if goes_on:
+            listener.let_through(asked)
+        else:
+            listener.refuse(asked)
 
     def _asker(self, listener: Listener, asked: Asked) -> Actor:
         """Named while it stands still, so that the number is its own."""
@@ -102,11 +130,11 @@ class Notified:
                 executable = str(Path(f"/proc/{process}/exe").readlink())
         return Actor(process, executable) if listener.still_waits(asked) else Actor(0)
 
-    def _lose(self, listener: Listener) -> None:
-        self._loop.forget(listener.descriptor)
-        del self._listeners[listener.descriptor]
-        listener.close()
-        if not self._listeners:
+    def _lose(self, taken: _Taken) -> None:
+        self._loop.forget(taken.listener.descriptor)
+        self._taken.remove(taken)
+        taken.listener.close()
+        if taken.first and not self._asks:
             self._why = "nobody is left under the filter"
             if self._wanted:
                 self._channel.send(CollectorFact(boottime(), NOTIFIED, CollectorState.DEAD, self._why))

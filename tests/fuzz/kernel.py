@@ -54,7 +54,7 @@ def inotify_records(data: bytes) -> None:
 def process_state(data: bytes) -> None:
     """What a container runtime says names a process and a descriptor, or is refused."""
     with suppress(InvalidInput):
-        pid, position = arrivals.state(data)
+        pid, position, _ = arrivals.state(data)
         assert pid > 0
         assert position >= 0
 

@@ -76,6 +76,40 @@ def test_one_that_comes_after_it_is_answered_from_then_on(node: Node, asking: As
         sidecar.expect(Covered, lambda each: each.coverage.notified)
 
 
+def test_one_of_a_program_that_was_added_is_answered_and_says_nothing_of_the_workload_itself(
+    node: Node, asking: Asking, tree: Path
+) -> None:
+    with node.sidecar(scope(asking, tree)) as sidecar:
+        sidecar.expect(Covered, lambda each: not each.coverage.notified)
+        hand_over(node, {**state(asking.workload.pid), "pid": os.getpid()}, asking.listener)
+        asking.workload.do(ACT)
+        assert sidecar.expect(CallFact).call == ASKED
+        assert not any(each.coverage.notified for each in sidecar.seen(Covered))
+
+
+def test_a_successor_is_handed_what_its_predecessor_had_however_soon_it_comes(
+    node: Node, asking: Asking, tree: Path
+) -> None:
+    hand_over(node, state(asking.workload.pid), asking.listener)
+    asking.close()
+    with node.sidecar(scope(asking, tree)) as first:
+        first.expect(Covered, lambda each: each.coverage.notified)
+    with node.sidecar(scope(asking, tree)) as second:
+        asking.workload.do(ACT)
+        told = next(iter(second.seen(CallFact)), None) or second.expect(CallFact)
+        assert told.call == ASKED
+
+
+def test_listeners_of_what_has_ended_are_not_kept(node: Node, asking: Asking) -> None:
+    hand_over(node, state(os.getpid()))
+    before = node.descriptors
+    for _ in range(20):
+        with under((ASKED,)) as added:
+            hand_over(node, state(os.getpid()), added.listener)
+    hand_over(node, state(asking.workload.pid), asking.listener)
+    assert node.descriptors == before + 2
+
+
 def test_one_of_another_workload_is_not_handed_out(node: Node, asking: Asking, tree: Path) -> None:
     hand_over(node, state(os.getpid()), asking.listener)
     with node.sidecar(scope(asking, tree)) as sidecar:

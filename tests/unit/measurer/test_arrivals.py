@@ -20,22 +20,22 @@ SAID: dict[str, Any] = {
 }
 
 
-def read(**changes: Any) -> tuple[int, int]:
+def read(**changes: Any) -> tuple[int, int, bool]:
     return state(json.dumps({**SAID, **changes}).encode())
 
 
 def test_it_names_the_containers_first_process_and_which_descriptor_is_the_listener() -> None:
-    assert read() == (4422, 0)
-    assert read(fds=["other", "seccompFd"]) == (4422, 1)
+    assert read() == (4422, 0, True)
+    assert read(fds=["other", "seccompFd"]) == (4422, 1, True)
 
 
 def test_a_program_that_is_added_belongs_to_the_container_and_not_to_itself() -> None:
-    assert read(pid=9000) == (4422, 0)
+    assert read(pid=9000) == (4422, 0, False)
 
 
 def test_while_the_container_has_no_first_process_it_is_the_one_that_is_begun() -> None:
-    assert read(state={**SAID["state"], "pid": 0}) == (4422, 0)
-    assert read(state={"id": "box"}) == (4422, 0)
+    assert read(state={**SAID["state"], "pid": 0}) == (4422, 0, True)
+    assert read(state={"id": "box"}) == (4422, 0, True)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_garbage_is_refused(text: bytes) -> None:
 )
 def test_whatever_shape_it_has_it_is_read_or_refused(said: Any) -> None:
     try:
-        pid, position = state(json.dumps(said).encode())
+        pid, position, _ = state(json.dumps(said).encode())
     except InvalidInput:
         return
     assert pid > 0

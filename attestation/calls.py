@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cache
 from types import MappingProxyType
 
 from attestation import digests, strictjson
@@ -193,16 +194,25 @@ def names(numbers: Iterable[int], operations: int) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+@cache
 def named() -> Callable[[int], str]:
-    """What a number of the kernel's program is called here."""
+    """What a number of the kernel's program is called here. Made once: it is asked for with each call that is told."""
     known = {**{number: name for name, number in here().items()}, **AMONG_NUMBERS}
     return lambda number: known.get(number, OTHER)
 
 
+@cache
+def _numbers() -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """Of calls and of io_uring's operations, by name."""
+    return (
+        {**here(), **{name: number for number, name in AMONG_NUMBERS.items()}},
+        {operation(bit): bit for bit in range(64)},
+    )
+
+
 def numbers(listed: Iterable[str]) -> tuple[frozenset[int], int]:
     """`names` reversed, as far as there are such calls here: numbers, and bits of io_uring's operations."""
-    known = {**here(), **{name: number for number, name in AMONG_NUMBERS.items()}}
-    operations = {operation(bit): bit for bit in range(64)}
+    known, operations = _numbers()
     wanted = set(listed)
     return (
         frozenset(known[name] for name in wanted if name in known),

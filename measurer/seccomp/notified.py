@@ -113,7 +113,7 @@ class Notified:
         """The kernel offers it to nobody again: whatever becomes of us, it is answered."""
         try:
             goes_on = self._judge.waits(asked.call, partial(self._asker, listener, asked))
-        except BaseException:
+        except BaseException:  # it goes on up; the caller, whom nobody else can answer, is not left standing
             listener.refuse(asked)
             raise
         if goes_on:
